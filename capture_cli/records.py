@@ -1,0 +1,331 @@
+"""THE FORMAT, version 1: what one line of `records.jsonl` says, encoded and decoded here and nowhere else.
+
+A file of records is JSON Lines in UTF-8. Every line is one object, begins `{"seq":N,"kind":"..."` and ends
+`,"chain":"<32 hex digits>"}`, with its keys always in the same order. The kinds, in the order a run writes them:
+
+    run      what was trained on what, with what            first line
+    skip     a file left out, and why                       as soon as it is known
+    samples  up to 1,024 samples, column by column          before the first batch that names them
+    batch    one captured batch, column by column           as it happens
+    epoch    the sums of one phase of one epoch             after the phase
+    end      how it ended, and counts by kind               last line: seals the file
+
+    line = encode(record, seq=0, previous=GENESIS).line     # record -> bytes
+    seq, record = decode(line)                              # bytes -> record
+
+What it promises:
+
+* Exact. A float32 is written in its shortest form that reads back as the same float32. JSON has no NaN or infinity: such a
+  number is written as null, and `nonfinite` says for each field, in order, which values its nulls stand for.
+* Chained. `chain` is BLAKE2b (16 bytes) over the chain of the line before (16 zero bytes for the first) and the line's own
+  bytes up to `,"chain"`. Equal runs end in equal chains; a changed, lost, doubled or swapped line breaks the chain.
+* Any file name. Names that are not UTF-8 are held as Python holds them (surrogateescape) and written as `\\udcXX`.
+
+Units: `losses` and `loss` in nats, `sizes` in bytes, `epoch`, `batch`, `step`, `rank` counted from 0.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from hashlib import blake2b
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from capture_cli.errors import RecordsError
+
+FORMAT = 1
+GENESIS = bytes(16)
+"""The chain before the first line."""
+MAX_SAMPLES_PER_LINE = 1024
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The first line: everything that decides what the other lines say."""
+
+    kind: ClassVar[str] = "run"
+    format: int = FORMAT
+    config: Mapping[str, Any]
+    """The options that affect results."""
+    folder: str
+    """As the user gave it."""
+    classes: Sequence[str]
+    """Class names; labels and predictions are indices into it."""
+    model: Mapping[str, Any]
+    """`name`, and `parameters` (how many)."""
+    recipe: Mapping[str, Any]
+    """How pixels become inputs: see capture_cli.inputs.Recipe."""
+    versions: Mapping[str, str]
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Up to 1,024 samples, before the first batch that names them. All columns have the same length."""
+
+    kind: ClassVar[str] = "samples"
+    ids: Sequence[int]
+    files: Sequence[str]
+    """Relative to the folder, POSIX separators."""
+    labels: Sequence[int]
+    splits: Sequence[str]
+    """`train` or `val`; `test` where a trained model is evaluated on a folder."""
+    sizes: Sequence[int]
+    digests: Sequence[str]
+    """BLAKE2b (16 bytes, 32 hex digits) of each file's bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """One file that was left out."""
+
+    kind: ClassVar[str] = "skip"
+    file: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What identifies the tensors that went into the model, one digest a sample."""
+
+    shape: Sequence[int]
+    """Of one sample, [C, H, W]."""
+    dtype: str
+    digests: Sequence[str]
+    """xxh3-64, 16 hex digits, of each sample's contiguous little-endian bytes."""
+    values: Sequence[str] | None = None
+    """base64 of the same bytes for the first samples of the batch, where asked for."""
+    stored: Mapping[str, Any] | None = None
+    """`pack` (a file below the run folder) and `offsets` in bytes, one a sample, where all inputs are kept."""
+    not_stored: int = 0
+    """Samples of this batch whose values were asked for neither way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One captured batch of B samples, taken after the forward pass and before the update."""
+
+    kind: ClassVar[str] = "batch"
+    phase: str
+    epoch: int
+    batch: int
+    step: int
+    """Updates done before this batch, over the whole run."""
+    rank: int = 0
+    loss: float
+    """The value that was differentiated (in evaluation: the mean of `losses`)."""
+    lr: float | None
+    """Learning rate of the update that follows; null where none follows."""
+    ids: Sequence[int] | Ints
+    files: Sequence[str]
+    labels: Ints
+    preds: Ints
+    """argmax of the probabilities, the lowest class number among equals."""
+    losses: Floats
+    """[B] plain cross-entropy, -ln p(label), in nats."""
+    probs: Floats
+    """[B, C] softmax of the logits; with `tops`, [B, K] the K largest, falling."""
+    tops: Ints | None = None
+    """[B, K] the classes that `probs` are of, where not all were kept."""
+    p_labels: Floats | None = None
+    """[B] p(label), where not all probabilities were kept."""
+    not_kept: int | None = None
+    """Probabilities per sample left out, where not all were kept."""
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The sums of one phase of one epoch, over every sample, captured or not."""
+
+    kind: ClassVar[str] = "epoch"
+    phase: str
+    epoch: int
+    n: int
+    loss: float
+    """Mean of `losses` over the n samples, nats."""
+    accuracy: float
+    captured: int
+    """Samples whose batch was written; captured + not_captured = n."""
+    not_captured: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The last line: seals the file."""
+
+    kind: ClassVar[str] = "end"
+    status: str
+    """`completed`, `interrupted` or `failed`."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Lines by kind before this one."""
+
+
+Record = Run | Samples | Skip | Batch | Epoch | End
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Epoch, End)}
+_FLOATS = {"losses", "probs", "p_labels"}
+_INTS = {"labels", "preds", "tops"}
+_FINITE_ONLY = {Run, Samples, Skip, End}
+
+
+class Encoded(NamedTuple):
+    """A line as it is written, newline included, and its chain (16 bytes), which the next line takes."""
+
+    line: bytes
+    chain: bytes
+
+
+def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
+    """Write `record` as line number `seq` (from 0) after the line whose chain is `previous`."""
+    body: dict[str, Any] = {"seq": seq, "kind": record.kind}
+    for name in _names(type(record)):
+        value = getattr(record, name)
+        if value is None and name not in _ALWAYS:
+            continue
+        body[name] = _inputs_to_json(value) if isinstance(value, Inputs) else value
+    if type(record) not in _FINITE_ONLY:
+        nonfinite = {name: text for name in body if (text := _nonfinite(body[name]))}
+        if nonfinite:
+            body["nonfinite"] = nonfinite
+    text = _dumps(body)[:-1]
+    chain = link(previous, text)
+    return Encoded(b'%b,"chain":"%b"}\n' % (text, chain.hex().encode()), chain)
+
+
+def link(previous: bytes, text: bytes) -> bytes:
+    """The chain (16 bytes) of the line that begins with `text` and follows the line whose chain is `previous`."""
+    return blake2b(previous + text, digest_size=16).digest()
+
+
+_ENVELOPE = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),"kind":"([a-z]{1,16})"')
+_TAIL = re.compile(rb',"chain":"([0-9a-f]{32})"\}\n?')
+_TAIL_BYTES = len(b',"chain":""}') + 32
+
+
+class Envelope(NamedTuple):
+    """What can be said of a line without reading its JSON."""
+
+    seq: int
+    kind: str
+    text: bytes
+    """The bytes that the chain covers."""
+    chain: bytes
+
+
+def open_envelope(line: bytes) -> Envelope:
+    """Take a line, with or without its newline, apart. Raises RecordsError if it is not of this format."""
+    line = line.removesuffix(b"\n")
+    head, tail = _ENVELOPE.match(line), _TAIL.fullmatch(line, len(line) - _TAIL_BYTES)
+    if not head or not tail:
+        raise RecordsError("not a capture record: a line begins {\"seq\":N,\"kind\":\"...\" and ends with its chain")
+    return Envelope(int(head[1]), head[2].decode(), line[:-_TAIL_BYTES], bytes.fromhex(tail[1].decode()))
+
+
+def decode(line: bytes) -> tuple[int, Record]:
+    """Read one line into (seq, record); arrays come back as float32 and int64.
+
+    The chain is not checked here, which needs the line before: see capture_cli.journal. Raises RecordsError for anything
+    that `encode` would not have written.
+    """
+    envelope = open_envelope(line)
+    cls = KINDS.get(envelope.kind)
+    if cls is None:
+        raise RecordsError(f"records of the kind {envelope.kind!r} are unknown", "read them with a newer capture")
+    body = loads(line)
+    try:
+        nonfinite = body.get("nonfinite", {})
+        values = {name: _field(name, body[name], nonfinite.get(name, ())) for name in _names(cls) if name in body}
+        if cls is Batch:
+            values["inputs"] = Inputs(**values["inputs"])
+        record: Record = cls(**values)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration) as error:
+        raise RecordsError(f"a {envelope.kind} record whose fields are not of format {FORMAT}") from error
+    if isinstance(record, Run) and record.format != FORMAT:
+        raise RecordsError(f"records of format {record.format}; this capture reads format {FORMAT}", "use the version that wrote them")
+    return envelope.seq, record
+
+
+def loads(line: bytes) -> dict[str, Any]:
+    """The JSON object of one line as plain Python values. Raises RecordsError where it is not one."""
+    try:
+        body = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            body = json.loads(line.decode("utf-8"))  # orjson refuses the lone surrogates of names that are not UTF-8
+        except (ValueError, RecursionError) as error:
+            raise RecordsError("a line that is not JSON") from error
+    if not isinstance(body, dict):
+        raise RecordsError("a line that is not a JSON object")
+    return body
+
+
+_ALWAYS = {"lr", "loss"}
+"""Fields that are written even when they are None."""
+
+
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    names = _NAMES.get(cls)
+    if names is None:
+        names = _NAMES[cls] = tuple(f.name for f in fields(cls))
+    return names
+
+
+_NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
+def _inputs_to_json(inputs: Inputs) -> dict[str, Any]:
+    body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
+    if inputs.values is not None:
+        body["values"] = inputs.values
+    if inputs.stored is not None:
+        body["stored"] = inputs.stored
+    if inputs.not_stored:
+        body["not_stored"] = inputs.not_stored
+    return body
+
+
+def _nonfinite(value: Any) -> list[str]:
+    """Which values the nulls of a float or float array stand for, in order: nan, inf or -inf."""
+    if isinstance(value, float | np.floating) or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        array = np.asarray(value)
+        finite = np.isfinite(array)
+        if not finite.all():
+            return [str(v) for v in array[~finite].tolist()]
+    return []
+
+
+def _field(name: str, value: Any, nonfinite: Sequence[str]) -> Any:
+    if value is None and not nonfinite:
+        return None
+    if name in _FLOATS:
+        array = np.array(value, np.float32)  # null reads as nan
+        if nonfinite:
+            array[np.isnan(array)] = np.array(nonfinite, np.float32)
+        return array
+    if name in _INTS:
+        return np.array(value, np.int64)
+    if nonfinite:
+        return float(nonfinite[0])
+    return value
+
+
+def _dumps(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # a name that is not UTF-8: orjson refuses surrogates, json writes them as \udcXX
+        return orjson.dumps({key: _escaped(value) for key, value in body.items()}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value
+    return orjson.Fragment(json.dumps(value, separators=(",", ":"), allow_nan=False))
