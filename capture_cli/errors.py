@@ -38,7 +38,7 @@ class DataError(CaptureError):
     exit_code = 3
 
 
-class Unusable(DataError):
+class Unusable(DataError):  # noqa: N818 - the term of the format
     """One file that cannot be used; `reason` is a short code such as `truncated`.
 
     `detail` adds what a person would ask next. It is a function of the file alone: no address, clock or absolute path,

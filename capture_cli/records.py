@@ -193,7 +193,7 @@ def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
             continue
         body[name] = _inputs_to_json(value) if isinstance(value, Inputs) else value
     if type(record) not in _FINITE_ONLY:
-        nonfinite = {name: text for name in body if (text := _nonfinite(body[name]))}
+        nonfinite = {name: texts for name in body if (texts := _nonfinite(body[name]))}
         if nonfinite:
             body["nonfinite"] = nonfinite
     text = _dumps(body)[:-1]
@@ -226,8 +226,38 @@ def open_envelope(line: bytes) -> Envelope:
     line = line.removesuffix(b"\n")
     head, tail = _ENVELOPE.match(line), _TAIL.fullmatch(line, len(line) - _TAIL_BYTES)
     if not head or not tail:
-        raise RecordsError("not a capture record: a line begins {\"seq\":N,\"kind\":\"...\" and ends with its chain")
+        raise RecordsError('not a capture record: a line begins {"seq":N,"kind":"..." and ends with its chain')
     return Envelope(int(head[1]), head[2].decode(), line[:-_TAIL_BYTES], bytes.fromhex(tail[1].decode()))
+
+
+def follow(line: bytes, *, seq: int, previous: bytes) -> Envelope:
+    """Open the line that should be number `seq` after a line whose chain is `previous`.
+
+    Raises RecordsError, with the line's number from 1, if it is incomplete, out of sequence or not what was written.
+    """
+    number = seq + 1
+    if not line.endswith(b"\n"):
+        raise RecordsError(f"line {number} is incomplete", line=number)
+    try:
+        envelope = open_envelope(line)
+    except RecordsError as error:
+        raise RecordsError(f"line {number} is {error.message}", error.hint, line=number) from error
+    if envelope.seq != seq:
+        raise RecordsError(
+            f"line {number} has seq {envelope.seq} where {seq} belongs: a line is missing, doubled or moved", line=number
+        )
+    if envelope.chain != link(previous, envelope.text):
+        raise RecordsError(f"line {number} is not what was written: its chain does not fit", line=number)
+    return envelope
+
+
+def first_difference(one: bytes, other: bytes) -> str:
+    """The name of the first field in which two lines differ, `chain` where only what came before differs."""
+    left, right = loads(one), loads(other)
+    for name in [*left, *(name for name in right if name not in left)]:
+        if left.get(name) != right.get(name):
+            return name
+    return "bytes"
 
 
 def decode(line: bytes) -> tuple[int, Record]:
@@ -250,7 +280,9 @@ def decode(line: bytes) -> tuple[int, Record]:
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration) as error:
         raise RecordsError(f"a {envelope.kind} record whose fields are not of format {FORMAT}") from error
     if isinstance(record, Run) and record.format != FORMAT:
-        raise RecordsError(f"records of format {record.format}; this capture reads format {FORMAT}", "use the version that wrote them")
+        raise RecordsError(
+            f"records of format {record.format}; this capture reads format {FORMAT}", "use the version that wrote them"
+        )
     return envelope.seq, record
 
 

@@ -1,0 +1,96 @@
+# What can be done with this checkout. `make` alone lists it. Needs python3 3.11 or newer; everything goes into .venv.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := capture_cli tests benchmarks docs
+
+# uv where it really runs (a pyenv shim may be on the PATH without one), else pip. The wheels of torch are large: be patient.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
+export UV_HTTP_TIMEOUT ?= 300
+export PIP_DEFAULT_TIMEOUT ?= 300
+ifeq ($(UV),uv)
+MAKE_VENV = uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'no venv module: on Debian and Ubuntu, apt-get install python3-venv' >&2; exit 1; }
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(VENV)/runtime.stamp ## make .venv and install capture into it, from requirements.lock
+
+.PHONY: demo
+demo: setup ## train on sample_data/ into runs/demo, capturing everything, and look at it
+	$(BIN)/capture train sample_data --epochs 5 --out runs/demo --force
+	$(BIN)/capture inspect runs/demo
+
+.PHONY: test
+test: $(VENV)/dev.stamp ## run every test
+	$(BIN)/python -m pytest -q
+
+.PHONY: lint
+lint: $(VENV)/dev.stamp ## check style and formatting
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+.PHONY: types
+types: $(VENV)/dev.stamp ## check types, strictly
+	$(BIN)/mypy
+
+.PHONY: check
+check: lint types test ## lint, types and tests: what .ci/run runs
+
+.PHONY: format
+format: $(VENV)/dev.stamp ## put the code into its format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: bench
+bench: setup ## measure start-up, a training step and a scan beside what one would do without capture
+	$(BIN)/python benchmarks/bench.py
+
+.PHONY: docs
+docs: $(VENV)/dev.stamp ## record the README's session and the command reference anew
+	$(BIN)/python docs/record.py
+
+.PHONY: lock
+lock: ## choose new versions for the lock files (needs uv)
+	uv pip compile pyproject.toml --group build $(LOCK_OPTIONS) --output-file requirements.lock
+	uv pip compile pyproject.toml --group build --group dev --constraints requirements.lock $(LOCK_OPTIONS) --output-file requirements-dev.lock
+
+LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --no-annotate
+
+.PHONY: clean
+clean: ## remove .venv, caches and the demo run
+	rm -rf $(VENV) build dist runs/demo benchmarks/data .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is written when its installation is complete, so that an interrupted one is done again and a complete one costs nothing.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'capture needs Python 3.11 or newer, and $(PYTHON) is not: name another, as in `make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12`' >&2; exit 1; }
+	@echo 'making $(VENV) (with $(or $(UV),pip))'
+	@$(MAKE_VENV)
+
+$(VENV)/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/python
+	@echo 'installing torch and the rest from $< (about 2.6 GB the first time)'
+	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
+	@echo 'installing the tools of the tests from $<'
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@

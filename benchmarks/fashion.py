@@ -1,0 +1,116 @@
+"""Fashion-MNIST as folders of PNG files whose names carry the class: the images of `sample_data/` and of the benchmarks.
+
+The images come from the Debian package dataset-fashion-mnist (MIT licence, Zalando SE), in this order:
+
+    BENCH_DATA    a folder that already holds fashion10k/ and fashion60k/, used as it is
+    FASHION_DEB   a folder into which the package was unpacked (`dpkg-deb -x`)
+    apt-get       the package is downloaded and unpacked into a cache; nothing is installed on the machine
+
+As a command it writes both folders and prints where: `python benchmarks/fashion.py OUT`.
+"""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+CLASSES = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+"""Our names of Fashion-MNIST's classes 0 to 9."""
+PARTS = {"fashion10k": "t10k", "fashion60k": "train"}
+"""Folder -> the part of Fashion-MNIST that it holds."""
+_PACKAGE = "dataset-fashion-mnist"
+_INSIDE = Path("usr/share/datasets/fashion-mnist")
+
+
+class NoDataError(Exception):
+    """Fashion-MNIST cannot be had here; the message says what was tried and what would help."""
+
+
+class Part(NamedTuple):
+    """One part of the data set: images uint8 [N, 28, 28], labels uint8 [N] in 0..9."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+
+
+def read_part(unpacked: Path, part: str) -> Part:
+    """Read `train` (60,000 images) or `t10k` (10,000) from the unpacked package. Raises NoDataError where it is not there."""
+    try:
+        images = gzip.decompress((unpacked / _INSIDE / f"{part}-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((unpacked / _INSIDE / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+    except FileNotFoundError as error:
+        raise NoDataError(f"{unpacked} does not hold {_INSIDE}: unpack {_PACKAGE} there with dpkg-deb -x") from error
+    # IDX: a header of four big-endian words before the pixels, of two before the labels.
+    return Part(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8))
+
+
+def write_png(image: npt.NDArray[np.uint8], path: Path) -> None:
+    """Write one [28, 28] image as a greyscale PNG, as small as Pillow makes it."""
+    Image.fromarray(image).save(path, optimize=True)
+
+
+def unpacked_package(cache: Path) -> Path:
+    """The folder of the unpacked Debian package: FASHION_DEB, else downloaded below `cache`. Raises NoDataError."""
+    named = os.environ.get("FASHION_DEB")
+    if named:
+        return Path(named)
+    target = cache / _PACKAGE
+    if not target.exists():
+        _download(target)
+    return target
+
+
+def _download(target: Path) -> None:
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise NoDataError(f"there is no apt-get here to download {_PACKAGE} with; set FASHION_DEB or BENCH_DATA")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_suffix(".part")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir()
+    try:
+        for command in (["apt-get", "download", "-q", _PACKAGE], ["sh", "-c", "dpkg-deb -x *.deb ."]):
+            subprocess.run(command, cwd=half, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "nothing").strip().splitlines()[-1:]
+        raise NoDataError(f"{' '.join(error.cmd[:2])} failed ({''.join(said)}); set FASHION_DEB or BENCH_DATA") from error
+    half.rename(target)
+
+
+def folder_of(name: str, out: Path) -> Path:
+    """The PNG folder `fashion10k` or `fashion60k`, written below `out` if it is not there yet. Raises NoDataError."""
+    ready = os.environ.get("BENCH_DATA")
+    if ready:
+        folder = Path(ready) / name
+        if not folder.is_dir():
+            raise NoDataError(f"BENCH_DATA is set, but there is no {folder}")
+        return folder
+    folder = out / name
+    if not folder.exists():
+        half = folder.with_suffix(".part")  # renamed when whole: an interrupted run leaves no folder that looks complete
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for file, image in _named(read_part(unpacked_package(out), PARTS[name])):
+            write_png(image, half / file)
+        half.rename(folder)
+    return folder
+
+
+def _named(part: Part) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+        yield f"{CLASSES[label]}_{number:05d}.png", image
+
+
+if __name__ == "__main__":
+    try:
+        for each in PARTS:
+            print(folder_of(each, Path(sys.argv[1])))
+    except NoDataError as reason:
+        sys.exit(f"no Fashion-MNIST: {reason}")

@@ -1,0 +1,151 @@
+"""The one safe way to read a file below a folder, whoever made the folder, the file or its name.
+
+    with opened("photos") as folder:
+        data = read_file(folder, "cat/1.png")       # or read_file("photos", "cat/1.png"), which opens the folder each time
+
+What it promises: nothing outside the folder is reached, by `..` or by a link; no FIFO, socket or device is read or waited for;
+no more than `max_bytes` are taken. What cannot be had is `Unusable` with one of these reasons:
+
+    bad-path            empty, absolute, with `.`, `..` or a NUL in it, or no name that a file can have
+    gone                no such file (any more)
+    link                the file, or a folder on the way to it, is a symbolic link
+    not-a-regular-file  a folder, FIFO, socket or device
+    file-too-large      more than `max_bytes`
+    unreadable          any other failure; the detail is its errno, `EACCES` or `EIO`
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from capture_cli.errors import CaptureError, DataError, Unusable, UsageError
+
+MAX_FILE_BYTES = 128 * 2**20
+"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes a pixel."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+@contextlib.contextmanager
+def opened(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """A descriptor of `folder`, for `read_file`. The folder itself may be a link; below it none is followed.
+
+    Raises UsageError if there is no such folder, DataError if it may not be listed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such folder: '{os.fspath(folder)}'", "name a folder that holds images") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"'{os.fspath(folder)}' is not a folder", "name the folder that holds the images") from error
+    except PermissionError as error:
+        raise DataError(f"the folder '{os.fspath(folder)}' may not be read", "see `ls -ld` for whose it is") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise UsageError(f"the folder '{os.fspath(folder)}' cannot be opened: {reason}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of the regular file `relative` beneath `folder` (a path, or a descriptor from `opened`).
+
+    Safe for paths from anywhere: no part may be `..` or a link, so nothing outside the folder is reached; a FIFO, socket or
+    device is not opened, or if it takes the file's place at that very moment, opened without waiting and not read; no more
+    than `max_bytes` are read. Any number of threads may call it.
+
+    Raises Unusable with one of the reasons above; CaptureError if the process is out of file descriptors or memory, which is
+    not the file's fault.
+    """
+    if not isinstance(folder, int):
+        with opened(folder) as descriptor:
+            return read_file(descriptor, relative, max_bytes=max_bytes)
+    *folders, name = path_parts(relative)
+    try:
+        with beneath(folder, folders) as parent:
+            # Looked at before it is opened: opening a device can act on it, a tape rewinds.
+            _demand_regular(os.stat(name, dir_fd=parent, follow_symlinks=False), max_bytes)
+            descriptor = os.open(name, _FILE, dir_fd=parent)
+    except OSError as error:
+        raise unusable(error) from error
+    try:
+        _demand_regular(os.fstat(descriptor), max_bytes)
+        return _read_all(descriptor, max_bytes)
+    except OSError as error:
+        raise unusable(error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, max_bytes: int) -> bytes:
+    """Up to the end, which may have moved since its size was taken. Raises Unusable beyond `max_bytes`."""
+    chunks: list[bytes] = []
+    left = max_bytes + 1
+    size = os.fstat(descriptor).st_size + 1
+    while left > 0:
+        chunk = os.read(descriptor, min(left, max(size, 2**16)))
+        if not chunk:
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.append(chunk)
+        left -= len(chunk)
+    raise Unusable("file-too-large", f"more than {max_bytes} bytes")
+
+
+def _demand_regular(status: os.stat_result, max_bytes: int) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise Unusable("link")
+    if not stat.S_ISREG(status.st_mode):
+        raise Unusable("not-a-regular-file")
+    if status.st_size > max_bytes:
+        raise Unusable("file-too-large", f"{status.st_size} bytes, more than {max_bytes}")
+
+
+def path_parts(relative: str) -> list[bytes]:
+    """The parts of a relative path as they are on disk."""
+    try:
+        parts = relative.encode("utf-8", "surrogateescape").split(b"/")
+    except UnicodeEncodeError as error:  # a surrogate that stands for no byte: no file has such a name
+        raise Unusable("bad-path") from error
+    if any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
+        raise Unusable("bad-path")
+    return parts
+
+
+@contextlib.contextmanager
+def beneath(root: int, folders: Sequence[bytes]) -> Iterator[int]:
+    """A descriptor of the folder that the parts `folders` lead to from `root`, step by step and through no link."""
+    at = root
+    try:
+        for part in folders:
+            try:
+                below = os.open(part, _FOLDER, dir_fd=at)
+            except NotADirectoryError:
+                if stat.S_ISLNK(os.stat(part, dir_fd=at, follow_symlinks=False).st_mode):
+                    raise Unusable("link") from None
+                raise
+            if at != root:
+                os.close(at)
+            at = below
+        yield at
+    finally:
+        if at != root:
+            os.close(at)
+
+
+def unusable(error: OSError) -> CaptureError:
+    """What a failed call says about the file, or about this process."""
+    number = error.errno or 0
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return CaptureError(f"files can no longer be read: {os.strerror(number)}", "see `ulimit -n` and the memory left")
+    if number == errno.ELOOP:
+        return Unusable("link")
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return Unusable("gone")
+    if number in (errno.ENXIO, errno.ENODEV):
+        return Unusable("not-a-regular-file")
+    return Unusable("unreadable", errno.errorcode.get(number, str(number)))

@@ -1,0 +1,1 @@
+"""What records say: pure functions over a run that is read, answers as frozen dataclasses. Nothing here imports torch."""

@@ -1,0 +1,160 @@
+"""From samples to batches: which images, in which order, as the tensors that go into the model.
+
+    data = Data(scan, store, recipe, seed=0, batch_size=64, device=device, recorder=recorder)
+    for batch in data.batches("train", epoch=0):
+        logits = model(batch.inputs)
+
+A file is read and decoded once, at its first visit, in blocks that run a little ahead of the batches; what was found is told
+to the recorder (samples, or skip) before the first batch that has it. Which images meet in a batch depends on the seed, the
+epoch and the relative paths alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from capture_cli.access import read_file
+from capture_cli.errors import DataError
+from capture_cli.folder import Scan
+from capture_cli.inputs import Recipe, epoch_order, make_batch, path_keys
+from capture_cli.pixels import PixelStore
+from capture_cli.recorder import Recorder
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """B samples, ready for the model."""
+
+    ids: Ids
+    files: Sequence[str]
+    labels: torch.Tensor
+    """[B] class numbers, int64, on the device."""
+    inputs: torch.Tensor
+    """[B, C, H, W] float32, contiguous, on the device."""
+    progress: float
+    """Share of the phase's images that come before this batch, 0 to 1."""
+
+
+class Data:
+    """The images of one folder, handed out in batches."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        store: PixelStore,
+        recipe: Recipe,
+        recorder: Recorder,
+        *,
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+        strict: bool = False,
+    ) -> None:
+        self.scan = scan
+        self._store = store
+        self._recipe = recipe
+        self._recorder = recorder
+        self._seed = seed
+        self._batch_size = batch_size
+        self._device = device
+        self._strict = strict
+        self._labels = np.asarray(scan.labels, np.int64)
+        self._keys = path_keys(scan.files)
+        self._visited = np.zeros(len(scan.files), bool)
+        self._pixels = torch.from_numpy(store.pixels)
+
+    def ids(self, split: str) -> Ids:
+        """The samples of a split in the order of the scan, usable or not."""
+        return np.flatnonzero(np.asarray(self.scan.splits) == split)
+
+    def batches(self, phase: str, epoch: int, *, start: int = 0) -> Iterator[Minibatch]:
+        """One epoch of a phase: `train` is shuffled and augmented, any other goes through its split in order.
+
+        The first `start` batches, which an earlier process has had, are left out. Raises DataError if no image of the phase
+        can be used, or, where `strict`, at the first that cannot.
+        """
+        train = phase == "train"
+        order = self.ids(phase)
+        if epoch > 0:  # by then each was visited; before, those that turn out unusable have a place in the order like any other
+            order = order[self._store.usable[order]]
+        if train:
+            order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]
+        ready = np.empty(0, np.int64)
+        taken = handed = number = 0
+        for block in self._blocks(order):
+            ready = np.concatenate([ready, self._admit(block, phase)])
+            taken += len(block)
+            last = taken == len(order)
+            while len(ready):
+                size = _next_size(len(ready), self._batch_size, last=last, join_single=train)
+                if not size:
+                    break
+                ids, ready = ready[:size], ready[size:]
+                if number >= start:
+                    yield self._minibatch(ids, epoch, train, handed / len(order))
+                number, handed = number + 1, handed + size
+        if not handed:
+            raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
+
+    def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
+        inputs = make_batch(
+            self._pixels,
+            ids,
+            keys=self._keys[ids],
+            recipe=self._recipe,
+            seed=self._seed,
+            epoch=epoch,
+            augment=augment,
+            device=self._device,
+        )
+        files = [self.scan.files[i] for i in ids.tolist()]
+        labels = torch.from_numpy(self._labels[ids]).to(self._device, non_blocking=True)
+        return Minibatch(ids, files, labels, inputs, progress)
+
+    def _blocks(self, order: Ids) -> Iterator[Ids]:
+        """Parts of an epoch to decode at a time: small at first, so that the first batch comes soon."""
+        start, size = 0, self._batch_size + 2
+        while start < len(order):
+            yield order[start : start + size]
+            start, size = start + size, min(2 * size, MAX_SAMPLES_PER_LINE)
+
+    def _admit(self, ids: Ids, split: str) -> Ids:
+        """Those of `ids` that can be used, read and decoded if this is their first visit."""
+        new = ids[~self._visited[ids]]
+        if len(new):
+            files = self.scan.files
+            admission = self._store.admit(new, lambda i: read_file(self.scan.folder, files[i]))
+            self._visited[new] = True
+            for i, unusable in admission.skipped:
+                self._recorder.write(Skip(file=files[i], reason=unusable.reason, detail=unusable.detail))
+                if self._strict:
+                    raise DataError(f"'{files[i]}' cannot be used: {unusable}", "repair or remove it, or leave --strict out")
+            good = admission.ids
+            if len(good):
+                self._recorder.samples(
+                    Samples(
+                        ids=good,
+                        files=[files[i] for i in good],
+                        labels=self._labels[good].tolist(),
+                        splits=[split] * len(good),
+                        sizes=admission.sizes,
+                        digests=admission.digests,
+                    )
+                )
+        return ids[self._store.usable[ids]]
+
+
+def _next_size(ready: int, batch_size: int, *, last: bool, join_single: bool) -> int:
+    """How many of the images that are ready the next batch takes, 0 to wait for more.
+
+    A last training batch of one image joins the one before it: batch normalisation cannot train on a single value.
+    """
+    if last:
+        return ready if ready <= batch_size + join_single else batch_size
+    return batch_size if ready > batch_size + join_single else 0

@@ -1,0 +1,61 @@
+"""`capture evaluate MODEL FOLDER`: what a trained model answers on another folder, captured like a training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from capture_cli.config import TrainConfig
+from capture_cli.errors import UsageError
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, or the model.safetensors of one.")],
+    folder: Annotated[str, typer.Argument(help="Folder of labelled images, of classes that the model knows.")],
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b")] = TrainConfig.batch_size,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")] = TrainConfig.device,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16 where safe.")] = TrainConfig.amp,
+    labels: Annotated[str, typer.Option(metavar="RULE", help="As in `capture train`.")] = TrainConfig.labels,
+    unmatched: Annotated[str, typer.Option(help="error or skip, as in `capture train`.")] = TrainConfig.unmatched,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = TrainConfig.strict,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="PATH|-", help="Run folder, FILE.jsonl, or - for the records on stdout."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run folder below runs/.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the records of an earlier run.")] = False,
+    preview: Annotated[int, typer.Option(metavar="N", min=0, help="Images of the last batch shown meanwhile.")] = 4,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+) -> int:
+    """Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.
+
+    The records go where those of `capture train` would; `capture inspect` and `capture rows` read them all the same.
+    """
+    if as_json and out == "-":
+        raise UsageError("--json and -o - both want standard output", "give one of them")
+    config = TrainConfig(
+        batch_size=batch_size,
+        device=device,
+        amp=amp,
+        labels=labels,
+        unmatched=unmatched,
+        strict=strict,
+        epochs=1,
+        val_split=0.0,
+    )
+    from capture_cli.cli.session import session
+    from capture_cli.evaluation import prepare_evaluation
+    from capture_cli.job import run_evaluation
+
+    ready, weights = prepare_evaluation(Path(model), Path(folder), config)
+    with session(ready, epochs=1, out=out, name=name, force=force, preview=preview, quiet=quiet) as (output, view, stopping):
+        sums = run_evaluation(ready, output, weights=weights, view=view, stopping=stopping)
+    if stopping():
+        return stopping.exit_code
+    if as_json:
+        typer.echo(orjson.dumps({"n": sums.n, "accuracy": sums.accuracy, "loss": sums.loss}))
+    else:
+        typer.echo(f"accuracy {sums.accuracy:.4f}  loss {sums.loss:.4f} nats  images {sums.n}", err=out == "-")
+    return 0

@@ -1,0 +1,179 @@
+"""`capture train FOLDER`: train on a folder of images and capture every batch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from capture_cli.config import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, TrainConfig, read_toml
+from capture_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from capture_cli.plan import Plan
+
+TRAINING, DATA, CAPTURE, OUTPUT = "Training", "Data", "What is captured", "Output"
+
+
+def _config_file(ctx: typer.Context, path: str | None) -> str | None:
+    """Take the options of a config file as defaults, before the others are read; the command line wins."""
+    if path is not None:
+        values = read_toml(Path(path))
+        known = {parameter.name for parameter in ctx.command.params}
+        for name in values:
+            if name not in known:
+                raise UsageError(f"--config '{path}' has an unknown option '{name}'", "see `capture train --help`")
+        ctx.default_map = values
+    return path
+
+
+def train(
+    folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or sub-folders carry the labels.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="linear, mlp, cnn, torchvision:NAME, or FILE.py:FACTORY (runs that file's code).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = TrainConfig.model,
+    epochs: Annotated[int, typer.Option("--epochs", "-e", rich_help_panel=TRAINING)] = TrainConfig.epochs,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", rich_help_panel=TRAINING)] = TrainConfig.batch_size,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; by default what suits --opt.", rich_help_panel=TRAINING)
+    ] = TrainConfig.lr,
+    opt: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.", rich_help_panel=TRAINING)] = TrainConfig.opt,
+    sched: Annotated[str, typer.Option(help=f"{', '.join(SCHEDULES)}.", rich_help_panel=TRAINING)] = TrainConfig.sched,
+    weight_decay: Annotated[float, typer.Option(rich_help_panel=TRAINING)] = TrainConfig.weight_decay,
+    seed: Annotated[
+        int, typer.Option(help="Equal seeds and files give equal records.", rich_help_panel=TRAINING)
+    ] = TrainConfig.seed,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.", rich_help_panel=TRAINING)
+    ] = TrainConfig.device,
+    amp: Annotated[
+        bool, typer.Option("--amp", help="Compute in bfloat16 where safe.", rich_help_panel=TRAINING)
+    ] = TrainConfig.amp,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=TRAINING)
+    ] = TrainConfig.compile,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Go on after a loss that is NaN or infinite.", rich_help_panel=TRAINING)
+    ] = TrainConfig.allow_nonfinite,
+    img_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW", help="Size of the inputs; by default the size most images have, else 32.", rich_help_panel=DATA
+        ),
+    ] = TrainConfig.img_size,
+    channels: Annotated[
+        int | None, typer.Option(help="1 (grey) or 3 (RGB); by default 1 if all images are grey.", rich_help_panel=DATA)
+    ] = TrainConfig.channels,
+    augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTATIONS)}.", rich_help_panel=DATA)] = TrainConfig.augment,
+    val_split: Annotated[
+        float, typer.Option(help="Share of the images that are only evaluated.", rich_help_panel=DATA)
+    ] = TrainConfig.val_split,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="auto, parent, field:N, prefix, suffix or a regular expression with a group `label`.",
+            rich_help_panel=DATA,
+        ),
+    ] = TrainConfig.labels,
+    unmatched: Annotated[
+        str, typer.Option(help="error or skip: what to do with files that the rule does not fit.", rich_help_panel=DATA)
+    ] = TrainConfig.unmatched,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an image that cannot be used.", rich_help_panel=DATA)
+    ] = TrainConfig.strict,
+    capture_every: Annotated[
+        int, typer.Option(metavar="N", help="Capture every N-th batch; the others are counted.", rich_help_panel=CAPTURE)
+    ] = TrainConfig.capture_every,
+    probs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|top:K",
+            help="Probabilities kept; by default all up to 100 classes, then top:10.",
+            rich_help_panel=CAPTURE,
+        ),
+    ] = TrainConfig.probs,
+    inputs: Annotated[
+        str,
+        typer.Option(
+            metavar="digest|N|all",
+            help="Inputs kept: digests only, the first N of each batch, or all.",
+            rich_help_panel=CAPTURE,
+        ),
+    ] = TrainConfig.inputs,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH|-",
+            help="Run folder, FILE.jsonl for the records alone, or - for stdout.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run folder below runs/.", rich_help_panel=OUTPUT)] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the records of an earlier run.", rich_help_panel=OUTPUT)
+    ] = False,
+    preview: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Images of the last batch shown while training.", rich_help_panel=OUTPUT)
+    ] = 4,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=OUTPUT)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what would be trained on, and how, and stop.", rich_help_panel=OUTPUT)
+    ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.toml", is_eager=True, callback=_config_file, help="Take options from a file.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+) -> int:
+    """Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.
+
+    Records go to a run folder (runs/<time>-<model>), progress to the terminal. Look at them with `capture inspect RUN`.
+    """
+    options: dict[str, Any] = locals()
+    settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
+    if folder is None:
+        raise UsageError("which folder?", "capture train FOLDER")
+    from capture_cli.plan import make_plan
+
+    plan = make_plan(Path(folder), settings)
+    if dry_run:
+        _show(plan)
+        return 0
+    return _train(plan, out=out, name=name, force=force, preview=preview, quiet=quiet)
+
+
+def _show(plan: "Plan") -> None:
+    """The plan on stdout, in the form of a config file after the labels."""
+    import tomli_w
+
+    from capture_cli.views.labels import show_scan
+
+    show_scan(plan.scan)
+    size, config = plan.geometry, plan.config
+    typer.echo(f"inputs: {size.channels} x {size.height} x {size.width} (channels, height, width)\n")
+    typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())
+
+
+def _train(plan: "Plan", *, out: str | None, name: str | None, force: bool, preview: int, quiet: bool) -> int:
+    from capture_cli.cli.session import session
+    from capture_cli.job import prepare, run_training
+
+    ready = prepare(plan)
+    with session(ready, epochs=plan.config.epochs, out=out, name=name, force=force, preview=preview, quiet=quiet) as (
+        output,
+        view,
+        stopping,
+    ):
+        run_training(ready, output, view=view, stopping=stopping)
+    return stopping.exit_code if stopping() else 0

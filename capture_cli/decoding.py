@@ -1,0 +1,302 @@
+"""From the bytes of one image file to its pixels. The bytes are hostile until they have been through here.
+
+    pixels = decode(data, height=32, width=32, channels=3)      # uint8 [3, 32, 32]
+    width, height, grey = peek(data)                            # from the header alone
+
+What it promises, whatever the file is called:
+
+* PNG, JPEG, WebP, BMP and GIF are read, told apart by content. No other decoder is ever started.
+* Size is checked before anything is decoded: at most MAX_PIXELS, no side above MAX_SIDE. One decode takes at most about
+  17 bytes for each pixel of the file, so 0.6 GB, whatever the file claims.
+* Every failure is `Unusable` with one of these reasons, and a detail that depends on the file alone:
+
+      not-an-image        empty, text, SVG, or unknown bytes
+      format-not-allowed  an image of another format, which the detail names
+      too-large           more pixels or a longer side than allowed
+      metadata-too-large  compressed text that unpacks to more than 1 MB
+      too-many-scans      a progressive JPEG of more than MAX_SCANS scans, each of which costs a pass over the image
+      truncated           the file ends too early
+      broken              anything else the decoder refuses
+      out-of-memory       the machine had not enough left
+
+* What the picture shows is kept: EXIF orientation is applied (bad EXIF is ignored, and says nothing), of 16 bits the high
+  8 are taken, palettes and CMYK become RGB (embedded colour profiles are not applied), what is transparent is laid on white,
+  of an animation or a multi-picture file the first frame is taken. Pillow's own ways with some of these are wrong: it clips
+  16-bit grey, shows hidden colours under transparency and ignores orientation.
+* Nothing is printed, neither warnings nor what C libraries say; any number of threads may decode at once.
+
+A damaged file may still decode, to other pixels: no image format notices every change. The digest of the file's bytes,
+taken by capture_cli.pixels, is what notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+import threading
+import warnings
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.errors import Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 2**25
+"""33.5 megapixels."""
+MAX_SIDE = 2**16 - 1
+MAX_SCANS = 100
+"""Encoders write about ten."""
+BACKGROUND = 255
+"""White, in every channel: what transparent pixels are laid on."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Peek(NamedTuple):
+    """What a header says, as the picture will be seen: EXIF orientation is applied."""
+
+    width: int
+    height: int
+    grey: bool
+    """Every pixel is grey by the file's own format, or by its palette."""
+
+
+def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
+    """The picture as uint8 [channels, height, width], 1 channel grey (ITU-R 601-2 luma) or 3 RGB.
+
+    A picture of another size is stretched to this one, whatever that does to its proportions, by Pillow's bilinear filter
+    with antialiasing; one of this very size is left as it is. Raises Unusable.
+    """
+    with _opened(data) as picture:
+        image = picture.image
+        image.load()
+        exif = picture.exif or image.info.get("exif", b"")  # a PNG may hold it behind the pixels
+        image = _flat(image, picture.rawmode)
+        mode = "L" if channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        image = _upright(image, _orientation(exif))
+        if image.size != (width, height):
+            from PIL.Image import Resampling
+
+            image = image.resize((width, height), Resampling.BILINEAR)
+        pixels = np.array(image, np.uint8)
+    return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def peek(data: bytes) -> Peek:
+    """Width, height and whether all is grey, without decoding. Raises Unusable where the header already forbids decoding."""
+    with _opened(data) as picture:
+        width, height = picture.image.size
+        if _orientation(picture.exif or picture.image.info.get("exif", b"")) >= 5:
+            width, height = height, width
+        return Peek(width, height, _is_grey(picture.image, picture.rawmode))
+
+
+class _Picture(NamedTuple):
+    image: Image.Image
+    """Opened, not yet decoded."""
+    rawmode: str
+    """How the pixels lie in the file, in Pillow's words (`RGB;16B`), where it says so before decoding."""
+    exif: bytes
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[_Picture]:
+    """Open an image, check its header, and turn whatever goes wrong until the block ends into Unusable."""
+    from PIL import Image, WebPImagePlugin  # noqa: F401 - registers WebP; Pillow would load all of its plug-ins for it
+
+    found = detail = _format_of(data)
+    exif = b""
+    try:
+        if found == "JPEG":
+            data, exif = _lean_jpeg(data)
+        with _pillow_silenced(), Image.open(BytesIO(data), formats=(found,)) as image:
+            width, height = image.size
+            detail = f"{found}, {width} x {height} pixels"
+            _demand_size(width, height, detail)
+            arguments = image.tile[0].args if image.tile else ()
+            yield _Picture(image, arguments if isinstance(arguments, str) else "", exif)
+    except Unusable:
+        raise
+    except MemoryError as error:
+        raise Unusable("out-of-memory", detail) from error
+    except Exception as error:
+        # Decoders raise whatever comes: on Pillow's own test files five families of errors.
+        raise Unusable(_reason(error, data), detail) from error
+
+
+def _demand_size(width: int, height: int, detail: str) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise Unusable("too-large", detail)
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    """The code of what Pillow raised. Its messages are looked at and not passed on: some hold addresses."""
+    from PIL import Image
+
+    text = str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return "too-large"
+    if "MAX_TEXT" in text:
+        return "metadata-too-large"
+    riff_is_cut = data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if isinstance(error, EOFError) or "truncated" in text.lower() or riff_is_cut:
+        return "truncated"
+    return "broken"
+
+
+_SIGNATURES = re.compile(
+    rb"""(?P<PNG>\x89PNG\r\n\x1a\n) | (?P<JPEG>\xff\xd8\xff) | (?P<WEBP>RIFF....WEBP) | (?P<GIF>GIF8[79]a) | (?P<BMP>BM)
+       | (?P<TIFF>II[*+]\0|MM\0[*+]) | (?P<PDF>%PDF) | (?P<PostScript>%!PS|\xc5\xd0\xd3\xc6) | (?P<PSD>8BPS)
+       | (?P<FITS>SIMPLE\ \ =) | (?P<DDS>DDS\ ) | (?P<BLP>BLP[12]) | (?P<ICO>\0\0[\1\2]\0) | (?P<PNM>P[1-7]\s)
+       | (?P<HEIF>....ftyp) | (?P<JPEG2000>\0\0\0\x0cjP\ \ |\xff\x4f\xff\x51) | (?P<JPEGXL>\xff\x0a|\0\0\0\x0cJXL\ )""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _format_of(data: bytes) -> str:
+    """One of FORMATS, by content. Raises Unusable for any other."""
+    match = _SIGNATURES.match(data)
+    if match is None or match.lastgroup is None:
+        raise Unusable("not-an-image", "" if data else "an empty file")
+    if match.lastgroup not in FORMATS:
+        raise Unusable("format-not-allowed", match.lastgroup)
+    return match.lastgroup
+
+
+def _lean_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """A JPEG without the metadata in its header, and its first EXIF segment.
+
+    The decoder needs none of it, and reading it is where Pillow can be hurt: it joins EXIF segments in time quadratic in
+    their number, follows the tags in them, and opens a multi-picture file as another format. Raises Unusable if the file has
+    more than MAX_SCANS scans.
+    """
+    kept, exif, at = [data[:2]], b"", 2
+    while (start := data.find(b"\xff", at)) >= 0 and start + 4 <= len(data):
+        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes, and markers that stand alone
+            at = start + 1 + (marker != 0xFF)
+            continue
+        at = start
+        if marker in (0xD9, 0xDA):  # end of the image, start of the pixels
+            break
+        at = start + 2 + length
+        if marker in _METADATA:
+            if not exif and marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
+                exif = data[start + 4 : at]
+        else:
+            kept.append(data[start:at])
+    if data.count(b"\xff\xda", at) > MAX_SCANS:  # within pixels 0xFF is followed by 0, so these are scans
+        raise Unusable("too-many-scans", "JPEG")
+    kept.append(data[at:])
+    return b"".join(kept), exif
+
+
+_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
+"""Comments and APP1 to APP15 without APP14, where Adobe notes how CMYK is to be read."""
+
+
+def _orientation(exif: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF is damaged.
+
+    Read here since Pillow would load every tag there is, warn of some and raise at others. TIFF 6.0, section 2.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, length, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if tag == 0x0112:
+                return value if kind == 3 and length == 1 and 1 <= value <= 8 else 1
+    except struct.error:  # it points behind its own end
+        return 1
+    return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    from PIL.Image import Transpose as T  # noqa: N817
+
+    turns = (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90)
+    return image if orientation == 1 else image.transpose(turns[orientation - 2])
+
+
+def _is_grey(image: Image.Image, rawmode: str) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        colours, step = bytes(image.palette.palette), len(image.palette.rawmode or image.palette.mode)
+        return colours[0::step] == colours[1::step] == colours[2::step]
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I") or rawmode.startswith("L")
+
+
+def _flat(image: Image.Image, rawmode: str) -> Image.Image:
+    """A decoded image without transparency and with 8 bits a channel: L or RGB."""
+    from PIL import Image
+
+    if image.mode in ("1", "L", "RGB") or image.mode.startswith("I"):
+        return _without_key(image, rawmode)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "LA":
+        paper = Image.new("L", image.size, BACKGROUND)
+    else:
+        paper = Image.new("RGB", image.size, (BACKGROUND,) * 3)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+    paper.paste(image, mask=image)
+    return paper
+
+
+def _without_key(image: Image.Image, rawmode: str) -> Image.Image:
+    """L or RGB from an image that has no alpha channel, though it may name one colour that is transparent."""
+    from PIL import Image
+
+    key = image.info.pop("transparency", None)
+    deep = image.mode.startswith("I")
+    if key is None and not deep:
+        return image.convert("L") if image.mode == "1" else image
+    values = np.array(image.convert("L") if image.mode == "1" else image)
+    pixels = (values >> 8).astype(np.uint8) if deep else values
+    if key is not None:
+        # Pillow hands on the key as it stands in the file, while it widens 2 and 4 bits to 8 and cuts 16 down to 8.
+        key = np.array(key) * {"L;2": 85, "L;4": 17}.get(rawmode, 1) >> (8 if rawmode == "RGB;16B" else 0)
+        pixels[(values == key).all(-1) if values.ndim == 3 else values == key] = BACKGROUND
+    return Image.fromarray(pixels)
+
+
+_silence_lock = threading.Lock()
+_silence_depth = 0
+_silence = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def _pillow_silenced() -> Iterator[None]:
+    """Ignore warnings that modules of Pillow give, while any thread is inside.
+
+    `warnings.catch_warnings` alone is not for threads: the filters are one list for all, and whoever leaves first puts back
+    what he found. Here the first in sets them and the last out puts them back.
+    """
+    global _silence_depth
+    with _silence_lock:
+        if _silence_depth == 0:
+            _silence.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _silence_depth += 1
+    try:
+        yield
+    finally:
+        with _silence_lock:
+            _silence_depth -= 1
+            if _silence_depth == 0:
+                _silence.close()

@@ -1,0 +1,35 @@
+"""A trained model, taken out of its file and put to work on another folder.
+
+ready, weights = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
+"""
+
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+
+from capture_cli.config import TrainConfig
+from capture_cli.errors import UsageError
+from capture_cli.inputs import Recipe
+from capture_cli.job import Ready, prepare
+from capture_cli.modelfile import read
+from capture_cli.plan import plan_evaluation
+from capture_cli.runfolder import MODEL
+
+
+def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[Ready, str]:
+    """Build the model that `model` (a run folder or a model.safetensors) holds, with its weights, for the images of `folder`.
+
+    Returns it with the BLAKE2b (16 bytes, hex) of the weights' file. Raises UsageError, and DataError for the folder.
+    """
+    path = model / MODEL if model.is_dir() else model
+    header, weights = read(path)
+    config = replace(config, model=header.model)
+    plan = plan_evaluation(folder, classes=list(header.classes), recipe=Recipe.from_dict(dict(header.recipe)), config=config)
+    ready = prepare(plan)
+    try:
+        ready.model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UsageError(
+            f"the weights in '{path}' do not fit its model '{header.model}'", "has the code of the model changed?"
+        ) from error
+    return ready, blake2b(path.read_bytes(), digest_size=16).hexdigest()

@@ -1,0 +1,288 @@
+"""Append records to a file, so that what was written is never lost, doubled or torn.
+
+    with Journal.create(path) as journal:
+        journal.append(record)          # one write; it survives a kill of this process
+        journal.sync()                  # it survives a power cut
+        journal.seal("completed")       # the end line
+
+    with Journal.resume(path, place) as journal:
+        journal.append(record)          # compared with the line that is there, appended once there is none
+
+What it promises:
+
+* One `write` per record, straight to the file: nothing waits in a buffer of this process.
+* Group commit: `append` makes everything before it durable (fdatasync) about once a second, `sync` and `seal` at once.
+* A write that fails (disk full) is taken back, so the file ends with its last whole line, and the journal refuses more.
+* A failed fdatasync is never tried again: the system may have dropped the pages, and a second one would report success.
+* The file is new, or was given up by its owner (`force`), and is locked (`lockf`, which a forked child does not hold).
+* Resuming cuts no good record: those after the place are computed again and compared byte for byte, and a difference is an
+  error. Only an incomplete last line, or an end that is not `completed`, is taken off, after it was copied aside.
+
+A journal may also write to a pipe, where there is nothing to lock, sync or take back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import select
+import stat
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.records import GENESIS, End, Record, encode, first_difference, follow
+
+SYNC_EVERY_SECONDS = 1.0
+BEGINNING = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
+"""The place of a journal that holds nothing."""
+
+
+class Journal:
+    """An append-only file of chained records, or a pipe of them."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        """Write to the open descriptor `fd`, which the journal then owns; `name` is what messages call it."""
+        self.name = name
+        self.counts: Counter[str] = Counter()
+        """Records by kind so far."""
+        self.chain = GENESIS
+        self._fd = fd
+        self._seq = 0
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._length = 0
+        self._synced_at = time.monotonic()
+        self._broken: CaptureError | None = None
+        self._expected: io.BufferedReader[Any] | None = None
+        """What is left of the lines on disk that the next records must equal."""
+
+    @classmethod
+    def create(cls, path: Path, *, force: bool = False) -> Self:
+        """Open `path` for a new run; a pipe or device that exists is written to as it is.
+
+        Raises CaptureError if the file exists and `force` is off, cannot be written, or is in use by another run.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        try:
+            try:
+                fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            except FileExistsError:
+                if not force and stat.S_ISREG(path.stat().st_mode):
+                    raise CaptureError(
+                        f"'{path}' exists", "choose another -o or --name, or overwrite it with --force"
+                    ) from None
+                fd = os.open(path, flags)
+        except OSError as error:
+            raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
+        journal = cls(fd, str(path))
+        if journal._is_file:
+            journal._lock()
+            os.ftruncate(fd, 0)
+        return journal
+
+    @classmethod
+    def resume(cls, path: Path, place: Mapping[str, Any]) -> Self:
+        """Open the records of a run that ended early, to go on from `place` (BEGINNING: compute everything again).
+
+        Raises CaptureError if the file cannot be opened or is in use, RecordsError if it is damaged or the place is not of it.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise CaptureError(f"'{path}' cannot be opened: {error.strerror}", "give the folder of a run") from error
+        journal = cls(fd, str(path))
+        journal._lock()
+        try:
+            journal._stand_at(path, place)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the next record goes: `seq`, `bytes` and `chain` (hex), for `resume`."""
+        return {"seq": self._seq, "bytes": self._length, "chain": self.chain.hex()}
+
+    @property
+    def comparing(self) -> bool:
+        """Whether the next record is compared with one that is there already."""
+        return self._expected is not None
+
+    def append(self, record: Record) -> None:
+        """Write one record as the next line. Raises CaptureError if it cannot be written; BrokenPipeError on a closed pipe.
+
+        Of a resumed journal: raises RecordsError if the line that is there differs.
+        """
+        if self._broken:
+            raise self._broken
+        line, chain = encode(record, seq=self._seq, previous=self.chain)
+        if self._expected is not None:
+            self._compare(line, self._expected)
+        else:
+            self._write_whole(line)
+        self._seq += 1
+        self.chain = chain
+        self.counts[record.kind] += 1
+        self._length += len(line)
+        if time.monotonic() - self._synced_at >= SYNC_EVERY_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Return when every record appended so far would survive a power cut. Raises CaptureError if that cannot be had."""
+        if self._broken:
+            raise self._broken
+        if self._is_file:
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                self._broken = CaptureError(f"'{self.name}' could not be made durable: {error.strerror}", "check the disk")
+                raise self._broken from error
+        self._synced_at = time.monotonic()
+
+    def seal(self, status: str) -> None:
+        """Write the end line with `status` (completed, interrupted, failed) and make everything durable.
+
+        A run that ends while it is still being compared leaves the records as they are, unsealed.
+        """
+        if not self.comparing:
+            self.append(End(status=status, counts=dict(self.counts)))
+        self.sync()
+
+    def close(self) -> None:
+        """Close the file and give up its lock; what was appended stays. May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise CaptureError(f"'{self.name}' is being written by another run", "wait, or choose another -o") from error
+            raise CaptureError(f"'{self.name}' cannot be locked: {error.strerror}") from error
+
+    def _write_whole(self, line: bytes) -> None:
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[self._write_some(left) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self._is_file:
+                with contextlib.suppress(OSError):  # readers pass over an incomplete last line anyway
+                    os.ftruncate(self._fd, self._length)
+            self._broken = CaptureError(
+                f"record {self._seq} ({len(line)} bytes) could not be written to '{self.name}': {error.strerror}",
+                "what was written before it is kept and valid",
+            )
+            raise self._broken from error
+
+    def _write_some(self, data: memoryview) -> int:
+        try:
+            written = os.write(self._fd, data)
+        except BlockingIOError:  # a pipe that somebody else made non-blocking
+            select.select([], [self._fd], [])
+            return 0
+        if written == 0:
+            raise OSError(errno.EIO, "a write took no bytes")
+        return written
+
+    def _compare(self, line: bytes, expected: io.BufferedReader[Any]) -> None:
+        there = expected.readline()
+        if there != line:
+            raise RecordsError(
+                f"record {self._seq} in '{self.name}' was computed again and differs in '{first_difference(there, line)}'",
+                "files, options, software and hardware must be those of the run; nothing was changed",
+            )
+        if not expected.peek(1):
+            self._expected = None
+
+    def _stand_at(self, path: Path, place: Mapping[str, Any]) -> None:
+        """Verify the file from its beginning, take an unfinished end off, and be ready to go on from `place`."""
+        lines: io.BufferedReader[Any] = io.BufferedReader(_AtOffset(self._fd), 2**20)
+        whole: dict[str, Any] = dict(BEGINNING)
+        found = dict(place) == whole
+        cut = False
+        for line in lines:
+            if not line.endswith(b"\n"):
+                cut = True
+                break
+            envelope = follow(line, seq=whole["seq"], previous=bytes.fromhex(whole["chain"]))
+            if envelope.kind == End.kind and b'"status":"completed"' not in line:
+                cut = True
+                break
+            whole = {"seq": whole["seq"] + 1, "bytes": whole["bytes"] + len(line), "chain": envelope.chain.hex()}
+            if not found:
+                self.counts[envelope.kind] += 1
+            found = found or whole == place
+        if not found:
+            raise RecordsError(f"the checkpoint is not of the records in '{path}'", "give the run folder as it was")
+        if cut:
+            self._set_aside(path, whole["bytes"])
+        self._seq, self._length, self.chain = place["seq"], place["bytes"], bytes.fromhex(place["chain"])
+        if place["bytes"] < whole["bytes"]:
+            lines.seek(place["bytes"])
+            self._expected = lines
+
+    def _set_aside(self, path: Path, length: int) -> None:
+        """Copy what lies behind `length` bytes to a file of its own, then take it off."""
+        number = 0
+        while (aside := path.with_name(f"{path.name}.cut-{number}")).exists():
+            number += 1
+        try:
+            with aside.open("xb") as file:
+                file.write(os.pread(self._fd, os.fstat(self._fd).st_size - length, length))
+                file.flush()
+                os.fsync(file.fileno())
+            os.ftruncate(self._fd, length)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise CaptureError(f"'{aside}' could not be written: {error.strerror}", "the records are as they were") from error
+
+
+class _AtOffset(io.RawIOBase):
+    """Reads a descriptor from its beginning without moving or closing it.
+
+    A file of its own would not do: closing any descriptor of a file gives up every lock this process holds on it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = os.preadv(self._fd, [buffer], self._offset)
+        self._offset += read
+        return read
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence != os.SEEK_SET:
+            raise io.UnsupportedOperation("only from the beginning")
+        self._offset = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._offset

@@ -1,0 +1,56 @@
+"""`model.safetensors`: the trained weights with all that is needed to use them, here or without this tool.
+
+    data = to_bytes(model, Header(model="cnn", classes=[...], recipe=recipe.to_dict()))
+    header, weights = read(path)
+
+The header is JSON under the key `capture` of the file's metadata. No pickle, no code: reading one runs nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from capture_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+KEY = "capture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the weights are of."""
+
+    model: str
+    """As `--model` takes it."""
+    classes: Sequence[str]
+    recipe: Mapping[str, Any]
+    """How pixels become inputs: capture_cli.inputs.Recipe."""
+
+
+def to_bytes(model: "nn.Module", header: Header) -> bytes:
+    """The file: every parameter and buffer by its name (tensors that share memory once each), and the header."""
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    return save(weights, {KEY: json.dumps(asdict(header))})
+
+
+def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
+    """The header and the weights, on the CPU. Raises UsageError for anything but a file that `to_bytes` made."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            if text is None:
+                raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
+            header = Header(**json.loads(text))
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"no model can be read from '{path}': {error}", "give a run folder that has finished") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"'{path}' has a header that this capture does not know") from error

@@ -1,0 +1,124 @@
+"""A model from a person's own file: `FILE.py:FACTORY`.
+
+FACTORY is any callable of that file that takes the keywords `classes`, `channels`, `height`, `width` and returns a
+`torch.nn.Module`:
+
+    def build(classes, channels, height, width):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * height * width, classes))
+
+The file is code and it runs, whole, with the rights of whoever trains; `notice` is the sentence that says so. It is read from
+its path alone: its folder does not become importable, and no bytecode is written beside it or read from there.
+"""
+
+import sys
+import traceback
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Stays in sys.modules while the model lives: dataclasses, pickle and torch.compile look a class's module up there.
+MODULE_NAME = "capture_model_file"
+
+
+def parse(spec: str) -> tuple[Path, str] | None:
+    """`FILE.py:FACTORY` -> (path of the file, name of the factory); None where `spec` is of another form."""
+    file, colon, factory = spec.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        return None
+    return Path(file), factory
+
+
+def check(spec: str) -> None:
+    """Raise UsageError where `spec` cannot name a factory in a file that is there. Reads and runs nothing."""
+    parsed = parse(spec)
+    if parsed is None:
+        raise UsageError(f"the model {spec} names no function of that file", f"name the one that makes the model: {spec}:build")
+    path, factory = parsed
+    if not factory.isidentifier():
+        raise UsageError(f"the model {spec}: {factory!r} is not the name of a function", f"write {path}:NAME, such as {path}:build")
+    if not path.is_file():
+        raise UsageError(f"the model {spec}: there is no file {path}", "give the path of a Python file as seen from here")
+
+
+def notice(spec: str) -> str:
+    """What to tell the person before `build` runs their file: one sentence."""
+    path, factory = parse(spec) or (Path(spec), "")
+    return f"the model comes from {path}: this runs the code of that file, then its {factory}()"
+
+
+def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
+    """Run the file and call its factory.
+
+    Raises UsageError, naming the file, the function and the line, where the file cannot be run, has no such function,
+    where the code raises or exits, or where what comes back is no `nn.Module`.
+    """
+    from torch import nn
+
+    check(spec)
+    path, factory = parse(spec) or (Path(spec), "")
+    module = _run(path)
+    found = getattr(module, factory, None)
+    if not callable(found):
+        raise UsageError(f"{path} has no function {factory}", _nearest(factory, module))
+    call = f"{factory}(classes={classes}, channels={channels}, height={height}, width={width})"
+    try:
+        model = found(classes=classes, channels=channels, height=height, width=width)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{call} in {path} failed{_where(error, path)}", "mend it in that file") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{call} in {path} returned {type(model).__name__}, not a torch.nn.Module", "return the model itself")
+    return model
+
+
+class _SourceOnly(SourceFileLoader):
+    """Loads the source as it stands: without a time stamp Python neither reads nor writes a .pyc."""
+
+    def path_stats(self, path: str) -> dict[str, float]:  # type: ignore[override]
+        raise OSError(f"{path}: bytecode is not used")
+
+
+def _run(path: Path) -> ModuleType:
+    loader = _SourceOnly(MODULE_NAME, str(path))
+    module_spec = spec_from_file_location(MODULE_NAME, path, loader=loader)
+    if module_spec is None:
+        raise UsageError(f"{path} cannot be loaded as Python code", "give a file that ends in .py")
+    module = module_from_spec(module_spec)
+    before = sys.modules.get(MODULE_NAME)
+    sys.modules[MODULE_NAME] = module
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        if before is None:
+            del sys.modules[MODULE_NAME]
+        else:
+            sys.modules[MODULE_NAME] = before
+        hint = "run it by itself with python to see more"
+        if isinstance(error, ModuleNotFoundError):
+            hint = "install it, or name its folder in PYTHONPATH"
+        raise UsageError(f"{path} could not be run{_where(error, path)}", hint) from error
+    return module
+
+
+def _nearest(factory: str, module: ModuleType) -> str:
+    own = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == MODULE_NAME]
+    close = difflib.get_close_matches(factory, own, n=1) or own[:3]
+    return f"it has {', '.join(close)}" if close else "define it there: it takes classes, channels, height, width"
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """` at line N: Kind: text`, of the last line of that file that the error passed through; one line of text."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        line = error.lineno
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = frames[-1].lineno if frames else None
+    text = next(iter(str(error.msg if isinstance(error, SyntaxError) else error).splitlines()), "")
+    kind = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f" at line {line}: {kind}" if line else f": {kind}"

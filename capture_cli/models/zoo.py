@@ -1,0 +1,100 @@
+"""torchvision's classifiers with random weights, fitted to the data: `torchvision:NAME`.
+
+NAME is anything `torchvision.models.list_models(module=torchvision.models)` lists. Head and stem are fitted:
+
+- the factory is given the number of classes, and the image size where its class asks for one (ViT, MaxViT);
+- auxiliary heads are off (GoogLeNet, Inception v3), so that training and evaluation both return one tensor of logits;
+- the first convolution takes the images' channels; its weights are drawn with the spread that keeps its output's variance;
+- the ResNet family on images of at most 64 pixels begins with a 3x3 convolution of stride 1, and on at most 32 without
+  its max-pool, as is usual for images of that size: the stem made for 224 pixels would leave a 1x1 map of them.
+
+Some need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches). Where a model
+refuses the size, `larger` finds one that it takes by trying it on torch's meta device, which computes shapes alone.
+"""
+
+import difflib
+import inspect
+import re
+import typing
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIX = "torchvision:"
+RESNET_STEM_UP_TO = 64  # pixels of the longer side
+RESNET_POOL_ABOVE = 32
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384)  # tried for a hint, in pixels
+
+
+def check(spec: str) -> None:
+    """Raise UsageError where NAME cannot be the name of a model; whether it is one, only `build` knows."""
+    name = spec.removeprefix(PREFIX)
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise UsageError(f"the model {spec} names no torchvision model", f"write its name alone, such as {PREFIX}resnet18")
+
+
+def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
+    """Make the model with random weights, drawn from torch's global generator.
+
+    Raises UsageError where torchvision knows no such model, with the closest names. A size that the model cannot take
+    raises whatever torchvision raises (RuntimeError, ValueError, AssertionError), here or in its first forward.
+    """
+    import torchvision.models as tv
+
+    name = spec.removeprefix(PREFIX)
+    known = tv.list_models(module=tv)
+    if name not in known:
+        close = difflib.get_close_matches(name.lower(), known, n=3)
+        hint = f"did you mean {' or '.join(PREFIX + each for each in close)}?" if close else f"one that it has is {PREFIX}resnet18"
+        raise UsageError(f"torchvision has no classifier {name}", hint)
+    factory = tv.get_model_builder(name)
+    accepted = inspect.signature(typing.get_type_hints(factory)["return"]).parameters
+    # init_weights: what they do by default, said aloud, which spares the warning that the default may change.
+    options = {"image_size": height, "input_size": (height, width), "aux_logits": False, "init_weights": True}
+    model: nn.Module = factory(weights=None, num_classes=classes, **{key: options[key] for key in options if key in accepted})
+    _fit_stem(model, channels, longer_side=max(height, width))
+    return model
+
+
+def larger(spec: str, *, channels: int, height: int, width: int) -> int | None:
+    """A side in pixels at which the model takes square images: the next larger that works, else the next smaller, else None."""
+    import torch
+
+    longer = max(height, width)
+    order = [*(side for side in SIZES if side >= longer), *(side for side in reversed(SIZES) if side < longer)]
+    for side in order:
+        if side == height == width:
+            continue
+        try:
+            with torch.device("meta"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model = build(spec, classes=2, channels=channels, height=side, width=side).eval()
+                model(torch.zeros(2, channels, side, side))
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return side
+    return None
+
+
+def _fit_stem(model: "nn.Module", channels: int, *, longer_side: int) -> None:
+    import torch
+    from torch import nn
+    from torchvision.models import ResNet
+
+    name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    if isinstance(model, ResNet) and longer_side <= RESNET_STEM_UP_TO:
+        model.conv1 = nn.Conv2d(channels, old.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if longer_side <= RESNET_POOL_ABOVE:
+            model.maxpool = nn.Identity()  # type: ignore[assignment]
+    elif channels != old.in_channels:
+        new = nn.Conv2d(
+            channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, bias=old.bias is not None
+        )  # type: ignore[arg-type]
+        with torch.no_grad():
+            new.weight.normal_().mul_(old.weight.std() * (old.in_channels / channels) ** 0.5)
+            if new.bias is not None:
+                new.bias.zero_()
+        model.set_submodule(name, new)

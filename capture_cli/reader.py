@@ -1,0 +1,392 @@
+"""Read a run back, line by line, and trust nothing that does not verify.
+
+    with open_run("runs/mine") as run:              # a run folder, a .jsonl file, or "-" for stdin
+        for line in run:                            # lines whose sequence and chain hold
+            if line.kind == "batch":
+                batch = line.record()               # the typed record, its shapes checked
+    run.ending                                      # how the file ended: sealed, unsealed, torn, damaged
+
+What it promises:
+
+* A line is handed out only if it is whole (has its newline), follows the line before it (sequence and chain) and stands
+  where its kind may stand: `run` first, nothing after `end`. Reading stops at the first line that does not; nothing
+  raises: `ending` names the line and the reason, and `ending.error()` is the exception for it.
+* An incomplete last line is what a run that is still going, or was cut off, looks like. It is left out, and said.
+* Memory does not grow with the file; one line may have at most `MAX_LINE_BYTES`.
+* A pipe is read as it fills: a line is handed out as soon as it has arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.records import GENESIS, Batch, End, Epoch, Record, Run, Samples, Skip, decode, follow
+
+MAX_LINE_BYTES = 256 << 20
+"""A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
+RECORDS = "records.jsonl"
+_BLOCK_BYTES = 1 << 20
+
+
+class Line(NamedTuple):
+    """One line that verifies."""
+
+    seq: int
+    """From 0; the line number, as editors count, is one more."""
+    kind: str
+    data: bytes
+    """The line without its newline."""
+
+    def record(self) -> Record:
+        """The typed record. Raises RecordsError, with the line number, if its fields do not fit together."""
+        import numpy as np
+
+        try:
+            with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
+                record = decode(self.data)[1]
+            _check(record)
+        except RecordsError as error:
+            raise self.error(error.message, error.hint) from error
+        return record
+
+    def column(self, name: str) -> bytes:
+        """The JSON text of the array `name` of a batch, found without reading the rest of the line.
+
+        A name in quotes cannot be mistaken for file names in the line: inside a string a quote has a backslash before it.
+        Raises RecordsError if there is none.
+        """
+        start = self.data.find(b',"%b":[' % name.encode())
+        end = self.data.find(b"]", start)
+        if start < 0 or end < 0:
+            raise self.error(f"a {self.kind} record without {name}")
+        return self.data[start + len(name) + 4 : end + 1]
+
+    def error(self, message: str, hint: str = "") -> RecordsError:
+        """`message` as an error that names this line."""
+        return RecordsError(f"line {self.seq + 1}: {message}", hint, line=self.seq + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a file of records ended, as far as it has been read."""
+
+    state: str
+    """`sealed` (its last line is an end line), `unsealed` (none yet), `torn` (an incomplete last line), or `damaged`."""
+    status: str | None
+    """What the end line says: `completed`, `interrupted`, `failed`; None without one."""
+    lines: int
+    """Lines that verify."""
+    bytes: int
+    """Their length: the file verifies up to here."""
+    chain: str
+    """Of the last line that verifies, 32 hex digits."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Lines that verify, by kind."""
+    line: int = 0
+    """The first line that does not verify, counted from 1; 0 if all do."""
+    reason: str = ""
+    """What is wrong with it, a clause that begins `line N`."""
+
+    def error(self, name: str) -> RecordsError | None:
+        """The error that a damaged file is, for a file that messages call `name`; None for any other."""
+        if self.state != "damaged":
+            return None
+        verified = (
+            f"{self.lines:,} lines before it verify"
+            if self.lines > 1
+            else "one line before it verifies"
+            if self.lines
+            else "nothing in it verifies"
+        )
+        return RecordsError(f"{name}: {self.reason}", f"{verified}, what follows is not trusted", line=self.line)
+
+
+class Chain:
+    """Checks lines one after the other: sequence, chain, and which kind may stand where."""
+
+    def __init__(self) -> None:
+        self.chain = GENESIS
+        self.counts: Counter[str] = Counter()
+        self.lines = 0
+        self.bytes = 0
+        self.status: str | None = None
+
+    def take(self, data: bytes) -> Line:
+        """Check the next line (without its newline). Raises RecordsError, saying why, and stays where it is."""
+        number = self.lines + 1
+        if self.status is not None:
+            raise RecordsError(f"line {number} stands after the end line, which seals the file", line=number)
+        _, kind, _, chain = follow(data + b"\n", seq=self.lines, previous=self.chain)
+        line = Line(self.lines, kind, data)
+        if (kind == "run") != (number == 1):
+            raise line.error("the run record belongs first" if number == 1 else "a second run record")
+        if kind == "end":
+            self.status = self._end(line)
+        self.chain = chain
+        self.lines = number
+        self.bytes += len(data) + 1
+        self.counts[kind] += 1
+        return line
+
+    def _end(self, line: Line) -> str:
+        end = line.record()
+        if not isinstance(end, End) or end.counts != self.counts:
+            raise line.error("its counts are not those of the lines before it")
+        return end.status
+
+    def ending(self, state: str, *, reason: str = "") -> Ending:
+        """The state of the file, given what came after the last line taken."""
+        return Ending(
+            state=state,
+            status=self.status,
+            lines=self.lines,
+            bytes=self.bytes,
+            chain=self.chain.hex(),
+            counts=dict(self.counts),
+            line=self.lines + 1 if reason else 0,
+            reason=reason,
+        )
+
+
+def open_run(run: str | os.PathLike[str]) -> Reading:
+    """Open a run folder, a file of records or, for `-`, stdin.
+
+    Raises UsageError if there is no such thing, CaptureError if it cannot be read.
+    """
+    text = os.fspath(run)
+    if text == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("stdin is a terminal, not records", "pipe a run into it, or name a run folder or file")
+        return Reading(os.dup(sys.stdin.fileno()), "stdin")
+    path = Path(text)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        if is_folder:
+            path = path / RECORDS
+            if not stat.S_ISREG(path.stat().st_mode):  # a FIFO in a folder from elsewhere would hang us
+                raise UsageError(f"{str(path)!r} is not a regular file")
+        return Reading(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path), folder=Path(text) if is_folder else None)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"no {RECORDS} in {text!r}" if path != Path(text) else f"no such run: {text!r}"
+        raise UsageError(
+            what, "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CaptureError(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+class Reading:
+    """Lines that verify, from an open descriptor, which it then owns. May be gone through once."""
+
+    def __init__(self, fd: int, name: str, *, folder: Path | None = None) -> None:
+        self.name = name
+        """What messages call the file."""
+        self.folder = folder
+        """The run folder, where one was given."""
+        self.ending = Chain().ending("unsealed")
+        self._fd = fd
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines, in order."""
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[list[Line]]:
+        """The lines in lists: what one read brought. Raises CaptureError if the file cannot be read on."""
+        chain = Chain()
+        parts: list[bytes] = []  # of the line that has not ended yet
+        while data := self._read():
+            *whole, rest = data.split(b"\n")
+            if whole:
+                whole[0] = b"".join([*parts, whole[0]])
+                parts.clear()
+            lines, reason = _taken(chain, whole)
+            parts.append(rest)
+            if not reason and sum(map(len, parts)) > MAX_LINE_BYTES:
+                reason = f"line {chain.lines + 1} is longer than {MAX_LINE_BYTES >> 20} MB"
+            self.ending = chain.ending("damaged" if reason else "sealed" if chain.status else "unsealed", reason=reason)
+            if lines:
+                yield lines
+            if reason:
+                return
+        if any(parts):
+            reason = f"line {chain.lines + 1} stands after the end line, which seals the file" if chain.status else ""
+            self.ending = chain.ending("damaged" if reason else "torn", reason=reason)
+
+    def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
+        """The lines in lists of about `max_bytes`, read ahead in a thread while the caller works.
+
+        A list holds what has arrived. An empty one says that nothing is waiting: who holds work back finishes it now.
+        """
+        waiting: Queue[list[Line] | BaseException | None] = Queue(maxsize=8)
+        stopped = threading.Event()
+        thread = threading.Thread(target=self._read_ahead, args=(waiting, stopped), daemon=True)
+        thread.start()
+        try:
+            yield from _merged(waiting, max_bytes)
+        finally:
+            stopped.set()
+            with suppress(Empty):
+                while True:
+                    waiting.get_nowait()
+            thread.join(timeout=1)  # a pipe on which nothing comes would keep it for ever
+
+    def _read_ahead(self, waiting: Queue[list[Line] | BaseException | None], stopped: threading.Event) -> None:
+        last: BaseException | None = None
+        try:
+            for block in self.blocks():
+                waiting.put(block)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits for it
+            last = error
+        waiting.put(last)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._fd, _BLOCK_BYTES)
+        except OSError as error:
+            raise CaptureError(f"{self.name!r} cannot be read on: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the descriptor. May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _taken(chain: Chain, whole: list[bytes]) -> tuple[list[Line], str]:
+    """The lines up to the first that does not verify, and why it does not."""
+    lines: list[Line] = []
+    try:
+        for data in whole:
+            lines.append(chain.take(data))  # noqa: PERF401 - what was taken before an error is kept
+    except RecordsError as error:
+        return lines, error.message
+    return lines, ""
+
+
+def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -> Iterator[list[Line]]:
+    while True:
+        try:
+            block = waiting.get_nowait()
+        except Empty:
+            yield []
+            block = waiting.get()
+        lines: list[Line] = []
+        size = 0
+        while isinstance(block, list):
+            lines += block
+            size += sum(len(line.data) for line in block)
+            if size >= max_bytes or waiting.empty():
+                break
+            block = waiting.get()
+        if lines:
+            yield lines
+        if block is None:
+            return
+        if isinstance(block, BaseException):
+            raise block
+
+
+def _check(record: Record) -> None:
+    """Raise RecordsError where the fields of a record are not what the format says, or its columns do not fit together."""
+    wrong = [name for name, right in _FIELDS[type(record)].items() if not right(getattr(record, name))]
+    if not wrong and isinstance(record, Samples | Batch):
+        columns = [name for name in _FIELDS[type(record)] if name in _COLUMNS and getattr(record, name) is not None]
+        wrong = [name for name in columns if len(getattr(record, name)) != len(record.labels)]
+    if not wrong and isinstance(record, Batch) and not _fits(record):
+        wrong = ["probs"]
+    if wrong:
+        raise RecordsError(f"a {record.kind} record whose fields do not fit: {', '.join(wrong)}")
+
+
+def _fits(batch: Batch) -> bool:
+    """Whether the kept probabilities are said what classes they are of."""
+    if (batch.tops is None) != (batch.p_labels is None):
+        return False
+    return batch.tops is None or batch.tops.shape == batch.probs.shape
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _list_of(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(right, value))
+
+
+def _array(dimensions: int, *, optional: bool = False) -> Callable[[Any], bool]:
+    return lambda value: value.ndim == dimensions if value is not None else optional
+
+
+def _is_inputs(value: Any) -> bool:
+    return _list_of(_is_whole)(value.shape) and _is_text(value.dtype) and _list_of(_is_text)(value.digests)
+
+
+_FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
+    Run: {
+        **dict.fromkeys(("folder", "device"), _is_text),
+        **dict.fromkeys(("config", "model", "recipe", "versions"), _is_object),
+        "classes": lambda value: value != [] and _list_of(_is_text)(value),
+        "threads": _is_whole,
+    },
+    Skip: dict.fromkeys(("file", "reason", "detail"), _is_text),
+    Samples: {
+        **dict.fromkeys(("ids", "sizes"), _list_of(_is_whole)),
+        "labels": _array(1),
+        **dict.fromkeys(("files", "splits", "digests"), _list_of(_is_text)),
+    },
+    Batch: {
+        "phase": _is_text,
+        **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_whole),
+        "loss": _is_number,
+        "lr": lambda value: value is None or _is_number(value),
+        "ids": _list_of(_is_whole),
+        "files": _list_of(_is_text),
+        **dict.fromkeys(("labels", "preds", "losses"), _array(1)),
+        "probs": _array(2),
+        "tops": _array(2, optional=True),
+        "p_labels": _array(1, optional=True),
+        "inputs": _is_inputs,
+    },
+    Epoch: {
+        "phase": _is_text,
+        **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_whole),
+        **dict.fromkeys(("loss", "accuracy"), _is_number),
+    },
+    End: {"status": _is_text, "counts": _is_object},
+}
+"""What each field must be, by kind."""
+_COLUMNS = {"ids", "files", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "tops", "p_labels"}
+"""Fields with one value for each sample of the record."""

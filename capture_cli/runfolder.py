@@ -1,0 +1,138 @@
+"""Where a run goes: a run folder, one file of records, or a pipe.
+
+    with open_output(out, name=name, model="cnn", force=False) as output:
+        output.journal.append(...)
+        output.event("epoch", seconds=1.5)
+
+A run folder holds `records.jsonl`, `events.jsonl` (clock, speed, environment, warnings: all that two equal runs may differ
+in), `config.toml`, `model.safetensors` and, where inputs are kept, `inputs/`. Files are only ever added to a folder that is new,
+empty or, with `force`, was a run folder before; nothing else in it is touched.
+"""
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import orjson
+
+from capture_cli.errors import CaptureError, UsageError
+from capture_cli.journal import Journal
+
+RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
+
+
+@dataclass
+class Output:
+    """The journal of a run, and its folder if it has one."""
+
+    journal: Journal
+    folder: Path | None
+    """None where only the records are written."""
+    where: str
+    """What a person calls it: a path, or `standard output`."""
+    _events: BinaryIO | None = None
+
+    def event(self, event: str, **values: Any) -> None:
+        """Note what happened and when; without a run folder it is not kept."""
+        if self._events:
+            self._events.write(orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n")
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Leave the options where `--config` can take them up again."""
+        if self.folder:
+            import tomli_w
+
+            self._put(CONFIG, tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape"))
+
+    def write_model(self, data: bytes) -> None:
+        """Leave the trained weights."""
+        if self.folder:
+            self._put(MODEL, data)
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all."""
+        assert self.folder  # noqa: S101 - both callers have looked
+        path, aside = self.folder / name, self.folder / f".{name}.part"
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.journal.close()
+        if self._events:
+            self._events.close()
+
+
+def open_output(out: str | None, *, name: str | None, model: str, force: bool) -> Output:
+    """Open where `-o OUT` or `--name NAME` says, by default `runs/<time>-<model>` in the current folder.
+
+    OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder.
+    Raises UsageError for a contradiction, CaptureError for what exists (without `force`) or cannot be written.
+    """
+    if out is not None and name is not None:
+        raise UsageError("--out and --name both say where the run goes", "give one of them")
+    if out == "-":
+        return Output(Journal(os.dup(sys.stdout.fileno()), "standard output"), None, "standard output")
+    if out is not None and _is_file(Path(out)):
+        return Output(Journal.create(Path(out), force=force), None, out)
+    folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _fresh(model))
+    _make_folder(folder, force=force)
+    journal = Journal.create(folder / RECORDS, force=force)
+    return Output(journal, folder, str(folder), (folder / EVENTS).open("ab", buffering=0))
+
+
+def _is_file(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    return path.suffix == ".jsonl" or (path.exists() and not path.is_file())
+
+
+def _checked(name: str) -> str:
+    if name in (".", "..") or "/" in name or "\0" in name:
+        raise UsageError(f"--name '{name}' is not the name of a folder", "use -o for a path")
+    return name
+
+
+def _fresh(model: str) -> str:
+    """`<time>-<model>`, with a number where two runs start in the same second."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9]+', '-', model.rsplit('/', 1)[-1]).strip('-')}"
+    number, name = 1, stem
+    while (Path("runs") / name).exists():
+        number, name = number + 1, f"{stem}-{number + 1}"
+    return name
+
+
+def _make_folder(folder: Path, *, force: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {entry.name for entry in folder.iterdir()}
+    except FileExistsError as error:
+        raise CaptureError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
+    except OSError as error:
+        raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
+    if not held:
+        return
+    if RECORDS not in held:
+        raise CaptureError(f"'{folder}' is not empty and no run folder", "choose another -o or --name")
+    if not force:
+        raise CaptureError(f"'{folder}' holds a run already", "choose another -o or --name, or overwrite it with --force")
+    for name in held & {EVENTS, CONFIG, MODEL}:
+        (folder / name).unlink()
+    if INPUTS in held:
+        shutil.rmtree(folder / INPUTS)

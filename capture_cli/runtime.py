@@ -1,0 +1,100 @@
+"""Where the numbers are computed: device, precision, threads, determinism, versions.
+
+    runtime = start("auto", amp=False)      # raises UsageError where the device is not there; never falls back in silence
+    with runtime.autocast():
+        logits = model(inputs)
+
+Everything random in a run comes from `seed_step` and from capture_cli.draws; there is no generator state to keep.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+import PIL
+import torch
+import xxhash
+from PIL import features
+
+from capture_cli import __version__
+from capture_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device and how to compute on it."""
+
+    device: torch.device
+    amp: bool
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 for the operations that bear it if `amp`, else no change."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+
+    @property
+    def name(self) -> str:
+        """`cpu`, or `cuda:N` with the name of the GPU: what a record says it was computed on."""
+        if self.device.type == "cuda":
+            return f"{self.device} {torch.cuda.get_device_name(self.device)}"
+        return str(self.device)
+
+
+def start(device: str, *, amp: bool) -> Runtime:
+    """Choose the device and make its operations deterministic.
+
+    `auto` is the first GPU if there is one, else the CPU. Raises UsageError if a device asked for is not there.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before cuBLAS is first used
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = chosen.index or 0
+        if index >= count:
+            there = f"there are {count} GPUs here" if count else "torch finds no GPU here"
+            raise UsageError(f"--device {device} cannot be honoured: {there}", "use --device cpu, or auto")
+        chosen = torch.device("cuda", index)
+        torch.cuda.set_device(chosen)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a guard that costs every step
+    torch.backends.cudnn.benchmark = False
+    return Runtime(chosen, amp, torch.get_num_threads())
+
+
+def seed_step(seed: int, purpose: str, step: int) -> None:
+    """Seed torch's generators for one step (dropout and the like), or for building the model.
+
+    The seed is a hash, so that neighbouring steps and runs share no stream; with it no generator state has to be kept.
+    """
+    torch.manual_seed(xxhash.xxh3_64_intdigest(f"{seed} {purpose} {step}".encode()) >> 1)
+
+
+def versions() -> dict[str, str]:
+    """The software and CPU features on which equal results depend."""
+    codecs = {
+        "libjpeg": features.version("jpg"),
+        "libwebp": features.version("webp"),
+        "zlib": features.version("zlib"),
+    }
+    return {
+        "capture": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": _torchvision(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        **{name: version for name, version in codecs.items() if version},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _torchvision() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torchvision")  # importing it takes half a second, and only its models need it
+    except PackageNotFoundError:
+        return "absent"

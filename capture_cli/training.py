@@ -1,0 +1,150 @@
+"""The training, read top to bottom.
+
+    train(setup, learning)          # epochs of training and evaluation, every batch recorded
+
+`train_step` is the seam: one forward pass, from which the update and the record both take their numbers.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
+from torch import nn
+
+from capture_cli.batches import Data, Minibatch
+from capture_cli.errors import CaptureError, UsageError
+from capture_cli.recorder import Recorder
+from capture_cli.records import Batch, Epoch
+from capture_cli.runtime import Runtime, seed_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a pass over the images needs."""
+
+    model: nn.Module
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    """The model, or its compiled form: [B, C, H, W] -> logits [B, classes]."""
+    data: Data
+    runtime: Runtime
+    recorder: Recorder
+    advance: Callable[[int], object]
+    """Told how many images each batch had, captured or not."""
+    timed: Callable[[Epoch, float, int], object]
+    """Told of each phase its sums, the seconds of its loop alone, and its steps."""
+    stopping: Callable[[], bool]
+    """Asked after each batch; True ends the run there."""
+    allow_nonfinite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What learning needs besides."""
+
+    optimizer: torch.optim.Optimizer
+    epochs: int
+    lr: float
+    """Peak learning rate."""
+    sched: str
+    seed: int
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The run was asked to stop, and did after a whole batch."""
+
+
+def train(setup: Setup, learning: Learning) -> None:
+    """Train for `learning.epochs`, evaluating after each where there are images for it.
+
+    Raises Stopped once `setup.stopping()` says so, and CaptureError at a loss that is not a number unless that is allowed.
+    """
+    evaluates = len(setup.data.ids("val")) > 0
+    for epoch in range(learning.epochs):
+        setup.model.train()
+        _run_phase(setup, "train", epoch, partial(train_step, setup, learning, epoch))
+        if evaluates:
+            evaluate(setup, "val", epoch)
+
+
+def evaluate(setup: Setup, phase: str, epoch: int) -> Epoch:
+    """One pass over the images of a phase with nothing learnt; its sums. Raises as `train` does."""
+    setup.model.eval()
+    with torch.no_grad():
+        return _run_phase(setup, phase, epoch, partial(captured_loss, setup, phase, epoch))
+
+
+def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -> None:
+    """Forward and record, backward, update."""
+    seed_step(learning.seed, "step", setup.recorder.step)
+    lr = learning_rate(learning.lr, learning.sched, (epoch + batch.progress) / learning.epochs)
+    loss = captured_loss(setup, "train", epoch, batch, lr=lr)
+    for group in learning.optimizer.param_groups:
+        group["lr"] = lr
+    learning.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    learning.optimizer.step()
+
+
+def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr: float | None = None) -> torch.Tensor:
+    """The mean cross-entropy of a batch, in nats, after the record of its forward pass was taken."""
+    with setup.runtime.autocast():
+        logits = setup.forward(batch.inputs)  # [B, C]
+    losses = F.cross_entropy(logits.float(), batch.labels, reduction="none")  # [B]
+    loss = losses.mean()
+    setup.recorder.record(
+        phase=phase,
+        epoch=epoch,
+        inputs=batch.inputs,
+        logits=logits,
+        labels=batch.labels,
+        ids=batch.ids,
+        files=batch.files,
+        losses=losses,
+        loss=loss,
+        lr=lr,
+    )
+    return loss
+
+
+def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch], object]) -> Epoch:
+    steps, started = 0, perf_counter()
+    for batch in setup.data.batches(phase, epoch):
+        step(batch)
+        steps += 1
+        setup.advance(len(batch.ids))
+        if setup.recorder.nonfinite and not setup.allow_nonfinite:
+            raise _not_a_number(setup.recorder.nonfinite)
+        if setup.stopping():
+            raise Stopped
+    sums = setup.recorder.end_phase()
+    setup.timed(sums, perf_counter() - started, steps)
+    return sums
+
+
+def learning_rate(peak: float, sched: str, progress: float) -> float:
+    """The learning rate after `progress` (0 to 1) of the training; cosine as in Loshchilov and Hutter 2017, eq. 5, to 0."""
+    return peak if sched == "constant" else peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: nn.Module, *, opt: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer called `opt`, in its fused form; sgd has Nesterov momentum 0.9."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    if not params:
+        raise UsageError("the model has no parameters to train", "choose another --model")
+    if opt == "sgd":
+        return torch.optim.SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
+    kind = torch.optim.AdamW if opt == "adamw" else torch.optim.Adam
+    return kind(params, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def _not_a_number(batch: Batch) -> CaptureError:
+    files = [name for name, loss in zip(batch.files, batch.losses.tolist(), strict=True) if not math.isfinite(loss)]
+    return CaptureError(
+        f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not a number; "
+        f"{len(files)} of its {len(batch.files)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
+        "it is in the records; lower --lr, look at these files, or go on with --allow-nonfinite",
+    )

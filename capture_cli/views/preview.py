@@ -1,0 +1,72 @@
+"""The preview of a captured batch: a few of its images, with what the network made of them.
+
+body = preview(batch, inputs, classes=classes, samples=4, columns=79, rows=16)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from capture_cli.records import Batch
+from capture_cli.views.epochs import number
+from capture_cli.views.pictures import Card, Gallery, Thumbnail, fitting
+from capture_cli.views.text import safe, shorten
+
+NARROWEST, WIDEST = 18, 26
+"""Cells of a card: room for `p 0.031 loss 3.474`, and no more than can be taken in at a glance."""
+GAP = 2
+CAPTION_ROWS = 4
+MOST_PICTURE_ROWS, LEAST_PICTURE_ROWS = 10, 3
+RIGHT, WRONG = "✓", "✗"
+
+
+def preview(
+    batch: Batch, inputs: npt.NDArray[Any], *, classes: Sequence[str], samples: int, columns: int, rows: int
+) -> RenderableType | None:
+    """The first `samples` of a batch, as many as fit into `columns` by `rows` cells; None where there is no room for one.
+
+    `inputs` [B, C, H, W] is float32 in [-1, 1] as the network saw it.
+    """
+    picture_rows = min(MOST_PICTURE_ROWS, rows - 1 - CAPTION_ROWS)
+    count = min(samples, len(batch.files), fitting(columns, NARROWEST, GAP))
+    if count < 1 or picture_rows < LEAST_PICTURE_ROWS:
+        return None
+    width = min(WIDEST, (columns + GAP) // count - GAP)
+    cards = [
+        Card(
+            Thumbnail(inputs[i], columns=min(width, 2 * picture_rows), rows=picture_rows),
+            _caption(batch, i, classes, width),
+        )
+        for i in range(count)
+    ]
+    return Group(Text(_title(batch.phase, columns), "dim"), Gallery(cards, card_width=width, gap=GAP))
+
+
+def _title(phase: str, columns: int) -> str:
+    long, short = (
+        f"the last captured batch ({safe(phase)}), as the network saw it; p is of the label",
+        f"last {safe(phase)} batch",
+    )
+    return long if len(long) <= columns else shorten(short, columns)
+
+
+def _caption(batch: Batch, i: int, classes: Sequence[str], width: int) -> list[Text]:
+    """File, label, prediction and what it cost, in CAPTION_ROWS lines of `width` cells."""
+    label, pred = int(batch.labels[i]), int(batch.preds[i])
+    p_label = batch.p_labels[i] if batch.p_labels is not None else batch.probs[i, label]
+    right = label == pred
+    return [
+        Text(shorten(batch.files[i], width)),
+        Text.assemble(("label ", "dim"), shorten(classes[label], width - 6)),
+        Text.assemble(
+            ("pred  ", "dim"),
+            (shorten(classes[pred], width - 8), "" if right else "bold"),
+            (f" {RIGHT}", "green") if right else (f" {WRONG}", "bold red"),
+        ),
+        Text(f"p {number(p_label)} loss {number(batch.losses[i])}", "dim" if right else ""),
+    ]

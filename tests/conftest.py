@@ -1,0 +1,44 @@
+"""What the tests share: real folders of small images, and the real command in real processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
+CAPTURE = [sys.executable, "-m", "capture_cli"]
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `capture ARGS...` in the test's folder; keywords as in subprocess.run, `env` is added to the environment."""
+
+    def run(*args: object, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        options: dict[str, object] = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+        return subprocess.run([*CAPTURE, *map(str, args)], env={**os.environ, **(env or {})}, **{**options, **kwargs})
+
+    return run
+
+
+def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[int, int] = (8, 8), colour: bool = False) -> Path:
+    """A folder of PNG files `<class>_<number>.png` whose brightness tells the class, with noise: learnable in a few steps."""
+    draw = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    for label in range(classes):
+        for number in range(each):
+            shape = (size[1], size[0], 3) if colour else (size[1], size[0])
+            pixels = draw.normal(40 + 70 * label, 20, shape).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{names[label]}_{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """24 grey 8x8 images of 3 classes."""
+    return make_images(tmp_path / "images")

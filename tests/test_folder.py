@@ -1,0 +1,339 @@
+"""A folder becomes images, labels and splits; whatever lies in it is used or left out with a reason."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture_cli.access import read_file
+from capture_cli.config import TrainConfig
+from capture_cli.errors import DataError, UsageError
+from capture_cli.folder import VAL_SPLIT, Scan, scan, warnings
+
+
+def touch(folder: Path, names: Iterable[str]) -> Path:
+    """Empty files: a scan opens none."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def labelled(found: Scan) -> dict[str, str]:
+    return {file: found.classes[label] for file, label in zip(found.files, found.labels, strict=True)}
+
+
+def left_out(found: Scan) -> dict[str, str]:
+    return {skip.file: skip.reason for skip in found.skipped}
+
+
+def refusal(folder: Path, kind: type[Exception] = DataError, **options: object) -> str:
+    """Message and hint of the error that a scan ends with."""
+    with pytest.raises(kind) as caught:
+        scan(folder, **options)  # type: ignore[arg-type]
+    assert caught.value.hint, "every error names a way on"
+    return f"{caught.value.message}; {caught.value.hint}"
+
+
+def test_sub_folders_are_searched_and_classes_are_in_natural_order(tmp_path: Path) -> None:
+    """Files by their paths with /, numbers by value; labels are indices into the classes."""
+    touch(tmp_path, ["10/1.png", "2/10.JPG", "2/deep/2/9.jpeg", "9/1.webp", "9/2.bmp", "9/3.gif"])
+    found = scan(tmp_path)
+    assert found.files == ["2/10.JPG", "2/deep/2/9.jpeg", "9/1.webp", "9/2.bmp", "9/3.gif", "10/1.png"]
+    assert found.classes == ["2", "9", "10"]
+    assert found.labels == [0, 0, 1, 1, 1, 2]
+    assert (found.rule.name, found.rule.why) == ("parent", "the images lie in 4 sub-folders")
+    assert found.skipped == []
+
+
+def test_train_and_val_folders_share_their_classes(tmp_path: Path) -> None:
+    """The class is the folder that the image lies in, not the one on top; that the two are mixed is said."""
+    touch(tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "val") for name in ("cat", "dog") for i in range(3)])
+    found = scan(tmp_path)
+    assert found.classes == ["cat", "dog"]
+    assert Counter(labelled(found).values()) == {"cat": 6, "dog": 6}
+    assert warnings(found) == [
+        "the folders 'train', 'val' are taken together and divided anew; name one of them to train on that alone"
+    ]
+
+
+def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden entries, links, FIFOs, sockets, folders that look like files, other endings, runs of capture's own."""
+    touch(
+        tmp_path, ["cat_1.png", "dog_1.png", ".hidden_1.png", ".git/cat_2.png", "notes.txt", "x_1.png/cat_3.png", "cat_4.png\n"]
+    )
+    touch(tmp_path, ["runs/one/records.jsonl", "runs/one/events.jsonl", "runs/one/inputs/cat_5.png", "runs/records.jsonl"])
+    os.mkfifo(tmp_path / "cat_6.png")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("cat_7.png")
+    (tmp_path / "cat_8.png").symlink_to("cat_1.png")
+    (tmp_path / "nowhere").symlink_to("nothing")
+    (tmp_path / "loop").symlink_to(".")
+    found = scan(tmp_path)
+    assert labelled(found) == {"cat_1.png": "cat", "dog_1.png": "dog"}
+    assert left_out(found) == {
+        ".hidden_1.png": "hidden",
+        ".git/": "hidden",
+        "notes.txt": "ending",
+        "x_1.png/": "not-a-regular-file",
+        "cat_4.png\n": "ending",
+        "runs/one/": "run-folder",
+        "runs/records.jsonl": "ending",
+        "cat_6.png": "not-a-regular-file",
+        "cat_7.png": "not-a-regular-file",
+        "cat_8.png": "link",
+        "nowhere": "link",
+        "loop": "link",
+    }
+    assert [skip.file for skip in found.skipped] == sorted(left_out(found))
+
+
+def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:
+    """Its images are not ours, and the link is named."""
+    touch(tmp_path / "outside", ["fox_1.png"])
+    touch(tmp_path / "photos", ["cat_1.png", "dog_1.png"])
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "outside")
+    found = scan(tmp_path / "photos")
+    assert found.classes == ["cat", "dog"]
+    assert left_out(found) == {"more": "link"}
+
+
+def test_a_folder_that_may_not_be_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its errno; files without any permission are listed all the same, since nothing is opened."""
+    touch(tmp_path, ["cat_1.png", "dog_1.png", "shut/cat_2.png"])
+    (tmp_path / "cat_1.png").chmod(0)
+    (tmp_path / "shut").chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        found = scan(Path())
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "shut").chmod(0o755)
+    assert found.files == ["cat_1.png", "dog_1.png"]
+    assert [(skip.file, skip.reason, skip.detail) for skip in found.skipped] == [("shut/", "unreadable", "EACCES")]
+
+
+NAMES = st.binary(min_size=1, max_size=40).map(lambda b: b.translate(None, b"/\0"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(NAMES.filter(lambda b: b not in (b"", b".", b"..")), max_size=8))
+def test_every_name_is_an_image_or_a_skip_and_can_be_read(names: set[bytes]) -> None:
+    """Random bytes as names: each is there once, its path is exactly those bytes, and read_file finds the file by it."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        images = {b"cat_1.png", b"dog_2.png"} | {name + b"_7.png" for name in names}
+        for name in images | names:
+            (folder / os.fsdecode(name)).write_bytes(name)
+        found = scan(folder, unmatched="skip")
+        listed = found.files + [skip.file for skip in found.skipped]
+        assert sorted(file.encode("utf-8", "surrogateescape") for file in listed) == sorted(images | names)
+        for file in listed:
+            assert read_file(folder, file) == file.encode("utf-8", "surrogateescape")
+
+
+def test_twins_are_two_files_of_two_classes(tmp_path: Path) -> None:
+    """Names that differ in case or in Unicode's normal form alone are kept apart, and it is said."""
+    touch(tmp_path, ["caf\u00e9_1.png", "cafe\u0301_1.png", "Dog_1.png", "dog_1.png", "dog_2.png"])
+    found = scan(tmp_path)
+    assert set(found.classes) == {"caf\u00e9", "cafe\u0301", "Dog", "dog"}
+    said = " ".join(warnings(found))
+    assert "differ only in case, blanks or Unicode form: 'Dog', 'dog'" in said
+    assert said.count("differ only") == 2
+
+
+def test_paths_do_not_depend_on_the_locale(tmp_path: Path) -> None:
+    """In a locale without UTF-8 Python decodes names otherwise; the records must not differ."""
+    touch(tmp_path, ["caf\u00e9_1.png", "dog_1.png", os.fsdecode(b"fox\xff_1.png")])
+    code = (
+        "import sys; from pathlib import Path; from capture_cli.folder import scan; print(ascii(scan(Path(sys.argv[1])).files))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    outputs = {
+        subprocess.run([sys.executable, "-c", code, tmp_path], env=os.environ | more, capture_output=True, check=True).stdout
+        for more in ({"PYTHONUTF8": "1"}, plain)
+    }
+    assert outputs == {rb"['caf\xe9_1.png', 'dog_1.png', 'fox\udcff_1.png']" + b"\n"}
+
+
+def test_the_same_names_give_the_same_scan(tmp_path: Path) -> None:
+    """In whatever order the files were made."""
+    names = [f"{name}/{name}_{i}.png" for name in ("ant", "bee", "caf\u00e9") for i in range(12)] + ["notes.txt", "a.md", ".x"]
+    scans = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        touch(folder, random.Random(seed).sample(names, len(names)))
+        found = scan(folder)
+        scans.append((found.files, found.labels, found.classes, found.splits, found.skipped, found.rule.name))
+    assert scans[0] == scans[1] == scans[2]
+
+
+def test_adding_and_removing_files_moves_no_other(tmp_path: Path) -> None:
+    """An image's split is a function of its path."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(100)])
+    before = scan(tmp_path)
+    splits = dict(zip(before.files, before.splits, strict=True))
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "fox") for i in range(100, 200)])
+    for i in range(0, 100, 3):
+        (tmp_path / f"dog_{i}.png").unlink()
+    after = scan(tmp_path)
+    assert {f: s for f, s in zip(after.files, after.splits, strict=True) if f in splits} == {
+        f: s for f, s in splits.items() if f in set(after.files)
+    }
+
+
+def test_splits_are_pinned(tmp_path: Path) -> None:
+    """A new version must not move images between splits: these were written down once."""
+    touch(tmp_path, [f"cat_{i}.png" for i in range(10)] + [f"dog_{i}.png" for i in range(10)])
+    found = scan(tmp_path)
+    val = [f for f, s in zip(found.files, found.splits, strict=True) if s == "val"]
+    assert val == ["cat_3.png", "cat_5.png", "cat_9.png", "dog_5.png"]
+
+
+def test_the_share_of_val_is_what_was_asked_for(tmp_path: Path) -> None:
+    """2,000 images: within four standard deviations, and a larger share only adds to a smaller one."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(1000)])
+    previous: set[str] = set()
+    for share in (0.0, 0.1, 0.2, 0.5, 0.9):
+        found = scan(tmp_path, val_split=share)
+        val = {f for f, s in zip(found.files, found.splits, strict=True) if s == "val"}
+        assert abs(len(val) - 2000 * share) <= 4 * (2000 * share * (1 - share)) ** 0.5
+        assert previous <= val
+        previous = val
+
+
+def test_every_class_keeps_a_training_image(tmp_path: Path) -> None:
+    """One alone where val_split would take them all; of the others none is moved."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog", "fox") for i in range(3)] + ["one_1.png"])
+    found = scan(tmp_path, val_split=0.9999999)
+    assert [(c.name, c.train, c.val) for c in found.per_class()] == [("cat", 1, 2), ("dog", 1, 2), ("fox", 1, 2), ("one", 1, 0)]
+    assert warnings(found) == ["1 class with one image only, which is trained on and never validated: 'one'"]
+    lower = scan(tmp_path, val_split=0.5)
+    kept = {f for f, s in zip(found.files, found.splits, strict=True) if s == "train"}
+    assert kept <= {f for f, s in zip(lower.files, lower.splits, strict=True) if s == "train"}
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, 1.5, float("nan")])
+def test_a_share_outside_0_to_1_is_wrong_usage(tmp_path: Path, share: float) -> None:
+    """All for validation leaves nothing to train on."""
+    assert f"--val-split {share} cannot be honoured" in refusal(tmp_path, UsageError, val_split=share)
+
+
+def test_the_defaults_are_those_of_a_training() -> None:
+    """A default lives once: these two must not drift apart."""
+    assert TrainConfig().val_split == VAL_SPLIT
+
+
+def test_classes_may_be_given(tmp_path: Path) -> None:
+    """For a trained model: its order of classes holds, one class is enough, and every image is of the split `test`."""
+    touch(tmp_path, ["cat_1.png", "cat_2.png"])
+    found = scan(tmp_path, labels="prefix", classes=["dog", "cat"])
+    assert (found.classes, found.labels, found.splits) == (["dog", "cat"], [1, 1], ["test", "test"])
+    assert warnings(found) == []
+    assert [(c.name, c.test, c.example) for c in found.per_class()] == [("dog", 0, None), ("cat", 2, "cat_1.png")]
+
+
+def test_classes_that_a_model_does_not_know_are_named(tmp_path: Path) -> None:
+    """An error, or left out where that was asked for; but not all of them."""
+    touch(tmp_path, ["cat_1.png", "dog_1.png", "fox_1.png", "fox_2.png"])
+    told = refusal(tmp_path, labels="prefix", classes=["cat", "cow"])
+    assert told.startswith("3 of 4 images are of classes that the model does not know: 'dog', 'fox'; it knows 'cat', 'cow'")
+    found = scan(tmp_path, labels="prefix", classes=["cat", "cow"], unmatched="skip")
+    assert found.files == ["cat_1.png"]
+    assert next((skip.file, skip.reason, skip.detail) for skip in found.skipped) == ("dog_1.png", "unknown-class", "dog")
+    assert "4 of 4 images" in refusal(tmp_path, labels="prefix", classes=["cow"], unmatched="skip")
+
+
+def test_names_that_do_not_fit_are_counted_and_five_are_named(tmp_path: Path) -> None:
+    """An error with both ways on; left out with --unmatched skip."""
+    touch(
+        tmp_path,
+        [f"cat_{i}.png" for i in range(4)] + [f"dog_{i}.png" for i in range(4)] + [f"odd{'x' * i}.png" for i in range(7)],
+    )
+    told = refusal(tmp_path, labels="prefix")
+    assert "7 of 15 images have no label by the rule prefix: 'odd.png', 'oddx.png', " in told
+    assert "'oddxxxx.png' and 2 more" in told
+    assert "--unmatched skip" in told
+    assert "--labels field:1 (9 classes)" in told
+    found = scan(tmp_path, labels="prefix", unmatched="skip")
+    assert len(found.files) == 8
+    assert Counter(skip.reason for skip in found.skipped) == {"no-label": 7}
+    assert "no label by the rule field:7 in any of 15 images" in refusal(tmp_path, labels="field:7", unmatched="skip")
+    assert "--unmatched perhaps cannot be honoured; it takes error or skip" in refusal(
+        tmp_path, UsageError, unmatched="perhaps"
+    )
+
+
+def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
+    """The message says of which class all images are by which rule, the hint which rules find more."""
+    touch(tmp_path, ["a/cat_1.png", "a/cat_2.png", "a/cat_2_3.png"])
+    told = refusal(tmp_path, labels="parent")
+    assert told.startswith("one class only: by the rule parent, 3 images are all of class 'a'; choose another rule: ")
+    assert "--labels field:2 (2 classes)" in told
+    (tmp_path / "b").mkdir()
+    touch(tmp_path / "b", ["cat_9.png"])
+    assert scan(tmp_path).classes == ["a", "b"]
+    touch(tmp_path / "c", ["x.png"])
+    assert "put the images of each class into a folder of its own" in refusal(tmp_path / "c", labels="(?P<label>x)")
+
+
+def test_an_empty_folder_and_one_without_images_are_told_apart(tmp_path: Path) -> None:
+    """With what was found instead."""
+    told = refusal(tmp_path)
+    assert told.startswith(f"the folder '{tmp_path}' is empty; put images into it: .png, .jpg")
+    touch(tmp_path, ["a.txt", "b.txt", ".x"])
+    (tmp_path / "link.png").symlink_to("a.txt")
+    told = refusal(tmp_path)
+    assert f"no images in the folder '{tmp_path}'; left out: 2 ending, 1 hidden, 1 link, such as '.x'" in told
+    assert "images end in .png" in told
+
+
+def test_no_such_folder_is_wrong_usage(tmp_path: Path) -> None:
+    """As a file in its place is."""
+    assert "no such folder: '" in refusal(tmp_path / "none", UsageError)
+    (tmp_path / "file").touch()
+    assert "is not a folder" in refusal(tmp_path / "file", UsageError)
+
+
+def test_a_running_number_taken_for_the_label_is_pointed_out(tmp_path: Path) -> None:
+    """Every image a class of its own is allowed (image_3.png is of class 3) and rarely meant."""
+    touch(tmp_path, [f"sample_{i:03d}_{'xyz'[i % 3]}.png" for i in range(9)])
+    (said,) = warnings(scan(tmp_path))
+    assert said.startswith("every class has one image only: is '000' the label of 'sample_000_x.png', or a running number?")
+    assert "--labels field:3 (3 classes)" in said
+
+
+def test_folders_of_one_name_in_two_places_are_pointed_out(tmp_path: Path) -> None:
+    """cat/a and dog/a are one class under `parent`; the expression that the warning offers takes cat and dog."""
+    touch(tmp_path, [f"{top}/{below}/{i}.png" for top in ("cat", "dog") for below in "ab" for i in range(2)])
+    found = scan(tmp_path)
+    (said,) = warnings(found)
+    assert said.startswith("folders of the same name are one class: 'cat/a', 'dog/a', and 1 more such; with --labels '")
+    offered = said.partition("--labels '")[2].partition("'")[0]
+    assert scan(tmp_path, labels=offered).classes == ["cat", "dog"]
+
+
+def test_the_sentence_says_the_rule_its_reason_and_the_others(tmp_path: Path) -> None:
+    """As it goes to stderr; a rule that was asked for has no other reason."""
+    touch(tmp_path, ["cat_1.png", "dog_1.png"])
+    assert scan(tmp_path).rule_sentence == (
+        "labels by the rule prefix (what stands before the number at the end), because the names end in a number: "
+        "'cat_1.png' is of class 'cat'; --labels auto|parent|field:N|suffix|REGEX chooses another"
+    )
+    asked = scan(tmp_path, labels="field:1").rule_sentence
+    assert "rule field:1 (part 1 of the name between _), because it was asked for: 'cat_1.png'" in asked

@@ -1,0 +1,259 @@
+"""The journal: one write per record, nothing torn, nothing overwritten, one writer."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.journal import BEGINNING, Journal
+from capture_cli.records import GENESIS, Skip, link, open_envelope
+
+
+def verified(path: Path) -> int:
+    """How many lines the file has; all are whole, in sequence and chained."""
+    chain, lines = GENESIS, path.read_bytes().splitlines(keepends=True)
+    for seq, line in enumerate(lines):
+        assert line.endswith(b"\n")
+        envelope = open_envelope(line)
+        assert envelope.seq == seq
+        chain = link(chain, envelope.text)
+        assert envelope.chain == chain
+    return len(lines)
+
+
+def python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, args)], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_what_was_appended_is_there_before_the_next_line_of_code(tmp_path: Path) -> None:
+    """No buffer of this process stands between `append` and the file, so a kill loses nothing."""
+    path = tmp_path / "records.jsonl"
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from capture_cli.journal import Journal
+        from capture_cli.records import Skip
+        journal = Journal.create(Path(sys.argv[1]))
+        for number in range(50):
+            journal.append(Skip(file=str(number), reason="test"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert python(code, path).returncode == -9
+    assert verified(path) == 50
+
+
+def test_the_seal_counts_what_came_before(tmp_path: Path) -> None:
+    """The end line holds the status and the lines by kind."""
+    path = tmp_path / "records.jsonl"
+    with Journal.create(path) as journal:
+        journal.append(Skip(file="a", reason="test"))
+        journal.seal("completed")
+    assert verified(path) == 2
+    assert b'"status":"completed","counts":{"skip":1}' in path.read_bytes()
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is overwritten without being told to, and `force` begins anew."""
+    path = tmp_path / "records.jsonl"
+    path.write_text("precious\n")
+    with pytest.raises(CaptureError, match=r"records\.jsonl' exists"):
+        Journal.create(path)
+    assert path.read_text() == "precious\n"
+    Journal.create(path, force=True).close()
+    assert path.read_bytes() == b""
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    """A dangling link planted where the records go does not decide where they end up."""
+    (tmp_path / "records.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CaptureError):
+        Journal.create(tmp_path / "records.jsonl")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
+    """The second process is refused, even with force, and the first one's records stay."""
+    path = tmp_path / "records.jsonl"
+    code = """
+        import sys
+        from pathlib import Path
+        from capture_cli.journal import Journal
+        Journal.create(Path(sys.argv[1]), force=True)
+    """
+    with Journal.create(path) as journal:
+        journal.append(Skip(file="a", reason="test"))
+        second = python(code, path)
+    assert "being written by another run" in second.stderr
+    assert verified(path) == 1
+
+
+def test_a_leftover_child_does_not_hold_the_lock(tmp_path: Path) -> None:
+    """A worker that outlives its killed trainer keeps nobody out."""
+    path = tmp_path / "records.jsonl"
+    code = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from capture_cli.journal import Journal
+        journal = Journal.create(Path(sys.argv[1]))
+        if os.fork() == 0:
+            os.close(1); os.close(2)
+            time.sleep(20)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert python(code, path).returncode == -9
+    Journal.create(path, force=True).close()
+
+
+def test_a_full_disk_ends_the_file_with_its_last_whole_line(tmp_path: Path) -> None:
+    """The part of a line that still fitted is taken back, the error names the file, and the journal refuses more."""
+    path = tmp_path / "records.jsonl"
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from capture_cli.errors import CaptureError
+        from capture_cli.journal import Journal
+        from capture_cli.records import Skip
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        journal = Journal.create(Path(sys.argv[1]))
+        for number in range(1000):
+            try:
+                journal.append(Skip(file=str(number), reason="test"))
+            except CaptureError as error:
+                print(number, error)
+                break
+        try:
+            journal.seal("failed")
+        except CaptureError as error:
+            print("refused")
+    """
+    done = python(code, path)
+    first, second = done.stdout.splitlines()
+    assert str(path) in first
+    assert second == "refused"
+    assert verified(path) == int(first.split()[0]) > 5
+
+
+def test_a_failed_fdatasync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have dropped the pages: a second success would be a lie, so the journal stays broken."""
+    journal = Journal.create(tmp_path / "records.jsonl")
+    journal.append(Skip(file="a", reason="test"))
+
+    def fails(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(CaptureError, match="durable"):
+        journal.sync()
+    monkeypatch.undo()
+    with pytest.raises(CaptureError, match="durable"):
+        journal.sync()
+    with pytest.raises(CaptureError, match="durable"):
+        journal.append(Skip(file="b", reason="test"))
+    journal.close()
+
+
+def test_a_pipe_gets_the_records_too(tmp_path: Path) -> None:
+    """Whole lines, without lock or sync, and BrokenPipeError once nobody reads."""
+    reading, writing = os.pipe()
+    journal = Journal(writing, "a pipe")
+    journal.append(Skip(file="a", reason="test"))
+    journal.sync()
+    line = os.read(reading, 1000)
+    assert open_envelope(line).chain == link(GENESIS, open_envelope(line).text)
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        journal.append(Skip(file="b", reason="test"))
+    journal.close()
+
+
+def written(path: Path, names: list[str], status: str = "") -> dict[str, object]:
+    """Write one record a name, seal if there is a status; the place after the second record."""
+    with Journal.create(path) as journal:
+        for number, name in enumerate(names):
+            if number == 2:
+                place = journal.place
+            journal.append(Skip(file=name, reason="test"))
+        if status:
+            journal.seal(status)
+    return place
+
+
+@pytest.mark.parametrize("status", ["", "interrupted", "failed"])
+@pytest.mark.parametrize("from_place", [True, False])
+def test_resuming_compares_what_is_there_and_appends_the_rest(tmp_path: Path, status: str, from_place: bool) -> None:
+    """The file ends with the bytes of a run that was never interrupted; an unfinished end is copied aside."""
+    path, whole = tmp_path / "records.jsonl", tmp_path / "whole.jsonl"
+    place = written(path, ["a", "b", "c"], status)
+    written(whole, ["a", "b", "c", "d", "e"], "completed")
+    with Journal.resume(path, place if from_place else BEGINNING) as journal:
+        assert journal.comparing
+        for name in ["c", "d", "e"] if from_place else ["a", "b", "c", "d", "e"]:
+            journal.append(Skip(file=name, reason="test"))
+        journal.seal("completed")
+    assert path.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "records.jsonl.cut-0").exists() == bool(status)
+
+
+def test_a_torn_last_line_is_copied_aside_then_removed(tmp_path: Path) -> None:
+    """The torn bytes are kept beside the records."""
+    path = tmp_path / "records.jsonl"
+    place = written(path, ["a", "b", "c"])
+    with path.open("ab") as file:
+        file.write(b'{"seq":3,"ki')
+    Journal.resume(path, place).close()
+    assert verified(path) == 3
+    assert (tmp_path / "records.jsonl.cut-0").read_bytes() == b'{"seq":3,"ki'
+
+
+def test_a_record_that_comes_out_otherwise_stops_the_run(tmp_path: Path) -> None:
+    """The error names the record and its field, and the file is as it was."""
+    path = tmp_path / "records.jsonl"
+    place = written(path, ["a", "b", "c"])
+    before = path.read_bytes()
+    with Journal.resume(path, place) as journal, pytest.raises(RecordsError, match="record 2 .* differs in 'reason'"):
+        journal.append(Skip(file="c", reason="other"))
+    assert path.read_bytes() == before
+
+
+def test_damage_before_the_end_is_refused_by_its_line(tmp_path: Path) -> None:
+    """A line in the middle that does not verify is not the tail: nothing is cut, the line is named."""
+    path = tmp_path / "records.jsonl"
+    place = written(path, ["a", "b", "c"])
+    damaged = path.read_bytes().replace(b'"b"', b'"x"')
+    path.write_bytes(damaged)
+    with pytest.raises(RecordsError, match="line 2"):
+        Journal.resume(path, place)
+    assert path.read_bytes() == damaged
+
+
+def test_a_place_of_other_records_is_refused(tmp_path: Path) -> None:
+    """A checkpoint from another run does not fit."""
+    written(tmp_path / "one.jsonl", ["a", "b", "c"])
+    place = written(tmp_path / "other.jsonl", ["x", "y", "z"])
+    with pytest.raises(RecordsError, match="not of the records"):
+        Journal.resume(tmp_path / "one.jsonl", place)
+
+
+def test_a_resumed_journal_keeps_its_lock_while_and_after_comparing(tmp_path: Path) -> None:
+    """Reading the file to compare gives up no lock."""
+    path = tmp_path / "records.jsonl"
+    place = written(path, ["a", "b", "c"])
+    code = """
+        import sys
+        from pathlib import Path
+        from capture_cli.journal import Journal
+        Journal.create(Path(sys.argv[1]), force=True)
+    """
+    with Journal.resume(path, place) as journal:
+        assert "being written by another run" in python(code, path).stderr
+        journal.append(Skip(file="c", reason="test"))
+        assert not journal.comparing
+        assert "being written by another run" in python(code, path).stderr
