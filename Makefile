@@ -18,7 +18,8 @@ export UV_HTTP_TIMEOUT ?= 300
 export PIP_DEFAULT_TIMEOUT ?= 300
 ifeq ($(UV),uv)
 MAKE_VENV = uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
-INSTALL = uv pip install --quiet --python $(BIN)/python
+# Compiled at once, as pip does it: else the first commands, or with PYTHONDONTWRITEBYTECODE all of them, take seconds longer.
+INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python
 else
 MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'no venv module: on Debian and Ubuntu, apt-get install python3-venv' >&2; exit 1; }
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check

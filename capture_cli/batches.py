@@ -9,7 +9,7 @@ to the recorder (samples, or skip) before the first batch that has it. Which ima
 epoch and the relative paths alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from capture_cli.access import read_file
 from capture_cli.errors import DataError
 from capture_cli.folder import Scan
 from capture_cli.inputs import Recipe, epoch_order, make_batch, path_keys
-from capture_cli.pixels import PixelStore
+from capture_cli.pixels import Admission, PixelStore
 from capture_cli.recorder import Recorder
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 
@@ -102,6 +102,28 @@ class Data:
         if not handed:
             raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
 
+    def recall(self, known: Mapping[str, str | None]) -> None:
+        """Read again what an earlier process of the run has read: file -> digest of its bytes, None where it was unusable.
+
+        Raises DataError naming a file that is no longer what it was. Nothing is recorded a second time.
+        """
+        ids = np.asarray([i for i, file in enumerate(self.scan.files) if file in known], np.int64)
+        for start in range(0, len(ids), MAX_SAMPLES_PER_LINE):
+            block = ids[start : start + MAX_SAMPLES_PER_LINE]
+            admission = self._read(block)
+            now = dict(zip(admission.ids, admission.digests, strict=True))
+            for i in block.tolist():
+                file = self.scan.files[i]
+                if now.get(i) != known[file]:
+                    raise DataError(
+                        f"'{file}' is no longer the file that the run began with", "put it back, or start a new run"
+                    )
+
+    def _read(self, ids: Ids) -> Admission:
+        files = self.scan.files
+        self._visited[ids] = True
+        return self._store.admit(ids, lambda i: read_file(self.scan.folder, files[i]))
+
     def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
         inputs = make_batch(
             self._pixels,
@@ -129,8 +151,7 @@ class Data:
         new = ids[~self._visited[ids]]
         if len(new):
             files = self.scan.files
-            admission = self._store.admit(new, lambda i: read_file(self.scan.folder, files[i]))
-            self._visited[new] = True
+            admission = self._read(new)
             for i, unusable in admission.skipped:
                 self._recorder.write(Skip(file=files[i], reason=unusable.reason, detail=unusable.detail))
                 if self._strict:

@@ -24,8 +24,8 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from capture_cli.errors import CaptureError
+from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
-NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 KEY, DIGEST = "capture-checkpoint", "digest"
 
 
@@ -78,7 +78,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
         }
     text = json.dumps({"place": asdict(place), "groups": saved["param_groups"]})
     data = to_safetensors(tensors, {KEY: text, DIGEST: _digest(text, tensors)})
-    path, aside = folder / NAME, folder / f".{NAME}.part"
+    path, aside = folder / CHECKPOINT, folder / f".{CHECKPOINT}.part"
     try:
         with aside.open("wb") as file:
             file.write(data)
@@ -97,7 +97,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
 def load(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run folder, None where there is none."""
     damaged = ""
-    for name in (NAME, PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue

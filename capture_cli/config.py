@@ -10,7 +10,7 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli.errors import UsageError
 
@@ -20,6 +20,7 @@ SCHEDULES = ("cosine", "constant")
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 ALL_PROBS_UP_TO_CLASSES = 100
 DEFAULT_TOP_K = 10
+CHECKPOINT_EVERY = "60s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,28 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options by name, those that were left open left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often: after so many steps, or so many seconds."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`500` steps or `60s`. Raises UsageError."""
+        match = re.fullmatch(r"([1-9]\d{0,8})(s?)", text)
+        if not match:
+            raise UsageError(
+                f"--checkpoint-every {text} cannot be honoured", "it takes a number of steps, or of seconds as in 60s"
+            )
+        return cls(seconds=float(match[1])) if match[2] else cls(steps=int(match[1]))
+
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether so many steps and seconds after the last one it is time for the next."""
+        return steps >= self.steps if self.steps else seconds >= self.seconds
 
 
 def image_size(text: str) -> tuple[int, int] | None:

@@ -79,7 +79,7 @@ def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
     with _opened(data) as picture:
         image = picture.image
         image.load()
-        exif = picture.exif or image.info.get("exif", b"")  # a PNG may hold it behind the pixels
+        exif = picture.exif or _exif_of(image)  # asked for now, since a PNG may hold it behind the pixels
         image = _flat(image, picture.rawmode)
         mode = "L" if channels == 1 else "RGB"
         if image.mode != mode:
@@ -97,7 +97,7 @@ def peek(data: bytes) -> Peek:
     """Width, height and whether all is grey, without decoding. Raises Unusable where the header already forbids decoding."""
     with _opened(data) as picture:
         width, height = picture.image.size
-        if _orientation(picture.exif or picture.image.info.get("exif", b"")) >= 5:
+        if _orientation(picture.exif or _exif_of(picture.image)) >= 5:
             width, height = height, width
         return Peek(width, height, _is_grey(picture.image, picture.rawmode))
 
@@ -120,7 +120,7 @@ def _opened(data: bytes) -> Iterator[_Picture]:
     try:
         if found == "JPEG":
             data, exif = _lean_jpeg(data)
-        with _pillow_silenced(), Image.open(BytesIO(data), formats=(found,)) as image:
+        with pillow_silenced(), Image.open(BytesIO(data), formats=(found,)) as image:
             width, height = image.size
             detail = f"{found}, {width} x {height} pixels"
             _demand_size(width, height, detail)
@@ -206,6 +206,16 @@ _METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
 """Comments and APP1 to APP15 without APP14, where Adobe notes how CMYK is to be read."""
 
 
+def _exif_of(image: Image.Image) -> bytes:
+    """The EXIF block of a PNG or WebP; ImageMagick wrote it into PNG as hexadecimal text before there was a chunk for it."""
+    block: bytes = image.info.get("exif", b"")
+    text = image.info.get("Raw profile type exif", "")
+    if not block and text:
+        with contextlib.suppress(ValueError):
+            block = bytes.fromhex("".join(text.split("\n")[3:]))
+    return block
+
+
 def _orientation(exif: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF is damaged.
 
@@ -228,10 +238,12 @@ def _orientation(exif: bytes) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation == 1:
+        return image
     from PIL.Image import Transpose as T  # noqa: N817
 
     turns = (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90)
-    return image if orientation == 1 else image.transpose(turns[orientation - 2])
+    return image.transpose(turns[orientation - 2])
 
 
 def _is_grey(image: Image.Image, rawmode: str) -> bool:
@@ -281,11 +293,12 @@ _silence = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def _pillow_silenced() -> Iterator[None]:
+def pillow_silenced() -> Iterator[None]:
     """Ignore warnings that modules of Pillow give, while any thread is inside.
 
     `warnings.catch_warnings` alone is not for threads: the filters are one list for all, and whoever leaves first puts back
-    what he found. Here the first in sets them and the last out puts them back.
+    what it found. Here the first in sets them and the last out puts them back. `decode` and `peek` do this by themselves;
+    whoever calls them often saves time by doing it around all calls.
     """
     global _silence_depth
     with _silence_lock:

@@ -1,8 +1,7 @@
 """One whole run, put together: the plan, the device, the model, where the records go, and how it ends.
 
     ready = prepare(plan)                                # device and model; nothing is written yet
-    with open_output(...) as output:
-        run_training(ready, output, view=view, stopping=stopping)
+    run_training(ready, Session(output, view, stopping))
 
 Whatever ends a run, its records are sealed with the status it ended with, as far as they can still be written.
 """
@@ -14,8 +13,10 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 import torch
@@ -23,15 +24,19 @@ from torch import nn
 
 from capture_cli import models
 from capture_cli.batches import Data
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.checkpoint import Place, save
+from capture_cli.config import Every
+from capture_cli.errors import CaptureError
 from capture_cli.modelfile import Header, to_bytes
+from capture_cli.pack import Pack
 from capture_cli.pixels import PixelStore
 from capture_cli.plan import Plan
 from capture_cli.recorder import Recorder, Sink
 from capture_cli.records import Epoch, Run
+from capture_cli.resuming import Earlier
 from capture_cli.runfolder import INPUTS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
-from capture_cli.training import Learning, Setup, Stopped, evaluate, make_optimizer, train
+from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 
 PACK = "pack-00000.bin"
 
@@ -46,6 +51,15 @@ class View(Sink, Protocol):
         """Say something that must be heard."""
 
 
+@dataclass(frozen=True)
+class Session:
+    """What surrounds a run: where it goes, who watches, and who may stop it."""
+
+    output: Output
+    view: View
+    stopping: Callable[[], bool]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """A run that can begin."""
@@ -54,6 +68,24 @@ class Ready:
     runtime: Runtime
     model: nn.Module
     """On the device, as built."""
+
+    def run_record(self, options: dict[str, Any] | None = None) -> Run:
+        """The first line of its records; `options` in place of those of a training."""
+        config, scan = self.plan.config, self.plan.scan
+        listing = blake2b(digest_size=16)
+        for item in zip(scan.files, scan.labels, scan.splits, strict=True):
+            listing.update(repr(item).encode())
+        return Run(
+            config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
+            folder=self.plan.folder,
+            images={split: scan.splits.count(split) for split in sorted(set(scan.splits))} | {"listing": listing.hexdigest()},
+            classes=scan.classes,
+            model={"name": config.model, "parameters": sum(p.numel() for p in self.model.parameters())},
+            recipe=self.plan.recipe.to_dict(),
+            versions=versions(),
+            device=self.runtime.name,
+            threads=self.runtime.threads,
+        )
 
 
 def prepare(plan: Plan) -> Ready:
@@ -67,52 +99,62 @@ def prepare(plan: Plan) -> Ready:
     return Ready(plan=plan, runtime=runtime, model=model.to(runtime.device))
 
 
-def run_training(ready: Ready, output: Output, *, view: View, stopping: Callable[[], bool]) -> None:
-    """Train, capture, save the model and seal the records.
+def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earlier | None = None, anew: bool = False) -> None:
+    """Train, capture, leave checkpoints `every` so often and the model at the end, and seal the records.
 
-    Raises Stopped where `stopping()` asked for it, CaptureError where the run failed, BrokenPipeError where nobody reads on.
+    With `earlier` the run goes on where that ended; `anew` writes the run record once more, since something in it has changed.
+    Raises Stopped where `session.stopping()` asked for it, CaptureError where the run failed, BrokenPipeError where nobody
+    reads on.
     """
-    plan, config = ready.plan, ready.plan.config
+    plan, config, output = ready.plan, ready.plan.config, session.output
+    checkpoint = earlier.checkpoint if earlier else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, output, view) as recorder:
-        setup = _set_up(ready, recorder, config.to_dict() | {"lr": config.learning_rate}, output, view, stopping)
-        optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
+    with _recording(ready, session, earlier) as recorder:
+        if checkpoint is None or anew:
+            recorder.write(ready.run_record())
+        setup = _set_up(ready, recorder, session, earlier)
         learning = Learning(
-            optimizer=optimizer, epochs=config.epochs, lr=config.learning_rate, sched=config.sched, seed=config.seed
+            optimizer=make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay),
+            epochs=config.epochs,
+            lr=config.learning_rate,
+            sched=config.sched,
+            seed=config.seed,
         )
-        train(setup, learning)
+        if checkpoint:
+            checkpoint.restore(ready.model, learning.optimizer)
+            recorder.go_on(checkpoint.place.recorder)
+        keeper = _Keeper(every, output, setup, learning.optimizer)
+        train(replace(setup, keep=keeper), learning, checkpoint.place if checkpoint else BEGINNING)
         header = Header(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
         output.write_model(to_bytes(ready.model, header))
 
 
-def run_evaluation(ready: Ready, output: Output, *, weights: str, view: View, stopping: Callable[[], bool]) -> Epoch:
+def run_evaluation(ready: Ready, session: Session, *, weights: str) -> Epoch:
     """Capture one pass over the images with the model as it is; `weights` is the digest of the file it came from.
 
     Returns the sums; raises as `run_training` does.
     """
     config = ready.plan.config
-    with _recording(ready, output, view) as recorder:
+    with _recording(ready, session, None) as recorder:
         options = {"evaluates": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
-        return evaluate(_set_up(ready, recorder, options, output, view, stopping), "test", 0)
+        recorder.write(ready.run_record(options))
+        return evaluate(_set_up(ready, recorder, session, None), "test", 0)
 
 
 @contextlib.contextmanager
-def _recording(ready: Ready, output: Output, view: View) -> Iterator[Recorder]:
+def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Iterator[Recorder]:
     """A recorder as the options ask for it, sealed with the status that the body ends with."""
-    config, classes = ready.plan.config, len(ready.plan.scan.classes)
-    stored = config.stored_inputs()
-    if stored is None and output.folder is None:
-        raise UsageError("--inputs all needs a run folder to keep them in", "use -o FOLDER, or --inputs N")
+    output, config = session.output, ready.plan.config
     recorder = Recorder(
         output.journal,
-        sinks=[view],
+        sinks=[session.view],
         every=config.capture_every,
-        top_k=config.top_k(classes),
-        stored_inputs=stored,
-        pack=output.folder / INPUTS / PACK if output.folder else None,
+        top_k=config.top_k(len(ready.plan.scan.classes)),
+        stored_inputs=config.stored_inputs() or 0,
+        pack=_pack(output.folder, earlier) if output.folder and config.stored_inputs() is None else None,
     )
     _note_environment(ready, output)
-    with _warnings_to(output, view):
+    with _warnings_to(session):
         try:
             yield recorder
             recorder.end("completed")
@@ -125,60 +167,74 @@ def _recording(ready: Ready, output: Output, view: View) -> Iterator[Recorder]:
             raise
         except Exception as error:
             with contextlib.suppress(CaptureError, OSError):
-                recorder.end("failed")
                 output.event("end", status="failed", error=str(error))
+                recorder.end("failed")
             if isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError("the device has no memory left", "lower --batch-size or --img-size") from error
             raise
 
 
-def _set_up(
-    ready: Ready, recorder: Recorder, options: dict[str, Any], output: Output, view: View, stopping: Callable[[], bool]
-) -> Setup:
-    """Write what is known before the first batch, and return what the passes over the images need."""
-    plan = ready.plan
-    recorder.write(
-        Run(
-            config=options,
-            folder=plan.folder,
-            classes=plan.scan.classes,
-            model={"name": plan.config.model, "parameters": sum(p.numel() for p in ready.model.parameters())},
-            recipe=plan.recipe.to_dict(),
-            versions=versions(),
-            device=ready.runtime.name,
-            threads=ready.runtime.threads,
-        )
-    )
-    for skip in plan.scan.skipped:
-        recorder.write(skip)
+def _pack(folder: Path, earlier: Earlier | None) -> Pack:
+    checkpoint = earlier.checkpoint if earlier else None
+    length = checkpoint.place.recorder["pack"] if checkpoint else 0
+    return Pack(folder / INPUTS / PACK, length=length, offsets=earlier.stored if earlier else None)
+
+
+def _set_up(ready: Ready, recorder: Recorder, session: Session, earlier: Earlier | None) -> Setup:
+    """What the passes over the images need; the files that the scan left out are on record, and those known before recalled."""
+    plan, config = ready.plan, ready.plan.config
     data = Data(
         plan.scan,
         PixelStore(len(plan.scan.files), plan.geometry),
         plan.recipe,
         recorder,
-        seed=plan.config.seed,
-        batch_size=plan.config.batch_size,
+        seed=config.seed,
+        batch_size=config.batch_size,
         device=ready.runtime.device,
-        strict=plan.config.strict,
+        strict=config.strict,
     )
+    if earlier and earlier.checkpoint:
+        data.recall(earlier.known)
+    else:
+        for skip in plan.scan.skipped:
+            recorder.write(skip)
     return Setup(
         model=ready.model,
-        forward=torch.compile(ready.model) if plan.config.compile else ready.model,
+        forward=torch.compile(ready.model) if config.compile else ready.model,
         data=data,
         runtime=ready.runtime,
         recorder=recorder,
-        advance=view.advance,
-        timed=functools.partial(_note_phase, output),
-        stopping=stopping,
-        allow_nonfinite=plan.config.allow_nonfinite,
+        advance=session.view.advance,
+        timed=functools.partial(_note_phase, session.output),
+        stopping=session.stopping,
+        allow_nonfinite=config.allow_nonfinite or "test" in plan.scan.splits,
     )
+
+
+class _Keeper:
+    """Leaves a checkpoint so often, and where the run ends."""
+
+    def __init__(self, every: Every, output: Output, setup: Setup, optimizer: torch.optim.Optimizer) -> None:
+        self._every, self._output, self._setup, self._optimizer = every, output, setup, optimizer
+        self._steps, self._at = 0, monotonic()
+
+    def __call__(self, place: Place, now: bool) -> None:
+        self._steps += 1
+        folder = self._output.folder
+        if folder is None or not (now or self._every.due(self._steps, monotonic() - self._at)):
+            return
+        recorder = self._setup.recorder
+        recorder.sync()
+        place = replace(place, journal=self._output.journal.place, recorder=recorder.place)
+        save(folder, self._setup.model, self._optimizer, place)
+        self._steps, self._at = 0, monotonic()
 
 
 def _note_environment(ready: Ready, output: Output) -> None:
     """Leave in events.jsonl where and how this ran; nothing of it may go into the records."""
     output.event(
         "start",
-        folder_absolute=str(Path(ready.plan.folder).absolute()),
+        folder_absolute=str(ready.plan.scan.folder.absolute()),
         command=sys.argv[1:],
         host=platform.node(),
         platform=platform.platform(),
@@ -188,13 +244,13 @@ def _note_environment(ready: Ready, output: Output) -> None:
 
 
 @contextlib.contextmanager
-def _warnings_to(output: Output, view: View) -> Iterator[None]:
+def _warnings_to(session: Session) -> Iterator[None]:
     """Let libraries' warnings be noted once each instead of breaking into the terminal."""
     with warnings.catch_warnings():
 
         def note(message: Warning | str, category: type[Warning], *_: Any) -> None:
-            output.event("warning", text=str(message), category=category.__name__)
-            view.warn(f"warning: {str(message).splitlines()[0]}")
+            session.output.event("warning", text=str(message), category=category.__name__)
+            session.view.warn(str(message).splitlines()[0])
 
         warnings.simplefilter("default")
         warnings.showwarning = note  # type: ignore[assignment]

@@ -35,12 +35,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.records import GENESIS, End, Record, encode, first_difference, follow
 
 SYNC_EVERY_SECONDS = 1.0
+Rest = Literal["compare", "aside", "keep"]
 BEGINNING = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
 """The place of a journal that holds nothing."""
 
@@ -88,9 +89,11 @@ class Journal:
         return journal
 
     @classmethod
-    def resume(cls, path: Path, place: Mapping[str, Any]) -> Self:
-        """Open the records of a run that ended early, to go on from `place` (BEGINNING: compute everything again).
+    def resume(cls, path: Path, place: Mapping[str, Any], rest: Rest = "compare") -> Self:
+        """Open the records of an earlier process, to go on from `place` (BEGINNING: compute everything again).
 
+        With the whole lines behind the place, `rest` says what to do: `compare` the next records with them; put them `aside`,
+        where results are known to come out otherwise; or `keep` them, where nothing but a completed end is there.
         Raises CaptureError if the file cannot be opened or is in use, RecordsError if it is damaged or the place is not of it.
         """
         try:
@@ -100,7 +103,7 @@ class Journal:
         journal = cls(fd, str(path))
         journal._lock()
         try:
-            journal._stand_at(path, place)
+            journal._stand_at(path, place, rest)
         except BaseException:
             journal.close()
             raise
@@ -214,7 +217,7 @@ class Journal:
         if not expected.peek(1):
             self._expected = None
 
-    def _stand_at(self, path: Path, place: Mapping[str, Any]) -> None:
+    def _stand_at(self, path: Path, place: Mapping[str, Any], rest: Rest) -> None:
         """Verify the file from its beginning, take an unfinished end off, and be ready to go on from `place`."""
         lines: io.BufferedReader[Any] = io.BufferedReader(_AtOffset(self._fd), 2**20)
         whole: dict[str, Any] = dict(BEGINNING)
@@ -229,11 +232,15 @@ class Journal:
                 cut = True
                 break
             whole = {"seq": whole["seq"] + 1, "bytes": whole["bytes"] + len(line), "chain": envelope.chain.hex()}
-            if not found:
+            if not found or rest == "keep":
                 self.counts[envelope.kind] += 1
             found = found or whole == place
         if not found:
             raise RecordsError(f"the checkpoint is not of the records in '{path}'", "give the run folder as it was")
+        if rest == "keep":
+            place = whole
+        elif rest == "aside":
+            cut, whole = cut or place != whole, dict(place)
         if cut:
             self._set_aside(path, whole["bytes"])
         self._seq, self._length, self.chain = place["seq"], place["bytes"], bytes.fromhex(place["chain"])

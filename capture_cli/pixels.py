@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.decoding import Peek, Pixels, decode, peek
+from capture_cli.decoding import Peek, Pixels, decode, peek, pillow_silenced
 from capture_cli.draws import draw, path_keys
 from capture_cli.errors import CaptureError, Unusable, UsageError
 
@@ -146,16 +146,8 @@ class PixelStore:
         `read` gives the bytes of one file, from several threads at once, or raises Unusable; any other error ends the call.
         """
         wanted = [int(i) for i in ids]
-        one = functools.partial(self._admit_one, read)
-        workers = min(self._threads, len(wanted))
-        if workers > 1:
-            # A task of several files: for small pictures, handing one over costs more than decoding it.
-            step = max(1, min(32, len(wanted) // (2 * workers)))
-            parts = [wanted[at : at + step] for at in range(0, len(wanted), step)]
-            with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-                outcomes = [outcome for part in pool.map(lambda part: [one(i) for i in part], parts) for outcome in part]
-        else:
-            outcomes = [one(i) for i in wanted]
+        with pillow_silenced():
+            outcomes = self._outcomes(wanted, functools.partial(self._admit_one, read))
         admission = Admission([], [], [], [])
         for i, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Unusable):
@@ -166,6 +158,16 @@ class PixelStore:
                 admission.digests.append(outcome.digest)
         self.usable[admission.ids] = True
         return admission
+
+    def _outcomes(self, wanted: Sequence[int], one: Callable[[int], _Read | Unusable]) -> list[_Read | Unusable]:
+        workers = min(self._threads, len(wanted))
+        if workers <= 1:
+            return [one(i) for i in wanted]
+        # A task of several files: for small pictures, handing one over costs more than decoding it.
+        step = max(1, min(32, len(wanted) // (2 * workers)))
+        parts = [wanted[at : at + step] for at in range(0, len(wanted), step)]
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            return [outcome for part in pool.map(lambda part: [one(i) for i in part], parts) for outcome in part]
 
     def _admit_one(self, read: Callable[[int], bytes], i: int) -> _Read | Unusable:
         size = self.geometry

@@ -31,15 +31,19 @@ class Plan:
     recipe: Recipe
 
 
-def make_plan(folder: Path, config: TrainConfig) -> Plan:
-    """Scan and label the folder and choose the size of the inputs. Raises UsageError and DataError."""
+def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) -> Plan:
+    """Scan and label the folder, which may have moved since the run began, and choose the size of the inputs.
+
+    Raises UsageError and DataError.
+    """
+    place = Path(moved_to or folder)
     models.check(config.model)
-    found = scan(folder, labels=config.labels, unmatched=config.unmatched, val_split=config.val_split)
+    found = scan(place, labels=config.labels, unmatched=config.unmatched, val_split=config.val_split)
     if config.strict:
         refuse_skips(found)
-    size = geometry(found, lambda file: read_file(folder, file), size=config.size, channels=config.channels)
+    size = geometry(found, lambda file: read_file(place, file), size=config.size, channels=config.channels)
     recipe = Recipe(height=size.height, width=size.width, channels=size.channels, augment=config.augment)
-    return Plan(folder=str(folder), config=config, scan=found, geometry=size, recipe=recipe)
+    return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
 
 
 def plan_evaluation(folder: Path, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:

@@ -19,25 +19,28 @@ What it promises:
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import GENESIS, Batch, End, Epoch, Record, Run, Samples, Skip, decode, follow
+from capture_cli.fields import PHASE, check
+from capture_cli.records import GENESIS, End, Record, Run, decode, follow
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
 RECORDS = "records.jsonl"
 _BLOCK_BYTES = 1 << 20
+_PHASE_AND_EPOCH = re.compile(rb'\{"seq":[0-9]+,"kind":"batch","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode())
 
 
 class Line(NamedTuple):
@@ -56,9 +59,16 @@ class Line(NamedTuple):
         try:
             with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
                 record = decode(self.data)[1]
-            _check(record)
+            check(record)
         except RecordsError as error:
             raise self.error(error.message, error.hint) from error
+        return record
+
+    def run(self) -> Run:
+        """The record of the first line. Raises RecordsError if this is another."""
+        record = self.record()
+        if not isinstance(record, Run):
+            raise self.error("no run record")
         return record
 
     def column(self, name: str) -> bytes:
@@ -72,6 +82,13 @@ class Line(NamedTuple):
         if start < 0 or end < 0:
             raise self.error(f"a {self.kind} record without {name}")
         return self.data[start + len(name) + 4 : end + 1]
+
+    def phase_and_epoch(self) -> tuple[str, int]:
+        """Of a batch, without reading the rest of the line. Raises RecordsError if they are not where they belong."""
+        found = _PHASE_AND_EPOCH.match(self.data)
+        if not found:
+            raise self.error(f"a {self.kind} record without phase and epoch")
+        return found[1].decode(), int(found[2])
 
     def error(self, message: str, hint: str = "") -> RecordsError:
         """`message` as an error that names this line."""
@@ -99,17 +116,20 @@ class Ending:
     reason: str = ""
     """What is wrong with it, a clause that begins `line N`."""
 
+    @property
+    def sentence(self) -> str:
+        """How it ended, for people."""
+        return {
+            "sealed": f"sealed, {self.status}",
+            "unsealed": "no end line: still going or cut off",
+            "torn": "an incomplete last line, left out: still going or cut off",
+        }.get(self.state, f"damaged: {self.reason}")
+
     def error(self, name: str) -> RecordsError | None:
-        """The error that a damaged file is, for a file that messages call `name`; None for any other."""
+        """What is wrong with a file that is damaged or empty, for one that messages call `name`; None for any other."""
         if self.state != "damaged":
-            return None
-        verified = (
-            f"{self.lines:,} lines before it verify"
-            if self.lines > 1
-            else "one line before it verifies"
-            if self.lines
-            else "nothing in it verifies"
-        )
+            return None if self.lines else RecordsError(f"{name}: no records", "nothing was captured, or not yet")
+        verified = f"the {self.lines:,} before it verify" if self.lines else "nothing before it does"
         return RecordsError(f"{name}: {self.reason}", f"{verified}, what follows is not trusted", line=self.line)
 
 
@@ -305,88 +325,3 @@ def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -
             return
         if isinstance(block, BaseException):
             raise block
-
-
-def _check(record: Record) -> None:
-    """Raise RecordsError where the fields of a record are not what the format says, or its columns do not fit together."""
-    wrong = [name for name, right in _FIELDS[type(record)].items() if not right(getattr(record, name))]
-    if not wrong and isinstance(record, Samples | Batch):
-        columns = [name for name in _FIELDS[type(record)] if name in _COLUMNS and getattr(record, name) is not None]
-        wrong = [name for name in columns if len(getattr(record, name)) != len(record.labels)]
-    if not wrong and isinstance(record, Batch) and not _fits(record):
-        wrong = ["probs"]
-    if wrong:
-        raise RecordsError(f"a {record.kind} record whose fields do not fit: {', '.join(wrong)}")
-
-
-def _fits(batch: Batch) -> bool:
-    """Whether the kept probabilities are said what classes they are of."""
-    if (batch.tops is None) != (batch.p_labels is None):
-        return False
-    return batch.tops is None or batch.tops.shape == batch.probs.shape
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and -(2**63) <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or _is_whole(value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _list_of(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(right, value))
-
-
-def _array(dimensions: int, *, optional: bool = False) -> Callable[[Any], bool]:
-    return lambda value: value.ndim == dimensions if value is not None else optional
-
-
-def _is_inputs(value: Any) -> bool:
-    return _list_of(_is_whole)(value.shape) and _is_text(value.dtype) and _list_of(_is_text)(value.digests)
-
-
-_FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
-    Run: {
-        **dict.fromkeys(("folder", "device"), _is_text),
-        **dict.fromkeys(("config", "model", "recipe", "versions"), _is_object),
-        "classes": lambda value: value != [] and _list_of(_is_text)(value),
-        "threads": _is_whole,
-    },
-    Skip: dict.fromkeys(("file", "reason", "detail"), _is_text),
-    Samples: {
-        **dict.fromkeys(("ids", "sizes"), _list_of(_is_whole)),
-        "labels": _array(1),
-        **dict.fromkeys(("files", "splits", "digests"), _list_of(_is_text)),
-    },
-    Batch: {
-        "phase": _is_text,
-        **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_whole),
-        "loss": _is_number,
-        "lr": lambda value: value is None or _is_number(value),
-        "ids": _list_of(_is_whole),
-        "files": _list_of(_is_text),
-        **dict.fromkeys(("labels", "preds", "losses"), _array(1)),
-        "probs": _array(2),
-        "tops": _array(2, optional=True),
-        "p_labels": _array(1, optional=True),
-        "inputs": _is_inputs,
-    },
-    Epoch: {
-        "phase": _is_text,
-        **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_whole),
-        **dict.fromkeys(("loss", "accuracy"), _is_number),
-    },
-    End: {"status": _is_text, "counts": _is_object},
-}
-"""What each field must be, by kind."""
-_COLUMNS = {"ids", "files", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "tops", "p_labels"}
-"""Fields with one value for each sample of the record."""

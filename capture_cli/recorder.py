@@ -17,7 +17,6 @@ What it promises:
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,16 +24,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.errors import CaptureError
 from capture_cli.inputs import digests
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Record, Run, Samples, Skip
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from capture_cli.journal import Journal
+    from capture_cli.pack import Pack
 
 
 class Sink(Protocol):
@@ -57,12 +54,12 @@ class Recorder:
         sinks: Sequence[Sink] = (),
         every: int = 1,
         top_k: int | None = None,
-        stored_inputs: int | None = 0,
-        pack: Path | None = None,
+        stored_inputs: int = 0,
+        pack: Pack | None = None,
     ) -> None:
         """Capture every `every`-th batch of a phase, all probabilities or the `top_k` largest.
 
-        `stored_inputs` inputs of each batch are written into its line; None keeps all, in the file `pack`.
+        The values of the first `stored_inputs` inputs of each batch are written into its line, those of all into a `pack`.
         """
         self.nonfinite: Batch | None = None
         """The first batch whose loss was NaN or infinite."""
@@ -71,14 +68,14 @@ class Recorder:
         self._every = every
         self._top_k = top_k
         self._stored_inputs = stored_inputs
-        self._pack = _Pack(pack) if pack is not None and stored_inputs is None else None
+        self._pack = pack
         self.step = 0
         self._sums = _Sums()
         self._pending: _Pending | None = None
 
     @property
     def place(self) -> dict[str, Any]:
-        """What a checkpoint keeps of a recorder that has nothing pending: its steps, the sums of its phase, its pack's length."""
+        """What a checkpoint keeps of a recorder with nothing pending: steps, the sums of the phase, the pack's length."""
         return {"step": self.step, "sums": asdict(self._sums), "pack": self._pack.length if self._pack else 0}
 
     def go_on(self, place: Mapping[str, Any]) -> None:
@@ -147,6 +144,13 @@ class Recorder:
         if pending is not None:
             self._finish(pending)
 
+    def sync(self) -> None:
+        """Write what is pending and return when everything would survive a power cut."""
+        self.flush()
+        if self._pack:
+            self._pack.sync()
+        self._journal.sync()
+
     def end_phase(self) -> Epoch:
         """Write and return the sums of the phase that the last batches were of."""
         self.flush()
@@ -167,6 +171,7 @@ class Recorder:
         """Write what is pending and seal the journal with `status`."""
         self.flush()
         if self._pack:
+            self._pack.sync()
             self._pack.close()
         self._journal.seal(status)
 
@@ -192,7 +197,7 @@ class Recorder:
         shape, dtype, names = inputs.shape[1:], str(inputs.dtype), digests(inputs)
         if self._pack:
             return Inputs(shape=shape, dtype=dtype, digests=names, stored=self._pack.store(inputs, names))
-        values = [base64.b64encode(one.tobytes()).decode() for one in inputs[: self._stored_inputs or 0]]
+        values = [base64.b64encode(one.tobytes()).decode() for one in inputs[: self._stored_inputs]]
         return Inputs(shape=shape, dtype=dtype, digests=names, values=values or None, not_stored=len(inputs) - len(values))
 
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
@@ -270,39 +275,3 @@ def _to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor],
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(on_cuda[0].device))
     return host, arrived
-
-
-class _Pack:
-    """All inputs, in one file of raw tensor bytes; an input that was stored before is pointed at again."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = path.open("xb", buffering=0)
-        self.length = 0
-        self._offsets: dict[str, int] = {}
-
-    def store(self, inputs: npt.NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
-        """Append the inputs [B, ...] not yet in the file; return where each of the B lies."""
-        new = bytearray()
-        for name, one in zip(names, inputs, strict=True):
-            if name not in self._offsets:
-                self._offsets[name] = self.length + len(new)
-                new += one.tobytes()
-        if new:
-            self._append(new)
-        return {"pack": f"inputs/{self._path.name}", "offsets": [self._offsets[name] for name in names]}
-
-    def _append(self, data: bytearray) -> None:
-        left = memoryview(data)
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            raise CaptureError(f"inputs could not be written to '{self._path}': {error.strerror}") from error
-        self.length += len(data)
-
-    def close(self) -> None:
-        """Make the file durable and close it."""
-        os.fsync(self._file.fileno())
-        self._file.close()

@@ -56,6 +56,8 @@ class Run:
     """The options that affect results."""
     folder: str
     """As the user gave it."""
+    images: Mapping[str, Any] = field(default_factory=dict)
+    """How many each split has by the scan, and `listing`: BLAKE2b (16 bytes, hex) of every file's name, label and split."""
     classes: Sequence[str]
     """Class names; labels and predictions are indices into it."""
     model: Mapping[str, Any]

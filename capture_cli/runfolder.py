@@ -5,8 +5,8 @@
         output.event("epoch", seconds=1.5)
 
 A run folder holds `records.jsonl`, `events.jsonl` (clock, speed, environment, warnings: all that two equal runs may differ
-in), `config.toml`, `model.safetensors` and, where inputs are kept, `inputs/`. Files are only ever added to a folder that is new,
-empty or, with `force`, was a run folder before; nothing else in it is touched.
+in), `config.toml`, checkpoints, `model.safetensors` and, where inputs are kept, `inputs/`. Files are only ever added to a
+folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
 import os
@@ -23,9 +23,10 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.journal import Journal
+from capture_cli.journal import Journal, Rest
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
+CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
 @dataclass
@@ -79,21 +80,38 @@ class Output:
             self._events.close()
 
 
-def open_output(out: str | None, *, name: str | None, model: str, force: bool) -> Output:
+def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:
     """Open where `-o OUT` or `--name NAME` says, by default `runs/<time>-<model>` in the current folder.
 
     OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder.
-    Raises UsageError for a contradiction, CaptureError for what exists (without `force`) or cannot be written.
+    `needs_folder` names an option that only a run folder can honour. Raises UsageError for a contradiction, CaptureError for
+    what exists (without `force`) or cannot be written.
     """
     if out is not None and name is not None:
         raise UsageError("--out and --name both say where the run goes", "give one of them")
+    only_records = out is not None and (out == "-" or _is_file(Path(out)))
+    if needs_folder and only_records:
+        raise UsageError(f"{needs_folder} needs a run folder", "give -o a folder, or --name")
     if out == "-":
         return Output(Journal(os.dup(sys.stdout.fileno()), "standard output"), None, "standard output")
-    if out is not None and _is_file(Path(out)):
+    if out is not None and only_records:
         return Output(Journal.create(Path(out), force=force), None, out)
     folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _fresh(model))
-    _make_folder(folder, force=force)
-    journal = Journal.create(folder / RECORDS, force=force)
+    held = _make_folder(folder, force=force)
+    journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
+    for old in held & {EVENTS, CONFIG, MODEL, CHECKPOINT, PREVIOUS}:
+        (folder / old).unlink()
+    if INPUTS in held:
+        shutil.rmtree(folder / INPUTS)
+    return _of_folder(folder, journal)
+
+
+def reopen_output(folder: Path, place: Mapping[str, Any], rest: Rest) -> Output:
+    """Open the run folder of an earlier process, to go on from `place`; see capture_cli.journal.Journal.resume."""
+    return _of_folder(folder, Journal.resume(folder / RECORDS, place, rest))
+
+
+def _of_folder(folder: Path, journal: Journal) -> Output:
     return Output(journal, folder, str(folder), (folder / EVENTS).open("ab", buffering=0))
 
 
@@ -118,7 +136,8 @@ def _fresh(model: str) -> str:
     return name
 
 
-def _make_folder(folder: Path, *, force: bool) -> None:
+def _make_folder(folder: Path, *, force: bool) -> set[str]:
+    """Make the folder; what it holds already, which is nothing unless `force`d into a run folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = {entry.name for entry in folder.iterdir()}
@@ -126,13 +145,8 @@ def _make_folder(folder: Path, *, force: bool) -> None:
         raise CaptureError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
-    if not held:
-        return
-    if RECORDS not in held:
+    if held and RECORDS not in held:
         raise CaptureError(f"'{folder}' is not empty and no run folder", "choose another -o or --name")
-    if not force:
+    if held and not force:
         raise CaptureError(f"'{folder}' holds a run already", "choose another -o or --name, or overwrite it with --force")
-    for name in held & {EVENTS, CONFIG, MODEL}:
-        (folder / name).unlink()
-    if INPUTS in held:
-        shutil.rmtree(folder / INPUTS)
+    return held

@@ -58,7 +58,7 @@ def start(device: str, *, amp: bool) -> Runtime:
             raise UsageError(f"--device {device} cannot be honoured: {there}", "use --device cpu, or auto")
         chosen = torch.device("cuda", index)
         torch.cuda.set_device(chosen)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # the same as use_deterministic_algorithms, which imports the compiler too
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a guard that costs every step
     torch.backends.cudnn.benchmark = False
     return Runtime(chosen, amp, torch.get_num_threads())
@@ -75,7 +75,7 @@ def seed_step(seed: int, purpose: str, step: int) -> None:
 def versions() -> dict[str, str]:
     """The software and CPU features on which equal results depend."""
     codecs = {
-        "libjpeg": features.version("jpg"),
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "libwebp": features.version("webp"),
         "zlib": features.version("zlib"),
     }

@@ -16,10 +16,13 @@ import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch progra
 from torch import nn
 
 from capture_cli.batches import Data, Minibatch
+from capture_cli.checkpoint import Place
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Epoch
 from capture_cli.runtime import Runtime, seed_step
+
+BEGINNING = Place()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class Setup:
     """Told of each phase its sums, the seconds of its loop alone, and its steps."""
     stopping: Callable[[], bool]
     """Asked after each batch; True ends the run there."""
+    keep: Callable[[Place, bool], object] = lambda _place, _now: None
+    """Given the place after each batch, for a checkpoint; True where the run ends there."""
     allow_nonfinite: bool = False
 
 
@@ -57,24 +62,28 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
     """The run was asked to stop, and did after a whole batch."""
 
 
-def train(setup: Setup, learning: Learning) -> None:
-    """Train for `learning.epochs`, evaluating after each where there are images for it.
+def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
+    """Train for `learning.epochs`, from `start` on, evaluating after each where there are images for it.
 
     Raises Stopped once `setup.stopping()` says so, and CaptureError at a loss that is not a number unless that is allowed.
     """
-    evaluates = len(setup.data.ids("val")) > 0
-    for epoch in range(learning.epochs):
-        setup.model.train()
-        _run_phase(setup, "train", epoch, partial(train_step, setup, learning, epoch))
-        if evaluates:
-            evaluate(setup, "val", epoch)
+    phases = ("train", "val") if len(setup.data.ids("val")) else ("train",)
+    visits = [(epoch, phase) for epoch in range(learning.epochs) for phase in phases]
+    for epoch, phase in visits[visits.index((start.epoch, start.phase)) :]:
+        done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
+        if phase == "train":
+            setup.model.train()
+            _run_phase(setup, phase, epoch, partial(train_step, setup, learning, epoch), done)
+        else:
+            evaluate(setup, phase, epoch, done)
+    setup.keep(Place(epoch=learning.epochs), True)
 
 
-def evaluate(setup: Setup, phase: str, epoch: int) -> Epoch:
-    """One pass over the images of a phase with nothing learnt; its sums. Raises as `train` does."""
+def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:
+    """One pass over the images of a phase with nothing learnt, `done` batches of it earlier; its sums. Raises as `train`."""
     setup.model.eval()
     with torch.no_grad():
-        return _run_phase(setup, phase, epoch, partial(captured_loss, setup, phase, epoch))
+        return _run_phase(setup, phase, epoch, partial(captured_loss, setup, phase, epoch), done)
 
 
 def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -> None:
@@ -110,18 +119,20 @@ def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr:
     return loss
 
 
-def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch], object]) -> Epoch:
-    steps, started = 0, perf_counter()
-    for batch in setup.data.batches(phase, epoch):
+def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch], object], done: int) -> Epoch:
+    number, started = done, perf_counter()
+    for batch in setup.data.batches(phase, epoch, start=done):
         step(batch)
-        steps += 1
+        number += 1
         setup.advance(len(batch.ids))
         if setup.recorder.nonfinite and not setup.allow_nonfinite:
             raise _not_a_number(setup.recorder.nonfinite)
-        if setup.stopping():
+        stopping = setup.stopping()
+        setup.keep(Place(epoch=epoch, phase=phase, batch=number), stopping)
+        if stopping:
             raise Stopped
     sums = setup.recorder.end_phase()
-    setup.timed(sums, perf_counter() - started, steps)
+    setup.timed(sums, perf_counter() - started, number - done)
     return sums
 
 

@@ -80,5 +80,10 @@ def _cell(text: str) -> str:
     return _prose(text).replace("|", "\\|").replace("\n", " ")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Rewrite the page."""
     PAGE.write_text(rewritten(PAGE.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -120,7 +120,7 @@ def _batch(
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     probs = np.exp(logits).astype(np.float32)
     losses = -logits[np.arange(len(ids)), labels[ids]].astype(np.float32)
-    kept = None if top_k is None else np.argsort(-probs, axis=1, kind="stable")[:, :top_k]
+    kept = None if top_k is None else np.argsort(-probs, axis=1, kind="stable")[:, :top_k].copy()
     return Batch(
         phase="",
         epoch=0,
@@ -133,7 +133,7 @@ def _batch(
         labels=labels[ids],
         preds=probs.argmax(1),
         losses=losses,
-        probs=probs if kept is None else np.take_along_axis(probs, kept, 1),
+        probs=probs if kept is None else np.ascontiguousarray(np.take_along_axis(probs, kept, 1)),
         tops=kept,
         p_labels=None if kept is None else probs[np.arange(len(ids)), labels[ids]],
         not_kept=None if top_k is None else classes - top_k,

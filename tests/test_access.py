@@ -5,12 +5,12 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +142,19 @@ def test_what_is_no_regular_file_is_refused_at_once(folder: Path, monkeypatch: p
         assert refusal("/dev", device) == ("not-a-regular-file", ""), device
 
 
+def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening can act: a tape rewinds, a modem dials."""
+    opened_names, really_open = [], os.open
+
+    def record(path: Any, *args: Any, **kwargs: Any) -> int:
+        opened_names.append(path)
+        return really_open(path, *args, **kwargs)
+
+    monkeypatch.setattr("capture_cli.access.os.open", record)
+    assert refusal("/dev", "zero") == ("not-a-regular-file", "")
+    assert opened_names == ["/dev"]
+
+
 def test_a_file_that_is_too_large_is_not_read(folder: Path) -> None:
     """The ceiling holds for the size that the system states (here a hole of 1 TB) and for what is read in the end."""
     with (folder / "large.png").open("wb") as file:
@@ -174,45 +187,60 @@ def test_a_vanished_file_is_gone(folder: Path) -> None:
         assert refusal(folder, path) == ("gone", ""), path
 
 
-def test_a_name_that_changes_hands_never_leads_outside(folder: Path) -> None:
-    """While another process turns the file into a link, a FIFO and back, every read is of the file or a refusal."""
-    target, spare = folder / "cat" / "1.png", folder / "spare"
-    stop = threading.Event()
+@pytest.mark.parametrize(
+    ("becomes", "reason"),
+    [("a link", "link"), ("a FIFO", "not-a-regular-file"), ("larger", "file-too-large"), ("nothing", "gone")],
+)
+def test_a_file_that_is_replaced_between_look_and_open_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, becomes: str, reason: str
+) -> None:
+    """Whoever swaps it at the worst moment gets neither a read outside the folder nor a process that waits for ever."""
+    target, look = folder / "cat" / "1.png", os.stat
 
-    def swap() -> None:
-        while not stop.is_set():
-            spare.symlink_to(folder.parent / "secret.png")
-            spare.replace(target)
-            os.mkfifo(spare)
-            spare.replace(target)
-            spare.write_bytes(b"pixels")
-            spare.replace(target)
+    def look_and_swap(*args: Any, **kwargs: Any) -> os.stat_result:
+        status = look(*args, **kwargs)
+        target.unlink()
+        if becomes == "a link":
+            target.symlink_to(folder.parent / "secret.png")
+        elif becomes == "a FIFO":
+            os.mkfifo(target)
+        elif becomes == "larger":
+            target.write_bytes(bytes(101))
+        return status
 
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    seen = set()
-    try:
-        with opened(folder) as descriptor:
-            for _ in range(3000):
-                try:
-                    seen.add(read_file(descriptor, "cat/1.png"))
-                except Unusable as error:
-                    seen.add(error.reason.encode())
-    finally:
-        stop.set()
-        swapper.join()
-    assert seen <= {b"pixels", b"link", b"not-a-regular-file"}
-    assert b"pixels" in seen
+    monkeypatch.setattr("capture_cli.access.os.stat", look_and_swap)
+    assert refusal(folder, "cat/1.png", max_bytes=100)[0] == reason
+
+
+def test_a_folder_that_becomes_a_link_on_the_way_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is taken from the folder that was opened before it, never by the whole path again."""
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "1.png").write_bytes(SECRET)
+    look = os.stat
+
+    def swap_and_look(*args: Any, **kwargs: Any) -> os.stat_result:
+        (folder / "cat").rename(folder / "moved")
+        (folder / "cat").symlink_to(outside)
+        return look(*args, **kwargs)
+
+    monkeypatch.setattr("capture_cli.access.os.stat", swap_and_look)
+    assert read_file(folder, "cat/1.png") == b"pixels"
+    monkeypatch.undo()
+    assert refusal(folder, "cat/1.png") == ("link", "")
 
 
 def test_threads_read_at_the_same_time(folder: Path) -> None:
     """One descriptor of the folder serves them all, and none is left open."""
+    (folder / "cat" / "kittens").mkdir()
+    (folder / "cat" / "kittens" / "1.png").write_bytes(b"young")
     for i in range(200):
         (folder / f"{i}.png").write_bytes(i.to_bytes(2))
     before = len(list(Path("/dev/fd").iterdir()))
     with opened(folder) as descriptor, ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda i: read_file(descriptor, f"{i}.png"), range(200))) == [i.to_bytes(2) for i in range(200)]
-        assert refusal(descriptor, "cat/none.png") == ("gone", "")
+        assert read_file(descriptor, "cat/kittens/1.png") == b"young"
+        assert refusal(descriptor, "cat/kittens/none.png") == ("gone", "")
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 

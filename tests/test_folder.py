@@ -98,6 +98,20 @@ def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch:
     assert [skip.file for skip in found.skipped] == sorted(left_out(found))
 
 
+def test_a_run_folder_that_is_named_itself_is_searched(tmp_path: Path) -> None:
+    """Only below the folder that was named are runs left out; images may lie beside the records of their own run."""
+    touch(tmp_path, ["records.jsonl", "events.jsonl", "cat_1.png", "dog_1.png"])
+    assert scan(tmp_path).classes == ["cat", "dog"]
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
+    """A train is a thing that is photographed, as a test may be: nothing is mixed here."""
+    touch(tmp_path, [f"{name}/{i}.png" for name in ("bus", "test", "train") for i in range(2)])
+    found = scan(tmp_path)
+    assert found.classes == ["bus", "test", "train"]
+    assert warnings(found) == []
+
+
 def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:
     """Its images are not ours, and the link is named."""
     touch(tmp_path / "outside", ["fox_1.png"])

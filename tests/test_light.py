@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from conftest import CAPTURE
 from runs import write_run
 

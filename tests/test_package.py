@@ -26,7 +26,9 @@ def files() -> list[Path]:
     found = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [
-            name for name in folders if name not in GENERATED and not name.endswith((".egg-info", "cache", "cache__", ".hypothesis"))
+            name
+            for name in folders
+            if name not in GENERATED and not name.endswith((".egg-info", "cache", "cache__", ".hypothesis"))
         ]
         found += [Path(folder, name) for name in names if not name.endswith((".png", ".svg", ".lock"))]
     return found
@@ -58,7 +60,9 @@ def test_lower_bounds_admit_the_versions_we_promise() -> None:
 def test_lock_files_pin_everything_by_hash(lock: str) -> None:
     """Each requirement has one version for a platform and a hash for each file; no index, host or path is named."""
     text = (ROOT / lock).read_text()
-    pins = re.findall(r"^([a-z0-9-]+)==\S+(?: ;[^\\\n]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE)
+    pins = re.findall(
+        r"^([a-z0-9-]+)==\S+(?: ;[^\\\n]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
+    )
     named = {name for name, _ in pins}
     assert named >= {"torch", "torchvision", "typer", "rich", "pillow", "numpy", "orjson", "duckdb", "setuptools"}
     assert len(pins) == len(re.findall("==[0-9]", text)), "a line that is not pinned with hashes"
@@ -68,7 +72,10 @@ def test_lock_files_pin_everything_by_hash(lock: str) -> None:
 
 def test_both_lock_files_agree() -> None:
     """The tests run on exactly the versions that a user gets."""
-    pins = [set(re.findall(r"^[a-z0-9-]+==[^\\\n]+", (ROOT / name).read_text(), re.M)) for name in ("requirements.lock", "requirements-dev.lock")]
+    pins = [
+        set(re.findall(r"^[a-z0-9-]+==[^\\\n]+", (ROOT / name).read_text(), re.M))
+        for name in ("requirements.lock", "requirements-dev.lock")
+    ]
     assert pins[0] < pins[1]
 
 
@@ -116,7 +123,11 @@ def risky(tree: ast.AST) -> list[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            found += [(node.lineno, name) for name in names if name.split(".")[0] in {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}]
+            found += [
+                (node.lineno, name)
+                for name in names
+                if name.split(".")[0] in {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+            ]
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in {"eval", "exec", "print", "torch.load", "torch.save", "np.load", "numpy.load", "os.system"}:

@@ -1,7 +1,7 @@
 """Batch records as a SQL table, one row per sample and visit, in a DuckDB that can reach nothing but the lines it is given.
 
     database = locked_database()
-    sql = f"select file, loss_nats from ({VISITS}) where not correct"
+    sql = f"select file, loss_nats from ({visits()}) where not correct"
     database.execute(sql, {"lines": [feedable(line) for line in lines], "classes": [escape(name) for name in run.classes]})
 
 What it promises:
@@ -13,12 +13,15 @@ What it promises:
   escape character and six hex digits, `unescape` takes that back in what comes out.
 """
 
+# ruff: noqa: S608 - the queries are put together from the constants of this module alone
+
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from capture_cli.errors import RecordsError
+from capture_cli.answers.visits import SMALLEST
+from capture_cli.fields import PHASE
 from capture_cli.records import loads
 
 if TYPE_CHECKING:
@@ -26,29 +29,24 @@ if TYPE_CHECKING:
 
     from capture_cli.reader import Line
 
-COLUMNS = (
-    "phase",
-    "epoch",
-    "batch",
-    "step",
-    "id",
-    "file",
-    "label",
-    "pred",
-    "correct",
-    "p_label",
-    "p_pred",
-    "margin",
-    "loss_nats",
-)
-"""Of VISITS. `label` and `pred` are class names; `margin` see capture_cli.answers.visits."""
 MEMORY_MB = 1024
 
 _TYPES = {
-    **{"seq": "BIGINT", "phase": "VARCHAR", "epoch": "BIGINT", "batch": "BIGINT", "step": "BIGINT"},
-    **{"ids": "BIGINT[]", "files": "VARCHAR[]", "labels": "BIGINT[]", "preds": "BIGINT[]", "losses": "FLOAT[]"},
-    **{"probs": "FLOAT[][]", "tops": "BIGINT[][]", "p_labels": "FLOAT[]"},
+    "seq": "BIGINT",
+    "phase": "VARCHAR",
+    "epoch": "BIGINT",
+    "batch": "BIGINT",
+    "step": "BIGINT",
+    "ids": "BIGINT[]",
+    "files": "VARCHAR[]",
+    "labels": "BIGINT[]",
+    "preds": "BIGINT[]",
+    "losses": "DOUBLE[]",
+    "probs": "DOUBLE[][]",
+    "tops": "BIGINT[][]",
+    "p_labels": "DOUBLE[]",
 }
+"""What is taken of a batch record. A decimal fraction, read as a double, is written as that very fraction again."""
 
 
 def _structure() -> str:
@@ -63,8 +61,8 @@ def _structure() -> str:
 
 _PARSED = f"select unnest(from_json(line, '{_structure()}')) from (select unnest($lines::varchar[]) as line)"
 
-_FITS = """
-    phase is not null and epoch is not null and batch is not null and step is not null
+_FITS = f"""
+    regexp_full_match(phase, '{PHASE}') and epoch is not null and batch is not null and step is not null
     and list_count(ids) = n and len(ids) = n
     and list_count(files) = n and len(files) = n
     and list_count(labels) = n and list_min(labels) >= 0 and list_max(labels) < len($classes::varchar[])
@@ -78,52 +76,57 @@ _CHECKED = f"""
     where if(coalesce({_FITS}, false), true, error('record ' || seq))
 """
 
-_UNNESTED = f"""
-    select phase, epoch, batch, step, unnest(ids) as id, unnest(files) as file, unnest(labels) as label, unnest(preds) as pred,
-        unnest(losses) as loss, unnest(probs) as p, unnest(tops) as kept, unnest(p_labels) as kept_p_label
-    from ({_CHECKED})
-"""
 
-_MEASURED = f"""
-    select *, if(kept is null, p[label + 1], kept_p_label) as p_label, if(kept is null, p[pred + 1], p[1]) as p_pred,
-        case when label <> pred then if(kept is null, p[pred + 1], p[1])
-             when kept is null then list_aggregate(p, 'max', 2)[2]
-             else p[2] end as p_other
-    from ({_UNNESTED})
-"""
+def visits(per_batch: str = "null") -> str:
+    """A query for one row per sample and visit of the batch records in the parameter `lines`; `classes` holds the class names.
 
-VISITS = f"""
-    select phase, epoch, batch, step, id, file, $classes[label + 1] as label, $classes[pred + 1] as pred,
-        label = pred as correct, p_label, p_pred,
-        (-loss::double - ln(greatest(p_other, 1.4e-45::float)::double))::float as margin, loss as loss_nats
-    from ({_MEASURED})
-"""
-"""One row per sample and visit of the batch records in the parameter `lines`; `classes` holds the class names."""
+    Its columns are those of capture_cli.answers.visits.Visit, and `per_batch`: an expression on phase, epoch, batch and step
+    that is worked out once for each batch.
+    """
+    unnested = f"""
+        select phase, epoch, batch, step, {per_batch} as per_batch, unnest(ids) as id, unnest(files) as file,
+            unnest(labels) as label, unnest(preds) as pred, unnest(losses) as loss, unnest(probs) as p,
+            unnest(tops) as kept, unnest(p_labels) as kept_p_label
+        from ({_CHECKED})
+    """
+    measured = f"""
+        select *, if(kept is null, p[label + 1], kept_p_label) as p_label, if(kept is null, p[pred + 1], p[1]) as p_pred,
+            case when label <> pred then if(kept is null, p[pred + 1], p[1])
+                 when kept is null then list_aggregate(p, 'max', 2)[2]
+                 else p[2] end as p_other
+        from ({unnested})
+    """
+    return f"""
+        select phase, epoch, batch, step, per_batch, id, file, $classes[label + 1] as label, $classes[pred + 1] as pred,
+            label = pred as correct, p_label, p_pred,
+            (-loss - ln(greatest(p_other, {SMALLEST!r})))::float as margin, loss as loss_nats
+        from ({measured})
+    """
 
 
 def locked_database() -> duckdb.DuckDBPyConnection:
     """An empty database in memory that can reach nothing outside. Each thread takes a cursor() of it."""
     import duckdb
 
-    return duckdb.connect(
-        config={
-            "threads": 1,  # rows come in the order of the records; whoever wants more cores takes more cursors
-            "memory_limit": f"{MEMORY_MB}MB",
-            "temp_directory": "",
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-            "lock_configuration": True,
-        }
-    )
+    # One thread each: rows come in the order of the records, and whoever wants more cores takes more cursors.
+    database = duckdb.connect(config={"threads": 1, "memory_limit": f"{MEMORY_MB}MB", "temp_directory": ""})
+    for setting in _OFF:
+        database.execute(f"set {setting} = false")
+    database.execute("set lock_configuration = true")
+    return database
 
 
+_OFF = (
+    "python_enable_replacements",
+    "autoinstall_known_extensions",
+    "autoload_known_extensions",
+    "allow_community_extensions",
+    "enable_external_access",
+)
 _ESCAPE = "\U0010ffff"
 _TO_ESCAPE = re.compile("[\ud800-\udfff\U0010ffff]")
 _ESCAPED = re.compile(_ESCAPE.encode() + rb"([0-9a-f]{6})")
-_UNFIT = (b"\\ud", b"\\uD", _ESCAPE.encode())
+_UNFIT = re.compile(rb"\\u[dD]|" + _ESCAPE.encode())
 
 
 def escape(text: str) -> str:
@@ -149,7 +152,8 @@ def _character(code: int, *, as_json: bool) -> bytes:
 
 def feedable(line: Line) -> str:
     """The line as DuckDB can read it. Raises RecordsError if it is not UTF-8, or where names must be escaped but do not fit."""
-    if any(sign in line.data for sign in _UNFIT):
+    # Looking for one byte is quick, and most lines have neither.
+    if (b"\\" in line.data or b"\xf4" in line.data) and _UNFIT.search(line.data):
         import orjson
 
         line.record()
@@ -162,15 +166,3 @@ def feedable(line: Line) -> str:
         return line.data.decode()
     except UnicodeDecodeError as error:
         raise line.error("not UTF-8") from error
-
-
-def check_labels(line: Line, classes: int) -> None:
-    """Read a batch record, slowly and strictly. Raises RecordsError, naming the line, if it or its labels do not fit."""
-    batch = line.record()
-    for name in ("labels", "preds"):
-        numbers = getattr(batch, name)
-        if len(numbers) == 0 or not 0 <= numbers.min() <= numbers.max() < classes:
-            raise line.error(f"a batch record whose {name} are not among the {classes:,} classes")
-    widths = {"probs": classes} if batch.tops is None else {}  # type: ignore[union-attr]
-    if any(getattr(batch, name).shape[1] != width for name, width in widths.items()):
-        raise RecordsError("")

@@ -1,5 +1,6 @@
 """`capture evaluate MODEL FOLDER`: what a trained model answers on another folder, captured like a training."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +49,12 @@ def evaluate(
     from capture_cli.cli.session import session
     from capture_cli.evaluation import prepare_evaluation
     from capture_cli.job import run_evaluation
+    from capture_cli.runfolder import open_output
 
     ready, weights = prepare_evaluation(Path(model), Path(folder), config)
-    with session(ready, epochs=1, out=out, name=name, force=force, preview=preview, quiet=quiet) as (output, view, stopping):
-        sums = run_evaluation(ready, output, weights=weights, view=view, stopping=stopping)
+    open_it = partial(open_output, out, name=name, model=f"evaluate-{ready.plan.config.model}", force=force)
+    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
+        sums = run_evaluation(ready, around, weights=weights)
     if stopping():
         return stopping.exit_code
     if as_json:

@@ -1,6 +1,141 @@
-"""`capture inspect` (being written)."""
+"""`capture inspect RUN`: what happened in a run, or to one image in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from capture_cli.records import Run
+
+    Picture = npt.NDArray[np.uint8] | None
+
+_MAX_SIDE = 4096
+_EVENTS_BYTES = 1 << 20
 
 
-def inspect() -> int:
-    """Not there yet."""
-    return 1
+def inspect(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    sample: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The history of one image: its path as recorded, or the end of it.")
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1000, help="How many of the samples with the highest loss.")
+    ] = 8,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes and confused pairs at most.")] = 20,
+    folder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> int:
+    """Show what happened: epochs, classes, confused pairs, the worst samples.
+
+    Works on a run that is still going or was cut off, and says so. Records that
+    do not verify are not shown: what stands before them is, with exit code 4.
+    """
+    import json
+
+    from capture_cli.answers.history import sample_history
+    from capture_cli.answers.summary import summarise
+    from capture_cli.reader import open_run
+    from capture_cli.views import inspect as view
+
+    with open_run(run) as reading:
+        if sample is not None:
+            history = sample_history(reading, sample)
+            error = history.error
+            if as_json:
+                typer.echo(json.dumps(view.history_json(history, run=run)))
+            else:
+                pictures, notes = _pictures(history.run, [(history.sample.file, history.sample.digest)], folder, reading.folder)
+                view.show_history(history, run=run, picture=pictures[0], note="; ".join(notes))
+        else:
+            summary = summarise(reading, worst=worst, confusions=limit)
+            error = summary.error
+            if as_json:
+                typer.echo(json.dumps(view.summary_json(summary, run=run)))
+            else:
+                wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase else []
+                pictures, notes = _pictures(summary.run, wanted, folder, reading.folder)
+                view.show_summary(summary, run=run, limit=limit, pictures=pictures, notes=notes)
+    if error:
+        raise error
+    return 0
+
+
+def _pictures(
+    run: Run, wanted: list[tuple[str, str | None]], folder: str | None, run_folder: Path | None
+) -> tuple[list[Picture], list[str]]:
+    """The images `wanted` (file, digest) as the network saw them, uint8 [C, H, W], and notes on those that are not there."""
+    import sys
+
+    if not sys.stdout.isatty() or not wanted:
+        return [None] * len(wanted), []
+    from pathlib import Path
+
+    places = [place for place in ([Path(folder)] if folder else _places(run, run_folder)) if place.is_dir()]
+    if not places:
+        return [None] * len(wanted), [
+            f"no pictures: the folder '{folder or run.folder}' is not here; --folder says where it is"
+        ]
+    pictures = [_picture(run, places, file, digest) for file, digest in wanted]
+    missing = [picture for picture in pictures if isinstance(picture, str)]
+    notes = [f"{missing.count(reason)} without a picture: {reason}" for reason in dict.fromkeys(missing)]
+    return [None if isinstance(picture, str) else picture for picture in pictures], notes
+
+
+def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt.NDArray[np.uint8] | str:
+    """One image, or why there is none. Only a file with the recorded digest is opened as a picture."""
+    from hashlib import blake2b
+
+    from capture_cli.access import read_file
+    from capture_cli.decoding import decode
+    from capture_cli.errors import Unusable
+
+    size = [one for name in ("height", "width", "channels") if isinstance(one := run.recipe.get(name), int)]
+    if len(size) < 3 or not all(0 < one <= _MAX_SIDE for one in size) or size[2] not in (1, 3):
+        return "the recipe has no usable size"
+    reason = "the file is not there"
+    for place in places:
+        try:
+            data = read_file(place, file)
+            if blake2b(data, digest_size=16).hexdigest() == digest:
+                return decode(data, height=size[0], width=size[1], channels=size[2])
+            reason = "the file has changed since the run"
+        except Unusable as error:
+            if error.reason != "gone":
+                reason = error.reason
+    return reason
+
+
+def _places(run: Run, run_folder: Path | None) -> Iterator[Path]:
+    """Where the images of a run may be: as the user named the folder, seen from here, and where it was."""
+    from pathlib import Path
+
+    import orjson
+
+    from capture_cli.access import read_file
+    from capture_cli.errors import Unusable
+
+    if run.folder and "\0" not in run.folder:
+        yield Path(run.folder)
+    if run_folder is None:
+        return
+    try:
+        events = read_file(run_folder, "events.jsonl", max_bytes=64 * _EVENTS_BYTES)[:_EVENTS_BYTES]
+    except Unusable:
+        return
+    for line in events.splitlines():
+        try:
+            event = orjson.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") == "start" and isinstance(event.get("folder_absolute"), str):
+            yield Path(event["folder_absolute"])

@@ -3,10 +3,12 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from capture_cli.job import Ready, View
-from capture_cli.runfolder import Output, open_output
+from capture_cli import models
+from capture_cli.folder import warnings
+from capture_cli.job import Ready, Session
+from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
 from capture_cli.views.live import make_view
@@ -14,34 +16,43 @@ from capture_cli.views.live import make_view
 
 @contextlib.contextmanager
 def session(
-    ready: Ready, *, epochs: int, out: str | None, name: str | None, force: bool, preview: int, quiet: bool
-) -> Iterator[tuple[Output, View, Stopping]]:
-    """Open the output and the view for a run; afterwards say how it ended and what to type next."""
+    ready: Ready, open_it: Callable[[], Output], *, piped: bool, preview: int, quiet: bool, notes: Sequence[str] = (), doubts: Sequence[str] = ()
+) -> Iterator[tuple[Session, Stopping]]:
+    """Open the output and the view for a run; afterwards say how it ended and what to type next.
+
+    `piped` says that the records go to standard output; `notes` are sentences to begin with, `doubts` warnings.
+    """
     plan = ready.plan
     phases = [phase for phase in ("train", "val", "test") if phase in plan.scan.splits]
-    with open_output(out, name=name, model=plan.config.model, force=force) as output:
+    with open_it() as output:
         view = make_view(
             sys.stderr,
             quiet=quiet,
             classes=plan.scan.classes,
-            total_images=len(plan.scan.files) * epochs,
-            epochs=epochs,
+            total_images=len(plan.scan.files) * plan.config.epochs,
+            epochs=plan.config.epochs,
             phases=phases,
             preview=preview,
-            animate=out != "-" or not sys.stdout.isatty(),
+            animate=not (piped and sys.stdout.isatty()),
         )
         with view, Stopping(view.note) as stopping:
-            if ":" in plan.config.model and not plan.config.model.startswith("torchvision:"):
-                view.note(f"--model runs the code in {plan.config.model.rpartition(':')[0]}")
-            view.note(plan.scan.rule_sentence)
+            for text in [*_beforehand(ready), *notes]:
+                view.note(text)
+            for text in [*warnings(plan.scan), *doubts]:
+                view.warn(text)
             with contextlib.suppress(Stopped):
-                yield output, view, stopping
-            left_out = output.journal.counts["skip"]
-            if left_out:
-                view.note(f"{left_out} files left out; their skip records say why")
+                yield Session(output, view, stopping), stopping
+            view.close()
+            where = shlex.quote(output.where)
             if stopping():
-                view.note(f"stopped; the records up to here are sealed in {output.where}")
-            elif output.folder:
-                view.note(f"captured in {output.folder}; look at it with: capture inspect {shlex.quote(str(output.folder))}")
-            elif out != "-":
-                view.note(f"captured in {output.where}; look at it with: capture inspect {shlex.quote(output.where)}")
+                resume = f"; go on with: capture train --resume {where}" if output.folder and "train" in phases else ""
+                view.note(f"stopped; the records up to here are sealed in {output.where}{resume}")
+            elif not piped:
+                view.note(f"captured in {output.where}; look at it with: capture inspect {where}")
+
+
+def _beforehand(ready: Ready) -> list[str]:
+    """What is good to know before the first batch."""
+    plan = ready.plan
+    code = models.notice(plan.config.model)
+    return [code, plan.scan.rule_sentence] if code else [plan.scan.rule_sentence]

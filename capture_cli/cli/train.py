@@ -1,29 +1,42 @@
 """`capture train FOLDER`: train on a folder of images and capture every batch."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.config import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, TrainConfig, read_toml
+from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
 
-TRAINING, DATA, CAPTURE, OUTPUT = "Training", "Data", "What is captured", "Output"
+TRAINING, DATA, CAPTURE, OUTPUT, RESUME = "Training", "Data", "What is captured", "Output", "Going on"
+
+
+def _take_options(ctx: typer.Context, path: Path) -> None:
+    """Take the options of a config file as defaults, before the others are read; the command line wins."""
+    values = read_toml(path)
+    known = {parameter.name for parameter in ctx.command.params}
+    for name in values:
+        if name not in known:
+            raise UsageError(f"--config '{path}' has an unknown option '{name}'", "see `capture train --help`")
+    ctx.default_map = values
 
 
 def _config_file(ctx: typer.Context, path: str | None) -> str | None:
-    """Take the options of a config file as defaults, before the others are read; the command line wins."""
     if path is not None:
-        values = read_toml(Path(path))
-        known = {parameter.name for parameter in ctx.command.params}
-        for name in values:
-            if name not in known:
-                raise UsageError(f"--config '{path}' has an unknown option '{name}'", "see `capture train --help`")
-        ctx.default_map = values
+        _take_options(ctx, Path(path))
     return path
+
+
+def _run_config(ctx: typer.Context, run: str | None) -> str | None:
+    if run is not None:
+        from capture_cli.runfolder import CONFIG
+
+        _take_options(ctx, Path(run) / CONFIG)
+    return run
 
 
 def train(
@@ -129,6 +142,29 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show what would be trained on, and how, and stop.", rich_help_panel=OUTPUT)
     ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            is_eager=True,
+            callback=_run_config,
+            help="Go on with a run that ended early, or with more --epochs.",
+            rich_help_panel=RESUME,
+        ),
+    ] = None,
+    moved: Annotated[
+        str | None, typer.Option("--folder", help="Where the images of the run are now.", rich_help_panel=RESUME)
+    ] = None,
+    allow_env_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-env-change", help="Go on with other software or hardware; the records say so.", rich_help_panel=RESUME
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(metavar="STEPS|SECONDSs", help="How often a checkpoint is left, as 500 or 60s.", rich_help_panel=RESUME),
+    ] = CHECKPOINT_EVERY,
     config: Annotated[
         str | None,
         typer.Option(
@@ -142,15 +178,18 @@ def train(
     """
     options: dict[str, Any] = locals()
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
+    every = Every.parse(checkpoint_every)
     if folder is None:
         raise UsageError("which folder?", "capture train FOLDER")
     from capture_cli.plan import make_plan
 
-    plan = make_plan(Path(folder), settings)
+    plan = make_plan(folder, settings, moved_to=moved)
     if dry_run:
         _show(plan)
         return 0
-    return _train(plan, out=out, name=name, force=force, preview=preview, quiet=quiet)
+    if resume is not None:
+        return _resume(plan, Path(resume), every, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
+    return _train(plan, every, out=out, name=name, force=force, preview=preview, quiet=quiet)
 
 
 def _show(plan: "Plan") -> None:
@@ -165,15 +204,30 @@ def _show(plan: "Plan") -> None:
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())
 
 
-def _train(plan: "Plan", *, out: str | None, name: str | None, force: bool, preview: int, quiet: bool) -> int:
+def _train(plan: "Plan", every: Every, *, out: str | None, name: str | None, force: bool, preview: int, quiet: bool) -> int:
     from capture_cli.cli.session import session
     from capture_cli.job import prepare, run_training
+    from capture_cli.runfolder import open_output
 
     ready = prepare(plan)
-    with session(ready, epochs=plan.config.epochs, out=out, name=name, force=force, preview=preview, quiet=quiet) as (
-        output,
-        view,
-        stopping,
-    ):
-        run_training(ready, output, view=view, stopping=stopping)
+    kept = "--inputs all" if plan.config.inputs == "all" else ""
+    open_it = partial(open_output, out, name=name, model=plan.config.model, force=force, needs_folder=kept)
+    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
+        run_training(ready, around, every=every)
+    return stopping.exit_code if stopping() else 0
+
+
+def _resume(plan: "Plan", run: Path, every: Every, *, allow_env_change: bool, preview: int, quiet: bool) -> int:
+    from capture_cli.cli.session import session
+    from capture_cli.job import prepare, run_training
+    from capture_cli.resuming import continuation, read_earlier
+    from capture_cli.runfolder import reopen_output
+
+    earlier = read_earlier(run)
+    ready = prepare(plan)
+    doubts, rest = continuation(earlier, ready.run_record(), allow_env_change=allow_env_change)
+    open_it = partial(reopen_output, run, earlier.place, rest)
+    notes = [earlier.sentence]
+    with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts) as (around, stopping):
+        run_training(ready, around, every=every, earlier=earlier, anew=rest != "compare")
     return stopping.exit_code if stopping() else 0

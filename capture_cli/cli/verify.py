@@ -1,6 +1,46 @@
-"""`capture verify` (being written)."""
+"""`capture verify RUN`: whether the records are what was written."""
+
+from typing import Annotated
+
+import typer
 
 
-def verify() -> int:
-    """Not there yet."""
-    return 1
+def verify(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a line, also where it fails.")] = False,
+) -> int:
+    """Check sequence, chain, every record and the end line of a run.
+
+    Exit code 4 where one of them fails, naming the line and why. A run without an
+    end line, still going or cut off, is not sealed: that fails too, and says how
+    many lines verify. The chain that is shown is equal for equal runs.
+    """
+    import json
+
+    from capture_cli.answers import verification
+    from capture_cli.reader import open_run
+    from capture_cli.views.text import safe
+
+    with open_run(run) as reading:
+        error = verification.verify(reading)
+        ending = reading.ending
+    if as_json:
+        answer = {
+            "run": run,
+            "verified": error is None,
+            "state": ending.state,
+            "status": ending.status,
+            "lines": ending.lines,
+            "bytes": ending.bytes,
+            "counts": ending.counts,
+            "chain": ending.chain,
+            "line": error.line if error and error.line else None,
+            "reason": error.message if error else None,
+        }
+        typer.echo(json.dumps(answer))
+    elif error is None:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in ending.counts.items())
+        typer.echo(safe(f"{reading.name}: {ending.lines:,} lines verify ({counts}), {ending.sentence}, chain {ending.chain}"))
+    if error:
+        raise error
+    return 0

@@ -10,6 +10,7 @@ The file is code and it runs, whole, with the rights of whoever trains; `notice`
 its path alone: its folder does not become importable, and no bytecode is written beside it or read from there.
 """
 
+import difflib
 import sys
 import traceback
 from importlib.machinery import SourceFileLoader
@@ -42,7 +43,9 @@ def check(spec: str) -> None:
         raise UsageError(f"the model {spec} names no function of that file", f"name the one that makes the model: {spec}:build")
     path, factory = parsed
     if not factory.isidentifier():
-        raise UsageError(f"the model {spec}: {factory!r} is not the name of a function", f"write {path}:NAME, such as {path}:build")
+        raise UsageError(
+            f"the model {spec}: {factory!r} is not the name of a function", f"write {path}:NAME, such as {path}:build"
+        )
     if not path.is_file():
         raise UsageError(f"the model {spec}: there is no file {path}", "give the path of a Python file as seen from here")
 
@@ -80,7 +83,7 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
 class _SourceOnly(SourceFileLoader):
     """Loads the source as it stands: without a time stamp Python neither reads nor writes a .pyc."""
 
-    def path_stats(self, path: str) -> dict[str, float]:  # type: ignore[override]
+    def path_stats(self, path: str) -> dict[str, float]:
         raise OSError(f"{path}: bytecode is not used")
 
 

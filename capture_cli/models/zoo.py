@@ -9,14 +9,14 @@ NAME is anything `torchvision.models.list_models(module=torchvision.models)` lis
   its max-pool, as is usual for images of that size: the stem made for 224 pixels would leave a 1x1 map of them.
 
 Some need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches). Where a model
-refuses the size, `larger` finds one that it takes by trying it on torch's meta device, which computes shapes alone.
+refuses the size, `fitting_side` finds one that it takes by trying it on torch's meta device, which computes shapes alone.
 """
 
 import difflib
 import inspect
 import re
 import typing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 
@@ -48,7 +48,9 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
     known = tv.list_models(module=tv)
     if name not in known:
         close = difflib.get_close_matches(name.lower(), known, n=3)
-        hint = f"did you mean {' or '.join(PREFIX + each for each in close)}?" if close else f"one that it has is {PREFIX}resnet18"
+        hint = (
+            f"did you mean {' or '.join(PREFIX + each for each in close)}?" if close else f"one that it has is {PREFIX}resnet18"
+        )
         raise UsageError(f"torchvision has no classifier {name}", hint)
     factory = tv.get_model_builder(name)
     accepted = inspect.signature(typing.get_type_hints(factory)["return"]).parameters
@@ -59,23 +61,29 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
     return model
 
 
-def larger(spec: str, *, channels: int, height: int, width: int) -> int | None:
-    """A side in pixels at which the model takes square images: the next larger that works, else the next smaller, else None."""
-    import torch
+def fitting_side(spec: str, *, channels: int, height: int, width: int) -> int | None:
+    """A side in pixels of square images that the model takes: the next larger, else the next smaller.
 
+    None where no side of `SIZES` works, and where the size at hand works and something else must have failed.
+    """
+    if _takes(spec, channels, height, width):
+        return None
     longer = max(height, width)
     order = [*(side for side in SIZES if side >= longer), *(side for side in reversed(SIZES) if side < longer)]
-    for side in order:
-        if side == height == width:
-            continue
-        try:
-            with torch.device("meta"), torch.no_grad(), torch.random.fork_rng(devices=[]):
-                model = build(spec, classes=2, channels=channels, height=side, width=side).eval()
-                model(torch.zeros(2, channels, side, side))
-        except (RuntimeError, ValueError, AssertionError):
-            continue
-        return side
-    return None
+    return next((side for side in order if _takes(spec, channels, side, side)), None)
+
+
+def _takes(spec: str, channels: int, height: int, width: int) -> bool:
+    """Whether shapes work out, on torch's meta device: no memory, hardly any time."""
+    import torch
+
+    try:
+        with torch.device("meta"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model = build(spec, classes=2, channels=channels, height=height, width=width).eval()
+            model(torch.zeros(2, channels, height, width))
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def _fit_stem(model: "nn.Module", channels: int, *, longer_side: int) -> None:
@@ -88,11 +96,10 @@ def _fit_stem(model: "nn.Module", channels: int, *, longer_side: int) -> None:
         model.conv1 = nn.Conv2d(channels, old.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         if longer_side <= RESNET_POOL_ABOVE:
-            model.maxpool = nn.Identity()  # type: ignore[assignment]
+            model.maxpool = nn.Identity()
     elif channels != old.in_channels:
-        new = nn.Conv2d(
-            channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, bias=old.bias is not None
-        )  # type: ignore[arg-type]
+        geometry: dict[str, Any] = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+        new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **geometry)
         with torch.no_grad():
             new.weight.normal_().mul_(old.weight.std() * (old.in_channels / channels) ** 0.5)
             if new.bias is not None:

@@ -6,9 +6,9 @@
     area.draw(None)                     # the area is gone, the cursor where it began
 
 Why not rich.live.Live: it hides the cursor, which stays hidden when the process is killed; its thread competes with the
-training for the interpreter; a terminal made narrower keeps its remains; at a broken pipe it redirects stdout and exits.
-Here nothing of the terminal's state is ever changed: between two draws the cursor stands at the beginning of the line below
-the area, so whatever ends the process, the shell goes on there.
+training for the interpreter; and a terminal made narrower keeps its remains. Here nothing of the terminal's state is ever
+changed: between two draws the cursor stands at the beginning of the line below the area, so whatever ends the process, the
+shell goes on there.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Area:
         self.gone = False
         """The terminal can no longer be written to."""
         self._console = console
-        self._widths: list[int] = []
-        """Cells of each line that was drawn last."""
+        self._drawn: list[list[Segment]] = []
+        """The lines of the area, as they stand on the terminal."""
         self._columns = 0
-        """There were when it was drawn."""
+        """There were when they were drawn."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,24 +50,31 @@ class Area:
             return
         columns, rows = self.size
         printed = [line for one in above for line in self._lines(one, columns)]
-        drawn = self._lines(body, columns)[:rows] if body is not None else []
-        with self._console.capture() as shown:
-            self._console.print(SegmentLines(printed + drawn, new_lines=True), end="")
-        height = _height(self._widths, columns + 1)
+        body_lines = self._lines(body, columns)[:rows] if body is not None else []
+        height = _height(self._drawn, columns + 1)
         start = "\r" + (UP.format(height) if height else "")
+        standing = self._drawn
         if columns != self._columns:
             start += ERASE_BELOW  # a terminal that has wrapped lines joins them again when it grows, unless they were erased
-        self._write(start + shown.get().replace("\n", ERASE_TO_END_OF_LINE + "\n") + ERASE_BELOW)
-        self._widths = [Segment.get_line_length(line) for line in drawn]
-        self._columns = columns
+            standing = []
+        self._write(start + self._changes(printed + body_lines, standing) + ERASE_BELOW)
+        self._drawn, self._columns = body_lines, columns
 
     def _lines(self, one: RenderableType, columns: int) -> list[list[Segment]]:
         options = self._console.options.update(width=columns, height=None)
         lines = self._console.render_lines(one, options, pad=False)
         return [Segment.adjust_line_length(line, columns, pad=False) for line in lines]
 
+    def _changes(self, lines: list[list[Segment]], standing: list[list[Segment]]) -> str:
+        """What turns the lines that are standing, from the cursor down, into `lines`: pictures that stay cost nothing."""
+        stays = [i < len(standing) and line == standing[i] for i, line in enumerate(lines)]
+        with self._console.capture() as shown:
+            changed = [line for line, same in zip(lines, stays, strict=True) if not same]
+            self._console.print(SegmentLines(changed, new_lines=True), end="")
+        rendered = iter(shown.get().split("\n"))
+        return "".join("\n" if same else next(rendered) + ERASE_TO_END_OF_LINE + "\n" for same in stays)
+
     def _write(self, text: str) -> None:
-        # Not through the console: at a broken pipe Rich points stdout, which carries records, at /dev/null and exits.
         try:
             self._console.file.write(text)
             self._console.file.flush()
@@ -75,6 +82,6 @@ class Area:
             self.gone = True
 
 
-def _height(widths: Sequence[int], columns: int) -> int:
-    """Rows that lines of these widths take up once a terminal of `columns` has wrapped those that are too long for it."""
-    return sum(max(1, -(-width // columns)) for width in widths)
+def _height(lines: list[list[Segment]], columns: int) -> int:
+    """Rows that `lines` take up once a terminal of `columns` has wrapped those that are too long for it."""
+    return sum(max(1, -(-Segment.get_line_length(line) // columns)) for line in lines)

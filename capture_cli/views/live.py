@@ -144,6 +144,8 @@ class PlainView:
             self._left_out.clear()
 
     def _line(self, text: str) -> None:
+        if self._stream is None:
+            return
         self._unsaid.append(safe(text) + "\n")
         if self._writing:  # a signal handler speaks in the middle of a line
             return
@@ -279,7 +281,7 @@ class LiveView:
         self._area.draw(None if self._closed else self._body(now, columns, rows), above=lines)
 
     def _body(self, now: float, columns: int, rows: int) -> RenderableType:
-        if now >= self._next_preview:
+        if self._last is not self._previewed and now >= self._next_preview:
             self._previewed = self._last
             self._next_preview = now + SECONDS_PER_PREVIEW
         body: list[RenderableType] = [self._bar_line(now, min(columns, WIDEST)), self._curve_line(columns)]

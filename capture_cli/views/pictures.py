@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.color import Color
+from rich.color import Color, ColorSystem
 from rich.measure import Measurement
 from rich.segment import Segment
 from rich.style import Style
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 HALF_BLOCK = "▀"
 SHADES = " ░▒▓█"
 ASCII_SHADES = " .:-=+*#%@"
+_SYSTEMS = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -62,8 +63,8 @@ class Thumbnail:
 
     def lines(self, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
         """One list of segments for each row of cells, each `columns` wide."""
-        if console.color_system in ("truecolor", "256") and not console.no_color and not options.ascii_only:
-            return _half_blocks(self.pixels)
+        if console.color_system in _SYSTEMS and not console.no_color and not options.ascii_only:
+            return _half_blocks(self.pixels, _SYSTEMS[console.color_system])
         return _shades(self.pixels, ASCII_SHADES if options.ascii_only else SHADES)
 
 
@@ -90,23 +91,25 @@ def _areas(size: int, parts: int) -> npt.NDArray[np.float32]:
     return (np.diff(covered, axis=0) * (parts / size)).astype(np.float32)
 
 
-def _half_blocks(pixels: Pixels) -> list[list[Segment]]:
+def _half_blocks(pixels: Pixels, system: ColorSystem) -> list[list[Segment]]:
     # 32 levels a channel are as many as can be told apart at this size, and let styles be used again: making one is what costs.
     coarse = pixels & 0xF8 | pixels >> 5
     cells = np.concatenate([coarse[0::2], coarse[1::2]], axis=2)  # [rows, columns, 6]
     return [
-        [Segment(HALF_BLOCK * len(list(run)), _style(*key)) for key, run in groupby(map(tuple, row))] for row in cells.tolist()
+        [Segment(HALF_BLOCK * len(list(run)), _style(system, *key)) for key, run in groupby(map(tuple, row))]
+        for row in cells.tolist()
     ]
 
 
 @lru_cache(maxsize=4096)
-def _style(red: int, green: int, blue: int, below_red: int, below_green: int, below_blue: int) -> Style:
-    return Style.from_color(_color(red, green, blue), _color(below_red, below_green, below_blue))
+def _style(system: ColorSystem, red: int, green: int, blue: int, below_red: int, below_green: int, below_blue: int) -> Style:
+    # A style of Rich keeps the escape codes it was first shown with, so one must not be shown on two kinds of terminal.
+    return Style.from_color(_color(system, red, green, blue), _color(system, below_red, below_green, below_blue))
 
 
 @lru_cache(maxsize=4096)
-def _color(red: int, green: int, blue: int) -> Color:
-    return Color.from_rgb(red, green, blue)
+def _color(system: ColorSystem, red: int, green: int, blue: int) -> Color:
+    return Color.from_rgb(red, green, blue).downgrade(system)
 
 
 def _shades(pixels: Pixels, shades: str) -> list[list[Segment]]:

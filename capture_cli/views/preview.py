@@ -21,7 +21,7 @@ NARROWEST, WIDEST = 18, 26
 """Cells of a card: room for `p 0.031 loss 3.474`, and no more than can be taken in at a glance."""
 GAP = 2
 CAPTION_ROWS = 4
-MOST_PICTURE_ROWS, LEAST_PICTURE_ROWS = 10, 3
+MOST_PICTURE_ROWS, LEAST_PICTURE_ROWS = 8, 3
 RIGHT, WRONG = "✓", "✗"
 
 

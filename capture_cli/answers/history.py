@@ -1,0 +1,173 @@
+"""Every visit of one image: how label, prediction, p(label) and loss went from epoch to epoch.
+
+    with open_run("runs/mine") as run:
+        history = sample_history(run, "boot_0007.png")
+
+The image is named by its path as the records have it, or by the end of it where that is enough: `cats/1.png`, `1.png` or even
+`7.png` find one image or are an error that lists what they could mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from capture_cli.answers.visits import Visit, checked_batch, visit
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.reader import Ending
+from capture_cli.records import Run, Samples
+
+if TYPE_CHECKING:
+    from capture_cli.reader import Line, Reading
+
+MAX_CANDIDATES = 20
+"""Samples that are followed until it is clear which of them was meant; of more, none can be."""
+_SUGGESTIONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image as its samples record has it."""
+
+    id: int
+    file: str
+    label: str
+    split: str
+    size: int
+    """Bytes of the file."""
+    digest: str
+    """BLAKE2b (16 bytes, hex) of the file's bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """One image and its visits, in the order of the records."""
+
+    name: str
+    run: Run
+    ending: Ending
+    error: RecordsError | None
+    """Why what follows a certain line is not in here, if something is wrong with it."""
+    sample: Sample
+    visits: tuple[Visit, ...]
+
+
+def sample_history(reading: Reading, wanted: str) -> History:
+    """Collect the visits of the image `wanted`, going through the run once.
+
+    Raises UsageError if no image or several could be meant, RecordsError if not even the first line can be read.
+    """
+    search: _Search | None = None
+    error: RecordsError | None = None
+    try:
+        for line in reading:
+            if search is None:
+                search = _Search(line.run(), wanted)
+            else:
+                search.take(line)
+    except RecordsError as found:
+        error = found
+    error = error or reading.ending.error(reading.name)
+    if search is None:
+        raise error or RecordsError(f"{reading.name}: no records")
+    sample = search.found(error)
+    visits = tuple(search.visits[sample.id])
+    return History(name=reading.name, run=search.run, ending=reading.ending, error=error, sample=sample, visits=visits)
+
+
+class _Search:
+    """Follows the samples that could be meant."""
+
+    def __init__(self, run: Run, wanted: str) -> None:
+        self.run = run
+        self.visits: dict[int, list[Visit]] = {}
+        """Of every sample that could be meant, by id."""
+        self._wanted = wanted
+        self._candidates: dict[int, Sample] = {}
+        self._matching = 0
+        """Files that end as wanted."""
+        self._exact = False
+        self._files: list[str] = []
+        """Of samples that could not be meant, for suggestions."""
+
+    def take(self, line: Line) -> None:
+        """Add one line. Raises RecordsError for one that verifies but makes no sense."""
+        if line.kind == "samples":
+            record = line.record()
+            if isinstance(record, Samples):
+                self._samples(record, line)
+        elif line.kind == "batch" and self.visits:
+            self._batch(line)
+
+    def _samples(self, record: Samples, line: Line) -> None:
+        for index, file in enumerate(record.files):
+            exact = file == self._wanted
+            if self._exact or not (exact or file.endswith(self._wanted)):
+                self._files.append(file)
+                continue
+            self._matching += 1
+            if exact:  # whatever else it is the end of, this is what was named
+                self._exact, self._matching = True, 1
+                self._candidates.clear()
+                self.visits.clear()
+            if len(self._candidates) < MAX_CANDIDATES:
+                sample = self._sample(record, index, line)
+                self._candidates[sample.id] = sample
+                self.visits[sample.id] = []
+
+    def _sample(self, record: Samples, index: int, line: Line) -> Sample:
+        label = int(record.labels[index])
+        if not 0 <= label < len(self.run.classes):
+            raise line.error(f"a samples record with a label that is none of the {len(self.run.classes):,} classes")
+        return Sample(
+            id=record.ids[index],
+            file=record.files[index],
+            label=self.run.classes[label],
+            split=record.splits[index],
+            size=record.sizes[index],
+            digest=record.digests[index],
+        )
+
+    def _batch(self, line: Line) -> None:
+        try:
+            ids = orjson.loads(line.column("ids"))
+            if self.visits.keys().isdisjoint(ids):
+                return
+        except (ValueError, TypeError) as error:
+            raise line.error("a batch record whose ids are no numbers") from error
+        batch = checked_batch(line, len(self.run.classes))
+        for index, number in enumerate(batch.ids):
+            if number in self.visits:
+                self.visits[int(number)].append(visit(batch, index, self.run.classes))
+
+    def found(self, error: RecordsError | None) -> Sample:
+        """The one that is meant. Raises UsageError if that is not clear, or `error` where the file said nothing else."""
+        if self._matching == 1:
+            return next(iter(self._candidates.values()))
+        if self._matching:
+            names = _listed(sample.file for sample in self._candidates.values())
+            raise UsageError(
+                f"{self._matching:,} images end in '{self._wanted}': {names}", "give the whole path as the records have it"
+            )
+        if error and not self._files:
+            raise error
+        close = _close(self._wanted, self._files)
+        hint = f"did you mean {_listed(close)}?" if close else "`capture rows RUN --columns file` lists them"
+        raise UsageError(f"no image '{self._wanted}' among the {len(self._files):,} of this run", hint)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(names)
+    more = len(first) - _SUGGESTIONS
+    return ", ".join(f"'{name}'" for name in first[:_SUGGESTIONS]) + (", ..." if more > 0 else "")
+
+
+def _close(wanted: str, files: Sequence[str]) -> list[str]:
+    """Names that somebody who typed `wanted` may have meant."""
+    part = wanted.rsplit("/", 1)[-1].lower()
+    within = [file for file in files if part and part in file.lower()]
+    return within[:_SUGGESTIONS] or difflib.get_close_matches(wanted, files[:20_000], n=_SUGGESTIONS)

@@ -1,0 +1,68 @@
+"""Inputs kept whole: one file of raw tensor bytes, each input in it once.
+
+    pack = Pack(folder / "inputs" / "pack-00000.bin")
+    stored = pack.store(inputs, digests(inputs))        # {"pack": ..., "offsets": [...]}, which goes into the record
+
+A visit that shows the network the same bytes again is pointed at where they are.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from capture_cli.errors import CaptureError
+
+
+class Pack:
+    """An append-only file of inputs."""
+
+    def __init__(self, path: Path, *, length: int = 0, offsets: Mapping[str, int] | None = None) -> None:
+        """Begin a new file, or go on at `length` bytes of one in which the inputs with these digests lie at `offsets`."""
+        self.length = length
+        self._path = path
+        self._offsets = dict(offsets or {})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            if os.fstat(self._fd).st_size < length:
+                raise CaptureError(f"'{path}' is shorter than the records say", "give the run folder as it was")
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
+        """Append those of the B inputs [B, ...] that are not in the file; return where each of the B lies, in bytes."""
+        new = bytearray()
+        for digest, one in zip(digests, inputs, strict=True):
+            if digest not in self._offsets:
+                self._offsets[digest] = self.length + len(new)
+                new += one.tobytes()
+        left = memoryview(new)
+        try:
+            while left:  # at an offset, so that a resumed run writes the same bytes over what was written past its checkpoint
+                written = os.pwrite(self._fd, left, self.length)
+                self.length += written
+                left = left[written:]
+        except OSError as error:
+            raise self._failed(error) from error
+        return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
+
+    def sync(self) -> None:
+        """Return when what was stored would survive a power cut."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _failed(self, error: OSError) -> CaptureError:
+        return CaptureError(
+            f"inputs could not be written to '{self._path}': {error.strerror}", "the records are kept and valid"
+        )

@@ -1,0 +1,184 @@
+"""The size that pictures are given, and the store that holds them."""
+
+import threading
+from collections import Counter
+from hashlib import blake2b
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capture_cli.errors import CaptureError, Unusable, UsageError
+from capture_cli.pixels import PEEKED, Geometry, PixelStore, decode, geometry
+from image_bytes import GOOD, NOISE, exif, png, saved
+
+
+def picture(width: int, height: int, mode: str = "L") -> bytes:
+    return saved(Image.new(mode, (width, height)))
+
+
+def chosen(pictures: list[bytes], **asked: object) -> tuple[int, int, int]:
+    """(height, width, channels) for a folder of these."""
+    files = [f"{i}.png" for i in range(len(pictures))]
+    size = geometry(SimpleNamespace(files=files), lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
+    return size.height, size.width, size.channels
+
+
+def test_the_size_most_images_have_is_taken() -> None:
+    """More than half decide, whatever the others are."""
+    assert chosen([picture(20, 10)] * 3 + [picture(9, 9), picture(500, 500)]) == (10, 20, 1)
+
+
+def test_without_a_majority_the_size_is_32() -> None:
+    """Half is not most."""
+    assert chosen([picture(20, 10)] * 2 + [picture(10, 20)] * 2) == (32, 32, 1)
+    assert chosen([picture(side, side) for side in range(1, 9)]) == (32, 32, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(224, 100, (100, 224)), (500, 375, (168, 224)), (375, 500, (224, 168)), (4000, 4000, (224, 224)), (9000, 3, (1, 224))],
+)
+def test_large_pictures_are_shrunk_in_proportion(width: int, height: int, expected: tuple[int, int]) -> None:
+    """A longer side above 224 becomes 224."""
+    assert chosen([picture(width, height)])[:2] == expected
+
+
+def test_grey_only_if_all_are_grey() -> None:
+    """One picture in colour makes the inputs colour."""
+    assert chosen([picture(8, 8), picture(8, 8, "1"), picture(8, 8, "LA")])[2] == 1
+    assert chosen([picture(8, 8), picture(8, 8, "RGB")])[2] == 3
+
+
+def test_what_is_asked_for_is_given() -> None:
+    """A size, a number of channels, or both; with both no file is opened."""
+    assert chosen([picture(8, 8)], size=(3, 5)) == (3, 5, 1)
+    assert chosen([picture(8, 6)], channels=3) == (6, 8, 3)
+    assert geometry(SimpleNamespace(files=["a"]), pytest.fail, size=(300, 5), channels=1).height == 300
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, -1, 3), (5, 5, 2), (5, 5, 4)])
+def test_what_cannot_be_given_is_refused(shape: tuple[int, int, int]) -> None:
+    """No pixels, or channels that are neither grey nor RGB."""
+    with pytest.raises(UsageError, match="cannot be honoured"):
+        Geometry(height=shape[0], width=shape[1], channels=shape[2])
+
+
+def test_the_size_is_that_of_the_upright_picture() -> None:
+    """A photograph taken upright is stored on its side, with a note."""
+    assert chosen([saved(NOISE, exif=exif(6))]) == (18, 24, 3)
+
+
+def test_files_that_cannot_be_used_have_no_say() -> None:
+    """Whether the bytes are no image or cannot be read at all."""
+
+    def read(file: str) -> bytes:
+        if file == "gone":
+            raise Unusable("gone")
+        return b"no image" if file.startswith("bad") else picture(7, 7)
+
+    size = geometry(SimpleNamespace(files=["bad1", "bad2", "gone", "good"]), read)
+    assert (size.height, size.width) == (7, 7)
+    size = geometry(SimpleNamespace(files=["bad1", "gone"]), read)
+    assert (size.height, size.width, size.channels) == (32, 32, 3)
+
+
+def test_of_many_files_a_thousand_are_looked_at() -> None:
+    """Which ones depends on their paths alone, not on how they are ordered."""
+    files = [f"class/{i}.png" for i in range(3 * PEEKED)]
+    looked: list[set[str]] = []
+    for order in (files, files[::-1]):
+        seen: list[str] = []
+        geometry(SimpleNamespace(files=order), lambda file, seen=seen: seen.append(file) or GOOD["PNG"])  # type: ignore[misc]
+        assert len(seen) == len(set(seen)) == PEEKED
+        looked.append(set(seen))
+    assert looked[0] == looked[1]
+    assert len(looked[0] & set(files[:PEEKED])) < PEEKED / 2  # and they are not the first ones
+
+
+SIZE = Geometry(height=6, width=5, channels=3)
+FILES = [*GOOD.values(), b"", GOOD["PNG"][:200], png(9000, 9000)] * 20
+BAD = [i for i in range(len(FILES)) if i % 10 >= 7]
+
+
+def test_every_file_is_admitted_or_skipped() -> None:
+    """Ids come back in the order asked for, with size and digest of the file's bytes; the others have a reason."""
+    store = PixelStore(len(FILES), SIZE)
+    ids = np.random.default_rng(0).permutation(len(FILES))
+    admission = store.admit(ids, FILES.__getitem__)
+    assert admission.ids == [i for i in ids.tolist() if i not in BAD]
+    assert admission.sizes == [len(FILES[i]) for i in admission.ids]
+    assert admission.digests == [blake2b(FILES[i], digest_size=16).hexdigest() for i in admission.ids]
+    assert [i for i, _ in admission.skipped] == [i for i in ids.tolist() if i in BAD]
+    assert Counter(unusable.reason for _, unusable in admission.skipped) == {
+        "not-an-image": 20,
+        "truncated": 20,
+        "too-large": 20,
+    }
+    assert np.flatnonzero(~store.usable).tolist() == BAD
+    assert not store.pixels[BAD].any()
+    for i in admission.ids:
+        assert np.array_equal(store.pixels[i], decode(FILES[i], height=6, width=5, channels=3))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    """The same pixels, the same digests, the same skips, in the same order, and that many threads at most."""
+    used: set[int] = set()
+
+    def read(i: int) -> bytes:
+        used.add(threading.get_ident())
+        return FILES[i]
+
+    one, many = PixelStore(len(FILES), SIZE, threads=1), PixelStore(len(FILES), SIZE, threads=threads)
+    expected, admission = one.admit(range(len(FILES)), FILES.__getitem__), many.admit(range(len(FILES)), read)
+    assert admission[:3] == expected[:3]
+    assert [(i, str(u)) for i, u in admission.skipped] == [(i, str(u)) for i, u in expected.skipped]
+    assert np.array_equal(one.pixels, many.pixels)
+    assert len(used) <= threads
+
+
+def test_blocks_may_come_one_after_the_other() -> None:
+    """What was admitted stays where it is, in the same memory, while the next block comes; a file is read once."""
+    read: list[int] = []
+
+    def reading(i: int) -> bytes:
+        read.append(i)
+        return FILES[i]
+
+    store = PixelStore(len(FILES), SIZE)
+    pixels = store.pixels
+    for start in (0, 30, 31, 150):
+        end = {0: 30, 30: 31, 31: 150, 150: len(FILES)}[start]
+        store.admit(range(start, end), reading)
+    whole = PixelStore(len(FILES), SIZE)
+    whole.admit(range(len(FILES)), FILES.__getitem__)
+    assert pixels is store.pixels
+    assert np.array_equal(pixels, whole.pixels)
+    assert sorted(read) == list(range(len(FILES)))
+
+
+def test_an_empty_block_is_admitted() -> None:
+    """Nothing asked, nothing done."""
+    assert PixelStore(0, SIZE).admit([], pytest.fail) == ([], [], [], [])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_errors_that_are_not_the_files_end_the_call(threads: int) -> None:
+    """A process that is out of file descriptors has not found 100 bad files."""
+
+    def read(i: int) -> bytes:
+        raise CaptureError("files can no longer be read")
+
+    with pytest.raises(CaptureError, match="no longer"):
+        PixelStore(100, SIZE, threads=threads).admit(range(100), read)
+
+
+def test_more_pixels_than_memory_are_refused_at_once() -> None:
+    """The message says how much they would take, and what to do."""
+    with pytest.raises(
+        CaptureError, match=r"1,000,000,000 images of 224x224 pixels and 3 channels take 150528\.0 GB"
+    ) as caught:
+        PixelStore(10**9, Geometry(height=224, width=224, channels=3))
+    assert "--img-size" in caught.value.hint

@@ -1,0 +1,146 @@
+"""The pages tell the truth: what they show to be typed is run, and what they show as answer comes back.
+
+docs/pages.py says how a block's first line decides what becomes of it.
+"""
+
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import cli_reference
+from capture_cli import records
+from pages import ROOT, Block, BlockError, blocks, commands, exchanges, form, pages, prepare, run_python, run_shell
+from record import recorded
+
+PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_runs_and_answers_as_shown(name: str, tmp_path: Path) -> None:
+    """All that a page shows works in the order in which it stands there, and prints what stands below it."""
+    folder = tmp_path / "here"
+    prepare(folder)
+    wrong = []
+    for block in blocks(PAGES[name].read_text("utf-8")):
+        try:
+            wrong += check(block, folder)
+        except BlockError as error:
+            pytest.fail(f"{name}:{block.line}: {error}")
+    assert not wrong, f"{name}: no longer true; `make docs` records it anew\n" + "\n".join(wrong)
+
+
+def check(block: Block, folder: Path) -> list[str]:
+    """Run one block; what it prints otherwise than the page says, a sentence each."""
+    if block.info == "sh":
+        for command in commands(block.text):
+            run_shell(command, folder)
+    elif block.info == "python":
+        run_python(block.text, folder)
+    elif block.info in ("console", "console learned"):
+        wrong = []
+        for command, shown in exchanges(block.text):
+            said = run_shell(command, folder)
+            before, now = (form(shown), form(said)) if block.info == "console learned" else (tidy(shown), tidy(said))
+            if before != now:
+                wrong.append(f"line {block.line}: `{command}` printed\n{said}\nand the page says\n{shown}")
+        return wrong
+    return []
+
+
+def tidy(output: str) -> list[str]:
+    """The lines without the padding at their ends."""
+    return [line.rstrip() for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_make_targets_of_the_pages_exist(name: str) -> None:
+    """What needs a whole checkout is not run here, but make knows every target that a page names."""
+    text = PAGES[name].read_text("utf-8")
+    named = {
+        target
+        for block in blocks(text)
+        if block.info == "sh setup"
+        for target in re.findall(r"^make ([a-z]+)", block.text, re.M)
+    }
+    named |= set(re.findall(r"`make ([a-z]+)`", text))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_between_pages_lead_somewhere(name: str) -> None:
+    """Every relative link names a file that is there."""
+    for target in re.findall(r"\]\(([^)#\s]+)", PAGES[name].read_text("utf-8")):
+        if "://" not in target:
+            assert (PAGES[name].parent / target).exists(), target
+
+
+def test_readme_shows_the_commands_and_how_to_set_up() -> None:
+    """A stranger finds set-up, both main commands, a recorded session and pipelines with jq, DuckDB and pandas."""
+    text = PAGES["README.md"].read_text("utf-8")
+    run = "".join(block.text for block in blocks(text))
+    for needed in (
+        "make demo",
+        "capture train",
+        "capture inspect",
+        "capture rows",
+        "| jq",
+        "import duckdb",
+        "import pandas",
+        "sort | uniq -c",
+    ):
+        assert needed in run, needed
+    assert any(block.info.startswith("console") for block in blocks(text))
+
+
+def test_cli_page_is_what_the_commands_say() -> None:
+    """docs/cli.md lists every command and option as the commands themselves do."""
+    page = cli_reference.PAGE.read_text("utf-8")
+    assert cli_reference.rewritten(page) == page, "run `make docs`"
+
+
+@pytest.mark.parametrize("kind", sorted(records.KINDS))
+def test_records_page_names_every_field(kind: str) -> None:
+    """docs/records.md has a section for each kind of record, with exactly its fields."""
+    section = PAGES["docs/records.md"].read_text("utf-8").split(f"\n## {kind}\n")[1].split("\n## ")[0]
+    documented = {name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert documented == {field.name for field in fields(records.KINDS[kind])}
+
+
+def test_a_page_that_lies_is_noticed(tmp_path: Path) -> None:
+    """The tests above can fail: another answer, another form, a command that fails and a broken pipe's head are told apart."""
+    (tmp_path / "here").mkdir()
+    folder = tmp_path / "here"
+    assert check(Block("console", 1, "$ echo 12\n12\n"), folder) == []
+    assert check(Block("console", 1, "$ echo 12\n13\n"), folder)
+    assert check(Block("console learned", 1, "$ echo loss 12.5\nloss  0.07\n"), folder) == []
+    assert check(Block("console learned", 1, "$ echo loss 12.5\naccuracy 12.5\n"), folder)
+    assert check(Block("sh", 1, "yes |\n  head -n 1\n"), folder) == []
+    for failing in ("false | cat", "cat nothing-here", "true\nfalse"):
+        with pytest.raises(BlockError):
+            check(Block("sh", 1, failing + "\n"), folder)
+    with pytest.raises(BlockError):
+        check(Block("python", 1, "assert 1 == 2\n"), folder)
+
+
+def test_recording_writes_what_was_printed(tmp_path: Path) -> None:
+    """`make docs` replaces outputs and nothing else."""
+    page = "Text.\n\n```console\n$ echo '1\n2' |\n  cat\nold\n$ true\n```\n\n```sh\ntouch made\n```\n\nEnd.\n"
+    (tmp_path / "here").mkdir()
+    assert recorded(page, tmp_path / "here") == page.replace("old\n", "1\n2\n")
+    assert (tmp_path / "here" / "made").exists()
+
+
+def test_exchanges_and_commands_are_told_apart() -> None:
+    """Quotes, pipes and backslashes carry a command over a line's end."""
+    assert list(commands("# why\na |\n  b\nc 'x\ny' \\\n  d\n")) == ["a |\n  b", "c 'x\ny' \\\n  d"]
+    assert exchanges("$ a |\n  b\nout\n\n$ c\n") == [("a |\n  b", "out\n\n"), ("c", "")]
+
+
+def test_make_is_all_that_a_stranger_needs() -> None:
+    """`make` without a target explains itself and changes nothing."""
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "make demo" in done.stdout
