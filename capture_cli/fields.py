@@ -9,11 +9,13 @@ run record as well.
 
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from capture_cli.errors import RecordsError
 from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip
 
+_MAX_DEPTH = 8
 PHASE = "[a-z0-9_-]{1,32}"
 """How a phase may be called, as a regular expression."""
 
@@ -54,7 +56,15 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
+    return isinstance(value, dict) and _is_plain(value, _MAX_DEPTH)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """JSON that can be written again: finite, and not so deep that going through it is a danger."""
+    if isinstance(value, list | dict):
+        inside = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in inside)
+    return not isinstance(value, float) or isfinite(value)
 
 
 def _list_of(right: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -35,7 +35,7 @@ from capture_cli.recorder import Recorder, Sink
 from capture_cli.records import Epoch, Run
 from capture_cli.resuming import Earlier
 from capture_cli.runfolder import INPUTS, Output
-from capture_cli.runtime import Runtime, seed_step, start, versions
+from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 
 PACK = "pack-00000.bin"
@@ -113,8 +113,12 @@ def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earli
         if checkpoint is None or anew:
             recorder.write(ready.run_record())
         setup = _set_up(ready, recorder, session, earlier)
+        if not config.compile:
+            keep_compiler_out()
+        optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
         learning = Learning(
-            optimizer=make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay),
+            optimizer=optimizer,
+            update=optimizer.step if config.compile else without_compiler(optimizer),
             epochs=config.epochs,
             lr=config.learning_rate,
             sched=config.sched,

@@ -7,9 +7,12 @@
 Everything random in a run comes from `seed_step` and from capture_cli.draws; there is no generator state to keep.
 """
 
+import inspect
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import PIL
@@ -62,6 +65,26 @@ def start(device: str, *, amp: bool) -> Runtime:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a guard that costs every step
     torch.backends.cudnn.benchmark = False
     return Runtime(chosen, amp, torch.get_num_threads())
+
+
+def without_compiler(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """The optimizer's step, for a model that is not compiled, without importing torch's compiler (seconds at every start).
+
+    torch wraps `step` so that torch.compile stops there; what is called here is the function it wraps, without gradients as
+    the wrapper has it. Hooks on the optimizer would not be called.
+    """
+    return torch.no_grad()(partial(inspect.unwrap(type(optimizer).step), optimizer))
+
+
+def keep_compiler_out() -> None:
+    """Let optimizers be made, saved and restored without importing torch's compiler; for runs that do not use it.
+
+    torch._compile._disable_dynamo looks up what to call in this attribute; where another version does not, nothing changes.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        inner = getattr(method, "__wrapped__", None)
+        if inner is not None:
+            inner.__dynamo_disable = inner
 
 
 def seed_step(seed: int, purpose: str, step: int) -> None:

@@ -51,6 +51,8 @@ class Learning:
     """What learning needs besides."""
 
     optimizer: torch.optim.Optimizer
+    update: Callable[[], object]
+    """The optimizer's step."""
     epochs: int
     lr: float
     """Peak learning rate."""
@@ -95,7 +97,7 @@ def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -
         group["lr"] = lr
     learning.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    learning.optimizer.step()
+    learning.update()
 
 
 def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr: float | None = None) -> torch.Tensor:

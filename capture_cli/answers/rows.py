@@ -145,7 +145,7 @@ class _Rows:
                 return before if before.error else _Part(before.count, before.text, bad)
         if self._where is not None:
             try:
-                self._select(lines, None, 1)
+                self._select(lines, None, None)
             except (duckdb.Error, RecordsError):
                 pass
             else:
@@ -232,7 +232,7 @@ def _concat(parts: Sequence[str]) -> str:
 
 def _float(name: str, instead: str) -> str:
     """The double of a record's decimal fraction as that fraction; the margin, which is made here, as float32."""
-    return f"if(isfinite({name}), {'margin::varchar' if name == 'margin' else f'to_json({name})'}, '{instead}')"
+    return f"if(isfinite({name}), {'margin::varchar' if name == 'margin' else f'to_json({name})::varchar'}, '{instead}')"
 
 
 def _quoted(name: str) -> str:

@@ -92,7 +92,7 @@ def visits(per_batch: str = "null") -> str:
     measured = f"""
         select *, if(kept is null, p[label + 1], kept_p_label) as p_label, if(kept is null, p[pred + 1], p[1]) as p_pred,
             case when label <> pred then if(kept is null, p[pred + 1], p[1])
-                 when kept is null then list_aggregate(p, 'max', 2)[2]
+                 when kept is null then list_max(list_filter(p, lambda x, i: i <> label + 1))
                  else p[2] end as p_other
         from ({unnested})
     """

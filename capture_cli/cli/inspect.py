@@ -29,7 +29,7 @@ def inspect(
     worst: Annotated[
         int, typer.Option(metavar="N", min=0, max=1000, help="How many of the samples with the highest loss.")
     ] = 8,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes and confused pairs at most.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes at most, and half as many confused pairs.")] = 20,
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
     ] = None,
@@ -57,7 +57,7 @@ def inspect(
                 pictures, notes = _pictures(history.run, [(history.sample.file, history.sample.digest)], folder, reading.folder)
                 view.show_history(history, run=run, picture=pictures[0], note="; ".join(notes))
         else:
-            summary = summarise(reading, worst=worst, confusions=limit)
+            summary = summarise(reading, worst=worst, confusions=max(1, limit // 2))
             error = summary.error
             if as_json:
                 typer.echo(json.dumps(view.summary_json(summary, run=run)))

@@ -37,6 +37,8 @@ MAX_EPOCHS = 40
 """Rows of the table of epochs; of more, the last ones are shown. The JSON has all."""
 _WIDE = 4096
 """Cells of a line that goes to no terminal: every path fits."""
+_ROOMY = 72
+"""Cells from which on all numbers of a visit are shown."""
 _CARD = 18
 """Cells of a picture with what is written below it."""
 
@@ -58,8 +60,7 @@ def show_summary(
         if phase.confusions:
             parts += ["", _confusions(phase)]
         parts += ["", *_worst(phase, pictures, notes)]
-    parts += ["", _commands(summary, run)]
-    _print(parts)
+    _print([*parts, "", plain("to dig further", "bold"), *_command_lines(summary, run)])
 
 
 def show_history(history: History, *, run: str, picture: Picture = None, note: str = "") -> None:
@@ -72,11 +73,16 @@ def show_history(history: History, *, run: str, picture: Picture = None, note: s
     ]
     if sys.stdout.isatty():
         parts += _picture(picture, note)
-    table = _table(("phase", ""), ("epoch", "#"), ("batch", "#"), ("step", "#"), ("pred", ""), ("", ""), *_NUMBERS)
+    numbers = _numbers()
+    places = ("epoch", "batch", "step")
+    table = _table(("phase", ""), *((name, "#") for name in (*places, *numbers)), ("pred", "fold"), ("", ""))
     for one in history.visits:
         table.add_row(
-            *map(plain, (one.phase, f"{one.epoch}", f"{one.batch}", f"{one.step}", one.pred, "" if one.correct else "wrong")),
-            *map(_number, (one.p_label, one.p_pred, one.margin, one.loss_nats)),
+            plain(one.phase),
+            *(str(getattr(one, name)) for name in places),
+            *(_number(getattr(one, name)) for name in numbers.values()),
+            plain(one.pred),
+            "" if one.correct else "wrong",
         )
     parts += ["", table if history.visits else plain("not captured in any batch")]
     _print(parts)
@@ -240,18 +246,26 @@ def _confusions(phase: PhaseScore) -> Table:
     return table
 
 
-_NUMBERS = (("p(label)", "#"), ("p(pred)", "#"), ("margin", "#"), ("loss", "#"))
+def _numbers() -> dict[str, str]:
+    """The columns of numbers there is room for: heading and field of a visit."""
+    some = {"p(label)": "p_label", "loss": "loss_nats"}
+    return (
+        some
+        if _console().width < _ROOMY
+        else {"p(label)": "p_label", "p(pred)": "p_pred", "margin": "margin", "loss": "loss_nats"}
+    )
 
 
 def _worst(phase: PhaseScore, pictures: Sequence[Picture], notes: Sequence[str]) -> list[RenderableType]:
     """The samples with the highest losses: pictures on a terminal, then a table."""
     if not phase.worst:
         return []
-    table = _table(("", "#"), ("highest loss", "fold"), ("label", ""), ("pred", ""), *_NUMBERS)
+    numbers = _numbers()
+    table = _table(("", "#"), ("highest loss", "fold"), ("label", ""), ("pred", ""), *((name, "#") for name in numbers))
     for place, worst in enumerate(phase.worst, 1):
         one = worst.visit
-        numbers = map(_number, (one.p_label, one.p_pred, one.margin, one.loss_nats))
-        table.add_row(f"{place}", plain(one.file), plain(one.label), plain(one.pred), *numbers)
+        cells = (_number(getattr(one, name)) for name in numbers.values())
+        table.add_row(f"{place}", plain(one.file), plain(one.label), plain(one.pred), *cells)
     parts: list[RenderableType] = []
     if sys.stdout.isatty():
         parts += _gallery(phase, pictures)
@@ -281,13 +295,6 @@ def _picture(picture: Picture, note: str) -> list[RenderableType]:
     from capture_cli.views.pictures import Thumbnail
 
     return [plain(note, "dim")] if picture is None else ["", Thumbnail(picture, columns=32, rows=16)]
-
-
-def _commands(summary: Summary, run: str) -> Table:
-    table = _table(("to dig further", "fold"))
-    for line in _command_lines(summary, run):
-        table.add_row(plain(line))
-    return table
 
 
 def _command_lines(summary: Summary, run: str) -> list[str]:
@@ -333,7 +340,9 @@ def _table(*columns: tuple[str, str], header: bool = True) -> Table:
         if kind == "#":
             table.add_column(name, justify="right", no_wrap=True)
         else:
-            table.add_column(name, overflow="fold", style="" if kind == "fold" else kind)
+            table.add_column(
+                name, overflow="fold", style="" if kind == "fold" else kind, min_width=6 if kind == "fold" else None
+            )
     return table
 
 
@@ -347,6 +356,9 @@ def _print(parts: Sequence[RenderableType]) -> None:
     console = _console()
     with console.capture() as captured:
         for part in parts:
-            console.print(part)
+            if isinstance(part, str):  # a command: only the terminal may break it, so that it can be copied
+                console.print(plain(part), soft_wrap=True)
+            else:
+                console.print(part)
     # Written here, not by Rich: where the reader has gone, Rich ends the process with exit code 1.
     sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))

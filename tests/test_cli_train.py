@@ -1,0 +1,435 @@
+"""`capture train`, as a person runs it: real images, real processes, real pipes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+from PIL import Image
+
+from capture_cli.records import GENESIS, link, open_envelope
+from conftest import CAPTURE, SAMPLE_DATA, make_images
+
+Capture = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, whose chain holds."""
+    chain, bodies = GENESIS, []
+    for seq, line in enumerate(path.read_bytes().splitlines(keepends=True)):
+        envelope = open_envelope(line)
+        assert (envelope.seq, envelope.chain) == (seq, link(chain, envelope.text))
+        chain = envelope.chain
+        bodies.append(json.loads(line))
+    return bodies
+
+
+def of_kind(bodies: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [body for body in bodies if body["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the sample data: two epochs, augmented, with 3 inputs of each batch kept."""
+    place = tmp_path_factory.mktemp("run")
+    args = ["train", SAMPLE_DATA, "-m", "mlp", "-e", "2", "--augment", "flip+crop", "--inputs", "3", "-o", place / "run"]
+    done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return place / "run"
+
+
+class TestWhatIsRecorded:
+    """Every sample of every batch, with all six facts."""
+
+    def test_the_lines_come_in_the_order_of_the_format(self, run: Path) -> None:
+        """run first, samples before the batches that name them, an epoch after each phase, end last with the counts."""
+        bodies = records(run / "records.jsonl")
+        kinds = [body["kind"] for body in bodies]
+        assert kinds[0] == "run"
+        assert kinds[-1] == "end"
+        assert bodies[-1]["status"] == "completed"
+        assert bodies[-1]["counts"] == {kind: kinds.count(kind) for kind in set(kinds) - {"end"}}
+        known: set[int] = set()
+        for body in bodies:
+            if body["kind"] == "samples":
+                assert len(body["ids"]) <= 1024
+                known.update(body["ids"])
+            if body["kind"] == "batch":
+                assert known.issuperset(body["ids"])
+        phases = [(body["phase"], body["epoch"]) for body in of_kind(bodies, "epoch")]
+        assert phases == [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
+
+    def test_every_image_is_visited_once_a_phase_with_all_its_facts(self, run: Path) -> None:
+        """Columns are of equal length, losses are -ln p of the label, predictions the largest probability, sums agree."""
+        bodies = records(run / "records.jsonl")
+        splits = {
+            file: split
+            for body in of_kind(bodies, "samples")
+            for file, split in zip(body["files"], body["splits"], strict=True)
+        }
+        assert len(splits) == 600
+        for sums in of_kind(bodies, "epoch"):
+            phase = [
+                b for b in of_kind(bodies, "batch") if (b["phase"], b["epoch"]) == (sums["phase"], sums["epoch"])
+            ]
+            assert [b["batch"] for b in phase] == list(range(len(phase)))
+            files = [file for b in phase for file in b["files"]]
+            assert sorted(files) == sorted(file for file, split in splits.items() if split == sums["phase"])
+            losses = np.concatenate([b["losses"] for b in phase])
+            probs = np.concatenate([b["probs"] for b in phase])
+            labels = np.concatenate([b["labels"] for b in phase])
+            preds = np.concatenate([b["preds"] for b in phase])
+            digests = [digest for b in phase for digest in b["inputs"]["digests"]]
+            assert len(losses) == len(probs) == len(labels) == len(preds) == len(digests) == len(files) == sums["n"]
+            np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+            np.testing.assert_array_equal(preds, probs.argmax(1))
+            np.testing.assert_allclose(losses, -np.log(probs[np.arange(len(labels)), labels]), atol=1e-4)
+            assert sums["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+            assert sums["accuracy"] == pytest.approx((labels == preds).mean())
+            assert (sums["captured"], sums["not_captured"]) == (len(files), 0)
+            for b in phase:
+                assert b["loss"] == pytest.approx(np.mean(b["losses"]), rel=1e-5)
+
+    def test_steps_count_updates_and_the_learning_rate_follows_the_cosine(self, run: Path) -> None:
+        """`step` goes on over epochs; validation has the steps done so far and no learning rate."""
+        batches = of_kind(records(run / "records.jsonl"), "batch")
+        train = [b for b in batches if b["phase"] == "train"]
+        assert [b["step"] for b in train] == list(range(len(train)))
+        assert train[0]["lr"] > 0
+        assert all(earlier["lr"] > later["lr"] for earlier, later in pairwise(train))
+        assert {b["lr"] for b in batches if b["phase"] == "val"} == {None}
+        assert {b["step"] for b in batches if b["phase"] == "val" and b["epoch"] == 1} == {len(train)}
+
+    def test_kept_inputs_have_the_digest_of_the_record(self, run: Path) -> None:
+        """base64 of the first three inputs of each batch; the others are counted, not dropped in silence."""
+        import base64
+
+        for batch in of_kind(records(run / "records.jsonl"), "batch"):
+            inputs = batch["inputs"]
+            values = [base64.b64decode(text) for text in inputs["values"]]
+            assert [xxhash.xxh3_64_hexdigest(value) for value in values] == inputs["digests"][: len(values)]
+            assert len(values) == min(3, len(batch["files"]))
+            assert len(values) + inputs.get("not_stored", 0) == len(batch["files"])
+            assert inputs["shape"] == [1, 28, 28]
+            array = np.frombuffer(values[0], np.float32)
+            assert -1 <= array.min() < array.max() <= 1
+
+    def test_an_input_is_the_image_itself_where_nothing_was_drawn(self, run: Path) -> None:
+        """In validation the kept tensor is (pixel - 127.5) / 127.5 of the file, so anyone can check it."""
+        import base64
+
+        batch = next(b for b in of_kind(records(run / "records.jsonl"), "batch") if b["phase"] == "val")
+        pixels = np.asarray(Image.open(SAMPLE_DATA / batch["files"][0]), np.float32)
+        value = np.frombuffer(base64.b64decode(batch["inputs"]["values"][0]), np.float32).reshape(28, 28)
+        np.testing.assert_allclose(value, (pixels - 127.5) / 127.5, atol=1e-6)
+
+    def test_files_that_are_left_out_have_a_record(self, run: Path) -> None:
+        """The list of mislabelled files beside the images is no image, and says so."""
+        skips = {body["file"]: body["reason"] for body in of_kind(records(run / "records.jsonl"), "skip")}
+        assert skips["MISLABELLED.tsv"] == "ending"
+
+    def test_the_run_record_says_what_was_trained_with_what(self, run: Path) -> None:
+        """Options, classes, parameters, recipe, versions, device, threads; and nothing that differs between equal runs."""
+        first = records(run / "records.jsonl")[0]
+        assert first["format"] == 1
+        assert first["config"]["augment"] == "flip+crop"
+        assert first["config"]["lr"] > 0
+        assert len(first["classes"]) == 10
+        assert first["model"]["parameters"] > 0
+        assert {"python", "torch", "torchvision", "pillow"} <= set(first["versions"])
+        assert first["device"] == "cpu" or first["device"].startswith("cuda")
+        text = json.dumps(first)
+        assert str(run) not in text
+        assert str(os.getpid()) not in first
+
+    def test_the_folder_holds_what_it_promises(self, run: Path) -> None:
+        """records, events with the speed of each phase, a usable config, the model with its classes and recipe."""
+        events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+        phases = [event for event in events if event["event"] == "epoch"]
+        assert [(event["phase"], event["epoch"]) for event in phases] == [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
+        assert all(event["seconds"] > 0 and event["steps"] > 0 and event["images_per_second"] > 0 for event in phases)
+        from safetensors import safe_open
+
+        with safe_open(run / "model.safetensors", "np") as file:
+            header = json.loads(file.metadata()["capture"])
+        assert len(header["classes"]) == 10
+        assert header["recipe"]["height"] == 28
+
+    def test_the_config_makes_the_same_run_again(self, run: Path, capture: Capture, tmp_path: Path) -> None:
+        """`--config` takes up every option, so the records are the same bytes; that is what Same means, too."""
+        done = capture("train", "--config", run / "config.toml", "-q", "-o", tmp_path / "again")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "again/records.jsonl").read_bytes() == (run / "records.jsonl").read_bytes()
+
+
+class TestEvaluate:
+    """A trained model on another folder."""
+
+    def test_the_result_is_on_stdout_and_every_batch_is_captured(self, run: Path, capture: Capture, tmp_path: Path) -> None:
+        """The accuracy that is printed is the one of the records, phase `test`."""
+        done = capture("evaluate", run, SAMPLE_DATA, "--json", "-q", "-o", tmp_path / "test.jsonl")
+        assert done.returncode == 0, done.stderr
+        bodies = records(tmp_path / "test.jsonl")
+        sums = of_kind(bodies, "epoch")[0]
+        assert json.loads(done.stdout) == {"n": 600, "accuracy": sums["accuracy"], "loss": sums["loss"]}
+        assert {b["phase"] for b in of_kind(bodies, "batch")} == {"test"}
+        trained = [b for b in of_kind(records(run / "records.jsonl"), "epoch") if b["phase"] == "train"]
+        assert sums["accuracy"] > trained[0]["accuracy"]  # the weights are those after training
+
+    def test_a_class_that_the_model_does_not_know_is_named(self, run: Path, capture: Capture, images: Path) -> None:
+        """One line, exit 3."""
+        done = capture("evaluate", run, images)
+        assert done.returncode == 3
+        assert "'ant'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_a_file_that_is_no_model_is_refused(self, capture: Capture, images: Path) -> None:
+        """One line, exit 2, no traceback."""
+        done = capture("evaluate", images / "ant_000.png", images)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert "ant_000.png" in done.stderr
+
+
+class TestOptions:
+    """What is left out is counted; what cannot be honoured is refused before any work."""
+
+    def test_every_nth_batch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Batches 0, 2, ... are captured, the sums are over all."""
+        args = ["-m", "linear", "-e", "1", "-b", "4", "--capture-every", "2", "--val-split", "0", "-q", "-o", tmp_path / "r.jsonl"]
+        assert capture("train", images, *args).returncode == 0
+        bodies = records(tmp_path / "r.jsonl")
+        assert [b["batch"] for b in of_kind(bodies, "batch")] == [0, 2, 4]
+        sums = of_kind(bodies, "epoch")[0]
+        assert (sums["n"], sums["captured"], sums["not_captured"]) == (24, 12, 12)
+
+    def test_top_k_probabilities(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """The K largest with their classes, the label's own, and how many were left out."""
+        args = ["-m", "linear", "-e", "1", "--probs", "top:2", "-q", "-o", tmp_path / "r.jsonl"]
+        assert capture("train", images, *args).returncode == 0
+        for batch in of_kind(records(tmp_path / "r.jsonl"), "batch"):
+            probs, tops = np.array(batch["probs"]), np.array(batch["tops"])
+            assert probs.shape == tops.shape == (len(batch["files"]), 2)
+            assert (probs[:, 0] >= probs[:, 1]).all()
+            np.testing.assert_array_equal(tops[:, 0], batch["preds"])
+            np.testing.assert_allclose(-np.log(batch["p_labels"]), batch["losses"], atol=1e-4)
+            assert batch["not_kept"] == 1
+
+    def test_all_inputs_are_kept_once(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Without augmentation every epoch shows the same tensors: the pack holds each once, and lines point at them."""
+        args = ["-m", "linear", "-e", "3", "--inputs", "all", "-q", "-o", tmp_path / "run"]
+        assert capture("train", images, *args).returncode == 0
+        pack = (tmp_path / "run/inputs/pack-00000.bin").read_bytes()
+        assert len(pack) == 24 * 8 * 8 * 4
+        for batch in of_kind(records(tmp_path / "run/records.jsonl"), "batch"):
+            stored = batch["inputs"]["stored"]
+            assert stored["pack"] == "inputs/pack-00000.bin"
+            for offset, digest in zip(stored["offsets"], batch["inputs"]["digests"], strict=True):
+                assert xxhash.xxh3_64_hexdigest(pack[offset : offset + 256]) == digest
+
+    @pytest.mark.parametrize(
+        ("args", "code", "says"),
+        [
+            (["--no-such-option"], 2, "no-such-option"),
+            (["-m", "cnm"], 2, "cnn"),
+            (["-m", "torchvision:resnet19"], 2, "resnet18"),
+            (["--device", "tpu"], 2, "tpu"),
+            (["--device", "cuda:99"], 2, "cuda:99"),
+            (["--opt", "adagrad"], 2, "adamw"),
+            (["--epochs", "0"], 2, "epochs"),
+            (["--batch-size", "many"], 2, "many"),
+            (["--lr", "-1"], 2, "lr"),
+            (["--probs", "top:1"], 2, "top:K"),
+            (["--inputs", "some"], 2, "some"),
+            (["--img-size", "0"], 2, "img-size"),
+            (["--labels", "("], 2, "--labels"),
+            (["--config", "no.toml"], 2, "no.toml"),
+            (["--inputs", "all", "-o", "x.jsonl"], 2, "--inputs all"),
+            (["--name", "a", "-o", "b"], 2, "--name"),
+            (["-o", "/proc/none/run"], 1, "/proc/none/run"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_cannot_be_honoured(self, capture: Capture, images: Path, tmp_path: Path, args: list[str], code: int, says: str) -> None:
+        """One line that names it, the exit code of the design, and nothing written."""
+        before = sorted(tmp_path.rglob("*"))
+        done = capture("train", images, *args)
+        assert done.returncode == code, done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_dry_run_shows_the_plan_without_torch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Labels, split, inputs and options on stdout; nothing is written and torch is not imported."""
+        done = capture("train", images, "-n", env={"PYTHONPROFILEIMPORTTIME": "1"})
+        assert done.returncode == 0
+        assert "1 x 8 x 8" in done.stdout
+        assert "epochs = 10" in done.stdout
+        assert " torch\n" not in done.stderr
+        assert not (tmp_path / "runs").exists()
+
+
+class TestFolders:
+    """Folders that nothing can be learnt from, and files that spoil the others."""
+
+    @pytest.mark.parametrize(
+        ("names", "code"),
+        [([], 3), (["notes.txt"], 3), (["cat1.png", "cat2.png"], 3), (["?.png", "!.png"], 3), (None, 2)],
+        ids=["empty", "no images", "one class", "no label", "no folder"],
+    )
+    def test_nothing_to_learn_from(self, capture: Capture, tmp_path: Path, names: list[str] | None, code: int) -> None:
+        """One line with the way on, and the exit code of the design."""
+        if names is not None:
+            (tmp_path / "f").mkdir()
+        for name in names or []:
+            Image.new("L", (4, 4)).save(tmp_path / "f" / name, "PNG")
+        done = capture("train", "f")
+        assert done.returncode == code, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert ";" in done.stderr
+
+    def test_a_broken_image_is_left_out_and_said(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """A truncated file becomes a skip record; the others are trained on; the last words count it."""
+        whole = (images / "ant_000.png").read_bytes()
+        (images / "ant_000.png").write_bytes(whole[:-30])
+        done = capture("train", images, "-m", "linear", "-e", "2", "-o", "r.jsonl")
+        assert done.returncode == 0
+        bodies = records(tmp_path / "r.jsonl")
+        assert [(body["file"], body["reason"]) for body in of_kind(bodies, "skip")] == [("ant_000.png", "truncated")]
+        assert sum(sums["n"] for sums in of_kind(bodies, "epoch")) == 2 * 23
+        assert "truncated" in done.stderr
+
+    def test_strict_stops_at_it(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Exit 3, the file and the reason named, the records sealed as failed."""
+        (images / "ant_000.png").write_bytes(b"not a picture")
+        done = capture("train", images, "-m", "linear", "--strict", "-q", "-o", "r.jsonl")
+        assert done.returncode == 3
+        assert "ant_000.png" in done.stderr
+        assert "not-an-image" in done.stderr
+        assert records(tmp_path / "r.jsonl")[-1]["status"] == "failed"
+
+    def test_a_class_with_one_image_is_trained_on(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """It stays in train, and is warned about."""
+        Image.new("L", (8, 8)).save(images / "lone_1.png")
+        done = capture("train", images, "-m", "linear", "-e", "1", "-o", "r.jsonl")
+        assert done.returncode == 0
+        samples = of_kind(records(tmp_path / "r.jsonl"), "samples")
+        assert {"lone_1.png": "train"}.items() <= {
+            file: split for body in samples for file, split in zip(body["files"], body["splits"], strict=True)
+        }.items()
+        assert "lone" in done.stderr
+
+
+class TestOutput:
+    """Where the records go, and what stands in their way."""
+
+    def test_an_output_that_exists_is_kept(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Not overwritten without --force, neither a file nor a run folder nor a folder of other things."""
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/thesis.tex").write_text("words")
+        (tmp_path / "old.jsonl").write_text("old\n")
+        for out in ("old.jsonl", "mine"):
+            done = capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", out)
+            assert done.returncode == 1
+            assert len(done.stderr.splitlines()) == 1
+        assert (tmp_path / "old.jsonl").read_text() == "old\n"
+        assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "old.jsonl", "--force").returncode == 0
+        assert records(tmp_path / "old.jsonl")[-1]["status"] == "completed"
+        assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "mine", "--force").returncode == 1
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+    def test_a_full_disk_keeps_what_was_captured(self, capture: Capture, tmp_path: Path) -> None:
+        """A file limit stands for a full disk: exit 1, one line, and the records are valid to the last."""
+        images = make_images(tmp_path / "images", each=60)
+        limited = ["bash", "-c", f'ulimit -f 20; exec "$@" {"-m linear -e 50 -q -o r.jsonl"}', "-"]
+        done = subprocess.run(
+            [*limited, *CAPTURE, "train", str(images)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "r.jsonl" in done.stderr
+        assert len(records(tmp_path / "r.jsonl")) > 3
+
+    def test_a_device_that_is_full_is_said(self, capture: Capture, images: Path) -> None:
+        """/dev/full: one line, exit 1."""
+        done = capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "/dev/full")
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert "No space left" in done.stderr
+
+    def test_a_pipe_gets_each_batch_as_it_happens(self, tmp_path: Path) -> None:
+        """The first batch can be read while the run goes on, jq reads all of it, and stderr stays out of the way."""
+        images = make_images(tmp_path / "images", each=40)
+        args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "400", "-b", "4", "-q", "-o", "-"]
+        with subprocess.Popen(args, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if json.loads(line)["kind"] == "batch":
+                    break
+            assert process.poll() is None
+            process.stdout.close()
+            assert process.wait(60) == 0
+
+    def test_head_ends_it_quietly(self, images: Path, tmp_path: Path) -> None:
+        """`| head -1` leaves nothing on stderr."""
+        command = f"{' '.join(CAPTURE)} train {images} -m linear -e 200 -b 4 -q -o - | head -1 | jq -r .kind"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr, done.returncode) == ("run\n", "", 0)
+
+
+class TestEnding:
+    """NaN, Ctrl-C, SIGTERM."""
+
+    def test_a_loss_that_is_not_a_number_stops_the_run(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Recorded as null, said with the batch's files, exit 1; and --allow-nonfinite goes on."""
+        (tmp_path / "m.py").write_text(
+            "import torch\n"
+            "class Bad(torch.nn.Linear):\n"
+            "    def forward(self, x):\n"
+            "        y = super().forward(x.flatten(1))\n"
+            "        return y * float('nan') if self.training else y\n"
+            "def build(classes, channels, height, width):\n"
+            "    return Bad(channels * height * width, classes)\n"
+        )
+        args = ["train", images, "-m", "m.py:build", "-e", "2", "-q"]
+        done = capture(*args, "-o", "r.jsonl")
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        bodies = records(tmp_path / "r.jsonl")
+        assert bodies[-1]["status"] == "failed"
+        batch = of_kind(bodies, "batch")[-1]
+        assert batch["batch"] == 0
+        assert batch["loss"] is None
+        assert batch["losses"] == [None] * len(batch["files"])
+        assert batch["nonfinite"]["loss"] == ["nan"]
+        assert batch["files"][0] in done.stderr
+        assert capture(*args, "--allow-nonfinite", "-o", "all.jsonl").returncode == 0
+        assert records(tmp_path / "all.jsonl")[-1]["status"] == "completed"
+
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_stops_after_the_batch(self, images: Path, tmp_path: Path, signum: int, code: int) -> None:
+        """The records are sealed as interrupted, the exit code is the shell's, and stderr says how to go on."""
+        args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "100000", "-o", "run"]
+        with subprocess.Popen(args, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+            path, patience = tmp_path / "run/records.jsonl", time.monotonic() + 60
+            while not (path.exists() and path.stat().st_size > 20_000):
+                assert time.monotonic() < patience
+                time.sleep(0.05)
+            process.send_signal(signum)
+            assert process.stderr is not None
+            said = process.stderr.read()
+            assert process.wait(30) == code
+        assert records(path)[-1]["status"] == "interrupted"
+        assert "capture train --resume run" in said
+        assert (tmp_path / "run/checkpoint.safetensors").exists()
