@@ -63,8 +63,9 @@ bench: setup ## measure start-up, a training step and a scan beside what one wou
 	$(BIN)/python benchmarks/bench.py
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## record the README's session and the command reference anew
+docs: $(VENV)/dev.stamp ## record the pages' sessions, pictures and command reference anew
 	$(BIN)/python docs/record.py
+	$(BIN)/python docs/picture.py
 
 .PHONY: lock
 lock: ## choose new versions for the lock files (needs uv)

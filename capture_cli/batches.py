@@ -81,8 +81,8 @@ class Data:
         """
         train = phase == "train"
         order = self.ids(phase)
-        if epoch > 0:  # by then each was visited; before, those that turn out unusable have a place in the order like any other
-            order = order[self._store.usable[order]]
+        if epoch > 0:  # in the first epoch, a resumed run's too, those that turn out unusable have their place in the order
+            order = order[self._store.usable[order] | ~self._visited[order]]
         if train:
             order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]
         ready = np.empty(0, np.int64)

@@ -58,6 +58,8 @@ class TrainConfig:
     """all or top:K; None: all up to 100 classes, then top:10."""
     inputs: str = "digest"
     """digest, N (the values of the first N inputs of each batch as well) or all."""
+    spike: float = 10.0
+    """A training loss so many standard deviations above the mean keeps its batch and the one before whole; 0: never."""
     strict: bool = False
     """An image that cannot be used stops the run instead of being left out."""
     allow_nonfinite: bool = False
@@ -77,6 +79,7 @@ class TrainConfig:
             _demand(name, getattr(self, name), getattr(self, name) >= 1, "a whole number from 1 up")
         _demand("lr", self.lr, self.lr is None or 0 < self.lr < float("inf"), "a number above 0")
         _demand("weight_decay", self.weight_decay, 0 <= self.weight_decay < float("inf"), "a number from 0 up")
+        _demand("spike", self.spike, 0 <= self.spike < float("inf"), "a number of standard deviations, 0 for never")
         _demand("val_split", self.val_split, 0 <= self.val_split < 1, "a share from 0 up to, not including, 1")
         _demand("seed", self.seed, 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         _demand("channels", self.channels, self.channels in (None, 1, 3), "1 or 3")

@@ -38,7 +38,7 @@ from capture_cli.runfolder import INPUTS, Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 
-PACK = "pack-00000.bin"
+PACK, FLIGHT = "pack-00000.bin", "flight.bin"
 
 
 class View(Sink, Protocol):
@@ -155,7 +155,9 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
         every=config.capture_every,
         top_k=config.top_k(len(ready.plan.scan.classes)),
         stored_inputs=config.stored_inputs() or 0,
-        pack=_pack(output.folder, earlier) if output.folder and config.stored_inputs() is None else None,
+        pack=_pack(output.folder, PACK, earlier) if output.folder and config.stored_inputs() is None else None,
+        flight=_pack(output.folder, FLIGHT, earlier) if output.folder else None,
+        spike=config.spike,
     )
     _note_environment(ready, output)
     with _warnings_to(session):
@@ -178,10 +180,10 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
             raise
 
 
-def _pack(folder: Path, earlier: Earlier | None) -> Pack:
+def _pack(folder: Path, name: str, earlier: Earlier | None) -> Pack:
     checkpoint = earlier.checkpoint if earlier else None
-    length = checkpoint.place.recorder["pack"] if checkpoint else 0
-    return Pack(folder / INPUTS / PACK, length=length, offsets=earlier.stored if earlier else None)
+    length = checkpoint.place.recorder["pack" if name == PACK else "flight"] if checkpoint else 0
+    return Pack(folder / INPUTS / name, length=length, offsets=earlier.stored.get(name) if earlier else None)
 
 
 def _set_up(ready: Ready, recorder: Recorder, session: Session, earlier: Earlier | None) -> Setup:

@@ -24,13 +24,9 @@ class Pack:
         self.length = length
         self._path = path
         self._offsets = dict(offsets or {})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            if os.fstat(self._fd).st_size < length:
-                raise CaptureError(f"'{path}' is shorter than the records say", "give the run folder as it was")
-        except OSError as error:
-            raise self._failed(error) from error
+        self._fd = -1
+        if length:
+            self._open()
 
     def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
         """Append those of the B inputs [B, ...] that are not in the file; return where each of the B lies, in bytes."""
@@ -39,6 +35,8 @@ class Pack:
             if digest not in self._offsets:
                 self._offsets[digest] = self.length + len(new)
                 new += one.tobytes()
+        if new and self._fd < 0:
+            self._open()
         left = memoryview(new)
         try:
             while left:  # at an offset, so that a resumed run writes the same bytes over what was written past its checkpoint
@@ -52,7 +50,8 @@ class Pack:
     def sync(self) -> None:
         """Return when what was stored would survive a power cut."""
         try:
-            os.fsync(self._fd)
+            if self._fd >= 0:
+                os.fsync(self._fd)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -61,6 +60,17 @@ class Pack:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _open(self) -> None:
+        """Not before there is something to store: most runs have no use for the file."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise self._failed(error) from error
+        if size < self.length:
+            raise CaptureError(f"'{self._path}' is shorter than the records say", "give the run folder as it was")
 
     def _failed(self, error: OSError) -> CaptureError:
         return CaptureError(

@@ -146,14 +146,13 @@ class Chain:
     def take(self, data: bytes) -> Line:
         """Check the next line (without its newline). Raises RecordsError, saying why, and stays where it is."""
         number = self.lines + 1
-        if self.status is not None:
-            raise RecordsError(f"line {number} stands after the end line, which seals the file", line=number)
         _, kind, _, chain = follow(data + b"\n", seq=self.lines, previous=self.chain)
         line = Line(self.lines, kind, data)
-        if (kind == "run") != (number == 1):
-            raise line.error("the run record belongs first" if number == 1 else "a second run record")
-        if kind == "end":
-            self.status = self._end(line)
+        if number == 1 and kind != "run":
+            raise line.error("the run record belongs first")
+        if self.status is not None and not (self.status == "completed" and kind == "run"):
+            raise line.error("stands after the end line, which seals the file")
+        self.status = self._end(line) if kind == "end" else None
         self.chain = chain
         self.lines = number
         self.bytes += len(data) + 1

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.flight import SpikeRule
 from capture_cli.inputs import digests
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Record, Run, Samples, Skip
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Record, Run, Samples, Skip, inputs_to_json
 
 if TYPE_CHECKING:
     import torch
@@ -56,10 +57,14 @@ class Recorder:
         top_k: int | None = None,
         stored_inputs: int = 0,
         pack: Pack | None = None,
+        flight: Pack | None = None,
+        spike: float = 0.0,
     ) -> None:
         """Capture every `every`-th batch of a phase, all probabilities or the `top_k` largest.
 
         The values of the first `stored_inputs` inputs of each batch are written into its line, those of all into a `pack`.
+        A loss that is not a number, or a `spike` (capture_cli.flight.SpikeRule), has its batch and the one before kept whole:
+        in `flight`, or in the line where there is none.
         """
         self.nonfinite: Batch | None = None
         """The first batch whose loss was NaN or infinite."""
@@ -69,6 +74,9 @@ class Recorder:
         self._top_k = top_k
         self._stored_inputs = stored_inputs
         self._pack = pack
+        self._flight = flight
+        self._rule = SpikeRule(spike)
+        self._before: _Pending | None = None
         self.step = 0
         self._sums = _Sums()
         self._pending: _Pending | None = None
@@ -76,11 +84,15 @@ class Recorder:
     @property
     def place(self) -> dict[str, Any]:
         """What a checkpoint keeps of a recorder with nothing pending: steps, the sums of the phase, the pack's length."""
-        return {"step": self.step, "sums": asdict(self._sums), "pack": self._pack.length if self._pack else 0}
+        return {"step": self.step, "sums": asdict(self._sums), "pack": self._pack.length if self._pack else 0} | {
+            "flight": self._flight.length if self._flight else 0,
+            "losses": self._rule.state(),
+        }
 
     def go_on(self, place: Mapping[str, Any]) -> None:
         """Take up the place of an earlier recorder of the same run."""
         self.step, self._sums = place["step"], _Sums(**place["sums"])
+        self._rule.restore(place["losses"])
 
     def write(self, record: Run | Samples | Skip | Epoch) -> None:
         """Write a record that is not of a batch."""
@@ -147,8 +159,9 @@ class Recorder:
     def sync(self) -> None:
         """Write what is pending and return when everything would survive a power cut."""
         self.flush()
-        if self._pack:
-            self._pack.sync()
+        for pack in (self._pack, self._flight):
+            if pack:
+                pack.sync()
         self._journal.sync()
 
     def end_phase(self) -> Epoch:
@@ -170,9 +183,10 @@ class Recorder:
     def end(self, status: str) -> None:
         """Write what is pending and seal the journal with `status`."""
         self.flush()
-        if self._pack:
-            self._pack.sync()
-            self._pack.close()
+        for pack in (self._pack, self._flight):
+            if pack:
+                pack.sync()
+                pack.close()
         self._journal.seal(status)
 
     def _finish(self, pending: _Pending) -> None:
@@ -182,23 +196,37 @@ class Recorder:
         self._sums.loss += float(losses.sum(dtype=np.float64))
         self._sums.correct += int((host["preds"] == host["labels"]).sum())
         finite = bool(np.isfinite(losses).all())
-        if not (pending.captured or not finite):  # a loss that is not a number is captured whatever `every` says
+        wrong = self._rule.judge(float(host["loss"])) if pending.header["phase"] == "train" else ""
+        before, self._before = self._before, pending
+        if not (pending.captured or wrong or not finite):  # what went wrong is captured whatever `every` says
             return
         self._sums.captured += len(losses)
         inputs = host.pop("inputs") if pending.captured else pending.copy_inputs()
         columns: dict[str, Any] = pending.header | host
         not_kept = pending.classes - host["probs"].shape[1]
-        batch = Batch(**columns, not_kept=not_kept or None, inputs=self._inputs(inputs))
+        batch = Batch(
+            **columns,
+            not_kept=not_kept or None,
+            inputs=self._inputs(inputs, whole=bool(wrong)),
+            flight={"reason": wrong, "before": self._kept_whole(before)} if wrong else None,
+        )
         if not finite and self.nonfinite is None:
             self.nonfinite = batch
         self._emit(batch, inputs)
 
-    def _inputs(self, inputs: npt.NDArray[Any]) -> Inputs:
+    def _inputs(self, inputs: npt.NDArray[Any], *, whole: bool = False) -> Inputs:
         shape, dtype, names = inputs.shape[1:], str(inputs.dtype), digests(inputs)
-        if self._pack:
-            return Inputs(shape=shape, dtype=dtype, digests=names, stored=self._pack.store(inputs, names))
-        values = [base64.b64encode(one.tobytes()).decode() for one in inputs[: self._stored_inputs]]
+        pack = self._pack or (self._flight if whole else None)
+        if pack:
+            return Inputs(shape=shape, dtype=dtype, digests=names, stored=pack.store(inputs, names))
+        values = [base64.b64encode(one.tobytes()).decode() for one in inputs[: None if whole else self._stored_inputs]]
         return Inputs(shape=shape, dtype=dtype, digests=names, values=values or None, not_stored=len(inputs) - len(values))
+
+    def _kept_whole(self, before: _Pending | None) -> dict[str, Any] | None:
+        if before is None:
+            return None
+        named = {name: before.header[name] for name in ("phase", "epoch", "batch", "ids")}
+        return named | {"inputs": inputs_to_json(self._inputs(before.copy_inputs(), whole=True))}
 
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         self._journal.append(record)
@@ -238,7 +266,7 @@ class _Pending:
         return arrays
 
     def copy_inputs(self) -> npt.NDArray[Any]:
-        """The inputs of a batch that was not to be captured."""
+        """The inputs, from where they were when the model took them."""
         array: npt.NDArray[Any] = self.inputs.cpu().contiguous().numpy()
         return array
 

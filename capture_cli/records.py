@@ -143,6 +143,9 @@ class Batch:
     not_kept: int | None = None
     """Probabilities per sample left out, where not all were kept."""
     inputs: Inputs
+    flight: Mapping[str, Any] | None = None
+    """Where this batch's loss went wrong: `reason` (`nan`, `inf`, `spike`: capture_cli.flight), and `before`: the batch before
+    it (`phase`, `epoch`, `batch`, `ids`, `inputs`). The inputs of both are kept whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +196,7 @@ def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
         value = getattr(record, name)
         if value is None and name not in _ALWAYS:
             continue
-        body[name] = _inputs_to_json(value) if isinstance(value, Inputs) else value
+        body[name] = inputs_to_json(value) if isinstance(value, Inputs) else value
     if type(record) not in _FINITE_ONLY:
         nonfinite = {name: texts for name in body if (texts := _nonfinite(body[name]))}
         if nonfinite:
@@ -316,7 +319,8 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
 _NAMES: dict[type[Any], tuple[str, ...]] = {}
 
 
-def _inputs_to_json(inputs: Inputs) -> dict[str, Any]:
+def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
+    """As they stand in a record, what was not asked for left out."""
     body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
     if inputs.values is not None:
         body["values"] = inputs.values

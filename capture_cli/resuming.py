@@ -4,6 +4,7 @@ earlier = read_earlier(folder)                  # its options, its samples, wher
 continuation(earlier, run_record, ...)          # raises, naming what differs
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,8 +32,8 @@ class Earlier:
     checkpoint: Checkpoint | None
     known: Mapping[str, str | None]
     """What was found out before the checkpoint: file -> digest of its bytes, or None if it could not be used."""
-    stored: Mapping[str, int]
-    """Inputs kept before the checkpoint: digest -> offset in the pack."""
+    stored: Mapping[str, Mapping[str, int]]
+    """Inputs kept before the checkpoint, by file below inputs/: digest -> offset."""
     completed: bool
 
     @property
@@ -59,7 +60,7 @@ def read_earlier(folder: Path) -> Earlier:
         raise UsageError(f"'{folder}' is no run folder: there is no {RECORDS} in it", "give --resume the folder of a run")
     checkpoint = load(folder)
     until = checkpoint.place.journal["bytes"] if checkpoint else 0
-    run, known, stored, completed, offset = None, dict[str, str | None](), dict[str, int](), False, 0
+    run, known, stored, completed, offset = None, dict[str, str | None](), defaultdict[str, dict[str, int]](dict), False, 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
@@ -74,8 +75,8 @@ def read_earlier(folder: Path) -> Earlier:
                 elif kind == Skip.kind and offset < until:
                     known[_decoded(line, Skip).file] = None
                 elif kind == Batch.kind and offset < until and b'"stored":' in line:
-                    inputs = _decoded(line, Batch).inputs
-                    stored.update(zip(inputs.digests, inputs.stored["offsets"] if inputs.stored else (), strict=True))
+                    for digests, where in _stored(_decoded(line, Batch)):
+                        stored[Path(where["pack"]).name].update(zip(digests, where["offsets"], strict=True))
                 completed = kind == End.kind and _decoded(line, End).status == "completed"
             except RecordsError as error:
                 message = f"'{path}' is damaged at line {number}: {error.message}"
@@ -84,6 +85,13 @@ def read_earlier(folder: Path) -> Earlier:
                 ) from error
             offset += len(line)
     return Earlier(folder=folder, run=run, checkpoint=checkpoint, known=known, stored=stored, completed=completed)
+
+
+def _stored(batch: Batch) -> list[tuple[Sequence[str], Mapping[str, Any]]]:
+    """The digests of the inputs that a batch record points at, and where they are."""
+    before = ((batch.flight or {}).get("before") or {}).get("inputs", {})
+    both = [(batch.inputs.digests, batch.inputs.stored), (before.get("digests", ()), before.get("stored"))]
+    return [(digests, where) for digests, where in both if where]
 
 
 def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple[list[str], Rest]:

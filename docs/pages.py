@@ -5,7 +5,7 @@ What stands behind the opening fence says what becomes of a block:
     sh               run by bash, command by command; each must succeed
     python           run by Python; must succeed
     console          lines that begin with `$ ` are run; what stands below each is what it prints, on both streams
-    console learned  the same, where figures and file names hang on what was learnt: only the form of the output is compared
+    console learned  the same, where figures and names hang on what was learnt: only the form of the output is compared
     sh setup         needs a network or a whole checkout; only its make targets are checked
     anything else    shown, not run
 
@@ -152,6 +152,12 @@ def _environment() -> dict[str, str]:
 _HEX = re.compile(r"\b[0-9a-f]{16,}\b")
 _NUMBER = re.compile(r"[-+]?\d[\d.,:]*(e[-+]?\d+)?%?")
 _DRAWN = re.compile("[\u2581-\u259f\u28c0-\u28ff\u2800-\u28bf]+")
+
+
+def alike(shown: str, said: str) -> bool:
+    """Whether two outputs have the same form: of their distinct lines, one in five may come or go with what was learnt."""
+    before, now = form(shown), form(said)
+    return len(before & now) >= 0.8 * len(before | now)
 
 
 def form(output: str) -> set[str]:

@@ -78,9 +78,7 @@ class TestWhatIsRecorded:
         }
         assert len(splits) == 600
         for sums in of_kind(bodies, "epoch"):
-            phase = [
-                b for b in of_kind(bodies, "batch") if (b["phase"], b["epoch"]) == (sums["phase"], sums["epoch"])
-            ]
+            phase = [b for b in of_kind(bodies, "batch") if (b["phase"], b["epoch"]) == (sums["phase"], sums["epoch"])]
             assert [b["batch"] for b in phase] == list(range(len(phase)))
             files = [file for b in phase for file in b["files"]]
             assert sorted(files) == sorted(file for file, split in splits.items() if split == sums["phase"])
@@ -205,7 +203,21 @@ class TestOptions:
 
     def test_every_nth_batch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
         """Batches 0, 2, ... are captured, the sums are over all."""
-        args = ["-m", "linear", "-e", "1", "-b", "4", "--capture-every", "2", "--val-split", "0", "-q", "-o", tmp_path / "r.jsonl"]
+        args = [
+            "-m",
+            "linear",
+            "-e",
+            "1",
+            "-b",
+            "4",
+            "--capture-every",
+            "2",
+            "--val-split",
+            "0",
+            "-q",
+            "-o",
+            tmp_path / "r.jsonl",
+        ]
         assert capture("train", images, *args).returncode == 0
         bodies = records(tmp_path / "r.jsonl")
         assert [b["batch"] for b in of_kind(bodies, "batch")] == [0, 2, 4]
@@ -259,7 +271,9 @@ class TestOptions:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_cannot_be_honoured(self, capture: Capture, images: Path, tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    def test_what_cannot_be_honoured(
+        self, capture: Capture, images: Path, tmp_path: Path, args: list[str], code: int, says: str
+    ) -> None:
         """One line that names it, the exit code of the design, and nothing written."""
         before = sorted(tmp_path.rglob("*"))
         done = capture("train", images, *args)
@@ -349,7 +363,7 @@ class TestOutput:
         assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "mine", "--force").returncode == 1
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
-    def test_a_full_disk_keeps_what_was_captured(self, capture: Capture, tmp_path: Path) -> None:
+    def test_a_full_disk_keeps_what_was_captured(self, tmp_path: Path) -> None:
         """A file limit stands for a full disk: exit 1, one line, and the records are valid to the last."""
         images = make_images(tmp_path / "images", each=60)
         limited = ["bash", "-c", f'ulimit -f 20; exec "$@" {"-m linear -e 50 -q -o r.jsonl"}', "-"]

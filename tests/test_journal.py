@@ -218,7 +218,7 @@ def test_a_record_that_comes_out_otherwise_stops_the_run(tmp_path: Path) -> None
     path = tmp_path / "records.jsonl"
     place = written(path, ["a", "b", "c"])
     before = path.read_bytes()
-    with Journal.resume(path, place) as journal, pytest.raises(RecordsError, match="record 2 .* differs in 'reason'"):
+    with Journal.resume(path, place) as journal, pytest.raises(RecordsError, match=r"record 2 .* differs in 'reason'"):
         journal.append(Skip(file="c", reason="other"))
     assert path.read_bytes() == before
 

@@ -12,7 +12,7 @@ import pytest
 
 import cli_reference
 from capture_cli import records
-from pages import ROOT, Block, BlockError, blocks, commands, exchanges, form, pages, prepare, run_python, run_shell
+from pages import ROOT, Block, BlockError, alike, blocks, commands, exchanges, pages, prepare, run_python, run_shell
 from record import recorded
 
 PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
@@ -43,8 +43,8 @@ def check(block: Block, folder: Path) -> list[str]:
         wrong = []
         for command, shown in exchanges(block.text):
             said = run_shell(command, folder)
-            before, now = (form(shown), form(said)) if block.info == "console learned" else (tidy(shown), tidy(said))
-            if before != now:
+            true = alike(shown, said) if block.info == "console learned" else tidy(shown) == tidy(said)
+            if not true:
                 wrong.append(f"line {block.line}: `{command}` printed\n{said}\nand the page says\n{shown}")
         return wrong
     return []

@@ -42,7 +42,7 @@ def run(args: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
-        return _fail(UsageError(error.format_message().rstrip("."), _help_hint(args)))
+        return _fail(UsageError(_what_was_wrong(error, args), _help_hint(args)))
     except OSError as error:
         where = f" ({error.filename!r})" if error.filename else ""
         return _fail(CaptureError(f"{error.strerror or error}{where}"))
@@ -60,6 +60,15 @@ def _fail(error: CaptureError) -> int:
     with contextlib.suppress(OSError):  # stderr may be gone as well
         print(error_line(error), file=sys.stderr)  # noqa: T201
     return error.exit_code
+
+
+def _what_was_wrong(error: typer.TyperException, args: Sequence[str]) -> str:
+    """Typer's message, and the value that it leaves out of it."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
+    given += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
+    message = error.format_message().rstrip(".")
+    return f"'{given[-1]}': {message}" if given else message
 
 
 def _help_hint(args: Sequence[str]) -> str:

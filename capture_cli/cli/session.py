@@ -16,7 +16,14 @@ from capture_cli.views.live import make_view
 
 @contextlib.contextmanager
 def session(
-    ready: Ready, open_it: Callable[[], Output], *, piped: bool, preview: int, quiet: bool, notes: Sequence[str] = (), doubts: Sequence[str] = ()
+    ready: Ready,
+    open_it: Callable[[], Output],
+    *,
+    piped: bool,
+    preview: int,
+    quiet: bool,
+    notes: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> Iterator[tuple[Session, Stopping]]:
     """Open the output and the view for a run; afterwards say how it ended and what to type next.
 

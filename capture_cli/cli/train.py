@@ -119,6 +119,14 @@ def train(
             rich_help_panel=CAPTURE,
         ),
     ] = TrainConfig.inputs,
+    spike: Annotated[
+        float,
+        typer.Option(
+            metavar="N",
+            help="A loss N standard deviations above the mean keeps its batch and the one before whole; 0: never.",
+            rich_help_panel=CAPTURE,
+        ),
+    ] = TrainConfig.spike,
     out: Annotated[
         str | None,
         typer.Option(

@@ -1,0 +1,90 @@
+"""Checkpoints: one file, whole or not there, the one before kept, exact."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from capture_cli.checkpoint import Place, load, save
+from capture_cli.config import Every
+from capture_cli.errors import CaptureError, UsageError
+from capture_cli.training import make_optimizer
+
+
+def trained(opt: str, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small model with batch normalisation after some steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    optimizer = make_optimizer(model, opt=opt, lr=0.01, weight_decay=0.01)
+    further(model, optimizer, steps)
+    return model, optimizer
+
+
+def further(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        model(torch.randn(6, 4)).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("opt", ["adamw", "adam", "sgd"])
+def test_a_training_goes_on_bit_for_bit(tmp_path: Path, opt: str) -> None:
+    """Weights, buffers and the optimizer's state come back exactly: the next steps give the same bits."""
+    model, optimizer = trained(opt)
+    place = Place(epoch=2, phase="val", batch=7, journal={"seq": 3}, recorder={"loss": 0.1 + 0.2})
+    save(tmp_path, model, optimizer, place)
+    further(model, optimizer, 4)
+    other, other_optimizer = trained(opt, steps=0)
+    found = load(tmp_path)
+    assert found is not None
+    assert found.place == place
+    found.restore(other, other_optimizer)
+    further(other, other_optimizer, 4)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "pickle"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    """A flipped bit anywhere is noticed by the digest; the older file is used and the damage told."""
+    model, optimizer = trained("adamw")
+    for epoch in (1, 2):
+        save(tmp_path, model, optimizer, Place(epoch=epoch))
+    path = tmp_path / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    if damage == "bit":
+        data[-5] ^= 4
+    path.write_bytes({"bit": bytes(data), "cut": bytes(data[:-9]), "empty": b"", "pickle": b"\x80\x04N."}[damage])
+    found = load(tmp_path)
+    assert found is not None
+    assert found.place.epoch == 1
+    assert "checkpoint.safetensors" in found.damaged
+
+
+def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_none(tmp_path: Path) -> None:
+    """Damage is never taken for a fresh start."""
+    assert load(tmp_path) is None
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CaptureError, match="whole"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    """The message says what may have happened."""
+    save(tmp_path, *trained("adamw"), Place())
+    found = load(tmp_path)
+    assert found is not None
+    model = nn.Linear(3, 3)
+    with pytest.raises(CaptureError, match="another model"):
+        found.restore(model, make_optimizer(model, opt="adamw", lr=0.1, weight_decay=0))
+
+
+def test_how_often() -> None:
+    """A number of steps, or seconds with an s."""
+    assert [Every.parse("3").due(steps, 0.0) for steps in (2, 3)] == [False, True]
+    assert [Every.parse("60s").due(10**6, seconds) for seconds in (59.0, 60.0)] == [False, True]
+    for text in ("", "0", "-1", "1m", "s"):
+        with pytest.raises(UsageError):
+            Every.parse(text)
