@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import chained, run_records, write_run
 
 from capture_cli import reader
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import Ending, Line, Reading, open_run
 from capture_cli.records import GENESIS, Batch, End, Epoch, Run, Samples, link
+from runs import chained, run_records, write_run
 
 
 def small() -> list[bytes]:
@@ -223,10 +223,8 @@ def test_chunks_say_when_nothing_is_waiting() -> None:
     with Reading(source, "pipe") as run:
         os.write(sink, lines[0])
         chunks = run.chunks(1 << 20)
-        seen = [chunk for chunk in (next(chunks), next(chunks), next(chunks)) if chunk]
-        while not seen:
-            seen = [chunk for chunk in [next(chunks)] if chunk]
-        assert [line.data + b"\n" for line in seen[0]] == lines[:1]
+        seen = next(chunks) or next(chunks)
+        assert [line.data + b"\n" for line in seen] == lines[:1]
         assert next(chunks) == []
         os.close(sink)
         assert [line for chunk in chunks for line in chunk] == []
@@ -304,7 +302,7 @@ def test_columns_are_found_whatever_the_names(tmp_path: Path) -> None:
         ("samples", b'"ids":[0,', b'"ids":[0.5,', "ids"),
         ("skip", b'"reason":"truncated"', b'"reason":["truncated"]', "reason"),
         ("batch", b'"phase":"train"', b'"phase":"\\u001b[2J"', "phase"),
-        ("batch", b'"labels":[', b'"labels":[1,', "labels"),
+        ("batch", b'"labels":[', b'"labels":[1,', "ids, files, preds, losses, probs"),
         ("batch", b'"labels":[', b'"labels":[[],', "not of format"),
         ("batch", b'"losses":[', b'"losses":["x",', "not of format"),
         ("batch", b'"probs":[[', b'"probs":[[0.5,', "not of format"),
