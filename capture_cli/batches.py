@@ -68,6 +68,7 @@ class Data:
         self._keys = path_keys(scan.files)
         self._visited = np.zeros(len(scan.files), bool)
         self._pixels = torch.from_numpy(store.pixels)
+        self._known: Mapping[str, str | None] = {}
 
     def ids(self, split: str) -> Ids:
         """The samples of a split in the order of the scan, usable or not."""
@@ -102,27 +103,28 @@ class Data:
         if not handed:
             raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
 
-    def recall(self, known: Mapping[str, str | None]) -> None:
+    def recall(self, known: Mapping[str, str | None], later: Mapping[str, str | None]) -> None:
         """Read again what an earlier process of the run has read: file -> digest of its bytes, None where it was unusable.
 
-        Raises DataError naming a file that is no longer what it was. Nothing is recorded a second time.
+        Nothing is recorded a second time. What it read `later`, behind its checkpoint, is read when it comes up, and recorded.
+        Raises DataError, then too, naming a file that is no longer what it was.
         """
+        self._known = {**known, **later}
         ids = np.asarray([i for i, file in enumerate(self.scan.files) if file in known], np.int64)
         for start in range(0, len(ids), MAX_SAMPLES_PER_LINE):
-            block = ids[start : start + MAX_SAMPLES_PER_LINE]
-            admission = self._read(block)
-            now = dict(zip(admission.ids, admission.digests, strict=True))
-            for i in block.tolist():
-                file = self.scan.files[i]
-                if now.get(i) != known[file]:
-                    raise DataError(
-                        f"'{file}' is no longer the file that the run began with", "put it back, or start a new run"
-                    )
+            self._read(ids[start : start + MAX_SAMPLES_PER_LINE])
 
     def _read(self, ids: Ids) -> Admission:
         files = self.scan.files
         self._visited[ids] = True
-        return self._store.admit(ids, lambda i: read_file(self.scan.folder, files[i]))
+        admission = self._store.admit(ids, lambda i: read_file(self.scan.folder, files[i]))
+        digests = dict(zip(admission.ids, admission.digests, strict=True))
+        for i in ids.tolist() if self._known else ():
+            if files[i] in self._known and digests.get(i) != self._known[files[i]]:
+                raise DataError(
+                    f"'{files[i]}' is no longer the file that the run began with", "put it back, or start a new run"
+                )
+        return admission
 
     def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
         inputs = make_batch(

@@ -103,6 +103,7 @@ _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
         "probs": _array(2),
         "tops": _array(2, optional=True),
         "p_labels": _array(1, optional=True),
+        "flight": lambda value: value is None or _is_object(value),
         "inputs": _is_inputs,
     },
     Epoch: {

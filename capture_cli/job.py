@@ -173,8 +173,9 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
             raise
         except Exception as error:
             with contextlib.suppress(CaptureError, OSError):
-                output.event("end", status="failed", error=str(error))
                 recorder.end("failed")
+            with contextlib.suppress(CaptureError, OSError):
+                output.event("end", status="failed", error=str(error))
             if isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError("the device has no memory left", "lower --batch-size or --img-size") from error
             raise
@@ -199,9 +200,9 @@ def _set_up(ready: Ready, recorder: Recorder, session: Session, earlier: Earlier
         device=ready.runtime.device,
         strict=config.strict,
     )
-    if earlier and earlier.checkpoint:
-        data.recall(earlier.known)
-    else:
+    if earlier:
+        data.recall(earlier.known, earlier.later if session.output.journal.comparing else {})
+    if not (earlier and earlier.checkpoint):
         for skip in plan.scan.skipped:
             recorder.write(skip)
     return Setup(

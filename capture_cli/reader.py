@@ -9,8 +9,9 @@
 What it promises:
 
 * A line is handed out only if it is whole (has its newline), follows the line before it (sequence and chain) and stands
-  where its kind may stand: `run` first, nothing after `end`. Reading stops at the first line that does not; nothing
-  raises: `ending` names the line and the reason, and `ending.error()` is the exception for it.
+  where its kind may stand: `run` first, and after an `end` nothing but the `run` of one that was completed and went on.
+  Reading stops at the first line that does not, and nothing raises: `ending` names the line and the reason, and
+  `ending.error()` is the exception for it.
 * An incomplete last line is what a run that is still going, or was cut off, looks like. It is left out, and said.
 * Memory does not grow with the file; one line may have at most `MAX_LINE_BYTES`.
 * A pipe is read as it fills: a line is handed out as soon as it has arrived.
@@ -64,11 +65,16 @@ class Line(NamedTuple):
             raise self.error(error.message, error.hint) from error
         return record
 
-    def run(self) -> Run:
-        """The record of the first line. Raises RecordsError if this is another."""
+    def run(self, before: Run | None = None) -> Run:
+        """The run record on this line; where a run went on, `before` is the one before it, which has the same classes.
+
+        Raises RecordsError if it has not, or if this is another kind of record.
+        """
         record = self.record()
         if not isinstance(record, Run):
             raise self.error("no run record")
+        if before is not None and list(before.classes) != list(record.classes):
+            raise self.error("a run record with other classes than the one before it")
         return record
 
     def column(self, name: str) -> bytes:
@@ -241,7 +247,9 @@ class Reading:
             if reason:
                 return
         if any(parts):
-            reason = f"line {chain.lines + 1} stands after the end line, which seals the file" if chain.status else ""
+            # Behind a completed run this may be the beginning of the line with which it goes on.
+            sealed = chain.status not in (None, "completed")
+            reason = f"line {chain.lines + 1} stands after the end line, which seals the file" if sealed else ""
             self.ending = chain.ending("damaged" if reason else "torn", reason=reason)
 
     def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
@@ -278,6 +286,10 @@ class Reading:
             return os.read(self._fd, _BLOCK_BYTES)
         except OSError as error:
             raise CaptureError(f"{self.name!r} cannot be read on: {error.strerror}") from error
+
+    def located(self, error: RecordsError) -> RecordsError:
+        """What `Line.record` and its like raised, as an error that names this file too."""
+        return RecordsError(f"{self.name}: {error.message}", error.hint or "what follows is not shown", line=error.line)
 
     def close(self) -> None:
         """Close the descriptor. May be called twice."""

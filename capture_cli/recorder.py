@@ -94,6 +94,11 @@ class Recorder:
         self.step, self._sums = place["step"], _Sums(**place["sums"])
         self._rule.restore(place["losses"])
 
+    def precede(self, *, phase: str, epoch: int, batch: int, ids: npt.NDArray[np.int64], inputs: torch.Tensor) -> None:
+        """Be told the batch before, which an earlier process has recorded: if the next goes wrong, it is kept whole too."""
+        header = {"phase": phase, "epoch": epoch, "batch": batch, "ids": ids}
+        self._before = _Pending(header, inputs.detach(), False, 0, {}, None)
+
     def write(self, record: Run | Samples | Skip | Epoch) -> None:
         """Write a record that is not of a batch."""
         self._emit(record, None)

@@ -265,6 +265,35 @@ def first_difference(one: bytes, other: bytes) -> str:
     return "bytes"
 
 
+class Change(NamedTuple):
+    """One thing in which two run records differ."""
+
+    name: str
+    """A field, and what in it: `config.lr`, `images.listing`, `threads`."""
+    was: Any
+    """None where there is none, as with `now`."""
+    now: Any
+
+    def __str__(self) -> str:
+        """A clause for people."""
+        if isinstance(self.was, Sequence) and not isinstance(self.was, str):
+            return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
+        return f"{self.name} was {self.was}, is {self.now}"
+
+
+def changes(before: Run, after: Run) -> list[Change]:
+    """What differs between two run records, in the order of the format."""
+    found: list[Change] = []
+    for name in _names(Run):
+        was, now = getattr(before, name), getattr(after, name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            keys = dict.fromkeys([*was, *now])
+            found += [Change(f"{name}.{key}", was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
+        elif was != now:
+            found.append(Change(name, was, now))
+    return found
+
+
 def decode(line: bytes) -> tuple[int, Record]:
     """Read one line into (seq, record); arrays come back as float32 and int64.
 

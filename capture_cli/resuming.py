@@ -5,18 +5,19 @@ continuation(earlier, run_record, ...)          # raises, naming what differs
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from capture_cli.checkpoint import Checkpoint, load
 from capture_cli.errors import RecordsError, UsageError
+from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.records import Batch, End, Run, Samples, Skip, decode, open_envelope
+from capture_cli.records import Batch, End, Record, Run, Samples, Skip, changes, decode, follow
 from capture_cli.runfolder import RECORDS
 
-T = TypeVar("T", Run, Samples, Skip, Batch, End)
+_WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}
 
 ENVIRONMENT = ("versions", "device", "threads")
 """Fields of a run record that `--allow-env-change` lets differ."""
@@ -32,9 +33,13 @@ class Earlier:
     checkpoint: Checkpoint | None
     known: Mapping[str, str | None]
     """What was found out before the checkpoint: file -> digest of its bytes, or None if it could not be used."""
+    later: Mapping[str, str | None]
+    """The same of files that were first read behind it."""
     stored: Mapping[str, Mapping[str, int]]
     """Inputs kept before the checkpoint, by file below inputs/: digest -> offset."""
     completed: bool
+    begun_again: Mapping[str, Any] | None
+    """The place of a run record behind the checkpoint: of more epochs, or of another environment, that had not come far."""
 
     @property
     def sentence(self) -> str:
@@ -47,44 +52,67 @@ class Earlier:
     @property
     def place(self) -> Mapping[str, Any]:
         """Where its journal goes on."""
-        return self.checkpoint.place.journal if self.checkpoint else BEGINNING
+        return self.begun_again or (self.checkpoint.place.journal if self.checkpoint else BEGINNING)
 
 
 def read_earlier(folder: Path) -> Earlier:
     """Read what is needed to go on with the run in `folder`.
 
-    Raises UsageError if there is none, RecordsError where its records cannot be read; that they verify is the journal's to say.
+    Raises UsageError if there is none, RecordsError, naming the line, where its records do not verify.
     """
     path = folder / RECORDS
     if not path.is_file():
         raise UsageError(f"'{folder}' is no run folder: there is no {RECORDS} in it", "give --resume the folder of a run")
     checkpoint = load(folder)
     until = checkpoint.place.journal["bytes"] if checkpoint else 0
-    run, known, stored, completed, offset = None, dict[str, str | None](), defaultdict[str, dict[str, int]](dict), False, 0
+    known, later, stored = dict[str, str | None](), dict[str, str | None](), defaultdict[str, dict[str, int]](dict)
+    run, completed, begun_again = None, False, None
+    try:
+        for place, record in _records(path):
+            behind = place["bytes"] >= until
+            if isinstance(record, Run):
+                run, begun_again = record, place if checkpoint and behind else None
+            elif isinstance(record, Samples):
+                (later if behind else known).update(zip(record.files, record.digests, strict=True))
+            elif isinstance(record, Skip):
+                (later if behind else known)[record.file] = None
+            elif isinstance(record, Batch) and not behind:
+                for digests, where in _stored(record):
+                    stored[Path(where["pack"]).name].update(zip(digests, where["offsets"], strict=True))
+            completed = isinstance(record, End) and record.status == "completed"
+    except RecordsError as error:
+        hint = f"capture verify {folder} --repair NEWFILE saves what verifies"
+        raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
+    return Earlier(
+        folder=folder,
+        run=run,
+        checkpoint=checkpoint,
+        known=known,
+        later=later,
+        stored=stored,
+        completed=completed,
+        begun_again=begun_again,
+    )
+
+
+def _records(path: Path) -> Iterator[tuple[Mapping[str, Any], Record | None]]:
+    """The whole lines that verify, each with its place: its record, or None for a batch without stored inputs and for sums."""
+    place: dict[str, Any] = dict(BEGINNING)
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for line in lines:
             if not line.endswith(b"\n"):
-                break
+                return
+            envelope = follow(line, seq=place["seq"], previous=bytes.fromhex(place["chain"]))
+            wanted = envelope.kind in _WANTED or (envelope.kind == Batch.kind and b'"stored":' in line)
             try:
-                kind = open_envelope(line).kind
-                if kind == Run.kind:
-                    run = _decoded(line, Run)
-                elif kind == Samples.kind and offset < until:
-                    samples = _decoded(line, Samples)
-                    known.update(zip(samples.files, samples.digests, strict=True))
-                elif kind == Skip.kind and offset < until:
-                    known[_decoded(line, Skip).file] = None
-                elif kind == Batch.kind and offset < until and b'"stored":' in line:
-                    for digests, where in _stored(_decoded(line, Batch)):
-                        stored[Path(where["pack"]).name].update(zip(digests, where["offsets"], strict=True))
-                completed = kind == End.kind and _decoded(line, End).status == "completed"
+                record = decode(line)[1] if wanted else None
+                if record:
+                    check(record)
             except RecordsError as error:
-                message = f"'{path}' is damaged at line {number}: {error.message}"
-                raise RecordsError(
-                    message, f"capture verify {folder} --repair NEWFILE saves what verifies", line=number
-                ) from error
-            offset += len(line)
-    return Earlier(folder=folder, run=run, checkpoint=checkpoint, known=known, stored=stored, completed=completed)
+                number = place["seq"] + 1
+                raise RecordsError(f"line {number}: {error.message}", error.hint, line=number) from error
+            yield place, record
+            place = {"seq": place["seq"] + 1, "bytes": place["bytes"] + len(line), "chain": envelope.chain.hex()}
 
 
 def _stored(batch: Batch) -> list[tuple[Sequence[str], Mapping[str, Any]]]:
@@ -109,8 +137,10 @@ def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple
         return doubts, "compare"
     if earlier.completed and not now.config["epochs"] > before.config["epochs"]:
         raise UsageError(f"'{earlier.folder}' is completed: {before.config['epochs']} epochs", "give more with --epochs")
-    if earlier.completed and place is None:
-        raise UsageError(f"'{earlier.folder}' has no checkpoint to add epochs to", "start a new run with more --epochs")
+    if earlier.completed and (place is None or place.epoch < before.config["epochs"]):  # the last one may be damaged
+        raise UsageError(
+            f"'{earlier.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
+        )
     options, environment = _changes(before, now, may_have_more_epochs=earlier.completed)
     if options:
         raise UsageError(f"this would be another run: {'; '.join(options)}", "give the options and images it began with")
@@ -123,28 +153,10 @@ def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple
 
 def _changes(before: Run, now: Run, *, may_have_more_epochs: bool) -> tuple[list[str], list[str]]:
     """What differs in options and images, and what in the environment."""
+    if may_have_more_epochs:
+        before = replace(before, config={**before.config, "epochs": now.config["epochs"]})
     options: list[str] = []
     environment: list[str] = []
-    for field in fields(Run):
-        was, is_now = getattr(before, field.name), getattr(now, field.name)
-        if field.name == "config" and may_have_more_epochs:
-            was = dict(was) | {"epochs": is_now["epochs"]}
-        if was != is_now:
-            (environment if field.name in ENVIRONMENT else options).extend(_differences(field.name, was, is_now))
+    for change in changes(before, now):
+        (environment if change.name.partition(".")[0] in ENVIRONMENT else options).append(str(change))
     return options, environment
-
-
-def _differences(name: str, was: Any, is_now: Any) -> list[str]:
-    if isinstance(was, Mapping) and isinstance(is_now, Mapping):
-        keys = [*was, *(key for key in is_now if key not in was)]
-        return [f"{name}.{key} was {was.get(key)}, is {is_now.get(key)}" for key in keys if was.get(key) != is_now.get(key)]
-    if isinstance(was, Sequence) and not isinstance(was, str):
-        return [f"{name} were {', '.join(map(str, was))}, are {', '.join(map(str, is_now))}"]
-    return [f"{name} was {was}, is {is_now}"]
-
-
-def _decoded(line: bytes, kind: type[T]) -> T:
-    record = decode(line)[1]
-    if not isinstance(record, kind):
-        raise RecordsError(f"not a {kind.__name__} record")
-    return record

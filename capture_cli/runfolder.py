@@ -9,6 +9,7 @@ in), `config.toml`, checkpoints, `model.safetensors` and, where inputs are kept,
 folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -41,9 +42,16 @@ class Output:
     _events: BinaryIO | None = None
 
     def event(self, event: str, **values: Any) -> None:
-        """Note what happened and when; without a run folder it is not kept."""
-        if self._events:
-            self._events.write(orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n")
+        """Note what happened and when; without a run folder it is not kept. Raises CaptureError if it cannot be written."""
+        if not self._events:
+            return
+        line = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n"
+        try:
+            if self._events.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a write that takes less than all of it means
+        except OSError as error:
+            where = f"{self.where}/{EVENTS}"
+            raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Leave the options where `--config` can take them up again."""

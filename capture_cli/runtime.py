@@ -92,7 +92,10 @@ def seed_step(seed: int, purpose: str, step: int) -> None:
 
     The seed is a hash, so that neighbouring steps and runs share no stream; with it no generator state has to be kept.
     """
-    torch.manual_seed(xxhash.xxh3_64_intdigest(f"{seed} {purpose} {step}".encode()) >> 1)
+    number = xxhash.xxh3_64_intdigest(f"{seed} {purpose} {step}".encode()) >> 1
+    torch.default_generator.manual_seed(number)  # torch.manual_seed takes a stack trace first, 0.35 ms a call
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(number)
 
 
 def versions() -> dict[str, str]:

@@ -71,7 +71,13 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
     """
     phases = ("train", "val") if len(setup.data.ids("val")) else ("train",)
     visits = [(epoch, phase) for epoch in range(learning.epochs) for phase in phases]
-    for epoch, phase in visits[visits.index((start.epoch, start.phase)) :]:
+    first = (start.epoch, start.phase)
+    if start.batch:
+        before = next(setup.data.batches(start.phase, start.epoch, start=start.batch - 1))
+        setup.recorder.precede(
+            phase=start.phase, epoch=start.epoch, batch=start.batch - 1, ids=before.ids, inputs=before.inputs
+        )
+    for epoch, phase in visits[visits.index(first) if first in visits else len(visits) :]:  # not in it: all of them were done
         done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
         if phase == "train":
             setup.model.train()

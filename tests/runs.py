@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture_cli.records import GENESIS, Batch, End, Epoch, Inputs, Record, Run, Samples, Skip, encode
+from capture_cli.records import GENESIS, Batch, End, Epoch, Inputs, Record, Run, Samples, Skip, encode, link
 
 ANIMALS = ("cat", "dog", "great pyrenees")
 
@@ -156,6 +156,20 @@ def _encoded(records: Iterable[Record]) -> Iterator[bytes]:
     for seq, record in enumerate(records):
         line, chain = encode(record, seq=seq, previous=chain)
         yield line
+
+
+def body(line: bytes) -> bytes:
+    """What the chain of a line covers."""
+    return line[: line.rindex(b',"chain":"')]
+
+
+def rechained(bodies: Iterable[bytes]) -> list[bytes]:
+    """Lines of which only the text up to the chain is given, chained again: damage that the chain does not show."""
+    chain, lines = GENESIS, []
+    for body in bodies:
+        chain = link(chain, body)
+        lines.append(b'%b,"chain":"%b"}\n' % (body, chain.hex().encode()))
+    return lines
 
 
 def write_run(folder: Path, records: Iterable[Record] | None = None) -> Path:

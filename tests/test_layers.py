@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "records": {"errors"},
+    "fields": {"errors", "records"},
     "journal": {"errors", "records"},
     # folder -> samples -> pixels -> inputs: no torch but where a batch becomes a tensor
     "labels": {"errors"},
@@ -32,12 +33,13 @@ ROOMS: dict[str, set[str]] = {
     "models": {"errors"},
     "runtime": {"__init__", "errors"},
     "pack": {"errors"},
-    "recorder": {"errors", "inputs", "journal", "pack", "records"},
+    "flight": set(),
+    "recorder": {"errors", "flight", "inputs", "journal", "pack", "records"},
     "batches": {"access", "errors", "folder", "inputs", "pixels", "recorder", "records"},
     "runfolder": {"errors", "journal"},
     "modelfile": {"errors"},
     "checkpoint": {"errors", "runfolder"},
-    "resuming": {"checkpoint", "errors", "journal", "records", "runfolder"},
+    "resuming": {"checkpoint", "errors", "fields", "journal", "records", "runfolder"},
     "training": {"batches", "checkpoint", "errors", "recorder", "records", "runtime"},
     "plan": {"access", "config", "errors", "folder", "inputs", "models", "pixels"},
     "job": {
@@ -47,9 +49,10 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"config", "errors", "inputs", "job", "modelfile", "plan", "runfolder"},
     "stopping": set(),
     # the reading half: it does not
-    "reader": {"errors", "records"},
-    "answers": {"errors", "reader", "records"},
-    "views": {"access", "answers", "decoding", "errors", "folder", "labels", "pixels", "records"},
+    "reader": {"errors", "fields", "records"},
+    "answers": {"errors", "fields", "reader", "records"},
+    "views": {"access", "answers", "decoding", "errors", "folder", "labels", "originals", "pixels", "reader", "records"},
+    "originals": {"access", "errors", "pixels", "records"},
     # on top
     "cli": {"*"},
     "__main__": {"cli"},
@@ -66,11 +69,11 @@ WALLS: dict[str, set[str]] = {
     "rich": {"views"},
     "natsort": {"labels"},
     "tomli_w": {"cli", "runfolder"},
-    "orjson": {"answers", "cli", "records", "runfolder"},
+    "orjson": {"answers", "cli", "originals", "records", "runfolder"},
     "xxhash": {"draws", "inputs", "runtime"},
     "numpy": {
-        *{"answers", "batches", "decoding", "draws", "inputs", "pack", "pixels", "reader", "recorder", "records", "runtime"},
-        *{"training", "views"},
+        *{"answers", "batches", "cli", "decoding", "draws", "inputs", "originals", "pack", "pixels", "reader", "recorder"},
+        *{"records", "runtime", "training", "views"},
     },
 }
 """Package from outside -> the rooms that may import it, in whatever way. Any other may not be imported at all."""

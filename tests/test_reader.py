@@ -1,9 +1,11 @@
 """Reading a run back: only what verifies is handed out, and how the file ended is always said."""
 
+import json
 import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,8 @@ import pytest
 from capture_cli import reader
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import Ending, Line, Reading, open_run
-from capture_cli.records import GENESIS, Batch, End, Epoch, Run, Samples, link
-from runs import chained, run_records, write_run
+from capture_cli.records import Batch, End, Epoch, Run, Samples
+from runs import body, chained, rechained, run_records, write_run
 
 
 def small() -> list[bytes]:
@@ -33,18 +35,9 @@ def written(path: Path, lines: Iterable[bytes]) -> Path:
     return path
 
 
-def rechained(bodies: Iterable[bytes]) -> list[bytes]:
-    """Lines of which only the text up to the chain is given, chained again: damage that the chain does not show."""
-    chain, lines = GENESIS, []
-    for body in bodies:
-        chain = link(chain, body)
-        lines.append(b'%b,"chain":"%b"}\n' % (body, chain.hex().encode()))
-    return lines
-
-
-def body(line: bytes) -> bytes:
-    """What the chain of a line covers."""
-    return line[: line.rindex(b',"chain":"')]
+def counts(lines: Iterable[bytes]) -> dict[str, int]:
+    """Lines by kind."""
+    return dict(Counter(json.loads(line)["kind"] for line in lines))
 
 
 def test_a_sealed_run_is_read_whole(tmp_path: Path) -> None:
@@ -124,17 +117,42 @@ def test_lines_out_of_place_are_damage(tmp_path: Path, how: str) -> None:
 
 def test_bytes_after_the_end_line_are_damage(tmp_path: Path) -> None:
     """A sealed file has nothing behind its seal, not even half a line."""
-    _, ending = read(written(tmp_path / "run.jsonl", [*small(), b'{"seq":']))
-    assert (ending.state, ending.status) == ("damaged", "completed")
+    interrupted = chained(run_records(status="interrupted"))
+    _, ending = read(written(tmp_path / "run.jsonl", [*interrupted, b'{"seq":']))
+    assert (ending.state, ending.status, ending.line) == ("damaged", "interrupted", len(interrupted) + 1)
+
+
+def test_a_completed_run_may_go_on(tmp_path: Path) -> None:
+    """Behind its end line comes the run record with the new options; half of that is a torn line like any other."""
+    records = list(run_records(per_class=2, epochs=1))
+    first, *rest, end = records
+    again = chained([*records, first, *rest])
+    whole = [*again, chained([*records, first, *rest, End(status="completed", counts=counts(again))])[-1]]
+    path = tmp_path / "run.jsonl"
+    states = []
+    for count in range(len(records), len(whole) + 1):
+        got, ending = read(written(path, whole[:count]))
+        assert len(got) == count
+        states.append((ending.state, ending.status))
+    assert states == [("sealed", "completed"), *[("unsealed", None)] * len(records[1:]), ("sealed", "completed")]
+    _, ending = read(written(path, [*whole[: len(records)], whole[len(records)][:50]]))
+    assert (ending.state, ending.lines) == ("torn", len(records))
+    assert isinstance(end, End)
+
+
+def test_a_run_that_goes_on_has_the_same_classes(tmp_path: Path) -> None:
+    """Labels are numbers of classes: they may not change their meaning halfway."""
+    one, other = next(run_records()), next(run_records(classes=("x", "y")))
+    assert isinstance(one, Run)
+    lines, _ = read(written(tmp_path / "it", chained([one, one, other])))
+    assert lines[1].run(lines[0].run()) == one
+    with pytest.raises(RecordsError, match="line 3: a run record with other classes"):
+        lines[2].run(one)
 
 
 def test_kinds_out_of_place_are_damage(tmp_path: Path) -> None:
-    """The chain may hold: a run record not first, a first line that is none, and an end line that miscounts are damage."""
+    """The chain may hold: a first line that is no run record, and an end line that miscounts, are damage."""
     lines = small()
-    second_run = body(lines[0]).replace(b'"seq":0', b'"seq":3')
-    got, ending = read(written(tmp_path / "a", rechained([*map(body, lines[:3]), second_run])))
-    assert (len(got), ending.line, "second run record" in ending.reason) == (3, 4, True)
-
     no_run = [body(line).replace(b'"seq":%d' % number, b'"seq":%d' % (number - 1)) for number, line in enumerate(lines)][1:]
     got, ending = read(written(tmp_path / "b", rechained(no_run)))
     assert (len(got), ending.line, "run record belongs first" in ending.reason) == (0, 1, True)

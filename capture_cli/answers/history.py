@@ -70,7 +70,7 @@ def sample_history(reading: Reading, wanted: str) -> History:
             else:
                 search.take(line)
     except RecordsError as found:
-        error = found
+        error = reading.located(found)
     error = error or reading.ending.error(reading.name)
     if search is None:
         raise error or RecordsError(f"{reading.name}: no records")
@@ -96,7 +96,9 @@ class _Search:
 
     def take(self, line: Line) -> None:
         """Add one line. Raises RecordsError for one that verifies but makes no sense."""
-        if line.kind == "samples":
+        if line.kind == "run":
+            self.run = line.run(self.run)
+        elif line.kind == "samples":
             record = line.record()
             if isinstance(record, Samples):
                 self._samples(record, line)

@@ -27,6 +27,7 @@ import duckdb
 from capture_cli.answers.sql import escape, feedable, locked_database, unescape, visits
 from capture_cli.answers.visits import COLUMNS, checked_batch
 from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.records import Run
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading
@@ -95,7 +96,7 @@ class _Rows:
             if part.text:
                 yield part.text
             if part.error:
-                raise part.error
+                raise reading.located(part.error) if isinstance(part.error, RecordsError) else part.error
             if limit == 0:
                 return
 
@@ -103,12 +104,13 @@ class _Rows:
         """The parts in order. With a limit one at a time, since the next depends on how many rows are still wanted."""
         workers = min(os.cpu_count() or 1, _MAX_WORKERS) if limit is None else 1
         pending: deque[Future[_Part]] = deque()
+        run: Run | None = None
         with ThreadPoolExecutor(workers) as pool:
             for lines in reading.chunks(_CHUNK_BYTES):
                 batches = [line for line in lines if line.kind == "batch"]
-                for line in lines[:1]:
-                    if line.kind == "run":
-                        self._classes = [escape(name) for name in line.run().classes]
+                for line in (line for line in lines if line.kind == "run"):
+                    run = line.run(run)
+                    self._classes = [escape(name) for name in run.classes]
                 if batches:
                     pending.append(pool.submit(self._part, batches, limit))
                 while pending and (len(pending) > workers or not lines or limit is not None):
@@ -183,8 +185,8 @@ def _syntax_tree(database: duckdb.DuckDBPyConnection, where: str) -> dict[str, A
     tree = json.loads(database.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()[0][0])
     if tree["error"]:
         raise UsageError(f"--where '{where}': {tree['error_message']}", _HINT)
-    node: dict[str, Any] = tree["statements"][0]["node"]
-    return node
+    nodes: list[dict[str, Any]] = [statement["node"] for statement in tree["statements"]]
+    return nodes[0] if len(nodes) == 1 else {}
 
 
 def _where_error(where: str, error: Exception) -> UsageError:

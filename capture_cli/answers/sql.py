@@ -99,7 +99,7 @@ def visits(per_batch: str = "null") -> str:
     return f"""
         select phase, epoch, batch, step, per_batch, id, file, $classes[label + 1] as label, $classes[pred + 1] as pred,
             label = pred as correct, p_label, p_pred,
-            (-loss - ln(greatest(p_other, {SMALLEST!r})))::float as margin, loss as loss_nats
+            (-loss - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float as margin, loss as loss_nats
         from ({measured})
     """
 

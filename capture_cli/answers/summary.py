@@ -116,6 +116,7 @@ class Summary:
 
     name: str
     run: Run
+    """The last run record, where the run went on after it was completed or interrupted."""
     ending: Ending
     error: RecordsError | None
     """Why what follows a certain line is not in here, if something is wrong with it."""
@@ -142,7 +143,7 @@ def summarise(reading: Reading, *, worst: int = 8, confusions: int = 10) -> Summ
             else:
                 state.take(line)
     except RecordsError as found:
-        error = found
+        error = reading.located(found)
     error = error or reading.ending.error(reading.name)
     if state is None:
         raise error or RecordsError(f"{reading.name}: no records")
@@ -150,7 +151,7 @@ def summarise(reading: Reading, *, worst: int = 8, confusions: int = 10) -> Summ
     try:
         phase = state.score(confusions)
     except RecordsError as found:
-        error = found
+        error = reading.located(found)
     return Summary(
         name=reading.name,
         run=state.run,
@@ -182,6 +183,8 @@ class _State:
         """Add one line. Raises RecordsError for one that verifies but makes no sense."""
         if line.kind == "batch":
             self._batch(line)
+        elif line.kind == "run":
+            self.run = line.run(self.run)
         elif line.kind in ("samples", "skip", "epoch"):
             record = line.record()
             if isinstance(record, Samples):
@@ -336,7 +339,8 @@ class _Captured:
 def _numbers(line: Line, name: str, dtype: type[T]) -> npt.NDArray[T]:
     """A column of a batch as an array [B]; null reads as NaN."""
     try:
-        array = np.array(orjson.loads(line.column(name)), dtype)
+        with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
+            array = np.array(orjson.loads(line.column(name)), dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise line.error(f"a batch record whose {name} are no numbers") from error
     return array

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from capture_cli.answers.visits import checked_batch
 from capture_cli.errors import RecordsError
-from capture_cli.records import KINDS
+from capture_cli.records import KINDS, Run
 
 if TYPE_CHECKING:
     from capture_cli.reader import Reading
@@ -22,12 +23,17 @@ def verify(reading: Reading) -> RecordsError | None:
 
     A kind of record that this version does not know is checked by its chain alone.
     """
-    for line in reading:
-        if line.kind in KINDS:
-            try:
+    run: Run | None = None
+    try:
+        for line in reading:
+            if line.kind == "run":
+                run = line.run(run)
+            elif line.kind == "batch" and run is not None:
+                checked_batch(line, len(run.classes))
+            elif line.kind in KINDS:
                 line.record()
-            except RecordsError as error:
-                return RecordsError(f"{reading.name}: {error.message}", error.hint, line=error.line)
+    except RecordsError as error:
+        return reading.located(error)
     ending = reading.ending
     damage = ending.error(reading.name)
     if damage or ending.state == "sealed":

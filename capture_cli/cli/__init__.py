@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from capture_cli import __version__
-from capture_cli.cli import evaluate, inspect, labels, rows, train, verify
+from capture_cli.cli import diff, evaluate, inspect, labels, replay, rows, train, verify
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.text import error_line
 
@@ -99,6 +99,8 @@ _COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate.evaluate,
     "inspect": inspect.inspect,
     "rows": rows.rows,
+    "diff": diff.diff,
+    "replay": replay.replay,
     "verify": verify.verify,
 }
 for _name, _command in _COMMANDS.items():

@@ -237,5 +237,5 @@ def _resume(plan: "Plan", run: Path, every: Every, *, allow_env_change: bool, pr
     open_it = partial(reopen_output, run, earlier.place, rest)
     notes = [earlier.sentence]
     with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts) as (around, stopping):
-        run_training(ready, around, every=every, earlier=earlier, anew=rest != "compare")
+        run_training(ready, around, every=every, earlier=earlier, anew=rest != "compare" or bool(earlier.begun_again))
     return stopping.exit_code if stopping() else 0

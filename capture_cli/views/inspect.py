@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.history import History
 from capture_cli.answers.summary import PhaseScore, Summary
-from capture_cli.reader import Ending
 from capture_cli.records import Epoch, Run
 from capture_cli.views.epochs import number
 from capture_cli.views.text import plain, safe
@@ -53,13 +52,13 @@ def show_summary(
     """
     parts: list[RenderableType] = [_header(summary)]
     if summary.epochs or summary.under_way:
-        parts += ["", _epochs(summary)]
+        parts += [plain(""), *_epochs(summary)]
     phase = summary.phase
     if phase and phase.n:
-        parts += ["", plain(_phase_title(phase), "bold"), "", _classes(phase, limit)]
+        parts += [plain(""), plain(_phase_title(phase), "bold"), plain(""), *_classes(phase, limit)]
         if phase.confusions:
-            parts += ["", _confusions(phase)]
-        parts += ["", *_worst(phase, pictures, notes)]
+            parts += [plain(""), *_confusions(phase)]
+        parts += [plain(""), *_worst(phase, pictures, notes)]
     _print([*parts, "", plain("to dig further", "bold"), *_command_lines(summary, run)])
 
 
@@ -93,7 +92,7 @@ def summary_json(summary: Summary, *, run: str) -> dict[str, Any]:
     phase = summary.phase
     return {
         "run": run,
-        **_ending_json(summary.ending, summary.error),
+        **_ending_json(summary),
         **_run_json(summary.run),
         "samples": dict(summary.splits),
         "left_out": dict(summary.skips),
@@ -107,11 +106,11 @@ def summary_json(summary: Summary, *, run: str) -> dict[str, Any]:
 def history_json(history: History, *, run: str) -> dict[str, Any]:
     """The same as one JSON object."""
     visits = [asdict(one) for one in history.visits]
-    ending = _ending_json(history.ending, history.error)
-    return {"run": run, **ending, "sample": asdict(history.sample), "visits": visits}
+    return {"run": run, **_ending_json(history), "sample": asdict(history.sample), "visits": visits}
 
 
-def _ending_json(ending: Ending, error: Exception | None) -> dict[str, Any]:
+def _ending_json(answer: Summary | History) -> dict[str, Any]:
+    ending, error = answer.ending, answer.error
     return {
         "state": ending.state,
         "status": ending.status,
@@ -183,7 +182,7 @@ def _by_epoch(epochs: Sequence[Epoch]) -> dict[int, dict[str, Epoch]]:
     return grouped
 
 
-def _epochs(summary: Summary) -> Table:
+def _epochs(summary: Summary) -> list[RenderableType]:
     """One row an epoch, two columns a phase, and how much of it was captured."""
     grouped = _by_epoch(summary.epochs)
     for one in summary.under_way:
@@ -209,10 +208,8 @@ def _epochs(summary: Summary) -> Table:
         partly = " so far" if any(key[1] == epoch for key in under_way) else ""
         cells.append(f"{captured:,}{partly}" + (f" of {captured + missed:,}" if missed else ""))
         table.add_row(f"{epoch}", *map(plain, cells))
-    if len(grouped) > len(shown):
-        table.title = f"the last {len(shown)} of {len(grouped):,} epochs; --json has all"
-        table.title_justify = "left"
-    return table
+    left_out = len(grouped) - len(shown)
+    return [table, plain(f"the last {len(shown)} of {len(grouped):,} epochs; --json has all", "dim")] if left_out else [table]
 
 
 def _phase_title(phase: PhaseScore) -> str:
@@ -221,7 +218,7 @@ def _phase_title(phase: PhaseScore) -> str:
     return f"{name}: {phase.correct:,} of {phase.n:,} captured samples right ({phase.correct / phase.n:.1%}){missed}"
 
 
-def _classes(phase: PhaseScore, limit: int) -> Table:
+def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
         shown = sorted(shown, key=lambda one: one.correct / one.n)[:limit]
@@ -230,20 +227,19 @@ def _classes(phase: PhaseScore, limit: int) -> Table:
         table.add_row(
             plain(one.name), f"{one.n:,}", f"{one.n - one.correct:,}", f"{one.correct / one.n:.3f}", _number(one.loss)
         )
-    if len(shown) < len(phase.classes):
-        table.title = f"the {len(shown):,} least accurate of {len(phase.classes):,} classes; --json has all"
-        table.title_justify = "left"
-    return table
+    if len(shown) == len(phase.classes):
+        return [table]
+    least = "least accurate " if len(shown) == limit else ""
+    note = f"{len(shown):,} {least}of {len(phase.classes):,} classes, those without a sample left out; --json has all"
+    return [table, plain(note, "dim")]
 
 
-def _confusions(phase: PhaseScore) -> Table:
+def _confusions(phase: PhaseScore) -> list[RenderableType]:
     table = _table(("label", "fold"), ("taken for", "fold"), ("times", "#"), ("of the label", "#"))
     for one in phase.confusions:
         table.add_row(plain(one.label), plain(one.pred), f"{one.count:,}", f"{one.share:.1%}")
-    if phase.confusions_left_out:
-        table.caption = f"and {phase.confusions_left_out:,} more pairs"
-        table.caption_justify = "left"
-    return table
+    left_out = phase.confusions_left_out
+    return [table, plain(f"and {left_out:,} more pairs", "dim")] if left_out else [table]
 
 
 def _numbers() -> dict[str, str]:

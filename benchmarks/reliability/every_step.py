@@ -1,0 +1,87 @@
+"""Resume at every step of a 3-epoch run: killed after its k-th batch or its k-th checkpoint, then resumed: bytes equal.
+
+There are no worker processes to vary: images are decoded by threads, so their number is what changes between the two halves.
+"""
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reliability.world import Reference, Result, capture, go_on, make_images, reference, warm
+
+BASE = ("images", "-m", "linear", "-e", "3", "--device=cpu", "--augment=flip+crop", "--checkpoint-every=1")
+OPTIONS = (
+    (*BASE, "-b", "4", "--inputs=all"),
+    (*BASE, "-b", "1", "--spike=0.1", "--lr=1e-6", "--val-split=0.1"),  # with batches that the flight recorder keeps, and the ones before
+)
+THREADS = (1, 2, 4)
+
+
+def figure(place: Path, *, large: bool) -> Result:
+    """Every step, or every 7th, twice: before the update of the step was saved, and after."""
+    warm()
+    result = Result()
+    make_images(place / "images", count=24, broken=2)
+    for number, options in enumerate(OPTIONS):
+        ref = reference(place, options, f"reference-{number}")
+        batches = ref.records.count(b'"kind":"batch"')
+        flights = ref.records.count(b'"flight":')
+        result.note += f"{', ' if result.note else ''}{batches} steps with {flights} kept by the flight recorder"
+        for step in range(1, batches + 1, 1 if large else 7):
+            for die in (_after_record, _after_checkpoint):
+                result.tried += 1
+                _one(ref, place, f"run-{number}-{step}{die.__name__}", functools.partial(die, step), step, result)
+    result.note += "; 1, 2 and 4 decoding threads (there are no worker processes)"
+    return result
+
+
+def _one(ref: Reference, place: Path, run: str, die: Callable[[], None], step: int, result: Result) -> None:
+    threads = [THREADS[(step + more) % len(THREADS)] for more in range(2)]
+
+    def first() -> None:
+        _decode_with(threads[0])
+        die()
+
+    killed = capture(["train", *ref.options, "-o", run, "-q"], place, before=first)
+    result.expect(killed.code == -signal.SIGKILL, f"{run}: was to be killed, ended with {killed}")
+    resumed = capture(go_on(ref, run, place), place, before=functools.partial(_decode_with, threads[1]))
+    result.expect(resumed.code == 0, f"{run}: resumed with {resumed}")
+    result.expect(not (what := ref.difference(place / run)), f"{run}: {what} not as in an unkilled run")
+
+
+def _decode_with(threads: int) -> None:
+    from capture_cli import job
+
+    job.PixelStore = functools.partial(job.PixelStore, threads=threads)  # type: ignore[assignment, misc]
+
+
+def _after_record(step: int) -> None:
+    """Die when the `step`-th batch is on record: the update that follows is lost."""
+    from capture_cli.journal import Journal
+
+    append = Journal.append
+
+    def counted(journal: Journal, record: Any) -> None:
+        append(journal, record)
+        if record.kind == "batch" and journal.counts["batch"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.append = counted  # type: ignore[method-assign]
+
+
+def _after_checkpoint(step: int) -> None:
+    """Die when the checkpoint after the `step`-th batch is there."""
+    from capture_cli import job
+
+    save, left = job.save, [step]
+
+    def counted(*args: Any) -> None:
+        save(*args)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job.save = counted

@@ -1,0 +1,109 @@
+"""A power cut: a run on ext4 in a loop file, the file copied while mounted: what was reported durable is there, and resumes.
+
+Says nothing of disks that lie about flushes: the loop file is what the file system had given to its disk at that moment.
+"""
+
+import contextlib
+import functools
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reliability.world import RECORDS, Reference, Result, capture, ended, go_on, kill, make_images, reference, start, warm
+
+OPTIONS = (
+    *("images", "-m", "linear", "-e", "4", "-b", "2", "--device=cpu", "--augment=flip"),
+    *("--inputs=all", "--checkpoint-every=5"),
+)
+MEGABYTE = 1 << 20
+_REPORT = struct.Struct("<Q")
+
+
+def figure(place: Path, *, large: bool) -> Result:
+    """8 or 200 cuts at random instants; the journal syncs often, so that there is much to be held to."""
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        return Result(missing="mounting ext4 needs root and mkfs.ext4")
+    warm()
+    draw, result = random.Random(4), Result()
+    make_images(place / "images", count=32, broken=1)
+    ref = reference(place, OPTIONS)
+    disk, copy, mounted = place / "disk.img", place / "copy.img", place / "disk"
+    mounted.mkdir()
+    durable = 0
+    for number in range(200 if large else 8):
+        with disk.open("wb") as file:
+            file.truncate(16 * MEGABYTE)
+        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", disk], check=True)
+        with _mounted(disk, mounted) as fault:
+            if fault:
+                result.missing = f"no ext4 in a loop file can be mounted here: {fault}"
+                return result
+            reported = _cut(place, disk, copy, draw.uniform(0.05, 4 * ref.seconds))
+        with _mounted(copy, mounted):
+            _judge(ref, place, reported, f"cut {number}", result)
+        durable += reported > 0
+        result.tried += 1
+    result.note = f"ext4; in {durable} of them something had been reported durable"
+    return result
+
+
+def _cut(place: Path, disk: Path, copy: Path, after: float) -> int:
+    """Copy the disk of a run in the middle of it, while it stands still; how many bytes of records it had called durable."""
+    reading, writing = os.pipe()
+    pid = start(["train", *OPTIONS, "-o", "disk/run", "-q"], place, before=functools.partial(_report_syncs, writing))
+    os.close(writing)
+    if ended(pid, place, seconds=after) is None:
+        os.killpg(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        shutil.copyfile(disk, copy)
+        kill(pid, place)
+    else:
+        shutil.copyfile(disk, copy)
+    with os.fdopen(reading, "rb") as pipe:
+        reports = pipe.read()
+    return int(_REPORT.unpack(reports[-_REPORT.size :])[0]) if reports else 0
+
+
+def _report_syncs(pipe: int) -> None:
+    """After each sync, say on `pipe` how long the journal was; and let it sync ten times as often."""
+    from capture_cli import journal
+
+    journal.SYNC_EVERY_SECONDS = 0.02
+    sync = journal.Journal.sync
+
+    def reported(self: Any) -> None:
+        length = self.place["bytes"]
+        sync(self)
+        os.write(pipe, _REPORT.pack(length))
+
+    journal.Journal.sync = reported  # type: ignore[method-assign]
+
+
+def _judge(ref: Reference, place: Path, reported: int, case: str, result: Result) -> None:
+    run = place / "disk" / "run"
+    there = (run / RECORDS).read_bytes() if (run / RECORDS).exists() else b""
+    result.expect(len(there) >= reported, f"{case}: {reported} bytes were reported durable, {len(there)} are there")
+    result.expect(there[:reported] == ref.records[:reported], f"{case}: what was reported durable is not what was written")
+    if there == ref.records:
+        result.expect(not (what := ref.difference(run)), f"{case}: completed, but {what} not as undisturbed")
+        return
+    done = capture(go_on(ref, "disk/run", place), place)
+    result.expect(done.code == 0, f"{case}: could not be resumed: {done}")
+    result.expect(not (what := ref.difference(run)), f"{case}: resumed, and {what} not as undisturbed")
+
+
+@contextlib.contextmanager
+def _mounted(image: Path, at: Path) -> Iterator[str]:
+    """The file system in `image`; gives why it cannot be mounted, or nothing."""
+    fault = subprocess.run(["mount", "-o", "loop", image, at], capture_output=True, text=True).stderr.strip()
+    try:
+        yield fault
+    finally:
+        if not fault:
+            subprocess.run(["umount", at], check=True)

@@ -1,0 +1,86 @@
+"""What a run record says of how its inputs were made, carried out again: in numpy, and from a fixed table of steps.
+
+rules = rules_of(run)                               # raises RecordsError for what this version cannot carry out
+inputs = rules.make(pixels, slots, files, phase="train", epoch=3)
+rules.decoder                                       # how the decoder differs from the run's, "" where it does not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.draws import path_keys
+from capture_cli.errors import RecordsError
+from capture_cli.inputs import CENTRE, SCALE, Recipe, _gather
+from capture_cli.pixels import Geometry, Pixels
+from capture_cli.records import Run
+
+_DECODERS = ("pillow", "libjpeg", "libwebp", "zlib")
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the inputs of a run were made."""
+
+    recipe: Recipe
+    geometry: Geometry
+    seed: int
+    decoder: str
+    """How the decoder's versions differ from today's, a clause; empty where they do not."""
+
+    @property
+    def shape(self) -> list[int]:
+        """[C, H, W] of an input."""
+        return [self.geometry.channels, self.geometry.height, self.geometry.width]
+
+    def make(self, pixels: Pixels, slots: Ints, files: Sequence[str], *, phase: str, epoch: int) -> Floats:
+        """The inputs of n `files`, whose pixels are uint8 [C, H, W] at `slots` of `pixels`: float32 [n, C, H, W].
+
+        The same as capture_cli.inputs.make_batch, without torch.
+        """
+        if not len(slots):
+            return np.empty((0, *pixels.shape[1:]), np.float32)
+        if phase == "train" and self.recipe.augment != "none":
+            gathered = _gather(pixels, slots, path_keys(files), self.recipe, self.seed, epoch)
+        else:
+            gathered = pixels.take(slots, axis=0)
+        inputs = gathered.astype(np.float32)
+        inputs -= np.float32(CENTRE)
+        inputs *= np.float32(SCALE)
+        return inputs
+
+
+def rules_of(run: Run) -> Rules:
+    """Of a run record, which may come from anywhere. Raises RecordsError for what this version cannot carry out."""
+    recipe = Recipe.from_dict(run.recipe)
+    seed = run.config.get("seed", 0)  # a run of `capture evaluate` draws nothing and has none
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise RecordsError(f"a run record with the seed {seed!r}")
+    now = decoder_versions()
+    changed = [name for name in _DECODERS if run.versions.get(name) != now.get(name)]
+    return Rules(
+        recipe=recipe,
+        geometry=Geometry(height=recipe.height, width=recipe.width, channels=recipe.channels),
+        seed=seed,
+        decoder=", ".join(f"{name} was {run.versions.get(name)}, is {now.get(name)}" for name in changed),
+    )
+
+
+def decoder_versions() -> dict[str, str]:
+    """Of what makes pixels of files, named as in run records: those of capture_cli.runtime.versions that need no torch."""
+    import PIL
+    from PIL import features
+
+    codecs = {
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "libwebp": features.version("webp"),
+        "zlib": features.version("zlib"),
+    }
+    return {"pillow": PIL.__version__, **{name: version for name, version in codecs.items() if version}}

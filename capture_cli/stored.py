@@ -1,0 +1,157 @@
+"""Inputs that a run kept whole, read back: each is checked against the digest that stands beside it.
+
+    with StoredInputs(run_folder) as stored:
+        for place in stored.wrong(batch.inputs):        # sample number, where the bytes are, what is wrong with them
+            ...
+        stored.count                                    # how many were read
+
+Where the bytes are is said by the record and believed in nothing: a pack is a regular file in `inputs/` of the run folder,
+reached through no link, an offset lies within it, and as many bytes are read as the shape of the inputs needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import os
+import re
+import stat
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import xxhash
+
+from capture_cli.access import beneath, opened, path_parts, unusable
+from capture_cli.errors import RecordsError, Unusable, UsageError
+from capture_cli.records import Inputs
+
+DTYPES = {"float32": 4}
+"""Bytes of one number, by dtype."""
+MAX_INPUT_BYTES = 2**28
+_PACK = re.compile(r"inputs/[a-z0-9-]{1,64}\.bin")
+
+
+class Wrong(NamedTuple):
+    """One stored input that is not what its record says."""
+
+    sample: int
+    """Its place in the batch."""
+    place: str
+    """Where its bytes are."""
+    reason: str
+
+
+def input_bytes(inputs: Inputs) -> int:
+    """The length of one input. Raises RecordsError where shape and dtype are none that an input can have."""
+    size = DTYPES.get(inputs.dtype, 0) * math.prod(inputs.shape)
+    if len(inputs.shape) != 3 or min(inputs.shape) < 1 or not 0 < size <= MAX_INPUT_BYTES:
+        raise RecordsError(f"inputs of shape {list(inputs.shape)} and dtype {inputs.dtype!r} cannot be")
+    return size
+
+
+class StoredInputs:
+    """The inputs that a run has in its lines and its packs."""
+
+    def __init__(self, run_folder: Path | None) -> None:
+        """`run_folder` is None where there are only records: then packs cannot be read."""
+        self.count = 0
+        self._folder = run_folder
+        self._packs: dict[str, int] = {}
+
+    def wrong(self, inputs: Inputs, chosen: Container[int]) -> Iterator[Wrong]:
+        """Check what is stored of the chosen samples of a batch.
+
+        Raises RecordsError where the record's own columns do not fit, UsageError where a pack is needed and there is no folder.
+        """
+        size = input_bytes(inputs)
+        values, offsets = _values(inputs), _offsets(inputs)
+        for sample, text in enumerate(values):
+            if sample in chosen:
+                yield from self._checked(sample, f"value {sample}", inputs.digests[sample], _decoded(text, size))
+        for sample, offset in enumerate(offsets):
+            if sample in chosen:
+                pack = str((inputs.stored or {})["pack"])
+                place = f"{pack} at byte {offset}"
+                yield from self._checked(sample, place, inputs.digests[sample], self._read(pack, offset, size))
+
+    def _checked(self, sample: int, place: str, digest: str, found: bytes | str) -> Iterator[Wrong]:
+        self.count += 1
+        if isinstance(found, str):
+            yield Wrong(sample, place, found)
+        elif (now := xxhash.xxh3_64_hexdigest(found)) != digest:
+            yield Wrong(sample, place, f"its digest is {now}, recorded is {digest}")
+
+    def _read(self, pack: str, offset: int, size: int) -> bytes | str:
+        """The bytes, or why they cannot be had."""
+        try:
+            descriptor = self._open(pack)
+            length = os.fstat(descriptor).st_size
+            if offset + size > length:
+                return f"the file ends at byte {length}"
+            found = os.pread(descriptor, size, offset)
+        except Unusable as error:
+            return f"the file cannot be read: {error}"
+        except OSError as error:
+            return f"the file cannot be read: {error.strerror}"
+        return found if len(found) == size else "the file became shorter"
+
+    def _open(self, pack: str) -> int:
+        descriptor = self._packs.get(pack)
+        if descriptor is None:
+            if self._folder is None:
+                raise UsageError(f"stored inputs are in {pack} of the run folder", "give the run folder, not its records alone")
+            if len(self._packs) >= 16:
+                raise Unusable("too-many-packs")
+            descriptor = self._packs[pack] = _opened_pack(self._folder, pack)
+        return descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        while self._packs:
+            os.close(self._packs.popitem()[1])
+
+
+def _opened_pack(folder: Path, pack: str) -> int:
+    """Raises Unusable."""
+    *folders, name = path_parts(pack)
+    try:
+        with opened(folder) as root, beneath(root, folders) as parent:
+            if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise Unusable("not-a-regular-file")
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        raise unusable(error) from error
+
+
+def _values(inputs: Inputs) -> list[str]:
+    values: Any = inputs.values if inputs.values is not None else []
+    if not isinstance(values, list) or len(values) > len(inputs.digests) or not all(isinstance(one, str) for one in values):
+        raise RecordsError("a batch record whose stored values do not fit")
+    return values
+
+
+def _offsets(inputs: Inputs) -> list[int]:
+    stored: Any = inputs.stored
+    if stored is None:
+        return []
+    offsets, pack = (stored.get("offsets"), stored.get("pack")) if isinstance(stored, Mapping) else (None, None)
+    if not isinstance(offsets, list) or len(offsets) != len(inputs.digests):
+        raise RecordsError("a batch record whose stored offsets do not fit")
+    if not all(type(one) is int and 0 <= one < 2**62 for one in offsets):
+        raise RecordsError("a batch record with stored offsets that are none")
+    if not isinstance(pack, str) or not _PACK.fullmatch(pack):
+        raise RecordsError("a batch record whose stored inputs are in no file of inputs/")
+    return offsets
+
+
+def _decoded(text: str, size: int) -> bytes | str:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return "it is not base64"
+    return data if len(data) == size else f"it has {len(data)} bytes where {size} belong"

@@ -1,0 +1,54 @@
+"""Real runs for the tests of replay, each trained once for all of them, and ways to tell lies in copies of them.
+
+place = trained(tmp_path_factory)               # a folder with `images` and two runs of them, `whole` and `grown`
+here = copied(place, tmp_path)                  # to be spoilt
+rewrite(here / "whole", change)                 # records that verify and say something else
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from capture_cli.records import GENESIS, Record, decode, encode
+from conftest import CAPTURE, make_images
+
+VISITS = 120
+"""Inputs of a run: 60 images, 2 epochs."""
+
+_place: list[Path] = []
+
+
+def trained(factory: pytest.TempPathFactory) -> Path:
+    """`whole` keeps all inputs and leaves checkpoints; `grown` keeps two of each batch and got its second epoch later."""
+    if not _place:
+        place = factory.mktemp("replay")
+        make_images(place / "images", classes=5, each=12, size=(12, 10), colour=True)
+        options = ["-m", "cnn", "-b", "8", "--augment", "flip+crop", "-q"]
+        _run(place, "train", "images", *options, "-e", "2", "--inputs", "all", "--checkpoint-every", "6", "-o", "whole")
+        _run(place, "train", "images", *options, "-e", "1", "--inputs", "2", "--probs", "top:2", "-o", "grown")
+        _run(place, "train", "--resume", "grown", "-e", "2", "-q")
+        _place.append(place)
+    return _place[0]
+
+
+def _run(place: Path, *args: str) -> None:
+    done = subprocess.run([*CAPTURE, *args], cwd=place, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def copied(place: Path, into: Path) -> Path:
+    """A copy of the images and runs."""
+    return Path(shutil.copytree(place, into / "here"))
+
+
+def rewrite(run: Path, change: Callable[[Record], Record]) -> None:
+    """Change records and chain them anew, as somebody could who has the run folder."""
+    path, chain, lines = run / "records.jsonl", GENESIS, []
+    for seq, line in enumerate(path.read_bytes().splitlines(keepends=True)):
+        written = encode(change(decode(line)[1]), seq=seq, previous=chain)
+        chain = written.chain
+        lines.append(written.line)
+    path.write_bytes(b"".join(lines))

@@ -1,0 +1,214 @@
+"""Summary, history and verification say what the records say, and hostile records are errors, never faults."""
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capture_cli.answers.history import sample_history
+from capture_cli.answers.summary import Summary, summarise
+from capture_cli.answers.verification import verify
+from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.reader import open_run
+from capture_cli.records import Batch, Epoch, Run
+from runs import body, chained, rechained, run_records, write_run
+from test_rows import HOSTILE, as_dicts, one_batch, taken
+
+
+def summary_of(path: Path, **options: int) -> Summary:
+    with open_run(path) as run:
+        return summarise(run, **options)
+
+
+def test_the_summary_says_what_the_records_say(tmp_path: Path) -> None:
+    """Against a plain count over all rows."""
+    folder = write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    summary = summary_of(folder, worst=5, confusions=3)
+    last = [row for row in as_dicts(taken(folder)) if row["phase"] == "val" and row["epoch"] == 2]
+    phase = summary.phase
+    assert phase is not None
+    assert (phase.phase, phase.epoch, phase.complete, phase.n) == ("val", 2, True, len(last))
+    assert phase.correct == sum(bool(row["correct"]) for row in last)
+    assert phase.loss == pytest.approx(np.mean([row["loss_nats"] for row in last]))  # type: ignore[arg-type]
+    for one in phase.classes:
+        members = [row for row in last if row["label"] == one.name]
+        assert (one.n, one.correct) == (len(members), sum(bool(row["correct"]) for row in members))
+        assert one.loss == pytest.approx(np.mean([row["loss_nats"] for row in members]))  # type: ignore[arg-type]
+    worst = sorted(last, key=lambda row: -row["loss_nats"])[:5]  # type: ignore[operator]
+    assert [asdict(one.visit) | {"margin": None} for one in phase.worst] == [row | {"margin": None} for row in worst]
+    wrong = [(row["label"], row["pred"]) for row in last if not row["correct"]]
+    assert [one.count for one in phase.confusions] == sorted((wrong.count(pair) for pair in set(wrong)), reverse=True)[:3]
+    assert all(wrong.count((one.label, one.pred)) == one.count for one in phase.confusions)
+    assert phase.confusions_left_out == len(set(wrong)) - 3
+    assert summary.splits == {"train": 90, "val": 30}
+    assert summary.skips == {"truncated": 1}
+    assert [(one.epoch, one.phase) for one in summary.epochs] == [(e, p) for e in range(3) for p in ("train", "val")]
+    assert (summary.under_way, summary.error) == ((), None)
+
+
+def test_the_digest_of_the_worst_is_that_of_its_file(tmp_path: Path) -> None:
+    """So that a picture is shown only if it is the very file that was trained on."""
+    digests = [f"{number:032x}" for number in range(36)]
+    phase = summary_of(write_run(tmp_path / "run", run_records(digests=digests))).phase
+    assert phase is not None
+    assert [one.digest for one in phase.worst] == [digests[one.visit.id] for one in phase.worst]
+
+
+@pytest.mark.parametrize(
+    ("cut", "phase", "epoch", "complete"),
+    [(1, None, None, None), (6, "train", 0, False), (9, "train", 0, True), (10, "train", 0, True), (12, "val", 0, True)],
+)
+def test_the_phase_that_is_looked_at(
+    tmp_path: Path, cut: int, phase: str | None, epoch: int | None, complete: bool | None
+) -> None:
+    """The last complete one, `val` before `train`; the one under way where none is complete."""
+    records = list(run_records(per_class=12, epochs=2, batch_size=8))
+    kinds = [(record.kind, getattr(record, "phase", "")) for record in records]
+    assert kinds[3:9] == [("batch", "train")] * 4 + [("epoch", "train"), ("batch", "val")]
+    found = summary_of(write_run(tmp_path / "run", records[:cut]))
+    assert found.ending.state == "unsealed"
+    assert (found.phase is None) == (phase is None)
+    if found.phase:
+        assert (found.phase.phase, found.phase.epoch, found.phase.complete) == (phase, epoch, complete)
+    under_way = [(one.phase, one.n) for one in found.under_way]
+    assert under_way == {1: [], 6: [("train", 24)], 9: [("val", 8)], 10: [("val", 9)], 12: [("train", 8)]}[cut]
+
+
+def test_losses_that_are_not_finite_are_the_worst(tmp_path: Path) -> None:
+    """They come first among the worst, and no mean pretends to know better."""
+    records = one_batch(losses=np.array([np.nan, 1], np.float32))
+    phase = summary_of(write_run(tmp_path / "run", records)).phase
+    assert phase is not None
+    assert [one.visit.loss_nats for one in phase.worst] == [None, 1]
+    assert phase.loss is None
+    assert [one.loss for one in phase.classes].count(None) == 1
+
+
+def test_a_phase_of_which_nothing_was_captured(tmp_path: Path) -> None:
+    """Is a row in the table of epochs and says how much was left out."""
+    records = [record for record in run_records() if not (isinstance(record, Batch) and record.phase == "val")]
+    records = [
+        replace(r, captured=0, not_captured=r.n) if isinstance(r, Epoch) and r.phase == "val" else r for r in records[:-1]
+    ]
+    phase = summary_of(write_run(tmp_path / "run", records)).phase
+    assert phase is not None
+    assert (phase.phase, phase.n, phase.not_captured) == ("val", 0, 9)
+
+
+def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
+    """A second run record is the header, and what stands before it counts all the same."""
+    records = list(run_records(status=None))
+    first = records[0]
+    assert isinstance(first, Run)
+    records.insert(9, replace(first, threads=4))
+    folder = write_run(tmp_path / "run", records)
+    summary = summary_of(folder)
+    assert (summary.run.threads, len(summary.epochs)) == (4, 4)
+    assert len(as_dicts(taken(folder))) == 2 * 36
+    with open_run(folder) as run:
+        assert len(sample_history(run, "cat_0001.png").visits) == 2
+
+
+def test_a_history_has_every_visit(tmp_path: Path) -> None:
+    """Label, prediction, p(label) and loss of one image, epoch by epoch, as the rows have them."""
+    folder = write_run(tmp_path / "run", run_records(epochs=4))
+    with open_run(folder) as run:
+        history = sample_history(run, "dog_0002.png")
+    assert [asdict(one) | {"margin": 0} for one in history.visits] == [
+        row | {"margin": 0} for row in as_dicts(taken(folder, where="file = 'dog_0002.png'"))
+    ]
+    assert len(history.visits) == 4
+    assert (history.sample.file, history.sample.label, history.sample.id) == ("dog_0002.png", "dog", 7)
+
+
+NAMES = ["a/1.png", "b/1.png", "b/21.png", "1.png", "c/x.png", "cat_0012.png"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("a/1.png", "a/1.png"),
+        ("1.png", "1.png"),  # exactly this, though others end so too
+        ("x.png", "c/x.png"),
+        ("/1.png", "2 images end in '/1.png': 'a/1.png', 'b/1.png'"),
+        (".png", "6 images end in '.png'"),
+        ("", "6 images end in ''"),
+        ("cat_12.png", "no image 'cat_12.png' among the 6 of this run"),
+        ("X.PNG", "no image 'X.PNG'"),
+        ("../c/x.png", "no image '../c/x.png'"),
+    ],
+)
+def test_an_image_is_named_by_its_end(tmp_path: Path, wanted: str, found: str) -> None:
+    """The exact path wins, else the end of exactly one; otherwise the error says what could be meant."""
+    with open_run(write_run(tmp_path / "run", run_records(files=NAMES, classes=("a", "b"), val_every=0))) as run:
+        if found in NAMES:
+            assert sample_history(run, wanted).sample.file == found
+        else:
+            with pytest.raises(UsageError, match=re.escape(found)) as raised:
+                sample_history(run, wanted)
+            assert raised.value.hint
+            if wanted in ("cat_12.png", "X.PNG"):
+                assert {"cat_12.png": "'cat_0012.png'", "X.PNG": "'c/x.png'"}[wanted] in raised.value.hint
+
+
+def test_verify_reads_every_record(tmp_path: Path) -> None:
+    """A chain that holds around a record that makes no sense does not verify."""
+    path = tmp_path / "run.jsonl"
+    lines = chained(run_records())
+    path.write_bytes(b"".join(lines))
+    with open_run(path) as run:
+        assert verify(run) is None
+    bodies = [body(line).replace(b'"dtype":"float32"', b'"dtype":32') for line in lines]
+    path.write_bytes(b"".join(rechained(bodies)))
+    with open_run(path) as run:
+        error = verify(run)
+    assert isinstance(error, RecordsError)
+    assert (error.line, "inputs" in error.message) == (4, True)
+
+
+JUNK = (b"null", b"[]", b"{}", b"-1", b"1e999", b"1e39", b"9" * 30, b'"x"', b"[[]]", b"true", b'""', b'"\\ud800"', b'"\\u0000"')
+JUNK += (b'"\xff"', b"NaN", b"[NaN]", b"[" * 2000, b'"../../etc/passwd"', b'"\xf4\x8f\xbf\xbf00dc80"')
+TOKEN = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\]|\\.)*"|null|\[|\]')
+
+
+def mutated(draw: random.Random, bases: Sequence[Sequence[bytes]]) -> bytes:
+    """A run with values exchanged, doubled, removed or replaced by junk, and its chain made anew."""
+    bodies = [body(line) for line in draw.choice(bases)]
+    for _ in range(draw.choice((1, 1, 1, 2, 4))):
+        place = draw.randrange(len(bodies))
+        text = bodies[place]
+        token = draw.choice(list(TOKEN.finditer(text))[4:])
+        other = draw.choice(list(TOKEN.finditer(draw.choice(bodies))))[0]
+        new = draw.choice((draw.choice(JUNK), token[0] + b"," + token[0], b"", other))
+        bodies[place] = text[: token.start()] + new + text[token.end() :]
+    return b"".join(rechained(bodies))
+
+
+def test_hostile_records_are_errors_never_faults(tmp_path: Path) -> None:
+    """1,000 runs with a good chain and bad contents: an answer in clean JSON, or an error that is one of ours."""
+    draw = random.Random(0)
+    bases = [
+        chained(run_records(per_class=4, batch_size=4, top_k=top, files=files))
+        for top, files in ((None, None), (2, None), (None, HOSTILE))
+    ]
+    path = tmp_path / "run.jsonl"
+    outcomes = set()
+    for number in range(1_000):
+        path.write_bytes(mutated(draw, bases))
+        with open_run(path) as run:
+            outcomes.add(type(verify(run)))
+        with suppress(CaptureError):
+            json.dumps(asdict(summary_of(path)), allow_nan=False, default=str)
+        with suppress(CaptureError), open_run(path) as run:
+            json.dumps(asdict(sample_history(run, "cat_0001.png")), allow_nan=False, default=str)
+        if number % 15 == 0:
+            for style in ("jsonl", "csv"):
+                with suppress(CaptureError):
+                    taken(path, style=style, where="margin > 0 or not correct")
+    assert outcomes == {type(None), RecordsError}

@@ -1,0 +1,302 @@
+"""`capture replay`, as a person runs it: what it says, what it writes, and its exit codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save
+
+from capture_cli import checkpoint
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.outputs import Outputs, _differences, _prepare
+from capture_cli.records import Batch, Record, Run, decode
+from conftest import CAPTURE
+from replay_runs import VISITS, copied, rewrite, trained
+
+Replayed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def here(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A folder with images and two runs of them, which may be changed."""
+    return copied(trained(tmp_path_factory), tmp_path)
+
+
+@pytest.fixture
+def replay(here: Path) -> Replayed:
+    """Run `capture replay ARGS...` beside the runs."""
+
+    def run(*args: object, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+        kept: dict[str, object] = {"cwd": here, "capture_output": True, "text": True, "timeout": 120, **options}
+        return subprocess.run([*CAPTURE, "replay", *map(str, args)], env={**os.environ, **(env or {})}, **kept)
+
+    return run
+
+
+def without_torch(here: Path) -> dict[str, str]:
+    """An environment in which importing torch fails."""
+    (here / "trap" / "torch").mkdir(parents=True)
+    (here / "trap" / "torch" / "__init__.py").write_text("raise ImportError('torch is not asked for')\n")
+    return {"PYTHONPATH": str(here / "trap")}
+
+
+def records(run: Path) -> list[Record]:
+    return [decode(line)[1] for line in (run / "records.jsonl").read_bytes().splitlines()]
+
+
+class TestInputs:
+    """Made again and compared, without torch."""
+
+    def test_all_of_them(self, here: Path, replay: Replayed) -> None:
+        """One line on stdout, nothing else said, exit code 0; the same as JSON; and from a pipe."""
+        env = without_torch(here)
+        done = replay("whole", "--stored", env=env)
+        said = f"{VISITS} inputs made again, all equal; {VISITS} stored ones compared, all equal\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+        done = replay("grown", "--phase", "val", "--epoch", "1", "--json", env=env)
+        answer = json.loads(done.stdout)
+        count = answer.pop("inputs")
+        rest = {"run": "grown", "equal": count, "stored": 0, "causes": {}, "differences": [], "outputs": None}
+        assert (count > 0, answer) == (True, rest)
+        with (here / "grown" / "records.jsonl").open("rb") as file:
+            done = replay("-", "--limit", "1", stdin=file, env=env)
+        assert (done.returncode, done.stdout) == (0, "1 input made again, all equal\n")
+
+    def test_what_differs_is_named_with_its_cause(self, here: Path, replay: Replayed) -> None:
+        """Exit code 4, a line a file on stderr, at most 20 of them and how many more there are."""
+        images = sorted((here / "images").iterdir())
+        images[0].write_bytes(images[0].read_bytes() + b"\0")
+        for path in images[1:31]:
+            path.unlink()
+        done = replay("whole")
+        lines = done.stderr.splitlines()
+        assert (done.returncode, len(lines)) == (4, 22)
+        assert lines[20] == "... and 11 more"
+        assert lines[21].endswith("60 x the file is gone, 2 x the file has changed since the run; the lines above say where")
+        assert any(line.startswith("ant_001.png: the file is gone; train batch ") for line in lines)
+        assert done.stdout == "120 inputs made again, 58 equal, 62 not\n"
+        answer = json.loads(replay("whole", "--json").stdout)
+        assert len(answer["differences"]) == 31
+        (one,) = replay("whole", "--sample", images[0].name, "--json").stdout.splitlines()
+        (difference,) = json.loads(one)["differences"]
+        assert (difference["cause"], difference["subject"], difference["count"]) == ("changed", "ant_000.png", 2)
+
+    def test_the_folder_may_have_moved(self, here: Path, replay: Replayed) -> None:
+        """From elsewhere it is found where it was; moved, --folder says where; else the error says so."""
+        elsewhere = here / "elsewhere"
+        elsewhere.mkdir()
+        events = here / "whole" / "events.jsonl"
+        events.write_text(json.dumps({"event": "start", "folder_absolute": str(here / "images")}))
+        assert replay(here / "whole", cwd=elsewhere).returncode == 0
+        (here / "images").rename(here / "moved")
+        done = replay("whole")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "the folder 'images' of this run is not here; --folder PATH says where its images are now" in done.stderr
+        assert replay("whole", "--folder", "moved").returncode == 0
+        done = replay("whole", "--folder", "whole", "--limit", "3")
+        assert (done.returncode, done.stdout) == (4, "3 inputs made again, 0 equal, 3 not\n")
+
+    def test_hostile_names_do_not_reach_the_terminal(self, here: Path, replay: Replayed) -> None:
+        """What is said of a file holds no control characters, whatever the records call it."""
+        rewrite(here / "whole", lambda r: replace(r, files=["\x1b[2J" + f for f in r.files]) if isinstance(r, Batch) else r)
+        done = replay("whole", "--limit", "2")
+        assert done.returncode == 4
+        assert "\x1b" not in done.stdout + done.stderr
+        assert r"\x1b[2J" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("args", "says"),
+        [
+            (["--epoch", "7"], "no captured input fits --epoch 7"),
+            (["--sample", "x", "--phase", "val"], "no captured input fits --phase val --sample x"),
+            (["--outputs", "--limit", "2"], "--outputs needs whole batches"),
+            (["--model", "m.py:build"], "--model is for --outputs"),
+            (["--folder", "nowhere"], "no such folder: 'nowhere'"),
+            (["--npy", "images/ant_000.png"], "'images/ant_000.png' exists"),
+            (["--png", "images/ant_000.png"], "'images/ant_000.png' cannot be made"),
+        ],
+    )
+    def test_wrong_usage(self, replay: Replayed, args: list[str], says: str) -> None:
+        """Exit code 2 and what to do instead, nothing on stdout."""
+        done = replay("whole", *args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert says in done.stderr
+
+    def test_damaged_records_are_not_believed(self, here: Path, replay: Replayed) -> None:
+        """What verifies is compared, the line that does not is named, exit code 4; an incomplete last line is said."""
+        path = here / "whole" / "records.jsonl"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-10])
+        done = replay("whole")
+        assert (done.returncode, done.stdout) == (0, f"{VISITS} inputs made again, all equal\n")
+        assert "an incomplete last line" in done.stderr
+        path.write_bytes(whole.replace(b'"phase":"val","epoch":1', b'"phase":"val","epoch":0', 1))
+        done = replay("whole")
+        assert done.returncode == 4
+        assert "its chain does not fit" in done.stderr
+        path.write_bytes(b"")
+        done = replay("whole")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "no records" in done.stderr
+
+
+class TestFilesWritten:
+    """--png and --npy."""
+
+    def test_tensors_are_exact(self, here: Path, replay: Replayed) -> None:
+        """Row by row the stored bytes of the run, in the order of the records."""
+        assert replay("whole", "--npy", "x.npy", "--epoch", "1").returncode == 0
+        pack = (here / "whole" / "inputs" / "pack-00000.bin").read_bytes()
+        batches = [r for r in records(here / "whole") if isinstance(r, Batch) and r.epoch == 1]
+        places = [at for b in batches for at in (b.inputs.stored or {})["offsets"]]
+        assert np.load(here / "x.npy").tobytes() == b"".join(pack[at : at + 1440] for at in places)
+
+    def test_a_tensor_file_that_would_lack_inputs_is_not_kept(self, here: Path, replay: Replayed) -> None:
+        """Rows would no longer be those of the records; it is said."""
+        (here / "images" / "ant_000.png").unlink()
+        done = replay("whole", "--npy", "x.npy")
+        assert done.returncode == 4
+        assert "x.npy was not kept: it would lack 2 inputs" in done.stderr
+        assert not (here / "x.npy").exists()
+
+    def test_pictures_are_what_the_network_saw(self, here: Path, replay: Replayed) -> None:
+        """Evaluated images are the files' own pixels; the files say epoch, phase, batch, place and id; none is overwritten."""
+        done = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0")
+        assert done.returncode == 0
+        assert "8 bits a channel, to look at; --npy has the exact tensors" in done.stderr
+        batches = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 0)]
+        names = {f"e0000-val-b{b.batch:05d}-s{i:03d}-id{b.ids[i]}.png": file for b in batches for i, file in enumerate(b.files)}
+        assert {path.name for path in (here / "seen" / "here").iterdir()} == names.keys()
+        for name, file in names.items():
+            with Image.open(here / "seen" / "here" / name) as seen, Image.open(here / "images" / file) as image:
+                assert (np.asarray(seen) == np.asarray(image)).all()
+        again = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0")
+        assert again.returncode == 2
+        assert "exists" in again.stderr
+        assert replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0", "--force").returncode == 0
+
+
+def spoil_weights(path: Path, *, chain: str | None = None) -> None:
+    """Change one weight of a checkpoint, or what it says of the records, as somebody could who knows the format."""
+    place, tensors, groups = checkpoint._read(path)
+    name = next(name for name in tensors if name.startswith("model.") and name.endswith("weight"))
+    if chain is None:
+        tensors[name].view(-1)[0] += 0.25
+    body = {"place": {**vars(place), "journal": {**place.journal, "chain": chain or place.journal["chain"]}}, "groups": groups}
+    text = json.dumps(body)
+    path.write_bytes(save(tensors, {checkpoint.KEY: text, checkpoint.DIGEST: checkpoint._digest(text, tensors)}))
+
+
+class TestOutputs:
+    """The model runs again where its weights are kept."""
+
+    def test_they_are_equal_bit_for_bit(self, here: Path, replay: Replayed) -> None:
+        """A training batch with dropout, batch normalisation and augmentation, and every batch of the last evaluation."""
+        answer = json.loads(replay("whole", "--outputs", "--json").stdout)
+        batches = [r for r in records(here / "whole") if isinstance(r, Batch)]
+        steps = {int(checkpoint._read(path)[0].recorder["step"]) for path in (here / "whole").glob("checkpoint*")}
+        matching = [b for b in batches if b.step in steps]
+        assert {b.phase for b in matching} == {"train", "val"}
+        assert (answer["outputs"], answer["equal"], answer["causes"]) == (len(matching), VISITS, {})
+        done = replay("grown", "--outputs")  # of the two most probable classes only
+        assert done.returncode == 0
+        assert "computed again, all equal bit for bit" in done.stdout
+
+    def test_another_weight_is_noticed(self, here: Path, replay: Replayed) -> None:
+        """Damage by its digest; a checkpoint made anew with a weight changed by the answers, which are named."""
+        path = here / "whole" / "checkpoint.safetensors"
+        spoil_weights(path)
+        (here / "whole" / "checkpoint-previous.safetensors").write_bytes(path.read_bytes()[:-8] + bytes(8))
+        done = replay("whole", "--outputs", "--phase", "val")
+        assert done.returncode == 4
+        assert "checkpoint-previous.safetensors cannot be used: its bytes are not those that were written" in done.stderr
+        assert "val batch 0 of epoch 1: the model does not answer as recorded (loss was " in done.stderr
+        assert re.search(r"losses of \d samples, probs of \d samples", done.stderr)
+
+    def test_other_threads_are_named(self, here: Path, replay: Replayed) -> None:
+        """Bits are promised for the software, threads and device of the run alone: anything else is exit code 2."""
+        run = records(here / "whole")[0]
+        assert isinstance(run, Run)
+        done = replay("whole", "--outputs", env={"OMP_NUM_THREADS": str(run.threads + 1)})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            f"threads were {run.threads}, are {run.threads + 1}; OMP_NUM_THREADS={run.threads} sets the threads" in done.stderr
+        )
+
+    def test_where_there_are_no_weights_it_is_said(self, here: Path, replay: Replayed) -> None:
+        """Between checkpoints, for records alone, for a checkpoint of other records; for the end the final model will do."""
+        done = replay("whole", "--outputs", "--epoch", "0", "--phase", "train")
+        assert done.returncode == 2
+        assert "no captured batch could be computed again: the checkpoints are of step" in done.stderr
+        with pytest.raises(UsageError, match="needs the checkpoints of a run folder"):
+            Outputs(None)
+        for path in (here / "whole").glob("checkpoint*"):
+            spoil_weights(path, chain="0" * 32)
+        with pytest.raises(UsageError, match="is not of these records"):
+            Outputs(here / "whole")
+        for path in (here / "whole").glob("checkpoint*"):
+            path.unlink()
+        answer = json.loads(replay("whole", "--outputs", "--json").stdout)
+        last = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 1)]
+        assert answer["outputs"] == len(last) > 0
+        (here / "whole" / "model.safetensors").unlink()
+        with pytest.raises(UsageError, match="no weights in"):
+            Outputs(here / "whole")
+
+    def test_code_that_a_record_names_does_not_run(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file of code is run only where the person names it, whatever the records say."""
+        monkeypatch.chdir(here)
+        Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+        run = records(Path("whole"))[0]
+        assert isinstance(run, Run)
+        hostile = replace(run, config={**run.config, "model": "evil.py:build"})
+        with pytest.raises(UsageError, match=r"the model of this run is evil\.py:build, a file of code"):
+            _prepare(hostile, None)
+        assert not Path("ran").exists()
+        with pytest.raises(UsageError, match="is not the model of this run"):
+            _prepare(run, "evil.py:build")
+        assert not Path("ran").exists()
+
+    def test_run_records_are_checked(self, here: Path) -> None:
+        """Options of another version, an evaluation, other software or another device."""
+        run = records(here / "whole")[0]
+        assert isinstance(run, Run)
+        with pytest.raises(RecordsError, match="does not know"):
+            _prepare(replace(run, config={**run.config, "new": 1}), None)
+        with pytest.raises(UsageError, match="capture evaluate"):
+            _prepare(replace(run, config={"evaluates": "0" * 32}), None)
+        with pytest.raises(UsageError, match=r"torch was 1\.0, is .*; device was cuda:7 X, is "):
+            _prepare(replace(run, versions={**run.versions, "torch": "1.0"}, device="cuda:7 X"), None)
+
+    def test_bits_are_compared(self, here: Path) -> None:
+        """Half of the smallest step, another sign of zero, another shape: each is a difference; NaN is NaN."""
+        batch = next(r for r in records(here / "whole") if isinstance(r, Batch))
+        probs = batch.probs.copy()
+        probs[2, 1] = np.nextafter(probs[2, 1], np.float32(1))
+        assert _differences(batch, replace(batch, probs=probs)) == "probs of 1 samples"
+        zeros = replace(batch, losses=np.zeros(8, np.float32))
+        assert _differences(zeros, replace(batch, losses=-np.zeros(8, np.float32))) == "losses of 8 samples"
+        nans = np.full(8, np.nan, np.float32)
+        other = (nans.view(np.int32) | 1).view(np.float32)
+        assert _differences(replace(batch, losses=nans), replace(batch, losses=other)) == ""
+        assert _differences(batch, replace(batch, probs=probs[:, :2])) == "probs of another shape"
+        assert _differences(batch, replace(batch, tops=batch.labels[:, None])) == "tops of another shape"
+
+
+def test_torch_is_loaded_for_outputs_alone(here: Path) -> None:
+    """The trap of these tests works, and the library as a whole stays light."""
+    code = "import sys; import capture_cli.replay, capture_cli.exports, capture_cli.views.replay; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False\n"
+    args = [*CAPTURE, "replay", "whole", "--outputs"]
+    done = subprocess.run(args, cwd=here, env={**os.environ, **without_torch(here)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "torch is not asked for" in done.stderr

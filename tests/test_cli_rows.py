@@ -1,0 +1,206 @@
+"""`capture rows` in real processes and pipes, its output read by those it is for: jq, csv, pandas, DuckDB."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from capture_cli.answers.visits import COLUMNS
+from capture_cli.records import Batch
+from conftest import CAPTURE
+from runs import chained, run_records, write_run
+
+Capture = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of 36 samples, two epochs."""
+    return write_run(tmp_path / "run")
+
+
+def shell(command: str, cwd: Path) -> str:
+    """What a pipeline prints; `capture` in it is the one under test."""
+    script = f'set -o pipefail; capture() {{ {" ".join(CAPTURE)} "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", script], cwd=cwd, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.mark.usefixtures("run")
+def test_a_row_for_every_sample_and_visit(capture: Capture) -> None:
+    """JSON Lines: every row with every column, in their order, nothing but data on stdout and nothing on stderr."""
+    done = capture("rows", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2 * 36
+    assert all(tuple(row) == COLUMNS for row in rows)
+    assert {row["phase"] for row in rows} == {"train", "val"}
+    assert {row["label"] for row in rows} == {"cat", "dog", "great pyrenees"}
+    assert len({(row["epoch"], row["id"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.usefixtures("run")
+def test_the_line_that_it_is_for(tmp_path: Path) -> None:
+    """Which validation images were wrong, and how often: a pipeline of ordinary tools."""
+    found = shell("capture rows run --where \"not correct and phase = 'val'\" | jq -r .file | sort | uniq -c", tmp_path)
+    wrong = [json.loads(line) for line in shell("capture rows run", tmp_path).splitlines()]
+    names = [row["file"] for row in wrong if not row["correct"] and row["phase"] == "val"]
+    assert {line.strip() for line in found.splitlines()} == {f"{names.count(name)} {name}" for name in names}
+
+
+@pytest.mark.usefixtures("run")
+def test_csv_is_read_alike_by_csv_pandas_and_duckdb(capture: Capture, tmp_path: Path) -> None:
+    """A heading, then a line a row; numbers and booleans are what they are in JSON."""
+    rows = [json.loads(line) for line in capture("rows", "run").stdout.splitlines()]
+    (tmp_path / "rows.csv").write_text(capture("rows", "run", "--format", "csv").stdout)
+    by_csv = list(csv.DictReader((tmp_path / "rows.csv").open(newline="")))
+    assert [row["file"] for row in by_csv] == [row["file"] for row in rows]
+    frame = pd.read_csv(tmp_path / "rows.csv")
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame.correct.dtype == bool
+    assert frame.to_dict("records") == rows
+    relation = duckdb.read_csv(str(tmp_path / "rows.csv"))
+    assert relation.fetchall() == [tuple(row.values()) for row in rows]
+    assert relation.filter("not correct").avg("loss_nats").fetchall()[0][0] > 1
+
+
+def test_csv_without_rows_has_its_heading(capture: Capture, run: Path) -> None:
+    """So that what reads it finds the columns."""
+    assert capture("rows", run, "--format", "csv", "--where", "false").stdout == ",".join(COLUMNS) + "\n"
+
+
+def test_names_that_are_not_utf8(capture: Capture, tmp_path: Path) -> None:
+    r"""In JSON the odd bytes are `\udcXX`, which Python and jq read; in CSV they are the bytes."""
+    names = [b"a\x80.png", b"new\nline.png", b'"quoted", \xff.png', "é.png".encode()]
+    write_run(tmp_path / "run", run_records(files=list(map(os.fsdecode, names)), classes=("x", "y"), val_every=0, epochs=1))
+    by_json = capture("rows", "run", "--columns", "file", text=False).stdout
+    assert by_json.decode("utf-8").isprintable() is False  # the é is UTF-8, the lines end
+    assert {os.fsencode(json.loads(line)["file"]) for line in by_json.splitlines()} == set(names)
+    by_csv = capture("rows", "run", "--format", "csv", "--columns", "file,id", text=False).stdout
+    rows = csv.DictReader(io.StringIO(by_csv.decode("utf-8", "surrogateescape"), newline=""))
+    assert {os.fsencode(row["file"]) for row in rows} == set(names)
+
+
+def test_rows_stream(tmp_path: Path) -> None:
+    """The rows of a batch come out of the pipe before the next batch has gone in."""
+    lines = chained(run_records(val_every=0))
+    with subprocess.Popen([*CAPTURE, "rows", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdin
+        assert process.stdout
+        for line in lines:
+            process.stdin.write(line)
+            process.stdin.flush()
+            record = json.loads(line)
+            if record["kind"] == "batch":  # were they held back, this would wait for ever
+                rows = [json.loads(process.stdout.readline()) for _ in record["ids"]]
+                assert [row["id"] for row in rows] == record["ids"]
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+        assert process.stdout.read() == b""
+
+
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+    """`| head` is no error, neither from a file nor while more is still coming in."""
+    write_run(tmp_path / "run", run_records(epochs=40, per_class=100))
+    script = f"{' '.join(CAPTURE)} rows %s | head -n 2 | wc -l; echo ${{PIPESTATUS[0]}}"
+    for source in ("run", "- < run/records.jsonl", "- < <(cat run/records.jsonl; sleep 60 2> /dev/null)"):
+        start = time.monotonic()
+        done = subprocess.run(["bash", "-c", script % source], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+        assert (done.stdout.split(), done.stderr) == (["2", "0"], "")
+        assert time.monotonic() - start < 45
+
+
+@pytest.mark.usefixtures("run")
+def test_options(capture: Capture) -> None:
+    """Columns in the order asked for, a condition, and no more than the limit."""
+    done = capture("rows", "run", "--columns", "loss_nats, file", "--where", "label = 'cat'", "--limit", 3)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3
+    assert all(list(row) == ["loss_nats", "file"] and row["file"].startswith("cat") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "--where", "nope = 1"], 'Referenced column "nope" not found'),
+        (["run", "--where", "not"], "syntax error"),
+        (["run", "--where", "copy (select 1) to 'x'"], "syntax error"),
+        (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
+        (["run", "--columns", ""], "no such column: ''"),
+        (["run", "--format", "parquet"], "no such format: 'parquet'"),
+        (["run", "--limit", "-1"], "--limit"),
+        (["nope"], "no such run: 'nope'"),
+        (["run", "--nope"], "no such option"),
+        ([], "Missing argument"),
+    ],
+)
+@pytest.mark.usefixtures("run")
+def test_wrong_usage(capture: Capture, args: list[str], message: str) -> None:
+    """One line on stderr that says what there is instead, exit code 2, nothing on stdout."""
+    done = capture("rows", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message.lower() in done.stderr.lower()
+    assert done.stderr.count("\n") == 1
+
+
+def test_damage_ends_the_rows(capture: Capture, tmp_path: Path) -> None:
+    """What stands before it comes out; then stderr names the line, and the exit code is 4."""
+    lines = chained(run_records(val_every=0))
+    place = [number for number, line in enumerate(lines) if b'"kind":"batch"' in line][2]
+    lines[place] = lines[place].replace(b'"epoch":0', b'"epoch":1')
+    (tmp_path / "damaged.jsonl").write_bytes(b"".join(lines))
+    done = capture("rows", "damaged.jsonl")
+    assert done.returncode == 4
+    assert len(done.stdout.splitlines()) == 2 * 8
+    assert f"line {place + 1} is not what was written" in done.stderr
+    assert f"the {place} before it verify" in done.stderr
+
+
+def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
+    """Whole lines count; that there is no end line is said on stderr and is no failure."""
+    data = b"".join(chained(run_records(status=None)))
+    (tmp_path / "going.jsonl").write_bytes(data[:-100])
+    done = capture("rows", "going.jsonl")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2 * 36
+    assert "incomplete last line" in done.stderr
+    assert "still going or cut off" in done.stderr
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG", b"hello\n"])
+def test_what_is_no_run_gives_an_error(capture: Capture, tmp_path: Path, data: bytes) -> None:
+    """An empty answer would look like a run without rows."""
+    (tmp_path / "it.jsonl").write_bytes(data)
+    done = capture("rows", "it.jsonl")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "it.jsonl" in done.stderr
+
+
+def test_help_says_what_the_margin_is(capture: Capture) -> None:
+    """Units, sign and edge cases are where one looks for them."""
+    text = " ".join(capture("rows", "--help").stdout.split())
+    assert "Loss and margin are in nats" in text
+    assert "null where it cannot be known" in text
+
+
+def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
+    """Three times as much to read takes no more memory, but for what the threads happen to hold at once."""
+    code = "import sys, resource; from capture_cli.cli import run; run(['rows', sys.argv[1]]); "
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, file=sys.stderr)"
+    records = list(run_records(epochs=2, per_class=2000, batch_size=64, status=None))
+    visits = [record for record in records if isinstance(record, Batch)]
+    peaks = []
+    for times in (20, 60):
+        path = write_run(tmp_path / str(times), [*records, *visits * times])
+        command = [CAPTURE[0], "-c", code, path]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True, timeout=100)
+        peaks.append(int(done.stderr.split()[-1]))
+    assert (path / "records.jsonl").stat().st_size > 60 << 20
+    assert peaks[1] < 1.4 * peaks[0] < 800

@@ -1,0 +1,100 @@
+"""`capture verify` in real processes: it vouches for a run, or names the line that it does not vouch for."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import CAPTURE
+from runs import chained, run_records, write_run
+
+Capture = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_run_that_verifies(capture: Capture, tmp_path: Path) -> None:
+    """One line: how many lines of which kind, how it ended, and the chain that equal runs have in common."""
+    folder = write_run(tmp_path / "run")
+    last = json.loads((folder / "records.jsonl").read_bytes().splitlines()[-1])
+    done = capture("verify", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "run/records.jsonl: 20 lines verify (1 run, 1 skip, 1 samples, 12 batch, 4 epoch, 1 end), "
+        f"sealed, completed, chain {last['chain']}\n"
+    )
+
+
+@pytest.mark.parametrize("status", ["completed", "interrupted", "failed"])
+def test_a_run_is_sealed_however_it_ended(capture: Capture, tmp_path: Path, status: str) -> None:
+    """An end line is an end line: the records are whole, whatever became of the training."""
+    write_run(tmp_path / "run", run_records(status=status))
+    done = capture("verify", "run")
+    assert done.returncode == 0
+    assert f"sealed, {status}" in done.stdout
+
+
+def test_equal_runs_have_equal_chains(capture: Capture, tmp_path: Path) -> None:
+    """And others have others."""
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_run(tmp_path / name, run_records(seed=seed))
+    chains = [json.loads(capture("verify", name, "--json").stdout)["chain"] for name in "abc"]
+    assert chains[0] == chains[1] != chains[2]
+
+
+def test_from_stdin(tmp_path: Path) -> None:
+    """Records that come through a pipe are checked like a file."""
+    folder = write_run(tmp_path / "run")
+    data = (folder / "records.jsonl").read_bytes()
+    done = subprocess.run([*CAPTURE, "verify", "-"], input=data, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"stdin: 20 lines verify")
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "reason"),
+    [
+        (lambda lines: [*lines[:4], lines[4].replace(b"0", b"1", 1), *lines[5:]], 5, "line 5"),
+        (lambda lines: [*lines[:4], *lines[5:]], 5, "a line is missing, doubled or moved"),
+        (lambda lines: [*lines[:5], lines[4], *lines[5:]], 6, "a line is missing, doubled or moved"),
+        (lambda lines: [*lines[:4], lines[4].replace(b"cat", b"dog"), *lines[5:]], 5, "is not what was written"),
+        (lambda lines: [*lines[:4], b"\n", *lines[4:]], 5, "is not a capture record"),
+        (lambda lines: [*lines, b"and more\n"], 21, "line 21"),
+        (lambda lines: lines[1:], 1, "line 1"),
+        (lambda lines: lines[:-1], None, "not sealed: no end line: still going or cut off; its 19 lines verify"),
+        (lambda lines: [*lines[:-1], lines[-1][:-5]], None, "not sealed: an incomplete last line"),
+        (lambda lines: lines[:1], None, "its one line verifies"),
+        (lambda lines: lines[:0], None, "no records"),
+    ],
+)
+def test_what_does_not_verify(
+    capture: Capture, tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], line: int | None, reason: str
+) -> None:
+    """Exit code 4 and one line on stderr with the place and the reason; with --json the same as data, on stdout."""
+    (tmp_path / "run.jsonl").write_bytes(b"".join(change(chained(run_records()))))
+    done = capture("verify", "run.jsonl")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    as_json = capture("verify", "run.jsonl", "--json")
+    assert (as_json.returncode, as_json.stderr) == (4, done.stderr)
+    answer = json.loads(as_json.stdout)
+    assert (answer["verified"], answer["line"]) == (False, line)
+    assert answer["reason"] in done.stderr
+
+
+def test_json_says_it_all(capture: Capture, tmp_path: Path) -> None:
+    """The state, the counts and the length up to which the file verifies."""
+    lines = chained(run_records())
+    (tmp_path / "run.jsonl").write_bytes(b"".join(lines)[:-7])
+    answer = json.loads(capture("verify", "run.jsonl", "--json").stdout)
+    assert (answer["state"], answer["status"], answer["lines"]) == ("torn", None, 19)
+    assert answer["bytes"] == sum(map(len, lines[:-1]))
+    assert answer["counts"] == {"run": 1, "skip": 1, "samples": 1, "batch": 12, "epoch": 4}
+
+
+def test_wrong_usage(capture: Capture) -> None:
+    """A run that is not there is no damage."""
+    done = capture("verify", "nope")
+    assert done.returncode == 2
+    assert "no such run: 'nope'" in done.stderr

@@ -1,0 +1,452 @@
+"""Replay: what was captured can be made again from the files and the records alone, and a lie in either is found and named."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from capture_cli.access import opened
+from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.exports import Tensors, picture_name, to_pixels
+from capture_cli.findings import CAUSES, Report
+from capture_cli.inputs import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
+from capture_cli.originals import File, Originals, place_of
+from capture_cli.pixels import Geometry
+from capture_cli.reader import open_run
+from capture_cli.records import Batch, Inputs, Record, Run, Samples, decode
+from capture_cli.remaking import Rules, decoder_versions
+from capture_cli.replay import Made, Replay, Selection
+from capture_cli.stored import StoredInputs
+from replay_runs import VISITS, copied, rewrite, trained
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and two runs of them, not to be changed."""
+    return trained(tmp_path_factory)
+
+
+@pytest.fixture
+def here(place: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed."""
+    return copied(place, tmp_path)
+
+
+def replayed(run: Path, selection: Selection | None = None, *, stored: bool = False, whole: bool = False) -> Report:
+    """What came of a replay of the images beside a run."""
+    report = Report()
+    with open_run(run) as reading:
+        for made in Replay(reading, selection or Selection(), folder=run.parent / "images", stored=stored, whole=whole):
+            made.add_to(report)
+        assert selection or reading.ending.state == "sealed"
+    return report
+
+
+def causes(report: Report) -> dict[str, set[str]]:
+    """The files that each cause names."""
+    named: dict[str, set[str]] = {}
+    for first, _ in report.differences:
+        named.setdefault(first.cause, set()).add(first.subject)
+    return named
+
+
+def records(run: Path) -> list[Record]:
+    return [decode(line)[1] for line in (run / "records.jsonl").read_bytes().splitlines()]
+
+
+class TestEqual:
+    """What nobody touched comes out equal, bit for bit."""
+
+    @pytest.mark.parametrize("run", ["whole", "grown"])
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_every_captured_input_is_made_again(self, place: Path, run: str, whole: bool) -> None:
+        """Both phases, all epochs, flipped and cropped, also of a run with two run records: every digest is as recorded."""
+        report = replayed(place / run, stored=True, whole=whole)
+        assert (report.inputs, report.equal, report.differences) == (VISITS, VISITS, [])
+        batches = [record for record in records(place / run) if isinstance(record, Batch)]
+        kept = [len(b.inputs.digests) - b.inputs.not_stored for b in batches]
+        assert report.stored == sum(kept) > 0
+
+    def test_a_fresh_process_makes_each_in_any_order(self, place: Path) -> None:
+        """One input at a time, shuffled, where torch cannot be imported: what an input is does not hang on what came before."""
+        code = """
+import random, sys
+sys.modules["torch"] = None
+from pathlib import Path
+from capture_cli.reader import open_run
+from capture_cli.records import Batch, decode
+from capture_cli.replay import Replay, Selection
+lines = Path("whole/records.jsonl").read_bytes().splitlines()
+batches = [record for record in (decode(line)[1] for line in lines) if isinstance(record, Batch)]
+visits = [(b.phase, b.epoch, b.batch, file) for b in batches for file in b.files]
+random.Random(7).shuffle(visits)
+equal = 0
+for phase, epoch, batch, file in visits:
+    with open_run("whole") as reading:
+        chosen = Selection(phase=phase, epoch=epoch, batch=batch, sample=file, limit=1)
+        equal += sum(len(made.equal) for made in Replay(reading, chosen))
+print(len(visits), equal)
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=120)
+        assert done.stdout.split() == [str(VISITS)] * 2, done.stderr
+
+    @pytest.mark.parametrize(
+        ("selection", "count"),
+        [
+            (Selection(epoch=1), 60),
+            (Selection(phase="train", limit=11), 11),
+            (Selection(batch=0), 30),
+            (Selection(batch=0, epoch=1, phase="val"), 7),
+            (Selection(sample="bee_003.png"), 2),
+            (Selection(sample="03.png"), 10),
+            (Selection(epoch=2), 0),
+            (Selection(sample="é.png"), 0),
+        ],
+        ids=str,
+    )
+    def test_a_selection_makes_those_alone(self, place: Path, selection: Selection, count: int) -> None:
+        """Each option narrows, and together they narrow further."""
+        report = replayed(place / "whole", selection)
+        assert (report.inputs, report.equal) == (count, count)
+
+    @pytest.mark.parametrize("augment", ["none", "flip", "crop", "flip+crop"])
+    @pytest.mark.parametrize("phase", ["train", "val"])
+    def test_numpy_makes_the_bits_of_training(self, augment: str, phase: str) -> None:
+        """The batch made here equals what training makes with torch, and the plain reading of the recipe, sample by sample."""
+        pixels = np.random.default_rng(1).integers(0, 256, (9, 3, 7, 5), dtype=np.uint8)
+        files = [f"ä/{i}.png" for i in range(9)]
+        ids, keys = np.array([4, 4, 0, 8]), path_keys(files)
+        recipe = Recipe(height=7, width=5, channels=3, augment=augment)
+        rules = Rules(recipe=recipe, geometry=Geometry(height=7, width=5, channels=3), seed=3, decoder="")
+        mine = rules.make(pixels, ids, [files[i] for i in ids], phase=phase, epoch=2)
+        options = {"recipe": recipe, "seed": 3, "epoch": 2, "augment": phase == "train"}
+        theirs = make_batch(torch.from_numpy(pixels), ids, keys=keys[ids], **options).numpy()  # type: ignore[arg-type]
+        assert mine.tobytes() == theirs.tobytes()
+        slow = [make_one(pixels[i], key=int(keys[i]), **options) for i in ids]  # type: ignore[arg-type]
+        assert mine.tobytes() == np.stack(slow).tobytes()
+
+    def test_the_decoders_are_those_that_a_run_records(self, place: Path) -> None:
+        """Versions have the names and values that a run record has, or a changed decoder would not be noticed."""
+        run = records(place / "whole")[0]
+        assert isinstance(run, Run)
+        now = decoder_versions()
+        assert now.keys() >= {"pillow", "libjpeg", "libwebp", "zlib"}
+        assert now.items() <= dict(run.versions).items()
+
+
+class TestFiles:
+    """An image that is not what it was is named, with what happened to it."""
+
+    def test_one_changed_byte_is_named_wherever_it_is(self, here: Path) -> None:
+        """In any file, at any place of it, also where the picture stays the same."""
+        draw = np.random.default_rng(5)
+        for path in draw.choice(sorted((here / "images").iterdir()), 12, replace=False):
+            whole = path.read_bytes()
+            at = int(draw.integers(len(whole)))
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << int(draw.integers(8)))]) + whole[at + 1 :])
+            report = replayed(here / "whole")
+            assert causes(report) == {"changed": {path.name}}, at
+            assert report.inputs - report.equal == 2
+            path.write_bytes(whole)
+
+    def test_what_became_of_a_file_is_said(self, here: Path) -> None:
+        """Gone, swapped for another image, a link, a FIFO: each has its cause, counts its visits, and stops nothing else."""
+        images = here / "images"
+        (images / "ant_000.png").unlink()
+        shutil.copy(images / "bee_000.png", images / "ant_001.png")
+        (images / "ant_002.png").unlink()
+        (images / "ant_002.png").symlink_to(images / "bee_000.png")
+        (images / "ant_003.png").unlink()
+        os.mkfifo(images / "ant_003.png")
+        report = replayed(here / "whole")
+        wrong = {"gone": {"ant_000.png"}, "changed": {"ant_001.png"}, "unreadable": {"ant_002.png", "ant_003.png"}}
+        assert causes(report) == wrong
+        assert (report.inputs, report.equal) == (VISITS, VISITS - 8)
+        assert report.causes == {"gone": 2, "changed": 2, "unreadable": 4}
+
+    def test_the_folder_is_the_one_given_or_where_it_was_last(self, here: Path) -> None:
+        """What is no folder is no place: a NUL, a file, a folder that is gone, events that are none."""
+        run = records(here / "whole")[0]
+        assert isinstance(run, Run)
+        assert place_of(replace(run, folder=str(here / "images")), here / "whole") == here / "images"
+        starts = [f'{{"event":"start","folder_absolute":"{here / name}"}}' for name in ("images", "grown", "nowhere")]
+        events = ["[]", "no json", '{"event":"start"}', '{"event":"start","folder_absolute":5}', *starts]
+        (here / "whole" / "events.jsonl").write_text("\n".join(events))
+        for given in ("", "a\0b", str(here / "whole" / "config.toml")):
+            assert place_of(replace(run, folder=given), here / "whole") == here / "grown"
+            with pytest.raises(UsageError, match="of this run is not here"):
+                place_of(replace(run, folder=given), None)
+
+    def test_few_pictures_are_held_at_a_time(self, place: Path) -> None:
+        """With room for 4 of 60 each comes out right, however often it is asked for, and the store does not grow."""
+        geometry = Geometry(height=10, width=12, channels=3)
+        with opened(place / "images") as folder:
+            every = Originals(folder, geometry)
+            few = Originals(folder, geometry, cache_bytes=4 * 360)
+            samples = [r for r in records(place / "whole") if isinstance(r, Samples)]
+            files = [File(*one) for r in samples for one in zip(r.files, r.digests, strict=True)]
+            draw = np.random.default_rng(2)
+            for _ in range(60):
+                some = [files[i] for i in draw.integers(0, len(files), 4)]
+                some[0] = File("nowhere.png", "0" * 32) if draw.random() < 0.3 else some[0]
+                one, other = every.take(some), few.take(some)
+                assert one.lost == other.lost
+                there = one.slots >= 0
+                assert (there == (other.slots >= 0)).all()
+                assert (every.pixels[one.slots[there]] == few.pixels[other.slots[there]]).all()
+            assert len(few.pixels) == few.room == 4
+
+
+def with_batch(change: Callable[[Batch], Batch]) -> Callable[[Record], Record]:
+    """Change the first batch of epoch 1 alone."""
+    return lambda r: change(r) if isinstance(r, Batch) and (r.phase, r.epoch, r.batch) == ("train", 1, 0) else r
+
+
+def with_run(**fields: object) -> Callable[[Record], Record]:
+    return lambda r: replace(r, **fields) if isinstance(r, Run) else r  # type: ignore[arg-type]
+
+
+class TestRecords:
+    """A record that verifies and is not true."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda b: replace(b, phase="val"),
+            lambda b: replace(b, epoch=7),
+            lambda b: replace(b, files=b.files[1:] + b.files[:1], ids=b.ids[1:] + b.ids[:1]),
+            lambda b: replace(b, ids=[i + 1 for i in b.ids]),
+            lambda b: replace(b, files=["../" + file for file in b.files]),
+            lambda b: replace(b, inputs=replace(b.inputs, digests=["f" * 16] * len(b.files))),
+        ],
+        ids=["phase", "epoch", "files", "ids", "paths", "digests"],
+    )
+    def test_a_lie_about_inputs_is_untrue(self, here: Path, change: Callable[[Batch], Batch]) -> None:
+        """What a batch says of phase, epoch, files or digests is checked by making its inputs; the other batches stay equal."""
+        rewrite(here / "whole", with_batch(change))
+        report = replayed(here / "whole")
+        assert set(causes(report)) == {"untrue"}
+        assert 0 < VISITS - report.equal <= 8
+
+    def test_another_decoder_is_named_before_the_record_is_doubted(self, here: Path) -> None:
+        """Where the file is the same and the decoder is not, the versions are said; equal inputs are equal all the same."""
+        versions = {**decoder_versions(), "pillow": "5.4.1"}
+        rewrite(here / "whole", lambda r: with_run(versions=versions)(with_batch(lambda b: replace(b, epoch=9))(r)))
+        report = replayed(here / "whole")
+        assert set(causes(report)) == {"decoder"}
+        assert "pillow was 5.4.1, is " in report.differences[0][0].detail
+
+    def test_another_seed_is_another_recipe(self, here: Path) -> None:
+        """Augmented inputs do not come out with another seed; those of `val` do."""
+        seed = {"seed": 99}
+        rewrite(here / "whole", lambda r: replace(r, config={**r.config, **seed}) if isinstance(r, Run) else r)
+        report = replayed(here / "whole")
+        assert all("train" in first.place for first, _ in report.differences)
+        assert set(causes(report)) == {"untrue"}
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            (with_run(recipe={"height": 8}), "line 1: the input recipe lacks"),
+            (with_run(recipe=Recipe(height=8, width=8, channels=3).to_dict() | {"resize": "os.system"}), "resize 'os.system'"),
+            (with_run(config={"seed": -1}), "line 1: a run record with the seed -1"),
+            (with_run(config={"seed": "0"}), "the seed '0'"),
+            (with_run(recipe=Recipe(height=9, width=8, channels=3).to_dict()), r"inputs of shape \[3, 10, 12\]"),
+            (with_run(recipe=Recipe(height=60000, width=60000, channels=3).to_dict()), "60000x60000 pixels"),
+            (with_batch(lambda b: replace(b, inputs=replace(b.inputs, digests=[]))), "do not fit: inputs"),
+            (with_batch(lambda b: replace(b, inputs=replace(b.inputs, dtype="object"))), "'object'"),
+        ],
+    )
+    def test_what_cannot_be_carried_out_is_refused(self, here: Path, change: Callable[[Record], Record], says: str) -> None:
+        """A recipe, seed or shape that this version does not know ends the replay; nothing of it is looked up or run."""
+        rewrite(here / "whole", change)
+        with pytest.raises(CaptureError, match=says):
+            replayed(here / "whole")
+
+
+class TestStored:
+    """Inputs that were kept are what their digests say, or are named."""
+
+    @pytest.mark.parametrize("run", ["whole", "grown"])
+    def test_a_changed_byte_is_found(self, here: Path, run: str) -> None:
+        """In a pack as in the lines themselves: the sample and the place of its bytes are named."""
+        if run == "whole":
+            pack = here / "whole" / "inputs" / "pack-00000.bin"
+            data = bytearray(pack.read_bytes())
+            data[-5] ^= 1
+            pack.write_bytes(data)
+        else:
+            spoilt = "AAAA" + "0" * 4
+            rewrite(
+                here / run,
+                with_batch(lambda b: replace(b, inputs=replace(b.inputs, values=[spoilt, *(b.inputs.values or ())[1:]]))),
+            )
+        assert not replayed(here / run).differences
+        report = replayed(here / run, stored=True)
+        assert (report.equal, set(causes(report))) == (VISITS, {"stored"})
+        assert len(report.differences) == 1
+        assert ("pack-00000.bin at byte " if run == "whole" else "value 0: it has 6 bytes") in report.differences[0][0].detail
+
+    def test_a_pack_that_ends_early_is_said(self, here: Path) -> None:
+        """What lies behind its end is named, input by input, and the rest is compared."""
+        pack = here / "whole" / "inputs" / "pack-00000.bin"
+        os.truncate(pack, pack.stat().st_size - 1)
+        ((first, _),) = replayed(here / "whole", stored=True).differences
+        assert "the file ends at byte" in first.detail
+
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            {"pack": "inputs/../records.jsonl", "offsets": [0] * 8},
+            {"pack": "/etc/passwd", "offsets": [0] * 8},
+            {"pack": "inputs/pack-00000.bin\n", "offsets": [0] * 8},
+            {"pack": 5, "offsets": [0] * 8},
+            {"pack": "inputs/pack-00000.bin", "offsets": [-1] * 8},
+            {"pack": "inputs/pack-00000.bin", "offsets": [2**62] * 8},
+            {"pack": "inputs/pack-00000.bin", "offsets": [True] * 8},
+            {"pack": "inputs/pack-00000.bin", "offsets": [0]},
+            {"pack": "inputs/pack-00000.bin"},
+            {},
+        ],
+        ids=str,
+    )
+    def test_a_hostile_place_is_refused(self, here: Path, stored: dict[str, object]) -> None:
+        """A path out of inputs/ or an offset that is none is an error of that line, and nothing is opened."""
+        rewrite(here / "whole", with_batch(lambda b: replace(b, inputs=replace(b.inputs, stored=stored))))
+        with pytest.raises(RecordsError, match=r"line \d+: a batch record (whose|with) stored"):
+            replayed(here / "whole", stored=True)
+
+    @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "gone", "linked-folder"])
+    def test_what_is_no_pack_is_not_read(self, here: Path, kind: str) -> None:
+        """A link, a FIFO or a folder in its place is named and neither followed nor waited for."""
+        folder = here / "whole" / "inputs"
+        pack = folder / "pack-00000.bin"
+        if kind == "linked-folder":
+            folder.rename(here / "elsewhere")
+            folder.symlink_to(here / "elsewhere")
+        else:
+            pack.rename(here / "elsewhere")
+        if kind == "link":
+            pack.symlink_to(here / "elsewhere")
+        elif kind == "fifo":
+            os.mkfifo(pack)
+        elif kind == "folder":
+            pack.mkdir()
+        report = replayed(here / "whole", stored=True)
+        assert (report.stored, report.equal) == (VISITS, VISITS)
+        assert report.causes == {"stored": VISITS}
+
+    def test_values_that_are_none_are_refused(self) -> None:
+        """More values than samples, values that are no text, shapes and types that no input has."""
+        good = Inputs(shape=[1, 1, 1], dtype="float32", digests=["0" * 16])
+        bad = [
+            replace(good, values=["", ""]),
+            replace(good, values=[1]),  # type: ignore[list-item]
+            replace(good, values="AAAA"),
+            replace(good, shape=[1, -1, -1]),
+            replace(good, shape=[2**20, 2**20, 2**20]),
+            replace(good, shape=[]),
+            replace(good, dtype="object"),
+        ]
+        for inputs in bad:
+            with pytest.raises(RecordsError), StoredInputs(None) as stored:
+                list(stored.wrong(inputs, {0}))
+        with StoredInputs(None) as stored:
+            (wrong,) = stored.wrong(replace(good, values=["é"]), {0})
+        assert wrong.reason == "it is not base64"
+
+    def test_packs_need_the_run_folder(self, here: Path) -> None:
+        """From the records alone they cannot be read, and that is said."""
+        with open_run(here / "whole" / "records.jsonl") as reading, pytest.raises(UsageError, match="pack-00000"):
+            list(Replay(reading, Selection(), folder=here / "images", stored=True))
+
+    def test_the_batch_before_a_wrong_loss_is_compared_too(self, here: Path) -> None:
+        """What the flight recorder kept is checked like the rest, and believed as little."""
+        kept = next(r for r in records(here / "whole") if isinstance(r, Batch))
+        body = {
+            "shape": list(kept.inputs.shape),
+            "dtype": "float32",
+            "digests": list(kept.inputs.digests),
+            "stored": kept.inputs.stored,
+        }
+        for inputs, count in ((body, 0), (body | {"digests": ["0" * 16] * 8}, 8)):
+            flight = {"reason": "nan", "before": {"inputs": inputs}}
+            rewrite(here / "whole", with_batch(lambda b, flight=flight: replace(b, flight=flight)))  # type: ignore[misc]
+            report = replayed(here / "whole", stored=True)
+            assert (report.stored, report.causes["stored"]) == (VISITS + 8, count)
+        for spoilt in ({"inputs": 3}, {"inputs": {"shape": 1, "dtype": "", "digests": []}}, [1], {"inputs": {"code": "x"}}):
+            rewrite(here / "whole", with_batch(lambda b, s=spoilt: replace(b, flight={"reason": "nan", "before": s})))  # type: ignore[misc]
+            with pytest.raises(RecordsError, match="flight does not fit"):
+                replayed(here / "whole", stored=True)
+
+
+class TestExports:
+    """Inputs as files."""
+
+    def test_pixels_come_back_from_inputs(self) -> None:
+        """Of each of the 256 values: the picture is the one that the network saw."""
+        pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+        inputs = (pixels.astype(np.float32) - np.float32(CENTRE)) * np.float32(SCALE)
+        assert (to_pixels(inputs) == pixels).all()
+
+    def test_names_hold_nothing_of_the_records_text(self, place: Path) -> None:
+        """Numbers and the phase, whatever the files are called."""
+        with open_run(place / "whole") as reading:
+            made = next(iter(Replay(reading, Selection(limit=1), folder=place / "images")))
+        assert picture_name(made, 0) == f"e0000-train-b00000-s000-id{made.batch.ids[0]}.png"
+
+    def test_tensors_are_whole_or_not_there(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file can be mapped and has every bit; without `complete`, or where it is too large, there is none."""
+        made = self.made(place)
+        path = tmp_path / "x.npy"
+        with Tensors(path, force=False) as tensors:
+            for part in made:
+                tensors.write(part)
+            tensors.complete()
+        read = np.load(path, mmap_mode="r")
+        assert (read.dtype, read.shape) == (np.dtype("<f4"), (60, 3, 10, 12))
+        assert digests(read) == [d for part in made for d in part.batch.inputs.digests]
+        with pytest.raises(UsageError, match="exists"), Tensors(path, force=False):
+            pass
+        with Tensors(path, force=True) as tensors:
+            tensors.write(made[0])
+        assert not path.exists()
+        monkeypatch.setattr("capture_cli.exports.MAX_BYTES", 12_000)
+        with Tensors(path, force=False) as tensors:
+            tensors.write(made[0])
+            with pytest.raises(UsageError, match="the chosen inputs take more"):
+                tensors.write(made[1])
+        assert not path.exists()
+
+    def test_an_existing_file_and_a_link_are_left_alone(self, place: Path, tmp_path: Path) -> None:
+        """Even with force a link is replaced, never written through."""
+        (tmp_path / "mine").write_bytes(b"precious")
+        (tmp_path / "x.npy").symlink_to(tmp_path / "mine")
+        with pytest.raises(UsageError, match="exists"), Tensors(tmp_path / "x.npy", force=False):
+            pass
+        with Tensors(tmp_path / "x.npy", force=True) as tensors:
+            tensors.write(self.made(place)[0])
+            tensors.complete()
+        assert (tmp_path / "mine").read_bytes() == b"precious"
+        assert np.load(tmp_path / "x.npy").shape == (8, 3, 10, 12)
+
+    def made(self, place: Path) -> list[Made]:
+        with open_run(place / "whole") as reading:
+            return list(Replay(reading, Selection(epoch=1), folder=place / "images"))
+
+
+def test_the_report_grows_with_files_alone(here: Path) -> None:
+    """A file that is wrong at every visit is one entry with a count, and every cause has words."""
+    for path in (here / "images").iterdir():
+        path.unlink()
+    report = replayed(here / "whole")
+    assert len(report.differences) == 60
+    assert report.causes["gone"] == VISITS
+    assert set(report.causes) <= set(CAUSES)
