@@ -69,7 +69,7 @@ class Outputs:
         for name in (CHECKPOINT, PREVIOUS):
             if os.path.lexists(run_folder / name):
                 self._take(run_folder, name)
-        if not self._steps and not self.doubts and (run_folder / MODEL).exists():
+        if not self._steps and not self.doubts and _is_regular(run_folder / MODEL):
             self._final = modelfile.read(run_folder / MODEL)[1]
         if not self._steps and self._final is None:
             why = "; ".join(self.doubts) or f"there is no {CHECKPOINT} and no {MODEL}"
@@ -113,11 +113,14 @@ class Outputs:
 
     def _take(self, folder: Path, name: str) -> None:
         """The weights of one checkpoint, if it is whole and of these records."""
+        if not _is_regular(folder / name):
+            self.doubts.append(f"{name} cannot be used: it is not a regular file")
+            return
         try:
             at, tensors, _ = checkpoint._read(folder / name)
             step = int(at.recorder["step"])
             fits = _chain_at(folder / RECORDS, int(at.journal["bytes"])) == at.journal["chain"]
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self.doubts.append(f"{name} cannot be used: {error}")
             return
         if not fits:
@@ -230,6 +233,11 @@ def _environment(run: Run, runtime: Runtime) -> list[str]:
     if run.threads != runtime.threads:
         found.append(f"threads were {run.threads}, are {runtime.threads}")
     return found
+
+
+def _is_regular(path: Path) -> bool:
+    """And no link: a run folder may come from anywhere, and a FIFO in it would never end."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _chain_at(path: Path, until: int) -> str:

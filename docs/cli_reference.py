@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, ParameterInfo
 
-from capture_cli.cli import app
+from capture_cli.cli import all_commands
 
 PAGE = Path(__file__).parent / "cli.md"
 BEGIN = "<!-- from here to the end: written by `make docs` -->\n"
@@ -21,7 +21,7 @@ BEGIN = "<!-- from here to the end: written by `make docs` -->\n"
 
 def reference() -> str:
     """Markdown: a section a command, with its first paragraphs, its arguments and a table of options a panel."""
-    return "".join(_command(str(command.name), command.callback) for command in app.registered_commands if command.callback)
+    return "".join(_command(str(command.name), command.callback) for command in all_commands().registered_commands if command.callback)
 
 
 def rewritten(page: str) -> str:

@@ -244,6 +244,11 @@ class TestOutputs:
             Outputs(here / "whole")
         for path in (here / "whole").glob("checkpoint*"):
             path.unlink()
+            os.mkfifo(path)
+        with pytest.raises(UsageError, match="it is not a regular file"):
+            Outputs(here / "whole")
+        for path in (here / "whole").glob("checkpoint*"):
+            path.unlink()
         answer = json.loads(replay("whole", "--outputs", "--json").stdout)
         last = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 1)]
         assert answer["outputs"] == len(last) > 0

@@ -1,12 +1,16 @@
 """Replay: what was captured can be made again from the files and the records alone, and a lie in either is found and named."""
 
+import copy
+import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from capture_cli.inputs import CENTRE, SCALE, Recipe, digests, make_batch, make_
 from capture_cli.originals import File, Originals, place_of
 from capture_cli.pixels import Geometry
 from capture_cli.reader import open_run
-from capture_cli.records import Batch, Inputs, Record, Run, Samples, decode
+from capture_cli.records import GENESIS, Batch, Inputs, Record, Run, Samples, decode, link
 from capture_cli.remaking import Rules, decoder_versions
 from capture_cli.replay import Made, Replay, Selection
 from capture_cli.stored import StoredInputs
@@ -440,6 +444,45 @@ class TestExports:
     def made(self, place: Path) -> list[Made]:
         with open_run(place / "whole") as reading:
             return list(Replay(reading, Selection(epoch=1), folder=place / "images"))
+
+
+HOSTILE = [None, True, -1, 1.5, 2**70, 1e308, "", "../x", "\x00", "\ud800", [], [None], {"a": 1}, [0] * 8]
+
+
+def test_mutated_records_raise_nothing_but_errors_of_ours(here: Path) -> None:
+    """Any value of any field swapped for another, chained anew: a report or a CaptureError, and never another exception."""
+    path, draw = here / "whole" / "records.jsonl", random.Random(3)
+    bodies = [json.loads(line) for line in path.read_bytes().splitlines()]
+    refused = 0
+    for _ in range(100):
+        chosen = draw.randrange(len(bodies) - 1)
+        written, chain = [], GENESIS
+        for number, body in enumerate(bodies):
+            text = json.dumps(mutated(body, draw) if number == chosen else body | {"chain": None}, separators=(",", ":"))
+            data = text.removesuffix(',"chain":null}').encode()
+            chain = link(chain, data)
+            written.append(b'%b,"chain":"%b"}\n' % (data, chain.hex().encode()))
+        path.write_bytes(b"".join(written))
+        try:
+            with open_run(here / "whole") as reading:
+                list(Replay(reading, Selection(), folder=here / "images", stored=True))
+        except CaptureError:
+            refused += 1
+        else:
+            assert reading.ending.state == "sealed"
+    assert 0 < refused < 100
+
+
+def mutated(body: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """A copy with one value, at any depth, that does not belong there; its chain is null."""
+    changed: dict[str, Any] = copy.deepcopy(body) | {"chain": None}
+    at: Any = changed
+    key = draw.choice([key for key in changed if key not in ("seq", "kind", "chain")])
+    while isinstance(at[key], dict | list) and at[key] and draw.random() < 0.6:
+        at = at[key]
+        key = draw.choice(list(at)) if isinstance(at, dict) else draw.randrange(len(at))
+    at[key] = draw.choice(HOSTILE)
+    return changed
 
 
 def test_the_report_grows_with_files_alone(here: Path) -> None:
