@@ -32,7 +32,7 @@ VALUES = (
 
 
 def figure(place: Path, *, large: bool) -> Result:
-    """10,000 or 1,000,000 logs; `rows` of every tenth, since each takes an SQL engine."""
+    """10,000 or 1,000,000 logs; `rows` of every fiftieth, since each takes an SQL engine."""
     warm()
     make_images(place / "images", count=16, broken=1)
     options = (OPTIONS, (*OPTIONS[:-1], "--probs=all"))
@@ -50,7 +50,7 @@ def figure(place: Path, *, large: bool) -> Result:
         path.write_bytes(data)
         result.tried += 1
         is_whole = data == b"".join(logs[which])
-        fault = _read(path, draw, with_rows=number % 10 == 0, chained=chained or is_whole, rows_of_whole=whole[which])
+        fault = _read(path, draw, with_rows=number % 50 == 0, chained=chained or is_whole, rows_of_whole=whole[which])
         sealed_again += chained
         if fault:
             kept = place.parent / f"capture-mutated-{number}.jsonl"
