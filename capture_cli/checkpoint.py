@@ -10,6 +10,7 @@ capture_cli.runtime.seed_step), and no pickle: reading one runs nothing. A diges
 whose place the one before is used.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from capture_cli.errors import CaptureError
+from capture_cli.journal import sync_folder
 from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
 KEY, DIGEST = "capture-checkpoint", "digest"
@@ -89,6 +91,8 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
         aside.replace(path)
         sync_folder(folder)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)  # a full disk has a use for its room
         raise CaptureError(
             f"the checkpoint '{path}' could not be written: {error.strerror}", "the records are kept and valid"
         ) from error
@@ -110,15 +114,6 @@ def load(folder: Path) -> Checkpoint | None:
     if damaged:
         raise CaptureError(f"no checkpoint in '{folder}' is whole ({damaged})", "remove it to compute all of the run again")
     return None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

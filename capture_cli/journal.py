@@ -42,6 +42,7 @@ from capture_cli.records import GENESIS, End, Record, encode, first_difference, 
 
 SYNC_EVERY_SECONDS = 1.0
 Rest = Literal["compare", "aside", "keep"]
+_COPIED_BYTES = 1 << 20
 BEGINNING = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
 """The place of a journal that holds nothing."""
 
@@ -49,15 +50,18 @@ BEGINNING = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
 class Journal:
     """An append-only file of chained records, or a pipe of them."""
 
-    def __init__(self, fd: int, name: str) -> None:
-        """Write to the open descriptor `fd`, which the journal then owns; `name` is what messages call it."""
+    def __init__(self, fd: int, name: str, *, is_file: bool = False) -> None:
+        """Write to the open descriptor `fd`, which the journal then owns; `name` is what messages call it.
+
+        Only of a file that is its own (`is_file`) does it take a failed write back: standard output may be anybody's.
+        """
         self.name = name
         self.counts: Counter[str] = Counter()
         """Records by kind so far."""
         self.chain = GENESIS
         self._fd = fd
         self._seq = 0
-        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._is_file = is_file
         self._length = 0
         self._synced_at = time.monotonic()
         self._broken: CaptureError | None = None
@@ -82,10 +86,15 @@ class Journal:
                 fd = os.open(path, flags)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
-        journal = cls(fd, str(path))
+        journal = cls(fd, str(path), is_file=stat.S_ISREG(os.fstat(fd).st_mode))
         if journal._is_file:
             journal._lock()
-            os.ftruncate(fd, 0)
+            try:
+                os.ftruncate(fd, 0)
+                sync_folder(path.parent)  # records are not durable in a file whose name is not
+            except OSError as error:
+                journal.close()
+                raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
         return journal
 
     @classmethod
@@ -100,7 +109,7 @@ class Journal:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be opened: {error.strerror}", "give the folder of a run") from error
-        journal = cls(fd, str(path))
+        journal = cls(fd, str(path), is_file=True)
         journal._lock()
         try:
             journal._stand_at(path, place, rest)
@@ -255,13 +264,27 @@ class Journal:
             number += 1
         try:
             with aside.open("xb") as file:
-                file.write(os.pread(self._fd, os.fstat(self._fd).st_size - length, length))
+                while part := os.pread(self._fd, _COPIED_BYTES, length + file.tell()):  # one read gives 2 GB at most
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
+            sync_folder(path.parent)  # the copy is there before what it is of is not
             os.ftruncate(self._fd, length)
             os.fsync(self._fd)
         except OSError as error:
             raise CaptureError(f"'{aside}' could not be written: {error.strerror}", "the records are as they were") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that keeps names by itself says so
+            raise
+    finally:
+        os.close(descriptor)
 
 
 class _AtOffset(io.RawIOBase):

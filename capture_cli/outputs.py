@@ -32,11 +32,11 @@ from torch import nn
 from capture_cli import checkpoint, modelfile, models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.findings import Difference
 from capture_cli.journal import Journal
 from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Record, Run
 from capture_cli.replay import Made, place
+from capture_cli.replay.findings import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS
 from capture_cli.runtime import Runtime, seed_step, start, versions
 

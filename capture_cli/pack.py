@@ -6,6 +6,7 @@
 A visit that shows the network the same bytes again is pointed at where they are.
 """
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,12 +41,17 @@ class Pack:
         left = memoryview(new)
         try:
             while left:  # at an offset, so that a resumed run writes the same bytes over what was written past its checkpoint
-                written = os.pwrite(self._fd, left, self.length)
-                self.length += written
-                left = left[written:]
+                left = left[self._write_some(left) :]
         except OSError as error:
             raise self._failed(error) from error
         return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
+
+    def _write_some(self, data: memoryview) -> int:
+        written = os.pwrite(self._fd, data, self.length)
+        if written == 0:
+            raise OSError(errno.EIO, "a write took no bytes")
+        self.length += written
+        return written
 
     def sync(self) -> None:
         """Return when what was stored would survive a power cut."""

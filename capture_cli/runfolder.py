@@ -9,6 +9,7 @@ in), `config.toml`, checkpoints, `model.safetensors` and, where inputs are kept,
 folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.journal import Journal, Rest
+from capture_cli.journal import Journal, Rest, sync_folder
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
@@ -47,8 +48,8 @@ class Output:
             return
         line = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n"
         try:
-            if self._events.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a write that takes less than all of it means
+            while line:
+                line = line[_write_some(self._events, line) :]
         except OSError as error:
             where = f"{self.where}/{EVENTS}"
             raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
@@ -75,8 +76,10 @@ class Output:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
+            sync_folder(self.folder)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
             raise CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid") from error
 
     def __enter__(self) -> Self:
@@ -86,6 +89,13 @@ class Output:
         self.journal.close()
         if self._events:
             self._events.close()
+
+
+def _write_some(file: BinaryIO, data: bytes) -> int:
+    written = file.write(data)
+    if not written:
+        raise OSError(errno.EIO, "a write took no bytes")
+    return written
 
 
 def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:

@@ -21,7 +21,8 @@ BEGIN = "<!-- from here to the end: written by `make docs` -->\n"
 
 def reference() -> str:
     """Markdown: a section a command, with its first paragraphs, its arguments and a table of options a panel."""
-    return "".join(_command(str(command.name), command.callback) for command in all_commands().registered_commands if command.callback)
+    commands = all_commands().registered_commands
+    return "".join(_command(str(command.name), command.callback) for command in commands if command.callback)
 
 
 def rewritten(page: str) -> str:

@@ -271,6 +271,14 @@ def test_names_are_hostile(capture: Capture, tmp_path: Path) -> None:
         assert all(line.isprintable() for line in shown.stdout.splitlines())
 
 
+def test_names_that_the_encoding_lacks(capture: Capture, tmp_path: Path) -> None:
+    """A stdout that is ASCII shows them escaped."""
+    write_run(tmp_path / "run", run_records(files=["日本.png", "b.png"], classes=("é", "x"), val_every=0))
+    done = capture("inspect", "run", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u65e5\u672c.png" in done.stdout
+
+
 @pytest.mark.parametrize("columns", [30, 80, 200])
 def test_names_are_hostile_on_a_terminal_too(tmp_path: Path, columns: int) -> None:
     """Nothing but colours reaches the terminal, however narrow it is."""

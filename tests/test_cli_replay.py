@@ -52,6 +52,13 @@ def records(run: Path) -> list[Record]:
     return [decode(line)[1] for line in (run / "records.jsonl").read_bytes().splitlines()]
 
 
+def unstored(run: Path) -> str:
+    """A file of which no visit was kept whole."""
+    batches = [record for record in records(run) if isinstance(record, Batch)]
+    kept = {file for b in batches for file in b.files[: len(b.inputs.values or ())]}
+    return next(file for b in batches for file in b.files if file not in kept)
+
+
 class TestInputs:
     """Made again and compared, without torch."""
 
@@ -61,6 +68,8 @@ class TestInputs:
         done = replay("whole", "--stored", env=env)
         said = f"{VISITS} inputs made again, all equal; {VISITS} stored ones compared, all equal\n"
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+        said = "2 inputs made again, all equal; none of them was stored\n"
+        assert replay("grown", "--sample", unstored(here / "grown"), "--stored").stdout == said
         done = replay("grown", "--phase", "val", "--epoch", "1", "--json", env=env)
         answer = json.loads(done.stdout)
         count = answer.pop("inputs")
@@ -298,7 +307,7 @@ class TestOutputs:
 
 def test_torch_is_loaded_for_outputs_alone(here: Path) -> None:
     """The trap of these tests works, and the library as a whole stays light."""
-    code = "import sys; import capture_cli.replay, capture_cli.exports, capture_cli.views.replay; print('torch' in sys.modules)"
+    code = "import sys, capture_cli.replay.exports, capture_cli.views.replay; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
     args = [*CAPTURE, "replay", "whole", "--outputs"]

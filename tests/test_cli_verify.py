@@ -98,3 +98,44 @@ def test_wrong_usage(capture: Capture) -> None:
     done = capture("verify", "nope")
     assert done.returncode == 2
     assert "no such run: 'nope'" in done.stderr
+
+
+class TestRepair:
+    """What verifies is saved, what does not is said, and nothing else changes."""
+
+    def test_the_lines_before_the_damage_are_saved(self, capture: Capture, tmp_path: Path) -> None:
+        """The new file holds the first lines, byte for byte; the damaged one is as it was."""
+        path = write_run(tmp_path / "r") / "records.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        damaged = b"".join([*lines[:4], lines[4].replace(b"0.", b"1.", 1), *lines[5:]])
+        path.write_bytes(damaged)
+        done = capture("verify", path, "--repair", "saved.jsonl")
+        assert done.returncode == 0
+        assert "line 5" in done.stderr
+        assert (tmp_path / "saved.jsonl").read_bytes() == b"".join(lines[:4])
+        assert path.read_bytes() == damaged
+
+    def test_a_run_that_was_cut_off_keeps_its_whole_lines(self, capture: Capture, tmp_path: Path) -> None:
+        """The torn last line is left out."""
+        path = write_run(tmp_path / "r") / "records.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:-2]) + lines[-2][:20])
+        assert capture("verify", path, "--repair", "saved.jsonl").returncode == 0
+        assert (tmp_path / "saved.jsonl").read_bytes() == b"".join(lines[:-2])
+
+    def test_what_verifies_needs_no_repair(self, capture: Capture, tmp_path: Path) -> None:
+        """No file is written, exit 0."""
+        path = write_run(tmp_path / "r") / "records.jsonl"
+        done = capture("verify", path, "--repair", "saved.jsonl")
+        assert (done.returncode, "nothing to repair" in done.stderr) == (0, True)
+        assert not (tmp_path / "saved.jsonl").exists()
+
+    def test_nothing_is_overwritten(self, capture: Capture, tmp_path: Path) -> None:
+        """The original least of all; and where no line verifies, no file is left."""
+        path = write_run(tmp_path / "r") / "records.jsonl"
+        before = path.read_bytes()
+        assert capture("verify", path, "--repair", path).returncode == 1
+        assert path.read_bytes() == before
+        (tmp_path / "none.jsonl").write_bytes(b"no record\n")
+        assert capture("verify", "none.jsonl", "--repair", "saved.jsonl").returncode == 4
+        assert not (tmp_path / "saved.jsonl").exists()

@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "batches": {"access", "errors", "folder", "inputs", "pixels", "recorder", "records"},
     "runfolder": {"errors", "journal"},
     "modelfile": {"errors"},
-    "checkpoint": {"errors", "runfolder"},
+    "checkpoint": {"errors", "journal", "runfolder"},
     "resuming": {"checkpoint", "errors", "fields", "journal", "records", "runfolder"},
     "training": {"batches", "checkpoint", "errors", "recorder", "records", "runtime"},
     "plan": {"access", "config", "errors", "folder", "inputs", "models", "pixels"},
@@ -51,8 +51,12 @@ ROOMS: dict[str, set[str]] = {
     # the reading half: it does not
     "reader": {"errors", "fields", "records"},
     "answers": {"errors", "fields", "reader", "records"},
-    "views": {"access", "answers", "decoding", "errors", "folder", "labels", "originals", "pixels", "reader", "records"},
-    "originals": {"access", "errors", "pixels", "records"},
+    "replay": {"access", "draws", "errors", "inputs", "pixels", "reader", "records"},
+    "outputs": {
+        *{"checkpoint", "config", "errors", "journal", "modelfile", "models", "recorder", "records", "replay", "runfolder"},
+        *{"runtime"},
+    },
+    "views": {"access", "answers", "decoding", "errors", "folder", "labels", "pixels", "reader", "records", "replay"},
     # on top
     "cli": {"*"},
     "__main__": {"cli"},
@@ -60,20 +64,20 @@ ROOMS: dict[str, set[str]] = {
 """Room -> the rooms that it may import from. A sub-package is one room, whose files may import each other."""
 
 WALLS: dict[str, set[str]] = {
-    "torch": {"batches", "checkpoint", "inputs", "job", "modelfile", "models", "recorder", "runtime", "training"},
+    "torch": {"batches", "checkpoint", "inputs", "job", "modelfile", "models", "outputs", "recorder", "runtime"} | {"training"},
     "torchvision": {"models"},
-    "safetensors": {"checkpoint", "modelfile"},
-    "PIL": {"decoding", "runtime"},
+    "safetensors": {"checkpoint", "modelfile", "outputs"},
+    "PIL": {"decoding", "replay", "runtime"},
     "duckdb": {"answers"},
     "typer": {"cli"},
     "rich": {"views"},
     "natsort": {"labels"},
     "tomli_w": {"cli", "runfolder"},
-    "orjson": {"answers", "cli", "originals", "records", "runfolder"},
-    "xxhash": {"draws", "inputs", "runtime"},
+    "orjson": {"answers", "cli", "records", "replay", "runfolder"},
+    "xxhash": {"draws", "inputs", "replay", "runtime"},
     "numpy": {
-        *{"answers", "batches", "cli", "decoding", "draws", "inputs", "originals", "pack", "pixels", "reader", "recorder"},
-        *{"records", "runtime", "training", "views"},
+        *{"answers", "batches", "cli", "decoding", "draws", "inputs", "pack", "pixels", "reader", "recorder"},
+        *{"outputs", "records", "replay", "runtime", "training", "views"},
     },
 }
 """Package from outside -> the rooms that may import it, in whatever way. Any other may not be imported at all."""
@@ -90,6 +94,7 @@ LIGHT = {
     "plan",
     "reader",
     "answers",
+    "replay",
     "views",
 }
 """Rooms that must not reach torch, whatever they import imports."""

@@ -18,16 +18,16 @@ import torch
 
 from capture_cli.access import opened
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.exports import Tensors, picture_name, to_pixels
-from capture_cli.findings import CAUSES, Report
 from capture_cli.inputs import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
-from capture_cli.originals import File, Originals, place_of
 from capture_cli.pixels import Geometry
 from capture_cli.reader import open_run
 from capture_cli.records import GENESIS, Batch, Inputs, Record, Run, Samples, decode, link
-from capture_cli.remaking import Rules, decoder_versions
 from capture_cli.replay import Made, Replay, Selection
-from capture_cli.stored import StoredInputs
+from capture_cli.replay.exports import Tensors, picture_name, to_pixels
+from capture_cli.replay.findings import CAUSES, Report
+from capture_cli.replay.originals import File, Originals, place_of
+from capture_cli.replay.remaking import Rules, decoder_versions
+from capture_cli.replay.stored import StoredInputs
 from replay_runs import VISITS, copied, rewrite, trained
 
 
@@ -422,7 +422,7 @@ class TestExports:
         with Tensors(path, force=True) as tensors:
             tensors.write(made[0])
         assert not path.exists()
-        monkeypatch.setattr("capture_cli.exports.MAX_BYTES", 12_000)
+        monkeypatch.setattr("capture_cli.replay.exports.MAX_BYTES", 12_000)
         with Tensors(path, force=False) as tensors:
             tensors.write(made[0])
             with pytest.raises(UsageError, match="the chosen inputs take more"):

@@ -1,7 +1,6 @@
 """Every file-system call of a small run x kill, half a write, no space, I/O error, short write; then again during resume."""
 
 import functools
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -75,7 +74,7 @@ def _one(ref: Reference, place: Path, base: str | None, shim: Shim, fault: str, 
     again = capture(go_on(ref, "run", place), place)
     result.expect(again.code == 0, f"{case}: afterwards it could not be resumed: {again}")
     result.expect(not (what := ref.difference(run)), f"{case}: resumed, and {what} not as undisturbed")
-    leftover = [name for name in os.listdir(run) if name.endswith(".part")]
+    leftover = [path.name for path in run.glob("*.part")]
     result.expect(not leftover, f"{case}: {leftover} left behind")
 
 

@@ -15,7 +15,14 @@ from benchmarks.reliability.world import Reference, Result, capture, go_on, make
 BASE = ("images", "-m", "linear", "-e", "3", "--device=cpu", "--augment=flip+crop", "--checkpoint-every=1")
 OPTIONS = (
     (*BASE, "-b", "4", "--inputs=all"),
-    (*BASE, "-b", "1", "--spike=0.1", "--lr=1e-6", "--val-split=0.1"),  # with batches that the flight recorder keeps, and the ones before
+    (
+        *BASE,
+        "-b",
+        "1",
+        "--spike=0.1",
+        "--lr=1e-6",
+        "--val-split=0.1",
+    ),  # with batches that the flight recorder keeps, and the ones before
 )
 THREADS = (1, 2, 4)
 

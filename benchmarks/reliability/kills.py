@@ -92,7 +92,12 @@ def _start_command(args: list[str], place: Path) -> int:
     with (place / "stderr.txt").open("wb") as told:
         command = [sys.executable, "-m", "capture_cli", *args]
         started = subprocess.Popen(
-            command, cwd=place, stderr=told, stdout=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+            command,
+            cwd=place,
+            stderr=told,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     started.returncode = 0  # whoever waits for the pid is world.ended
     return started.pid

@@ -15,7 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.world import RECORDS, Reference, Result, capture, ended, go_on, kill, make_images, reference, start, warm
+from benchmarks.reliability.world import (
+    RECORDS,
+    Reference,
+    Result,
+    capture,
+    ended,
+    go_on,
+    kill,
+    make_images,
+    reference,
+    start,
+    warm,
+)
 
 OPTIONS = (
     *("images", "-m", "linear", "-e", "4", "-b", "2", "--device=cpu", "--augment=flip"),

@@ -8,6 +8,7 @@ pipe (`| head`) ends a command quietly. Nothing heavy is imported here or in a c
 import contextlib
 import functools
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -30,6 +31,8 @@ SETTINGS: dict[str, Any] = {
 
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
         if command:  # without the group, and so without the other commands: half of the time it takes to start
@@ -86,7 +89,7 @@ def _version(wanted: bool) -> None:
 
 
 def _options(
-    version: Annotated[  # noqa: ARG001 - its callback has done the work
+    version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from capture_cli.exports import Pictures, Tensors
-    from capture_cli.findings import Report
     from capture_cli.outputs import Outputs
     from capture_cli.reader import Reading
     from capture_cli.replay import Replay, Selection
+    from capture_cli.replay.exports import Pictures, Tensors
+    from capture_cli.replay.findings import Report
 
 CHOICE, FILES = "Which inputs", "Files to write"
 
@@ -73,9 +73,9 @@ def replay(
     from contextlib import ExitStack
     from pathlib import Path
 
-    from capture_cli.findings import Report
     from capture_cli.reader import open_run
     from capture_cli.replay import Replay, Selection
+    from capture_cli.replay.findings import Report
 
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
@@ -88,7 +88,7 @@ def replay(
         _demand_some(reading, report, selection)
         if tensors and report.equal == report.inputs:
             tensors.complete()
-    _show(run, report, teller, as_json=as_json)
+    _show(run, report, teller, stored=stored, as_json=as_json)
     if pictures:
         typer.echo(f"{pictures.count:,} pictures in {png}: 8 bits a channel, to look at; --npy has the exact tensors", err=True)
     if tensors and report.equal < report.inputs:
@@ -113,7 +113,7 @@ def _exports(
 ) -> tuple[Pictures | None, Tensors | None]:
     from pathlib import Path
 
-    from capture_cli.exports import Pictures, Tensors
+    from capture_cli.replay.exports import Pictures, Tensors
 
     pictures = Pictures(Path(png), force=force) if png else None
     return pictures, stack.enter_context(Tensors(Path(npy), force=force, limited=limited)) if npy else None
@@ -144,17 +144,16 @@ def _demand_some(reading: Reading, report: Report, selection: Selection) -> None
     raise CaptureError(f"{reading.name}: no batch was captured, or none yet")
 
 
-def _show(run: str, report: Report, teller: Outputs | None, *, as_json: bool) -> None:
+def _show(run: str, report: Report, teller: Outputs | None, *, stored: bool, as_json: bool) -> None:
     import json
 
     from capture_cli.views import replay as view
     from capture_cli.views.text import safe
 
-    batches = teller.batches if teller else None
     if as_json:
-        typer.echo(json.dumps({"run": run, **view.to_json(report), "outputs": batches}))
+        typer.echo(json.dumps({"run": run, **view.to_json(report), "outputs": teller.batches if teller else None}))
     else:
-        typer.echo(view.sentence(report, batches))
+        typer.echo(view.sentence(report, stored=stored, batches=teller.batches if teller else 0))
     for line in view.lines(report):
         typer.echo(safe(line), err=True)
 

@@ -1,5 +1,6 @@
 """`capture verify RUN`: whether the records are what was written."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +8,10 @@ import typer
 
 def verify(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    repair: Annotated[
+        str | None,
+        typer.Option(metavar="NEWFILE", help="Save the lines that verify, up to the first that does not, in a new file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a line, also where it fails.")] = False,
 ) -> int:
     """Check sequence, chain, every record and the end line of a run.
@@ -14,6 +19,9 @@ def verify(
     Exit code 4 where one of them fails, naming the line and why. A run without an
     end line, still going or cut off, is not sealed: that fails too, and says how
     many lines verify. The chain that is shown is equal for equal runs.
+
+    With --repair what verifies is saved, what is left out is said, and the code
+    is 0; the run itself is never touched.
     """
     import json
 
@@ -22,7 +30,7 @@ def verify(
     from capture_cli.views.text import safe
 
     with open_run(run) as reading:
-        error = verification.verify(reading)
+        error = verification.repair(reading, Path(repair)) if repair else verification.verify(reading)
         ending = reading.ending
     if as_json:
         answer = {
@@ -41,6 +49,10 @@ def verify(
     elif error is None:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in ending.counts.items())
         typer.echo(safe(f"{reading.name}: {ending.lines:,} lines verify ({counts}), {ending.sentence}, chain {ending.chain}"))
-    if error:
+    if error and not (repair and ending.lines):
         raise error
+    if error and repair:
+        typer.echo(safe(f"{error.message}; '{repair}' has the {ending.lines:,} lines before that"), err=True)
+    elif repair:
+        typer.echo(safe(f"nothing to repair: '{repair}' was not written"), err=True)
     return 0

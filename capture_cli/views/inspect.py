@@ -21,12 +21,13 @@ from capture_cli.answers.history import History
 from capture_cli.answers.summary import PhaseScore, Summary
 from capture_cli.records import Epoch, Run
 from capture_cli.views.epochs import number
+from capture_cli.views.tables import new_table, show, stdout_console
 from capture_cli.views.text import plain, safe
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
 
     Picture = npt.NDArray[np.uint8] | None
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS = 40
 """Rows of the table of epochs; of more, the last ones are shown. The JSON has all."""
-_WIDE = 4096
-"""Cells of a line that goes to no terminal: every path fits."""
 _ROOMY = 72
 """Cells from which on all numbers of a visit are shown."""
 _CARD = 18
@@ -59,7 +58,7 @@ def show_summary(
         if phase.confusions:
             parts += [plain(""), *_confusions(phase)]
         parts += [plain(""), *_worst(phase, pictures, notes)]
-    _print([*parts, "", plain("to dig further", "bold"), *_command_lines(summary, run)])
+    show([*parts, "", plain("to dig further", "bold"), *_command_lines(summary, run)])
 
 
 def show_history(history: History, *, run: str, picture: Picture = None, note: str = "") -> None:
@@ -74,7 +73,7 @@ def show_history(history: History, *, run: str, picture: Picture = None, note: s
         parts += _picture(picture, note)
     numbers = _numbers()
     places = ("epoch", "batch", "step")
-    table = _table(("phase", ""), *((name, "#") for name in (*places, *numbers)), ("pred", "fold"), ("", ""))
+    table = new_table(("phase", ""), *((name, "#") for name in (*places, *numbers)), ("pred", "fold"), ("", ""))
     for one in history.visits:
         table.add_row(
             plain(one.phase),
@@ -84,7 +83,7 @@ def show_history(history: History, *, run: str, picture: Picture = None, note: s
             "" if one.correct else "wrong",
         )
     parts += ["", table if history.visits else plain("not captured in any batch")]
-    _print(parts)
+    show(parts)
 
 
 def summary_json(summary: Summary, *, run: str) -> dict[str, Any]:
@@ -161,7 +160,7 @@ def _header(summary: Summary) -> Table:
         "versions": _pairs(run.versions),
         "device": f"{run.device}, {run.threads} thread{'' if run.threads == 1 else 's'}",
     }
-    table = _table(("", "bold"), ("", "fold"), header=False)
+    table = new_table(("", "bold"), ("", "fold"), header=False)
     for name, text in rows.items():
         table.add_row(name, plain(text))
     return table
@@ -190,7 +189,7 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     names = {one.phase for one in summary.epochs} | {one.phase for one in summary.under_way}
     phases = sorted(names, key=lambda name: (name != "train", name))
     under_way = {(one.phase, one.epoch): one for one in summary.under_way}
-    table = _table(
+    table = new_table(
         ("epoch", "#"), *((f"{phase} {what}", "#") for phase in phases for what in ("loss", "acc")), ("captured", "")
     )
     shown = sorted(grouped)[-MAX_EPOCHS:]
@@ -222,7 +221,7 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
         shown = sorted(shown, key=lambda one: one.correct / one.n)[:limit]
-    table = _table(("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#"))
+    table = new_table(("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#"))
     for one in shown:
         table.add_row(
             plain(one.name), f"{one.n:,}", f"{one.n - one.correct:,}", f"{one.correct / one.n:.3f}", _number(one.loss)
@@ -235,7 +234,7 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
 
 
 def _confusions(phase: PhaseScore) -> list[RenderableType]:
-    table = _table(("label", "fold"), ("taken for", "fold"), ("times", "#"), ("of the label", "#"))
+    table = new_table(("label", "fold"), ("taken for", "fold"), ("times", "#"), ("of the label", "#"))
     for one in phase.confusions:
         table.add_row(plain(one.label), plain(one.pred), f"{one.count:,}", f"{one.share:.1%}")
     left_out = phase.confusions_left_out
@@ -247,7 +246,7 @@ def _numbers() -> dict[str, str]:
     some = {"p(label)": "p_label", "loss": "loss_nats"}
     return (
         some
-        if _console().width < _ROOMY
+        if stdout_console().width < _ROOMY
         else {"p(label)": "p_label", "p(pred)": "p_pred", "margin": "margin", "loss": "loss_nats"}
     )
 
@@ -257,7 +256,7 @@ def _worst(phase: PhaseScore, pictures: Sequence[Picture], notes: Sequence[str])
     if not phase.worst:
         return []
     numbers = _numbers()
-    table = _table(("", "#"), ("highest loss", "fold"), ("label", ""), ("pred", ""), *((name, "#") for name in numbers))
+    table = new_table(("", "#"), ("highest loss", "fold"), ("label", ""), ("pred", ""), *((name, "#") for name in numbers))
     for place, worst in enumerate(phase.worst, 1):
         one = worst.visit
         cells = (_number(getattr(one, name)) for name in numbers.values())
@@ -279,7 +278,7 @@ def _gallery(phase: PhaseScore, pictures: Sequence[Picture]) -> list[RenderableT
             one = worst.visit
             texts = (f"{place} {one.label}", f"said {one.pred}")
             cards.append(Card(Thumbnail(picture, columns=_CARD, rows=8), [plain(shorten(text, _CARD)) for text in texts]))
-    console = _console()
+    console = stdout_console()
     row = max(1, fitting(console.width, _CARD))
     lines: list[RenderableType] = []
     for start in range(0, len(cards), row):
@@ -325,36 +324,3 @@ def _shell(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else number(value)
-
-
-def _table(*columns: tuple[str, str], header: bool = True) -> Table:
-    """A table without lines; each column with its heading and `#` (a number), `fold` (may be long) or a style."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
-    for name, kind in columns:
-        if kind == "#":
-            table.add_column(name, justify="right", no_wrap=True)
-        else:
-            table.add_column(
-                name, overflow="fold", style="" if kind == "fold" else kind, min_width=6 if kind == "fold" else None
-            )
-    return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-
-
-def _print(parts: Sequence[RenderableType]) -> None:
-    console = _console()
-    with console.capture() as captured:
-        for part in parts:
-            if isinstance(part, str):  # a command: only the terminal may break it, so that it can be copied
-                console.print(plain(part), soft_wrap=True)
-            else:
-                console.print(part)
-    # Written here, not by Rich: where the reader has gone, Rich ends the process with exit code 1.
-    sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.findings import CAUSES
+from capture_cli.replay.findings import CAUSES
 
 if TYPE_CHECKING:
-    from capture_cli.findings import Difference, Report
+    from capture_cli.replay.findings import Difference, Report
 
 LISTED = 20
 """Differences that are listed for people."""
 LISTED_JSON = 1000
 
 
-def sentence(report: Report, batches: int | None = None) -> str:
-    """What came of it, in a line; `batches` had their outputs computed again."""
+def sentence(report: Report, *, stored: bool = False, batches: int = 0) -> str:
+    """What came of it, in a line. `stored` inputs were asked for; `batches` had their outputs computed again."""
     text = f"{_count(report.inputs, 'input')} made again, "
     if report.equal == report.inputs:
         text += "all equal"
@@ -28,6 +28,8 @@ def sentence(report: Report, batches: int | None = None) -> str:
     if report.stored:
         wrong = report.causes["stored"]
         text += f"; {report.stored:,} stored ones compared, " + (f"{wrong:,} differ" if wrong else "all equal")
+    elif stored:
+        text += "; none of them was stored"
     if batches:
         wrong = report.causes["outputs"]
         text += f"; outputs of {_count(batches, 'batch', 'batches')} computed again, "
@@ -59,9 +61,9 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _line(first: Difference, count: int) -> str:
-    times = f" and {count - 1:,} more times" if count > 1 else ""
+    times = f", the first of {count:,}" if count > 1 else ""
     detail = f" ({first.detail})" if first.detail else ""
-    return f"{first.subject}: {CAUSES[first.cause]}{detail}; {first.place}, line {first.line}{times}"
+    return f"{first.subject}: {CAUSES[first.cause]}{detail}; {first.place} (line {first.line}){times}"
 
 
 def _count(n: int, what: str, several: str = "") -> str:

@@ -9,7 +9,7 @@
 What it promises:
 
 * An input is `equal` only if its XXH3-64 is the recorded one, and its file has the recorded BLAKE2b.
-* What is not has a cause (capture_cli.findings), looked for in this order: the file, the decoder's version, the record itself.
+* What is not has a cause (capture_cli.replay.findings), looked for in this order: the file, the decoder's version, the record.
 * Nothing is believed: lines must verify (capture_cli.reader), recipes are looked up in a fixed table and carried out by this
   code alone, files are opened safely, and no record makes it take much memory. No model is run and torch is not imported.
 
@@ -30,13 +30,13 @@ import numpy.typing as npt
 
 from capture_cli.access import opened
 from capture_cli.errors import RecordsError
-from capture_cli.findings import Difference, Report
 from capture_cli.inputs import digests
-from capture_cli.originals import File, Lost, Originals, place_of
 from capture_cli.reader import Line, Reading
 from capture_cli.records import Batch, Inputs, Run, Samples
-from capture_cli.remaking import Rules, rules_of
-from capture_cli.stored import StoredInputs, Wrong
+from capture_cli.replay.findings import Difference, Report
+from capture_cli.replay.originals import File, Lost, Originals, place_of
+from capture_cli.replay.remaking import Rules, rules_of
+from capture_cli.replay.stored import StoredInputs, Wrong
 
 PART_BYTES = 2**26
 """Of float32 inputs that are made at once."""

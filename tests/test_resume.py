@@ -1,0 +1,221 @@
+"""`capture train --resume`: a run finishes with the bytes of one that was never interrupted, or says why not."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from capture_cli import runtime
+from capture_cli.cli import run as command
+from capture_cli.journal import Journal
+from capture_cli.records import GENESIS, Record, link, open_envelope
+from conftest import CAPTURE, make_images
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+Capture = Callable[..., subprocess.CompletedProcess[str]]
+Trainer = Callable[..., int]
+OPTIONS = ("-m", "linear", "-b", "4", "--device=cpu", "--augment=flip+crop", "-q")
+KEPT = ("records.jsonl", "model.safetensors", "inputs/pack-00000.bin", "inputs/flight.bin")
+
+
+class Cut(BaseException):
+    """The end of a process, as far as its files can tell: nothing is sealed, nothing more is written."""
+
+
+def kept(run: Path) -> dict[str, bytes]:
+    """What two equal runs have in common."""
+    return {name: (run / name).read_bytes() for name in KEPT if (run / name).exists()}
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Call `capture train ARGS` beside `images/` with 24 images; with `cut_after` it stops dead after so many records."""
+    make_images(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    append = Journal.append
+
+    def call(*args: object, cut_after: int | None = None) -> int:
+        appended = 0
+
+        def counted(journal: Journal, record: Record) -> None:
+            nonlocal appended
+            append(journal, record)
+            appended += 1
+            if appended == cut_after:
+                raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", counted)
+            try:
+                return command(["train", *(["-q"] if "--resume" in args else OPTIONS), *map(str, args)])
+            except Cut:
+                return -9
+
+    return call
+
+
+def test_more_epochs_cut_short_before_their_first_checkpoint_go_on(train: Trainer) -> None:
+    """A completed run got more epochs and was killed: it goes on behind its first end, to the bytes of one that was not."""
+    train("images", "-e", "2", "-o", "whole")
+    shutil.copytree("whole", "cut")
+    assert train("--resume", "whole", "-e", "4") == 0
+    for cut_after in (1, 4):  # behind the new run record, and further on
+        assert train("--resume", "cut", "-e", "4", "--checkpoint-every=1000", cut_after=cut_after) == -9
+    assert train("--resume", "cut", "-e", "4") == 0
+    assert kept(Path("cut")) == kept(Path("whole"))
+    text = Path("cut/records.jsonl").read_bytes()
+    assert text.count(b'"kind":"run"') == text.count(b'"kind":"end"') == 2
+
+
+def test_another_environment_cut_short_before_its_first_checkpoint_goes_on(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said of the environment is said once, and the records behind it are compared like any other."""
+    assert train("images", "-e", "3", "-o", "whole", "--checkpoint-every=4", cut_after=9) == -9
+    shutil.copytree("whole", "cut")
+    versions = runtime.versions()
+    monkeypatch.setattr("capture_cli.job.versions", lambda: versions | {"pillow": "0.0"})
+    assert train("--resume", "whole", "--allow-env-change") == 0
+    assert train("--resume", "cut", "--allow-env-change", "--checkpoint-every=1000", cut_after=4) == -9
+    assert train("--resume", "cut") == 0
+    assert kept(Path("cut")) == kept(Path("whole"))
+
+
+def test_a_run_cut_between_its_last_checkpoint_and_its_end_goes_on(train: Trainer) -> None:
+    """All epochs are done, the end line is not written: what is missing is the end, and the model."""
+    train("images", "-e", "2", "-o", "whole")
+    lines = (Path("whole") / "records.jsonl").read_bytes().count(b"\n")
+    shutil.copytree("whole", "cut")
+    records = Path("cut/records.jsonl")
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[: lines - 1]))
+    Path("cut/model.safetensors").unlink()
+    assert train("--resume", "cut") == 0
+    assert kept(Path("cut")) == kept(Path("whole"))
+
+
+def test_the_flight_recorder_knows_the_batch_before_the_checkpoint(train: Trainer) -> None:
+    """A spike in the first batch of a resumed run keeps the one before it whole, as in a run that was not interrupted."""
+    options = ("images", "-e", "4", "--spike=0.1", "--lr=1e-6", "-b", "1", "--checkpoint-every=1")
+    assert train(*options, "-o", "whole") == 0
+    lines = Path("whole/records.jsonl").read_bytes().splitlines()
+    spikes = [number for number, line in enumerate(lines) if b'"flight":{"reason":"spike"' in line]
+    assert spikes
+    for number in spikes[:3]:
+        shutil.rmtree("cut", ignore_errors=True)
+        assert train(*options, "-o", "cut", cut_after=number) == -9  # the record before the spike
+        assert train("--resume", "cut", "--checkpoint-every=1") == 0
+        assert kept(Path("cut")) == kept(Path("whole"))
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+@pytest.mark.parametrize("change", ["other pixels", "no image", "gone"])
+def test_an_image_that_changed_is_named(train: Trainer, capsys: pytest.CaptureFixture[str], every: int, change: str) -> None:
+    """Whether it was read before the checkpoint or behind it; the records stay as they are."""
+    train("images", "-e", "2", "-o", "cut", f"--checkpoint-every={every}", cut_after=7)
+    before = Path("cut/records.jsonl").read_bytes()
+    file = next(name for line in before.splitlines() for name in json.loads(line).get("files", ()))
+    image = Path("images") / file
+    if change == "other pixels":
+        shutil.copy(next(path for path in Path("images").iterdir() if path.name != file), image)
+    elif change == "no image":
+        image.write_bytes(b"no image")
+    else:
+        image.unlink()
+    capsys.readouterr()
+    assert train("--resume", "cut") in (2, 3)
+    if change != "gone":
+        assert f"'{file}' is no longer the file that the run began with" in capsys.readouterr().err
+    assert Path("cut/records.jsonl").read_bytes() == before
+
+
+def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(
+    train: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint before it is of the middle of the run: going on from there would record its batches twice."""
+    train("images", "-e", "2", "-o", "run", "--checkpoint-every=3")
+    checkpoint = Path("run/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    before = Path("run/records.jsonl").read_bytes()
+    assert train("--resume", "run", "-e", "3") == 2
+    assert "no checkpoint of its end" in capsys.readouterr().err
+    assert Path("run/records.jsonl").read_bytes() == before
+
+
+def test_a_record_that_verifies_and_makes_no_sense_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns of different lengths under a chain that fits: exit code 4 and the line, not a fault."""
+    train("images", "-e", "1", "-o", "run", cut_after=5)
+    path, chain, lines = Path("run/records.jsonl"), GENESIS, []
+    for line in path.read_bytes().splitlines():
+        text = open_envelope(line).text
+        if b'"kind":"samples"' in text:
+            body = json.loads(text + b"}")
+            body["digests"].pop()
+            text = json.dumps(body, separators=(",", ":")).encode()[:-1]
+        chain = link(chain, text)
+        lines.append(b'%b,"chain":"%b"}\n' % (text, chain.hex().encode()))
+    path.write_bytes(b"".join(lines))
+    assert train("--resume", "run") == 4
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One flipped bit: a warning, more to compute again, and equal bytes."""
+    train("images", "-e", "3", "-o", "whole")
+    train("images", "-e", "3", "-o", "cut", "--checkpoint-every=3", cut_after=15)
+    checkpoint = Path("cut/checkpoint.safetensors")
+    damaged = bytearray(checkpoint.read_bytes())
+    damaged[-5] ^= 1
+    checkpoint.write_bytes(damaged)
+    capsys.readouterr()
+    assert train("--resume", "cut") == 0
+    assert "the one before it is used" in capsys.readouterr().err
+    assert kept(Path("cut")) == kept(Path("whole"))
+
+
+@contextlib.contextmanager
+def started(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """The real command, with its stderr, killed if it is still there at the end."""
+    with subprocess.Popen(
+        [*CAPTURE, "train", *args], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(path: Path, text: bytes, count: int) -> None:
+    """Until the file has `text` so many times."""
+    until = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(text) < count:
+        assert time.monotonic() < until, "nothing came"
+        time.sleep(0.005)
+
+
+def test_the_real_command_killed_and_stopped_ends_with_equal_bytes(capture: Capture, images: Path) -> None:
+    """SIGKILL of the group, then SIGINT, then SIGTERM, then let be: the bytes of a run that nobody disturbed."""
+    folder = images.parent
+    options = [*OPTIONS, "images", "-e", "150", "--inputs=all"]
+    done = capture("train", *options, "-o", "whole")
+    assert done.returncode == 0, done.stderr
+    records = folder / "run" / "records.jsonl"
+    args = [*options, "-o", "run", "--checkpoint-every=7"]
+    for signum, batches in ((signal.SIGKILL, 100), (signal.SIGINT, 300), (signal.SIGTERM, 500)):
+        with started(folder, *args) as process:
+            wait_for(records, b'"kind":"batch"', batches)
+            os.killpg(process.pid, signum)
+            process.wait(timeout=60)
+            assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
+        args = ["--resume", "run", "--checkpoint-every=7", "-q"]
+    done = capture("train", *args)
+    assert done.returncode == 0, done.stderr
+    assert kept(folder / "run") == kept(folder / "whole")
+    assert json.loads(records.read_bytes().splitlines()[-1])["status"] == "completed"
