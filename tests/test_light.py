@@ -40,7 +40,7 @@ def ran(args: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.Compl
     return subprocess.run([*CAPTURE, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["", "labels", "train", "evaluate", "inspect", "rows", "verify"])
+@pytest.mark.parametrize("command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify"])
 def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Path) -> None:
     """`--help` of every command, those that train too, works where torch cannot be imported."""
     done = ran([*command.split(), "--help"], trapped, tmp_path)
@@ -57,6 +57,7 @@ def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Pa
         ["rows", "run"],
         ["rows", "run", "--where", "not correct", "--columns", "file,label,pred"],
         ["verify", "run"],
+        ["diff", "run", "run"],
         ["labels", "images"],
         ["labels", "images", "--json"],
     ],

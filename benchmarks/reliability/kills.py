@@ -63,7 +63,7 @@ def _one_run(ref: Reference, run: str, place: Path, draw: random.Random, result:
     """Kill and resume one run until it is done; how many kills hit."""
     kills, lines, log = 0, 0, place / run / RECORDS
     # A new process takes seconds to import torch, in which there is little to kill yet.
-    earliest, latest = (1.5, 4.5) if by_command else (0.0, 1.1 * ref.seconds)
+    earliest, latest = (0.5, 3.0) if by_command else (0.0, 1.1 * ref.seconds)
     while True:
         args = go_on(ref, run, place)
         case = f"{run} (options {' '.join(ref.options)}), after {kills} kills"

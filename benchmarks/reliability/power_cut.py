@@ -72,9 +72,10 @@ def _cut(place: Path, disk: Path, copy: Path, after: float) -> int:
     os.close(writing)
     if ended(pid, place, seconds=after) is None:
         os.killpg(pid, signal.SIGSTOP)
-        os.waitpid(pid, os.WUNTRACED)
+        still_there = os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])  # it may have ended just now
         shutil.copyfile(disk, copy)
-        kill(pid, place)
+        if still_there:
+            kill(pid, place)
     else:
         shutil.copyfile(disk, copy)
     with os.fdopen(reading, "rb") as pipe:
