@@ -62,6 +62,10 @@ format: $(VENV)/dev.stamp ## put the code into its format
 bench: setup ## measure start-up, a training step and a scan beside what one would do without capture
 	$(BIN)/python benchmarks/bench.py
 
+.PHONY: reliability
+reliability: setup ## kill, cut, fill up and damage runs for about an hour, and count what did not hold
+	$(BIN)/python -m benchmarks.reliability --size large
+
 .PHONY: docs
 docs: $(VENV)/dev.stamp ## record the pages' sessions, pictures and command reference anew
 	$(BIN)/python docs/record.py

@@ -14,7 +14,7 @@ from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli.errors import UsageError
 
-DEFAULT_LR = {"adamw": 2e-3, "adam": 1e-3, "sgd": 0.05}
+DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
 SCHEDULES = ("cosine", "constant")
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")

@@ -54,7 +54,7 @@ class Shim:
         def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             if not self._is_path_inside(file):
                 return real_open(file, mode, *args, **kwargs)
-            self._step("open", lambda: None)
+            self.step("open", lambda: None)
             if "b" not in mode:
                 return real_open(file, mode, *args, **kwargs)
             raw: io.RawIOBase = _File(self, real_open(file, mode, buffering=0))
@@ -88,14 +88,14 @@ class Shim:
             return do()
         return self._fail(name, do, half)
 
-    _step = step
-
     def _fail(self, name: str, do: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
         if self._fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self._fault == "kill after half":
-            (half or do)()
-            os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                (half or do)()
+            finally:  # a call may fail by itself, as making a folder that is there
+                os.kill(os.getpid(), signal.SIGKILL)
         if self._fault == "short":
             return half() if half else do()
         if self._fault == "nothing written":
