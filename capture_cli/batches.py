@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from capture_cli.access import read_file
+from capture_cli.access import opened, read_file
 from capture_cli.errors import DataError
 from capture_cli.folder import Scan
 from capture_cli.inputs import Recipe, epoch_order, make_batch, path_keys
@@ -117,7 +117,8 @@ class Data:
     def _read(self, ids: Ids) -> Admission:
         files = self.scan.files
         self._visited[ids] = True
-        admission = self._store.admit(ids, lambda i: read_file(self.scan.folder, files[i]))
+        with opened(self.scan.folder) as folder:
+            admission = self._store.admit(ids, lambda i: read_file(folder, files[i]))
         digests = dict(zip(admission.ids, admission.digests, strict=True))
         for i in ids.tolist() if self._known else ():
             if files[i] in self._known and digests.get(i) != self._known[files[i]]:

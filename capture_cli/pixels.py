@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -107,6 +108,12 @@ def _common_size(seen: Sequence[Peek]) -> tuple[int, int]:
     return tuple(max(1, round(side * LONGEST_SIDE / longest)) for side in (height, width))  # type: ignore[return-value]
 
 
+TRIED = 4
+"""Files of a block that are decoded one after the other, to see how long one takes."""
+WORTH_A_THREAD_SECONDS = 1e-3
+"""A picture that takes less is decoded sooner than threads have agreed on who holds the interpreter."""
+
+
 class Admission(NamedTuple):
     """What became of the files of one block. The first three have one item for each image that can be used."""
 
@@ -160,14 +167,13 @@ class PixelStore:
         return admission
 
     def _outcomes(self, wanted: Sequence[int], one: Callable[[int], _Read | Unusable]) -> list[_Read | Unusable]:
-        workers = min(self._threads, len(wanted))
-        if workers <= 1:
-            return [one(i) for i in wanted]
-        # A task of several files: for small pictures, handing one over costs more than decoding it.
-        step = max(1, min(32, len(wanted) // (2 * workers)))
-        parts = [wanted[at : at + step] for at in range(0, len(wanted), step)]
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            return [outcome for part in pool.map(lambda part: [one(i) for i in part], parts) for outcome in part]
+        started = perf_counter()
+        outcomes = [one(i) for i in wanted[:TRIED]]
+        rest = wanted[TRIED:]
+        if self._threads > 1 and rest and perf_counter() - started > TRIED * WORTH_A_THREAD_SECONDS:
+            with ThreadPoolExecutor(min(self._threads, len(rest)), thread_name_prefix="decode") as pool:
+                return outcomes + list(pool.map(one, rest))
+        return outcomes + [one(i) for i in rest]
 
     def _admit_one(self, read: Callable[[int], bytes], i: int) -> _Read | Unusable:
         size = self.geometry

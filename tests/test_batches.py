@@ -103,7 +103,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
         assert isinstance(record, Samples)
         known |= dict(zip(record.files, record.digests, strict=True))
     again = data(images, tmp_path / "2")
-    again.recall(known)
+    again.recall(known, {})
     assert names(again, "train", 0) == names(first, "train", 0)
     assert (tmp_path / "2").read_bytes() == b""
     victim = next(iter(known))
@@ -111,7 +111,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
     changed[-20] ^= 1
     (images / victim).write_bytes(changed)
     with pytest.raises(DataError, match=victim):
-        data(images, tmp_path / "3").recall(known)
+        data(images, tmp_path / "3").recall(known, {})
 
 
 def test_labels_are_those_of_the_names(images: Path, tmp_path: Path) -> None:
