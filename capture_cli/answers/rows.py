@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading
 
 FORMATS = ("jsonl", "csv")
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 2 << 20
 _MAX_WORKERS = 2
 _OF_BATCH = {"phase", "epoch", "batch", "step"}
 _TEXTS = {"phase", "file", "label", "pred"}
