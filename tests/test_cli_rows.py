@@ -192,8 +192,9 @@ def test_help_says_what_the_margin_is(capture: Capture) -> None:
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     """Three times as much to read takes no more memory, but for what the threads happen to hold at once."""
-    code = "import sys, resource; from capture_cli.cli import run; run(['rows', sys.argv[1]]); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, file=sys.stderr)"
+    code = "import sys; from capture_cli.cli import run; run(['rows', sys.argv[1]]); "
+    # Of this process alone: getrusage would count what the test process had when it started it.
+    code += "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) >> 10, file=sys.stderr)"
     records = list(run_records(epochs=2, per_class=2000, batch_size=64, status=None))
     visits = [record for record in records if isinstance(record, Batch)]
     peaks = []
@@ -204,4 +205,4 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
         peaks.append(int(done.stderr.split()[-1]))
     assert (path / "records.jsonl").stat().st_size > 60 << 20
     assert peaks[1] < 1.4 * peaks[0]
-    assert max(peaks) < 800
+    assert max(peaks) < 600
