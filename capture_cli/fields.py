@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip
+from capture_cli.records import Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
 
 _MAX_DEPTH = 8
 PHASE = "[a-z0-9_-]{1,32}"
@@ -23,20 +23,32 @@ PHASE = "[a-z0-9_-]{1,32}"
 def check(record: Record) -> None:
     """Raise RecordsError where the fields of a record are not what the format says, or its columns do not fit together."""
     wrong = [name for name, right in _FIELDS[type(record)].items() if not right(getattr(record, name))]
-    if not wrong and isinstance(record, Samples | Batch):
+    if not wrong and isinstance(record, Samples | Batch | Numbers):
         columns = [name for name in _FIELDS[type(record)] if name in _COLUMNS and getattr(record, name) is not None]
-        wrong = [name for name in columns if len(getattr(record, name)) != len(record.labels)]
-    if not wrong and isinstance(record, Batch) and not _fits(record):
-        wrong = ["probs"]
+        n = len(record.losses if isinstance(record, Numbers) else record.labels)
+        wrong = [name for name in columns if len(getattr(record, name)) != n]
+    if not wrong and isinstance(record, Batch | Numbers):
+        wrong = _unfit(record)
     if wrong:
         raise RecordsError(f"a {record.kind} record whose fields do not fit: {', '.join(wrong)}")
 
 
-def _fits(batch: Batch) -> bool:
-    """Whether the kept probabilities are said what classes they are of."""
-    if (batch.tops is None) != (batch.p_labels is None):
-        return False
-    return batch.tops is None or batch.tops.shape == batch.probs.shape
+def _unfit(batch: Batch | Numbers) -> list[str]:
+    """The fields that do not fit the others."""
+    wrong = []
+    sequences = batch.sequences if isinstance(batch, Batch) else None
+    samples = len(batch.ids) if sequences is None else len(sequences["ids"])
+    if isinstance(batch, Numbers):
+        wrong += ["outputs"] * (batch.outputs.shape != batch.targets.shape)
+    else:  # the kept probabilities are said what classes they are of
+        fits = (batch.tops is None) == (batch.p_labels is None) and (batch.tops is None or batch.tops.shape == batch.probs.shape)
+        wrong += ["probs"] * (not fits)
+        wrong += ["positions"] * ((batch.positions is None) != (sequences is None))
+        if sequences is not None:
+            wrong += ["sequences"] * (len(sequences["counted"]) != samples or sum(sequences["counted"]) != len(batch.ids))
+    wrong += ["inputs"] * (len(batch.inputs.digests) != samples)
+    wrong += ["extra"] * any(len(column) != samples for column in (batch.extra or {}).values())
+    return wrong
 
 
 def _is_whole(value: Any) -> bool:
@@ -79,11 +91,42 @@ def _is_inputs(value: Any) -> bool:
     return _list_of(_is_whole)(value.shape) and _is_text(value.dtype) and _list_of(_is_text)(value.digests)
 
 
+def _are_ids(value: Any) -> bool:
+    return _list_of(_is_whole)(value) or _list_of(_is_text)(value)
+
+
+def _are_files(value: Any) -> bool:
+    return value is None or _list_of(_is_text)(value)
+
+
+def _is_extra(value: Any) -> bool:
+    return value is None or (_is_object(value) and all(isinstance(column, list) for column in value.values()))
+
+
+def _are_sequences(value: Any) -> bool:
+    if value is None:
+        return True
+    known = isinstance(value, dict) and value.keys() >= {"ids", "length", "counted", "ignore_index"}
+    return known and _are_ids(value["ids"]) and _list_of(_is_whole)(value["counted"]) and _is_whole(value["length"])
+
+
+_OF_ANY_BATCH: dict[str, Callable[[Any], bool]] = {
+    "phase": _is_phase,
+    **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_whole),
+    "loss": _is_number,
+    "lr": lambda value: value is None or _is_number(value),
+    "ids": _are_ids,
+    "files": _are_files,
+    "extra": _is_extra,
+    "flight": lambda value: value is None or _is_object(value),
+    "inputs": _is_inputs,
+}
 _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
     Run: {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
         "classes": lambda value: value != [] and _list_of(_is_text)(value),
+        "task": lambda value: value is None or value in ("sequence", "multilabel", "regression"),
         "threads": _is_whole,
     },
     Skip: dict.fromkeys(("file", "reason", "detail"), _is_text),
@@ -93,26 +136,26 @@ _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
         **dict.fromkeys(("files", "splits", "digests"), _list_of(_is_text)),
     },
     Batch: {
-        "phase": _is_phase,
-        **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_whole),
-        "loss": _is_number,
-        "lr": lambda value: value is None or _is_number(value),
-        "ids": _list_of(_is_whole),
-        "files": _list_of(_is_text),
+        **_OF_ANY_BATCH,
+        "positions": _array(1, optional=True),
         **dict.fromkeys(("labels", "preds", "losses"), _array(1)),
         "probs": _array(2),
         "tops": _array(2, optional=True),
         "p_labels": _array(1, optional=True),
-        "flight": lambda value: value is None or _is_object(value),
-        "inputs": _is_inputs,
+        "sequences": _are_sequences,
     },
+    Numbers: {**_OF_ANY_BATCH, **dict.fromkeys(("targets", "outputs"), _array(2)), "losses": _array(1)},
     Epoch: {
         "phase": _is_phase,
         **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_whole),
-        **dict.fromkeys(("loss", "accuracy"), _is_number),
+        "loss": _is_number,
+        "accuracy": lambda value: value is None or _is_number(value),
     },
     End: {"status": _is_text, "counts": _is_object},
 }
 """What each field must be, by kind."""
-_COLUMNS = {"ids", "files", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "tops", "p_labels"}
+_COLUMNS = {
+    *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "tops", "p_labels"},
+    *{"targets", "outputs"},
+}
 """Fields with one value for each sample of the record."""

@@ -38,7 +38,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from capture_cli.errors import CaptureError, RecordsError
-from capture_cli.records import GENESIS, End, Record, encode, first_difference, follow
+from capture_cli.comparing import first_difference
+from capture_cli.records import GENESIS, End, Record, encode, follow
 
 SYNC_EVERY_SECONDS = 1.0
 Rest = Literal["compare", "aside", "keep"]

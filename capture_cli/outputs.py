@@ -89,7 +89,7 @@ class Outputs:
         """
         if self._ready is None or self._ready.run is not made.run:
             self._ready, self._loaded = _prepare(made.run, self._code), None
-        return self._weights(made.batch) is not None and len(made.equal) == made.n == len(made.batch.files)
+        return self._weights(made.batch) is not None and len(made.equal) == made.n == len(made.batch.names)
 
     def compare(self, made: Made) -> list[Difference]:
         """Run the model on a batch of which `can_tell` is true. Raises UsageError where the weights are of another model."""
@@ -103,7 +103,7 @@ class Outputs:
         self.batches += 1
         detail = _differences(made.batch, ready.again(made))
         subject = place(made.batch)
-        return [Difference("outputs", subject, detail, made.line.seq + 1, f"{len(made.batch.files)} samples")] if detail else []
+        return [Difference("outputs", subject, detail, made.line.seq + 1, f"{len(made.batch.names)} samples")] if detail else []
 
     def _weights(self, batch: Batch) -> Weights | None:
         if self._final is not None and self._ready is not None:

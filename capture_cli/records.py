@@ -7,6 +7,7 @@ A file of records is JSON Lines in UTF-8. Every line is one object, begins `{"se
     skip     a file left out, and why                       as soon as it is known
     samples  up to 1,024 samples, column by column          before the first batch that names them
     batch    one captured batch, column by column           as it happens
+    numbers  the same where targets are numbers              as it happens
     epoch    the sums of one phase of one epoch             after the phase
     end      how it ended, and counts by kind               last line: seals the file
 
@@ -59,7 +60,9 @@ class Run:
     images: Mapping[str, Any] = field(default_factory=dict)
     """How many each split has by the scan, and `listing`: BLAKE2b (16 bytes, hex) of every file's name, label and split."""
     classes: Sequence[str]
-    """Class names; labels and predictions are indices into it."""
+    """Class names; labels and predictions are indices into it. Of a multi-label or regression task: names of the K outputs."""
+    task: str | None = None
+    """None: classification. `sequence` (a class for each position), `multilabel` or `regression`."""
     model: Mapping[str, Any]
     """`name`, and `parameters` (how many)."""
     recipe: Mapping[str, Any]
@@ -114,7 +117,11 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One captured batch of B samples, taken after the forward pass and before the update."""
+    """One captured batch of B samples, taken after the forward pass and before the update.
+
+    Where the task is `sequence`, each position whose label counts is a sample here, and B counts them; `sequences` says which
+    sequences they are of. `inputs` and `extra` then have one value for each sequence.
+    """
 
     kind: ClassVar[str] = "batch"
     phase: str
@@ -127,8 +134,12 @@ class Batch:
     """The value that was differentiated (in evaluation: the mean of `losses`)."""
     lr: float | None
     """Learning rate of the update that follows; null where none follows."""
-    ids: Sequence[int] | Ints
-    files: Sequence[str]
+    ids: Sequence[int] | Sequence[str] | Ints
+    """What the samples are called, all numbers or all texts."""
+    files: Sequence[str] | None = None
+    """None where samples have no files."""
+    positions: Ints | None = None
+    """[B] the place in its sequence, from 0, where the task is `sequence`."""
     labels: Ints
     preds: Ints
     """argmax of the probabilities, the lowest class number among equals."""
@@ -142,10 +153,51 @@ class Batch:
     """[B] p(label), where not all probabilities were kept."""
     not_kept: int | None = None
     """Probabilities per sample left out, where not all were kept."""
+    sequences: Mapping[str, Any] | None = None
+    """`ids` of the S sequences in the order in which they stood in the batch, `length` (positions each, with padding), `counted`
+    (how many of these have a label that counts: what is left is padding) and `ignore_index` (the label of padding)."""
+    extra: Mapping[str, Sequence[Any]] | None = None
+    """Columns that the caller added, one plain value for each sample (or sequence)."""
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
     """Where this batch's loss went wrong: `reason` (`nan`, `inf`, `spike`: capture_cli.flight), and `before`: the batch before
     it (`phase`, `epoch`, `batch`, `ids`, `inputs`). The inputs of both are kept whole."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """[B] what to call each sample: its file, else its id."""
+        return self.files if self.files is not None else [str(one) for one in self.ids]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """One captured batch of B samples whose targets are numbers, K each: tasks `multilabel` and `regression`."""
+
+    kind: ClassVar[str] = "numbers"
+    phase: str
+    epoch: int
+    batch: int
+    step: int
+    rank: int = 0
+    loss: float
+    """As in Batch, like every field that has the same name there."""
+    lr: float | None
+    ids: Sequence[int] | Sequence[str] | Ints
+    files: Sequence[str] | None = None
+    targets: Floats
+    """[B, K]; 0 or 1 where the task is `multilabel`."""
+    outputs: Floats
+    """[B, K] what the model answered: for `multilabel` the sigmoid of its logits, for `regression` its output."""
+    losses: Floats
+    """[B] mean over the K of the binary cross-entropy in nats, or of the squared error, unless the caller gave others."""
+    extra: Mapping[str, Sequence[Any]] | None = None
+    inputs: Inputs
+    flight: Mapping[str, Any] | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """[B] what to call each sample: its file, else its id."""
+        return self.files if self.files is not None else [str(one) for one in self.ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +210,8 @@ class Epoch:
     n: int
     loss: float
     """Mean of `losses` over the n samples, nats."""
-    accuracy: float
+    accuracy: float | None
+    """Share of right predictions; for `multilabel` of outputs on the right side of 0.5; None for `regression`."""
     captured: int
     """Samples whose batch was written; captured + not_captured = n."""
     not_captured: int
@@ -175,10 +228,10 @@ class End:
     """Lines by kind before this one."""
 
 
-Record = Run | Samples | Skip | Batch | Epoch | End
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Epoch, End)}
-_FLOATS = {"losses", "probs", "p_labels"}
-_INTS = {"labels", "preds", "tops"}
+Record = Run | Samples | Skip | Batch | Numbers | Epoch | End
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Numbers, Epoch, End)}
+_FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
+_INTS = {"labels", "preds", "tops", "positions"}
 _FINITE_ONLY = {Run, Samples, Skip, End}
 
 
@@ -256,44 +309,6 @@ def follow(line: bytes, *, seq: int, previous: bytes) -> Envelope:
     return envelope
 
 
-def first_difference(one: bytes, other: bytes) -> str:
-    """The name of the first field in which two lines differ, `chain` where only what came before differs."""
-    left, right = loads(one), loads(other)
-    for name in [*left, *(name for name in right if name not in left)]:
-        if left.get(name) != right.get(name):
-            return name
-    return "bytes"
-
-
-class Change(NamedTuple):
-    """One thing in which two run records differ."""
-
-    name: str
-    """A field, and what in it: `config.lr`, `images.listing`, `threads`."""
-    was: Any
-    """None where there is none, as with `now`."""
-    now: Any
-
-    def __str__(self) -> str:
-        """A clause for people."""
-        if isinstance(self.was, Sequence) and not isinstance(self.was, str):
-            return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
-        return f"{self.name} was {self.was}, is {self.now}"
-
-
-def changes(before: Run, after: Run) -> list[Change]:
-    """What differs between two run records, in the order of the format."""
-    found: list[Change] = []
-    for name in _names(Run):
-        was, now = getattr(before, name), getattr(after, name)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            keys = dict.fromkeys([*was, *now])
-            found += [Change(f"{name}.{key}", was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
-        elif was != now:
-            found.append(Change(name, was, now))
-    return found
-
-
 def decode(line: bytes) -> tuple[int, Record]:
     """Read one line into (seq, record); arrays come back as float32 and int64.
 
@@ -308,7 +323,7 @@ def decode(line: bytes) -> tuple[int, Record]:
     try:
         nonfinite = body.get("nonfinite", {})
         values = {name: _field(name, body[name], nonfinite.get(name, ())) for name in _names(cls) if name in body}
-        if cls is Batch:
+        if cls in (Batch, Numbers):
             values["inputs"] = Inputs(**values["inputs"])
         record: Record = cls(**values)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration) as error:
@@ -334,7 +349,7 @@ def loads(line: bytes) -> dict[str, Any]:
     return body
 
 
-_ALWAYS = {"lr", "loss"}
+_ALWAYS = {"lr", "loss", "accuracy"}
 """Fields that are written even when they are None."""
 
 

@@ -14,7 +14,8 @@ from capture_cli.checkpoint import Checkpoint, load
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.records import Batch, End, Record, Run, Samples, Skip, changes, decode, follow
+from capture_cli.comparing import changes
+from capture_cli.records import Batch, End, Record, Run, Samples, Skip, decode, follow
 from capture_cli.runfolder import RECORDS
 
 _WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}

@@ -161,9 +161,9 @@ def make_optimizer(model: nn.Module, *, opt: str, lr: float, weight_decay: float
 
 
 def _not_a_number(batch: Batch) -> CaptureError:
-    files = [name for name, loss in zip(batch.files, batch.losses.tolist(), strict=True) if not math.isfinite(loss)]
+    files = [name for name, loss in zip(batch.names, batch.losses.tolist(), strict=True) if not math.isfinite(loss)]
     return CaptureError(
         f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not a number; "
-        f"{len(files)} of its {len(batch.files)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
+        f"{len(files)} of its {len(batch.names)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
         "it is in the records; lower --lr, look at these files, or go on with --allow-nonfinite",
     )

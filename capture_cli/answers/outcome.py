@@ -140,7 +140,7 @@ class Captured:
             batch = checked_batch(line, len(self._classes))
             labels = batch.labels
             p_labels = batch.probs[np.arange(len(labels)), labels] if batch.p_labels is None else batch.p_labels
-            files = np.array([self._names.setdefault(file, len(self._names)) for file in batch.files], np.int64)
+            files = np.array([self._names.setdefault(file, len(self._names)) for file in batch.names], np.int64)
             self._parts.append((files, labels, batch.preds, p_labels))
         self._waiting.clear()
         self._bytes = 0

@@ -85,7 +85,7 @@ def visit(batch: Batch, index: int, classes: Sequence[str]) -> Visit:
         batch=batch.batch,
         step=batch.step,
         id=int(batch.ids[index]),
-        file=batch.files[index],
+        file=batch.names[index],
         label=classes[label],
         pred=classes[pred],
         correct=label == pred,

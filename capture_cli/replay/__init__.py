@@ -68,7 +68,7 @@ class Selection:
         """Places of the chosen samples in a batch, `limit` aside."""
         if self.batch is not None and batch.batch != self.batch:
             return []
-        return [i for i, file in enumerate(batch.files) if self.sample is None or file.endswith(self.sample)]
+        return [i for i, file in enumerate(batch.names) if self.sample is None or file.endswith(self.sample)]
 
     def __str__(self) -> str:
         chosen = {"phase": self.phase, "epoch": self.epoch, "batch": self.batch, "sample": self.sample}
@@ -178,15 +178,15 @@ class Replay:
         differences: list[Difference] = []
 
         def differs(index: int, cause: str, detail: str) -> None:
-            differences.append(Difference(cause, batch.files[index], detail, line.seq + 1, f"{place(batch)}, sample {index}"))
+            differences.append(Difference(cause, batch.names[index], detail, line.seq + 1, f"{place(batch)}, sample {index}"))
 
         known = []
         for index in positions:
-            if self._samples.get(batch.files[index], (None,))[0] == batch.ids[index]:
+            if self._samples.get(batch.names[index], (None,))[0] == batch.ids[index]:
                 known.append(index)
             else:
                 differs(index, "untrue", f"no samples record has this file as number {batch.ids[index]}")
-        taken = chapter.originals.take([self._samples[batch.files[index]][1] for index in known])
+        taken = chapter.originals.take([self._samples[batch.names[index]][1] for index in known])
         for at, lost in taken.lost.items():
             differs(known[at], lost.cause, chapter.explained(lost))
         held, inputs = chapter.make(batch, np.asarray(known, np.int64), taken.slots)
@@ -224,7 +224,7 @@ class Replay:
 
         with _naming(line):
             found = self._stored.wrong(batch.inputs, set(positions))
-            differences += [differ(wrong, batch.files[wrong.sample], where) for wrong in found]
+            differences += [differ(wrong, batch.names[wrong.sample], where) for wrong in found]
             earlier = (batch.flight or {}).get("before")
             if earlier and self._selection.sample is None and positions[0] == 0:
                 kept = _inputs_of(earlier)
@@ -250,7 +250,7 @@ class _Chapter:
     def make(self, batch: Batch, known: Ints, slots: Ints) -> tuple[Ints, Floats]:
         """Of the samples at the places `known`, those whose pixels are in `slots`, and their inputs."""
         there = slots >= 0
-        held, files = known[there], [batch.files[i] for i in known[there].tolist()]
+        held, files = known[there], [batch.names[i] for i in known[there].tolist()]
         return held, self.rules.make(self.originals.pixels, slots[there], files, phase=batch.phase, epoch=batch.epoch)
 
     def explained(self, lost: Lost) -> str:
@@ -281,7 +281,7 @@ def _demand_inputs(line: Line, batch: Batch, rules: Rules) -> None:
     inputs = batch.inputs
     if inputs.shape != rules.shape or inputs.dtype != rules.recipe.dtype:
         raise line.error(f"inputs of shape {inputs.shape} and dtype {inputs.dtype!r}, which are not of the run's recipe")
-    if len(inputs.digests) != len(batch.files):
+    if len(inputs.digests) != len(batch.names):
         raise line.error("a batch record whose fields do not fit: inputs")
 
 

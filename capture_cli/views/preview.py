@@ -33,7 +33,7 @@ def preview(
     `inputs` [B, C, H, W] is float32 in [-1, 1] as the network saw it.
     """
     picture_rows = min(MOST_PICTURE_ROWS, rows - 1 - CAPTION_ROWS)
-    count = min(samples, len(batch.files), fitting(columns, NARROWEST, GAP))
+    count = min(samples, len(batch.names), fitting(columns, NARROWEST, GAP))
     if count < 1 or picture_rows < LEAST_PICTURE_ROWS:
         return None
     width = min(WIDEST, (columns + GAP) // count - GAP)
@@ -61,7 +61,7 @@ def _caption(batch: Batch, i: int, classes: Sequence[str], width: int) -> list[T
     p_label = batch.p_labels[i] if batch.p_labels is not None else batch.probs[i, label]
     right = label == pred
     return [
-        Text(shorten(batch.files[i], width)),
+        Text(shorten(batch.names[i], width)),
         Text.assemble(("label ", "dim"), shorten(classes[label], width - 6)),
         Text.assemble(
             ("pred  ", "dim"),

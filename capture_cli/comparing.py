@@ -1,0 +1,49 @@
+"""In what two records differ: said by name, for a person.
+
+    first_difference(one_line, other_line)      # "losses"
+    changes(run_before, run_now)                # [Change("config.lr", 0.001, 0.01)]
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from capture_cli.records import Run, loads
+
+
+def first_difference(one: bytes, other: bytes) -> str:
+    """The name of the first field in which two lines differ, `chain` where only what came before differs."""
+    left, right = loads(one), loads(other)
+    for name in [*left, *(name for name in right if name not in left)]:
+        if left.get(name) != right.get(name):
+            return name
+    return "bytes"
+
+
+class Change(NamedTuple):
+    """One thing in which two run records differ."""
+
+    name: str
+    """A field, and what in it: `config.lr`, `images.listing`, `threads`."""
+    was: Any
+    """None where there is none, as with `now`."""
+    now: Any
+
+    def __str__(self) -> str:
+        """A clause for people."""
+        if isinstance(self.was, Sequence) and not isinstance(self.was, str):
+            return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
+        return f"{self.name} was {self.was}, is {self.now}"
+
+
+def changes(before: Run, after: Run) -> list[Change]:
+    """What differs between two run records, in the order of the format."""
+    found: list[Change] = []
+    for name in (field.name for field in fields(Run)):
+        was, now = getattr(before, name), getattr(after, name)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            keys = dict.fromkeys([*was, *now])
+            found += [Change(f"{name}.{key}", was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
+        elif was != now:
+            found.append(Change(name, was, now))
+    return found
