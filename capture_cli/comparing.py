@@ -1,7 +1,7 @@
 """In what two records differ: said by name, for a person.
 
-    first_difference(one_line, other_line)      # "losses"
-    changes(run_before, run_now)                # [Change("config.lr", 0.001, 0.01)]
+first_difference(one_line, other_line)      # "losses"
+changes(run_before, run_now)                # [Change("config.lr", 0.001, 0.01)]
 """
 
 from collections.abc import Mapping, Sequence

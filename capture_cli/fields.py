@@ -41,7 +41,9 @@ def _unfit(batch: Batch | Numbers) -> list[str]:
     if isinstance(batch, Numbers):
         wrong += ["outputs"] * (batch.outputs.shape != batch.targets.shape)
     else:  # the kept probabilities are said what classes they are of
-        fits = (batch.tops is None) == (batch.p_labels is None) and (batch.tops is None or batch.tops.shape == batch.probs.shape)
+        fits = (batch.tops is None) == (batch.p_labels is None) and (
+            batch.tops is None or batch.tops.shape == batch.probs.shape
+        )
         wrong += ["probs"] * (not fits)
         wrong += ["positions"] * ((batch.positions is None) != (sequences is None))
         if sequences is not None:

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
@@ -28,17 +27,14 @@ from capture_cli.checkpoint import Place, save
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError
 from capture_cli.modelfile import Header, to_bytes
-from capture_cli.pack import Pack
 from capture_cli.pixels import PixelStore
 from capture_cli.plan import Plan
 from capture_cli.recorder import Recorder, Sink
 from capture_cli.records import Epoch, Run
 from capture_cli.resuming import Earlier
-from capture_cli.runfolder import INPUTS, Output
+from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
-
-PACK, FLIGHT = "pack-00000.bin", "flight.bin"
 
 
 class View(Sink, Protocol):
@@ -126,7 +122,6 @@ def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earli
         )
         if checkpoint:
             checkpoint.restore(ready.model, learning.optimizer)
-            recorder.go_on(checkpoint.place.recorder)
         keeper = _Keeper(every, output, setup, learning.optimizer)
         train(replace(setup, keep=keeper), learning, checkpoint.place if checkpoint else BEGINNING)
         header = Header(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
@@ -150,15 +145,16 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
     """A recorder as the options ask for it, sealed with the status that the body ends with."""
     output, config = session.output, ready.plan.config
     recorder = Recorder(
-        output.journal,
+        output,
         sinks=[session.view],
         every=config.capture_every,
-        top_k=config.top_k(len(ready.plan.scan.classes)),
-        stored_inputs=config.stored_inputs() or 0,
-        pack=_pack(output.folder, PACK, earlier) if output.folder and config.stored_inputs() is None else None,
-        flight=_pack(output.folder, FLIGHT, earlier) if output.folder else None,
+        probs=config.probs,
+        inputs=config.inputs,
         spike=config.spike,
+        nonfinite="record",
     )
+    if earlier and earlier.checkpoint:
+        recorder.go_on(earlier.checkpoint.place.recorder, earlier.stored)
     _note_environment(ready, output)
     with _warnings_to(session):
         try:
@@ -179,12 +175,6 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
             if isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError("the device has no memory left", "lower --batch-size or --img-size") from error
             raise
-
-
-def _pack(folder: Path, name: str, earlier: Earlier | None) -> Pack:
-    checkpoint = earlier.checkpoint if earlier else None
-    length = checkpoint.place.recorder["pack" if name == PACK else "flight"] if checkpoint else 0
-    return Pack(folder / INPUTS / name, length=length, offsets=earlier.stored.get(name) if earlier else None)
 
 
 def _set_up(ready: Ready, recorder: Recorder, session: Session, earlier: Earlier | None) -> Setup:

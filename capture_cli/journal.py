@@ -37,8 +37,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.comparing import first_difference
+from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.records import GENESIS, End, Record, encode, follow
 
 SYNC_EVERY_SECONDS = 1.0
@@ -62,7 +62,8 @@ class Journal:
         self.chain = GENESIS
         self._fd = fd
         self._seq = 0
-        self._is_file = is_file
+        self.is_file = is_file
+        """Whether it is a file of its own, not a pipe or a device."""
         self._length = 0
         self._synced_at = time.monotonic()
         self._broken: CaptureError | None = None
@@ -88,7 +89,7 @@ class Journal:
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
         journal = cls(fd, str(path), is_file=stat.S_ISREG(os.fstat(fd).st_mode))
-        if journal._is_file:
+        if journal.is_file:
             journal._lock()
             try:
                 os.ftruncate(fd, 0)
@@ -152,7 +153,7 @@ class Journal:
         """Return when every record appended so far would survive a power cut. Raises CaptureError if that cannot be had."""
         if self._broken:
             raise self._broken
-        if self._is_file:
+        if self.is_file:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
@@ -198,7 +199,7 @@ class Journal:
         except BrokenPipeError:
             raise
         except OSError as error:
-            if self._is_file:
+            if self.is_file:
                 with contextlib.suppress(OSError):  # readers pass over an incomplete last line anyway
                     os.ftruncate(self._fd, self._length)
             self._broken = CaptureError(

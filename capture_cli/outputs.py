@@ -37,7 +37,7 @@ from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Record, Run
 from capture_cli.replay import Made, place
 from capture_cli.replay.findings import Difference
-from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS
+from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
 
 COMPARED = ("loss", "losses", "probs", "preds", "tops", "p_labels")
@@ -155,9 +155,8 @@ class _Ready:
             raise made.line.error(f"a batch record with labels that are none of the {len(self.run.classes):,} classes")
         inputs, labels = torch.from_numpy(made.inputs).to(device), torch.from_numpy(batch.labels).to(device)
         kept = _Kept()
-        recorder = Recorder(
-            Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), sinks=[kept], top_k=self.config.top_k(len(self.run.classes))
-        )
+        nowhere = Output(Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), None, os.devnull)
+        recorder = Recorder(nowhere, sinks=[kept], probs=self.config.probs, nonfinite="record")
         self.model.train(train)
         if train:
             seed_step(self.config.seed, "step", batch.step)
@@ -184,6 +183,9 @@ class _Kept:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+
+    def begin(self, output: Output) -> None:
+        pass
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:  # noqa: ARG002
         if isinstance(record, Batch):

@@ -154,8 +154,8 @@ class Batch:
     not_kept: int | None = None
     """Probabilities per sample left out, where not all were kept."""
     sequences: Mapping[str, Any] | None = None
-    """`ids` of the S sequences in the order in which they stood in the batch, `length` (positions each, with padding), `counted`
-    (how many of these have a label that counts: what is left is padding) and `ignore_index` (the label of padding)."""
+    """`ids` of the S sequences in the order of the batch, `length` (positions of each, with padding), `counted` (how many of
+    these have a label that counts: what is left is padding) and `ignore_index` (the label of padding)."""
     extra: Mapping[str, Sequence[Any]] | None = None
     """Columns that the caller added, one plain value for each sample (or sequence)."""
     inputs: Inputs

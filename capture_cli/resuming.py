@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from capture_cli.checkpoint import Checkpoint, load
+from capture_cli.comparing import changes
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.comparing import changes
 from capture_cli.records import Batch, End, Record, Run, Samples, Skip, decode, follow
 from capture_cli.runfolder import RECORDS
 

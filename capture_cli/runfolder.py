@@ -82,13 +82,22 @@ class Output:
                 aside.unlink(missing_ok=True)
             raise CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid") from error
 
+    @property
+    def records(self) -> Path | None:
+        """The file of records; None where they go into a pipe."""
+        return self.folder / RECORDS if self.folder else Path(self.where) if self.journal.is_file else None
+
+    def close(self) -> None:
+        """Close the files; what was written stays. May be called twice."""
+        self.journal.close()
+        if self._events:
+            self._events.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.journal.close()
-        if self._events:
-            self._events.close()
+        self.close()
 
 
 def _write_some(file: BinaryIO, data: bytes) -> int:

@@ -42,10 +42,13 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """`cpu`, or `cuda:N` with the name of the GPU: what a record says it was computed on."""
-        if self.device.type == "cuda":
-            return f"{self.device} {torch.cuda.get_device_name(self.device)}"
-        return str(self.device)
+        """What a record says it was computed on."""
+        return device_name(self.device)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or `cuda:N` with the name of the GPU."""
+    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
 def start(device: str, *, amp: bool) -> Runtime:

@@ -19,7 +19,7 @@ from capture_cli.batches import Data, Minibatch
 from capture_cli.checkpoint import Place
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.recorder import Recorder
-from capture_cli.records import Batch, Epoch
+from capture_cli.records import Batch, Epoch, Numbers
 from capture_cli.runtime import Runtime, seed_step
 
 BEGINNING = Place()
@@ -160,7 +160,7 @@ def make_optimizer(model: nn.Module, *, opt: str, lr: float, weight_decay: float
     return kind(params, lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def _not_a_number(batch: Batch) -> CaptureError:
+def _not_a_number(batch: Batch | Numbers) -> CaptureError:
     files = [name for name, loss in zip(batch.names, batch.losses.tolist(), strict=True) if not math.isfinite(loss)]
     return CaptureError(
         f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not a number; "

@@ -14,6 +14,7 @@ from capture_cli.pixels import PixelStore
 from capture_cli.plan import make_plan
 from capture_cli.recorder import Recorder
 from capture_cli.records import Samples, Skip, decode
+from capture_cli.runfolder import Output
 from conftest import make_images
 
 
@@ -21,7 +22,7 @@ def data(folder: Path, path: Path, *, batch_size: int = 4, strict: bool = False,
     """The batches of a folder, whose samples and skips are recorded at `path`."""
     plan = make_plan(str(folder), TrainConfig(batch_size=batch_size, **options))  # type: ignore[arg-type]
     store = PixelStore(len(plan.scan.files), plan.geometry, threads=threads)
-    recorder = Recorder(Journal.create(path, force=True))
+    recorder = Recorder(Output(Journal.create(path, force=True), None, str(path)))
     return Data(
         plan.scan, store, plan.recipe, recorder, seed=7, batch_size=batch_size, device=torch.device("cpu"), strict=strict
     )

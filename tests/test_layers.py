@@ -19,7 +19,8 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
     "fields": {"errors", "records"},
-    "journal": {"errors", "records"},
+    "comparing": {"records"},
+    "journal": {"comparing", "errors", "records"},
     # folder -> samples -> pixels -> inputs: no torch but where a batch becomes a tensor
     "labels": {"errors"},
     "access": {"errors"},
@@ -34,12 +35,19 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"__init__", "errors"},
     "pack": {"errors"},
     "flight": set(),
-    "recorder": {"errors", "flight", "inputs", "journal", "pack", "records"},
+    "columns": {"errors"},
+    "pending": set(),
+    "phases": {"errors", "fields", "records"},
+    "recorder": {
+        *{"columns", "config", "errors", "flight", "inputs", "pack", "pending", "phases", "records", "runfolder", "runtime"},
+        "watching",
+    },
+    "watching": {"errors"},
     "batches": {"access", "errors", "folder", "inputs", "pixels", "recorder", "records"},
     "runfolder": {"errors", "journal"},
     "modelfile": {"errors"},
     "checkpoint": {"errors", "journal", "runfolder"},
-    "resuming": {"checkpoint", "errors", "fields", "journal", "records", "runfolder"},
+    "resuming": {"checkpoint", "comparing", "errors", "fields", "journal", "records", "runfolder"},
     "training": {"batches", "checkpoint", "errors", "recorder", "records", "runtime"},
     "plan": {"access", "config", "errors", "folder", "inputs", "models", "pixels"},
     "job": {
@@ -50,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
     "stopping": set(),
     # the reading half: it does not
     "reader": {"errors", "fields", "records"},
-    "answers": {"errors", "fields", "reader", "records"},
+    "answers": {"comparing", "errors", "fields", "reader", "records"},
     "replay": {"access", "draws", "errors", "inputs", "pixels", "reader", "records"},
     "outputs": {
         *{"checkpoint", "config", "errors", "journal", "modelfile", "models", "recorder", "records", "replay", "runfolder"},
@@ -64,7 +72,22 @@ ROOMS: dict[str, set[str]] = {
 """Room -> the rooms that it may import from. A sub-package is one room, whose files may import each other."""
 
 WALLS: dict[str, set[str]] = {
-    "torch": {"batches", "checkpoint", "inputs", "job", "modelfile", "models", "outputs", "recorder", "runtime"} | {"training"},
+    "torch": {
+        *{
+            "batches",
+            "checkpoint",
+            "columns",
+            "inputs",
+            "job",
+            "modelfile",
+            "models",
+            "outputs",
+            "pending",
+            "recorder",
+            "runtime",
+        },
+        *{"training", "watching"},
+    },
     "torchvision": {"models"},
     "safetensors": {"checkpoint", "modelfile", "outputs"},
     "PIL": {"decoding", "replay", "runtime"},
@@ -76,8 +99,21 @@ WALLS: dict[str, set[str]] = {
     "orjson": {"answers", "cli", "records", "replay", "runfolder"},
     "xxhash": {"draws", "inputs", "replay", "runtime"},
     "numpy": {
-        *{"answers", "batches", "cli", "decoding", "draws", "inputs", "pack", "pixels", "reader", "recorder"},
-        *{"outputs", "records", "replay", "runtime", "training", "views"},
+        *{
+            "answers",
+            "batches",
+            "cli",
+            "decoding",
+            "draws",
+            "inputs",
+            "pack",
+            "pixels",
+            "reader",
+            "recorder",
+            "columns",
+            "pending",
+        },
+        *{"outputs", "recorder", "records", "replay", "runtime", "training", "views"},
     },
 }
 """Package from outside -> the rooms that may import it, in whatever way. Any other may not be imported at all."""

@@ -11,8 +11,6 @@ import torch
 import xxhash
 
 from capture_cli.flight import WINDOW, SpikeRule
-from capture_cli.journal import Journal
-from capture_cli.pack import Pack
 from capture_cli.recorder import Recorder
 
 
@@ -41,8 +39,15 @@ def give(
     )
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+def lines(path: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The records of these kinds, by default the batches."""
+    found = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [one for one in found if one["kind"] in (kinds or ("batch",))]
+
+
+def recording(path: Path, **options: Any) -> Recorder:
+    """A recorder to which `give` may give the same samples over and over."""
+    return Recorder(path, repeats=True, nonfinite="record", **options)
 
 
 def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
@@ -50,8 +55,8 @@ def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     torch.rand(4, 1, 2, 2, generator=generator)
     probs = torch.rand(4, 3, generator=generator).softmax(1).numpy()
-    with Journal.create(tmp_path / "r.jsonl") as journal:
-        give(Recorder(journal))
+    with recording(tmp_path / "r.jsonl") as recorder:
+        give(recorder)
         (batch,) = lines(tmp_path / "r.jsonl")
     np.testing.assert_array_equal(np.array(batch["probs"], np.float32), probs)
     assert batch["preds"] == probs.argmax(1).tolist()
@@ -62,8 +67,7 @@ def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
 
 def test_nothing_that_it_is_given_is_changed(tmp_path: Path) -> None:
     """The loss can be differentiated afterwards, and the inputs are the same bytes."""
-    with Journal.create(tmp_path / "r.jsonl") as journal:
-        recorder = Recorder(journal)
+    with recording(tmp_path / "r.jsonl") as recorder:
         inputs, weights = torch.rand(2, 1, 2, 2), torch.rand(4, 3, requires_grad=True)
         before = inputs.clone()
         logits = inputs.flatten(1) @ weights
@@ -88,8 +92,7 @@ def test_nothing_that_it_is_given_is_changed(tmp_path: Path) -> None:
 
 def test_batches_are_counted_by_phase_and_steps_over_the_run(tmp_path: Path) -> None:
     """`batch` begins anew with each phase, `step` counts the training batches before."""
-    with Journal.create(tmp_path / "r.jsonl") as journal:
-        recorder = Recorder(journal)
+    with recording(tmp_path / "r.jsonl") as recorder:
         for epoch in range(2):
             for phase in ("train", "train", "val"):
                 give(recorder, phase=phase, epoch=epoch)
@@ -102,17 +105,16 @@ def test_batches_are_counted_by_phase_and_steps_over_the_run(tmp_path: Path) -> 
 
 def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
     """A batch that would have been left out is written because its loss is not a number."""
-    with Journal.create(tmp_path / "r.jsonl") as journal:
-        recorder = Recorder(journal, every=100)
+    with recording(tmp_path / "r.jsonl", every=100) as recorder:
         give(recorder)
         give(recorder)
         assert recorder.nonfinite is None
         give(recorder, nan=True)
         assert recorder.nonfinite is not None
         recorder.end_phase()
-    found = lines(tmp_path / "r.jsonl")
-    assert [b["batch"] for b in found[:-1]] == [0, 2]
-    assert (found[-1]["captured"], found[-1]["not_captured"]) == (8, 4)
+    assert [b["batch"] for b in lines(tmp_path / "r.jsonl")] == [0, 2]
+    (epoch,) = lines(tmp_path / "r.jsonl", "epoch")
+    assert (epoch["captured"], epoch["not_captured"]) == (8, 4)
 
 
 class TestFlightRecorder:
@@ -120,17 +122,16 @@ class TestFlightRecorder:
 
     def test_in_a_run_folder_they_go_into_a_file(self, tmp_path: Path) -> None:
         """Every input of both can be found by its offset and has its digest."""
-        with Journal.create(tmp_path / "r.jsonl") as journal:
-            recorder = Recorder(journal, flight=Pack(tmp_path / "inputs/flight.bin"), spike=10)
+        with recording(tmp_path / "run", spike=10) as recorder:
             for _ in range(WINDOW + 5):
                 give(recorder)
-            assert not (tmp_path / "inputs").exists()
+            assert not (tmp_path / "run/inputs").exists()
             give(recorder, scale=1000)
-        last = lines(tmp_path / "r.jsonl")[-1]
+        last = lines(tmp_path / "run/records.jsonl")[-1]
         assert last["flight"]["reason"] == "spike"
         before = last["flight"]["before"]
         assert before["batch"] == last["batch"] - 1
-        stored = (tmp_path / "inputs/flight.bin").read_bytes()
+        stored = (tmp_path / "run/inputs/flight.bin").read_bytes()
         for inputs in (last["inputs"], before["inputs"]):
             assert inputs["stored"]["pack"] == "inputs/flight.bin"
             for offset, digest in zip(inputs["stored"]["offsets"], inputs["digests"], strict=True):
@@ -138,8 +139,7 @@ class TestFlightRecorder:
 
     def test_without_a_folder_they_go_into_the_line(self, tmp_path: Path) -> None:
         """base64 of every input of both, although none was asked for."""
-        with Journal.create(tmp_path / "r.jsonl") as journal:
-            recorder = Recorder(journal)
+        with recording(tmp_path / "r.jsonl") as recorder:
             give(recorder)
             give(recorder, nan=True)
         first, last = lines(tmp_path / "r.jsonl")
@@ -152,8 +152,7 @@ class TestFlightRecorder:
 
     def test_spikes_can_be_switched_off(self, tmp_path: Path) -> None:
         """Factor 0: only a loss that is not a number counts."""
-        with Journal.create(tmp_path / "r.jsonl") as journal:
-            recorder = Recorder(journal, spike=0)
+        with recording(tmp_path / "r.jsonl", spike=0) as recorder:
             for _ in range(WINDOW + 5):
                 give(recorder)
             give(recorder, scale=1000)

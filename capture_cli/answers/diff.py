@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.files import Few, FileChanges, FileTable
 from capture_cli.answers.outcome import Outcome, Phases, outcome
+from capture_cli.comparing import Change, changes
 from capture_cli.errors import RecordsError
 from capture_cli.reader import Ending
-from capture_cli.comparing import Change, changes
 from capture_cli.records import Batch, End, Epoch, Run, Samples, Skip, loads
 
 if TYPE_CHECKING:

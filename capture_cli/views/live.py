@@ -53,6 +53,9 @@ Inputs = npt.NDArray[Any]
 class View(Protocol):
     """What a run tells a person through; a sink of the recorder, and a context manager that closes itself."""
 
+    def begin(self, output: object) -> None:
+        """Be told where the records go."""
+
     def write(self, record: Record, inputs: Inputs | None) -> None:
         """Take a record as it was written, and with a Batch its inputs [B, C, H, W]."""
 
@@ -114,6 +117,9 @@ class PlainView:
         self._left_out: Counter[str] = Counter()
         self._unsaid: deque[str] = deque()
         self._writing = False
+
+    def begin(self, output: object) -> None:
+        """Where the records go is said by whoever opened the output."""
 
     def write(self, record: Record, inputs: Inputs | None) -> None:  # noqa: ARG002 - a sink is given both
         """Say how a phase went; count files left out."""
@@ -200,6 +206,9 @@ class LiveView:
         self._phase_began = now()
         self._next_frame = self._next_preview = self._phase_began
         self._frames, self._took = 0, 0.0
+
+    def begin(self, output: object) -> None:
+        """Where the records go is said by whoever opened the output."""
 
     def write(self, record: Record, inputs: Inputs | None) -> None:
         """Keep the batch that was captured last, count files left out, and take the sums of phases."""

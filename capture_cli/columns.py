@@ -1,0 +1,210 @@
+"""From the tensors of one forward pass to the columns of a record.
+
+    check("classification", logits=logits, labels=labels, losses=None)         # shapes and types, before anything else
+    results = measured("classification", logits, labels, losses, loss, top_k=None, ignore_index=-100)      # on the device
+    columns = as_columns("classification", {name: tensor.numpy() for ...}, ids, files, ignore_index=-100)  # on the host
+
+Four tasks are known:
+
+    task            logits      labels                      a sample of the record is
+    classification  [B, C]      [B] class numbers           one of the B
+    sequence        [B, T, C]   [B, T] class numbers,       one position whose label is not `ignore_index`
+                                `ignore_index` is padding
+    multilabel      [B, K]      [B, K] numbers 0 and 1      one of the B, with K targets and outputs
+    regression      [B, K], [B] like the logits, numbers    one of the B, with K targets and outputs
+
+`measured` waits for nothing on the device. What needs values (are labels classes? are logits numbers?) is asked on the host,
+before a record is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+CLASSIFICATION = "classification"
+TASKS = (CLASSIFICATION, "sequence", "multilabel", "regression")
+_EXPECTED = {
+    CLASSIFICATION: "logits [B, C] and labels [B], whole numbers",
+    "sequence": "logits [B, T, C] and labels [B, T], whole numbers",
+    "multilabel": "logits [B, K] and labels [B, K] of 0 and 1",
+    "regression": "logits [B, K] or [B] and labels of the same shape",
+}
+
+Host = Mapping[str, npt.NDArray[Any]]
+
+
+def check(task: str, *, logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None) -> None:
+    """Raise UsageError, naming the argument and its shape, unless the tensors are those of the task."""
+    shape = logits.shape
+    if not _fits(task, shape, labels):
+        other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
+        hint = f'; for these, give the recorder task="{other}"' if other else ""
+        raise UsageError(
+            f"logits {described(logits)} and labels {described(labels)} do not fit together",
+            f"the task {task} has {_EXPECTED[task]}{hint}",
+        )
+    if not shape.numel():
+        raise UsageError(f"logits {described(logits)} hold nothing", "leave empty batches out")
+    if losses is not None:
+        rows = labels.shape[: 2 if task == "sequence" else 1]
+        if losses.shape != rows:
+            raise UsageError(
+                f"losses {described(losses)} are not one for each sample, {list(rows)}",
+                'use reduction="none", or leave them out',
+            )
+
+
+def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
+    if task in (CLASSIFICATION, "sequence"):
+        whole = not (labels.is_floating_point() or labels.is_complex())
+        return len(logits) == (2 if task == CLASSIFICATION else 3) and labels.shape == logits[:-1] and whole
+    return labels.shape == logits and (len(logits) == 2 or (task == "regression" and len(logits) == 1))
+
+
+def checked_ids(ids: Any, b: int) -> list[int] | list[str]:
+    """The ids of a batch of b samples as a list. Raises UsageError unless they are b integers or b strings."""
+    names = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    if len(names) != b:
+        raise UsageError(f"ids: {len(names)} of them for a batch of {b}", "give one for each sample")
+    if not (all(type(one) is int for one in names) or all(isinstance(one, str) for one in names)):
+        raise UsageError(f"ids are neither all integers nor all strings: {names[0]!r}, ...", "give one kind")
+    return names
+
+
+def check_beside(
+    b: int, *, inputs: torch.Tensor, files: Sequence[str] | None, extra: Mapping[str, Sequence[Any]] | None
+) -> None:
+    """Raise UsageError, naming the argument, unless what stands beside the b answers is of b samples too."""
+    if not inputs.ndim or len(inputs) != b:
+        raise UsageError(
+            f"inputs {described(inputs)} are not those of {b} samples", "give them as the model took them, [B, ...]"
+        )
+    if files is not None and len(files) != b:
+        raise UsageError(f"files: {len(files)} of them for a batch of {b}", "give one for each sample, or none at all")
+    for name, column in (extra or {}).items():
+        if len(column) != b:
+            raise UsageError(f"extra[{name!r}]: {len(column)} values for a batch of {b}", "give one for each sample")
+
+
+def described(tensor: torch.Tensor) -> str:
+    """Type and shape, as `float32 [64, 10]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def measured(
+    task: str,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    losses: torch.Tensor | None,
+    loss: torch.Tensor | None,
+    *,
+    top_k: int | None,
+    ignore_index: int,
+) -> dict[str, torch.Tensor]:
+    """The results of one batch, still on the device, in tensors of their own or detached: float32 and int64.
+
+    Losses that are not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared error.
+    """
+    logits, labels = logits.detach().float(), labels.detach()
+    if task in (CLASSIFICATION, "sequence"):
+        results = _of_classes(logits, labels.long(), losses, top_k)
+        mean = results["losses"]
+        if task == "sequence" and loss is None:
+            counts = labels != ignore_index
+            mean = (results["losses"] * counts).sum() / counts.sum()
+    else:
+        results = _of_numbers(task, logits, labels.float(), losses)
+        mean = results["losses"]
+    results["loss"] = (mean.mean() if loss is None else loss.detach()).float()
+    return results
+
+
+def _of_classes(
+    logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None, top_k: int | None
+) -> dict[str, torch.Tensor]:
+    probs = logits.softmax(-1)
+    results = {"labels": labels, "preds": probs.argmax(-1), "probs": probs}
+    known = labels.clamp(0, logits.shape[-1] - 1)[..., None] if losses is None or top_k is not None else labels
+    results["losses"] = -logits.log_softmax(-1).gather(-1, known)[..., 0] if losses is None else losses.detach().float()
+    if top_k is not None:
+        results["probs"], results["tops"] = probs.topk(top_k)
+        results["p_labels"] = probs.gather(-1, known)[..., 0]
+    return results
+
+
+def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
+
+    outputs = logits.reshape(len(logits), -1)
+    targets = targets.reshape(outputs.shape)
+    if losses is None:
+        plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
+        losses = plain(outputs, targets, reduction="none").mean(1)
+    return {
+        "targets": targets,
+        "outputs": outputs.sigmoid() if task == "multilabel" else outputs,
+        "losses": losses.detach().float(),
+    }
+
+
+def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dict[str, Any]:
+    """The results of `measured`, on the host, as columns of a record; those of padding are left out.
+
+    Raises UsageError, naming the first sample, where a label is no class.
+    """
+    columns = dict(host)
+    if task == CLASSIFICATION:
+        _check_labels(columns["labels"], classes)
+    elif task == "sequence":
+        counts = columns["labels"] != ignore_index
+        for name, column in columns.items():
+            if name != "loss":
+                columns[name] = np.ascontiguousarray(column[counts])
+        _check_labels(columns["labels"], classes, hint=f"or {ignore_index} where there is nothing to predict")
+        columns["positions"] = np.nonzero(counts)[1]
+        columns["counted"] = counts.sum(1).tolist()
+        columns["length"] = counts.shape[1]
+    elif task == "multilabel":
+        targets = columns["targets"]
+        if not ((targets == 0) | (targets == 1)).all():
+            first = int(np.argwhere((targets != 0) & (targets != 1))[0, 0])
+            raise UsageError(f"labels: sample {first} of the batch has a target that is neither 0 nor 1", "give 0 and 1")
+    return columns
+
+
+def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        first = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
+        raise UsageError(
+            f"labels: {labels[first]} (number {first} of the batch) is none of the {classes} classes",
+            f"labels are class numbers from 0 to {classes - 1} {hint}".rstrip(),
+        )
+
+
+def count_right(task: str, columns: Mapping[str, Any]) -> float:
+    """How many samples were answered right: whole, but for `multilabel`, where each output is a share of its sample."""
+    if task in (CLASSIFICATION, "sequence"):
+        return int((columns["preds"] == columns["labels"]).sum())
+    if task == "multilabel":
+        right = (columns["outputs"] > 0.5) == (columns["targets"] > 0.5)
+        return float(right.mean(1).sum())
+    return 0.0
+
+
+def not_numbers(host: Host) -> str:
+    """A clause on the answers that are NaN; empty where there are none."""
+    answers = host["probs"] if "probs" in host else host["outputs"]
+    bad = np.isnan(answers)
+    if not bad.any():
+        return ""
+    rows: Sequence[int] = np.unique(np.argwhere(bad)[:, 0]).tolist()
+    return f"{len(rows)} of {len(answers)} samples, the first is number {rows[0]} of the batch"

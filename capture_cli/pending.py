@@ -1,0 +1,73 @@
+"""A batch whose results may still be on their way from the device.
+
+    pending = Pending(header, inputs, captured, classes, *to_host(results))
+    ...                                         # the next step is under way
+    arrays = pending.wait()                     # numpy, once they are there
+
+On CUDA copies go to pinned memory behind the step's own work, and nobody waits for them before the next batch comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Pending:
+    """One batch, after its forward pass."""
+
+    header: dict[str, Any]
+    inputs: torch.Tensor
+    """[B, ...] detached, where the model took them."""
+    captured: bool
+    classes: int
+    host: dict[str, torch.Tensor]
+    arrived: torch.cuda.Event | None
+    """None where the results are there already."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the inputs: `float32`, `bfloat16`, ..."""
+        return str(self.inputs.dtype).removeprefix("torch.")
+
+    def wait(self) -> dict[str, npt.NDArray[Any]]:
+        """The results as arrays; `loss` as a scalar."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        arrays = {name: _array(tensor) for name, tensor in self.host.items()}
+        arrays["loss"] = arrays["loss"][()]
+        return arrays
+
+    def copy_inputs(self) -> npt.NDArray[Any]:
+        """The inputs, from where they were when the model took them."""
+        return _array(self.inputs.cpu().contiguous())
+
+
+def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event | None]:
+    """The same tensors on the host, and the event after which they are there (None: now).
+
+    A copy from CUDA without waiting goes to pinned memory, which torch sees to itself.
+    """
+    host = {name: tensor.detach().to("cpu", non_blocking=True).contiguous() for name, tensor in tensors.items()}
+    on_cuda = [tensor for tensor in tensors.values() if tensor.is_cuda]
+    if not on_cuda:
+        return host, None
+    import torch
+
+    arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(on_cuda[0].device))
+    return host, arrived
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """What numpy has no type for comes as integers of the same bytes."""
+    import torch
+
+    array: npt.NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array

@@ -1,0 +1,99 @@
+"""The phases of a run while they are open: their sums, and which samples have come.
+
+    phases.check("train", 0)                    # raises UsageError: the epoch has ended
+    phases.check_ids("train", 0, ids)           # raises UsageError: an id comes twice
+    sums = phases.enter("train", 0)             # opened if it is not
+    phases.note("train", ids)
+    record = phases.leave("train").record(accuracy=True)
+
+More than one phase may be open: who evaluates in the middle of an epoch goes on with it afterwards.
+"""
+
+import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from capture_cli.errors import UsageError
+from capture_cli.fields import PHASE
+from capture_cli.records import Epoch
+
+
+@dataclass
+class Sums:
+    """Of one phase of one epoch, over every sample, captured or not."""
+
+    phase: str = ""
+    epoch: int = -1
+    batches: int = 0
+    n: int = 0
+    loss: float = 0.0
+    correct: float = 0
+    captured: int = 0
+
+    def record(self, *, accuracy: bool) -> Epoch:
+        """What is written of them."""
+        return Epoch(
+            phase=self.phase,
+            epoch=self.epoch,
+            n=self.n,
+            loss=self.loss / max(self.n, 1),
+            accuracy=self.correct / max(self.n, 1) if accuracy else None,
+            captured=self.captured,
+            not_captured=self.n - self.captured,
+        )
+
+
+class Phases:
+    """Which are open, the one that the last batch was of last."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Sums] = {}
+        self._ended: dict[str, int] = {}
+        self._seen: dict[str, set[int | str]] = {}
+
+    def check(self, phase: str, epoch: int) -> None:
+        """Raise UsageError unless a batch may be of this phase of this epoch: epochs of a phase go up."""
+        if not isinstance(phase, str) or not re.fullmatch(PHASE, phase):
+            raise UsageError(f"phase={phase!r} cannot be honoured", "it takes a short word in lower case, such as train or val")
+        if type(epoch) is not int or epoch < 0:
+            raise UsageError(f"epoch={epoch!r} cannot be honoured", "it takes a whole number from 0 up")
+        if epoch <= self._ended.get(phase, -1) or (phase in self.open and epoch < self.open[phase].epoch):
+            raise UsageError(
+                f"epoch {epoch} of the phase {phase} has ended",
+                "epochs of a phase go up; give a second evaluation another phase, such as val-2",
+            )
+
+    def check_ids(self, phase: str, epoch: int, ids: list[int] | list[str]) -> None:
+        """Raise UsageError where an id comes twice in a phase of an epoch."""
+        here = phase in self.open and self.open[phase].epoch == epoch
+        seen: AbstractSet[int | str] = self._seen[phase] if here else frozenset()
+        if len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
+            again = next(one for number, one in enumerate(ids) if one in seen or one in ids[:number])
+            raise UsageError(
+                f"ids: {again!r} comes twice in {phase} epoch {epoch}", "give the recorder repeats=True where that is meant"
+            )
+
+    def enter(self, phase: str, epoch: int) -> Sums:
+        """The sums of a phase, opened if it is not. Those of its epoch before must have been left."""
+        sums = self.open.pop(phase, None) or Sums(phase, epoch)
+        if not sums.batches:
+            self._seen[phase] = set()
+        self.open[phase] = sums
+        return sums
+
+    def is_over(self, phase: str, epoch: int) -> bool:
+        """Whether an earlier epoch of the phase is still open."""
+        return phase in self.open and self.open[phase].epoch != epoch
+
+    def note(self, phase: str, ids: list[int] | list[str]) -> None:
+        """Remember that these samples have come."""
+        self._seen[phase].update(ids)
+
+    def leave(self, phase: str | None) -> Sums:
+        """Close a phase, by default the one that the last batch was of. Raises UsageError if it is not open."""
+        name = phase if phase is not None else next(reversed(self.open), "")
+        if name not in self.open:
+            raise UsageError(f"no batch of the phase {name!r} has come since its last end", "end a phase after its last batch")
+        sums = self.open.pop(name)
+        self._ended[name] = sums.epoch
+        return sums
