@@ -74,7 +74,7 @@ docs: $(VENV)/dev.stamp ## record the pages' sessions, pictures and command refe
 .PHONY: lock
 lock: ## choose new versions for the lock files (needs uv)
 	uv pip compile pyproject.toml --group build $(LOCK_OPTIONS) --output-file requirements.lock
-	uv pip compile pyproject.toml --group build --group dev --constraints requirements.lock $(LOCK_OPTIONS) --output-file requirements-dev.lock
+	uv pip compile pyproject.toml --all-extras --group build --group dev --constraints requirements.lock $(LOCK_OPTIONS) --output-file requirements-dev.lock
 
 LOCK_OPTIONS := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --no-annotate
 
