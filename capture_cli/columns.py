@@ -182,7 +182,7 @@ def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dic
 
 
 def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if len(labels) and int(labels.view(np.uint64).max()) >= classes:  # a negative number is a very large one
         first = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise UsageError(
             f"labels: {labels[first]} (number {first} of the batch) is none of the {classes} classes",
@@ -193,7 +193,7 @@ def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> 
 def count_right(task: str, columns: Mapping[str, Any]) -> float:
     """How many samples were answered right: whole, but for `multilabel`, where each output is a share of its sample."""
     if task in (CLASSIFICATION, "sequence"):
-        return int((columns["preds"] == columns["labels"]).sum())
+        return int(np.count_nonzero(columns["preds"] == columns["labels"]))
     if task == "multilabel":
         right = (columns["outputs"] > 0.5) == (columns["targets"] > 0.5)
         return float(right.mean(1).sum())

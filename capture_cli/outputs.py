@@ -162,7 +162,6 @@ class _Ready:
             seed_step(self.config.seed, "step", batch.step)
         with torch.set_grad_enabled(train), self.runtime.autocast():
             logits = self.forward(inputs)
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
         recorder.record(
             phase=batch.phase,
             epoch=batch.epoch,
@@ -171,8 +170,7 @@ class _Ready:
             labels=labels,
             ids=batch.ids,
             files=batch.files,
-            losses=losses,
-            loss=losses.mean(),
+            loss=F.cross_entropy(logits.float(), labels),
         )
         recorder.end("completed")
         return kept.batches[0]

@@ -54,11 +54,12 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
 
     A copy from CUDA without waiting goes to pinned memory, which torch sees to itself.
     """
-    host = {name: tensor.detach().to("cpu", non_blocking=True).contiguous() for name, tensor in tensors.items()}
     on_cuda = [tensor for tensor in tensors.values() if tensor.is_cuda]
     if not on_cuda:
-        return host, None
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}, None
     import torch
+
+    host = {name: tensor.to("cpu", non_blocking=True).contiguous() for name, tensor in tensors.items()}
 
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(on_cuda[0].device))

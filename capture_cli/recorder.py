@@ -24,6 +24,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from math import isfinite
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -367,20 +368,20 @@ class Recorder:
 
     def _finish(self, pending: Pending) -> None:
         host = pending.wait()
-        problem = columns.not_numbers(host) if self._raises else ""
-        if problem:
-            raise UsageError(
-                f"logits are NaN: {problem}",
-                'they are not recorded; Recorder(nonfinite="record") does, and keeps their inputs whole',
-            )
         inputs = host.pop("inputs") if pending.captured else None
         results = columns.as_columns(self._task, host, classes=pending.classes, ignore_index=self._ignore_index)
-        sums = self._phases.open[pending.header["phase"]]
         losses = results["losses"]
+        total = float(losses.sum(dtype=np.float64))
+        finite = isfinite(total)
+        problem = columns.not_numbers(results) if self._raises and not finite else ""
+        if problem:
+            raise UsageError(
+                f"logits are NaN: {problem}", 'Recorder(nonfinite="record") records such batches, and keeps their inputs whole'
+            )
+        sums = self._phases.open[pending.header["phase"]]
         sums.n += len(losses)
-        sums.loss += float(losses.sum(dtype=np.float64))
+        sums.loss += total
         sums.correct += columns.count_right(self._task, results)
-        finite = bool(np.isfinite(losses).all())
         wrong = self._rule.judge(float(results["loss"])) if pending.header["phase"] == "train" else ""
         before, self._before = self._before, pending
         if not (pending.captured or wrong or not finite):  # what went wrong is captured whatever `every` says

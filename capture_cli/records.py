@@ -250,11 +250,12 @@ def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
         if value is None and name not in _ALWAYS:
             continue
         body[name] = inputs_to_json(value) if isinstance(value, Inputs) else value
-    if type(record) not in _FINITE_ONLY:
+    text = _dumps(body)
+    if b"null" in text and type(record) not in _FINITE_ONLY:  # most lines have none: to look is quicker than to ask each number
         nonfinite = {name: texts for name in body if (texts := _nonfinite(body[name]))}
         if nonfinite:
-            body["nonfinite"] = nonfinite
-    text = _dumps(body)[:-1]
+            text = _dumps(body | {"nonfinite": nonfinite})
+    text = text[:-1]
     chain = link(previous, text)
     return Encoded(b'%b,"chain":"%b"}\n' % (text, chain.hex().encode()), chain)
 

@@ -12,6 +12,7 @@ import inspect
 import os
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +29,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of <malloc.h>."""
 
 
+_AS_IT_IS = nullcontext()
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A device and how to compute on it."""
@@ -36,9 +40,9 @@ class Runtime:
     amp: bool
     threads: int
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 for the operations that bear it if `amp`, else no change."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+        return torch.autocast(self.device.type, torch.bfloat16) if self.amp else _AS_IT_IS
 
     @property
     def name(self) -> str:

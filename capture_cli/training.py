@@ -110,8 +110,7 @@ def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr:
     """The mean cross-entropy of a batch, in nats, after the record of its forward pass was taken."""
     with setup.runtime.autocast():
         logits = setup.forward(batch.inputs)  # [B, C]
-    losses = F.cross_entropy(logits.float(), batch.labels, reduction="none")  # [B]
-    loss = losses.mean()
+    loss = F.cross_entropy(logits.float(), batch.labels)
     setup.recorder.record(
         phase=phase,
         epoch=epoch,
@@ -120,7 +119,6 @@ def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr:
         labels=batch.labels,
         ids=batch.ids,
         files=batch.files,
-        losses=losses,
         loss=loss,
         lr=lr,
     )
