@@ -30,6 +30,8 @@ class Pending:
     host: dict[str, torch.Tensor]
     arrived: torch.cuda.Event | None
     """None where the results are there already."""
+    digests: list[str] | None = None
+    """Of the inputs, once they were taken."""
 
     @property
     def dtype(self) -> str:
@@ -54,7 +56,7 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
 
     A copy from CUDA without waiting goes to pinned memory, which torch sees to itself.
     """
-    host = {name: tensor.detach().to("cpu", non_blocking=True).contiguous() for name, tensor in tensors.items()}
+    host = {name: tensor.detach().to("cpu", non_blocking=tensor.is_cuda).contiguous() for name, tensor in tensors.items()}
     on_cuda = [tensor for tensor in tensors.values() if tensor.is_cuda]
     if not on_cuda:
         return host, None
@@ -66,8 +68,12 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """What numpy has no type for comes as integers of the same bytes."""
-    import torch
+    """What numpy has no type for (bfloat16, the float8 types) comes as integers of the same bytes."""
+    array: npt.NDArray[Any]
+    try:
+        array = tensor.numpy()
+    except TypeError:
+        import torch
 
-    array: npt.NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        array = tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize]).numpy()
     return array
