@@ -200,20 +200,33 @@ class Recorder:
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.
 
-        What can and cannot be known this way: capture_cli.watching.
+        `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss, of which a forward hook sees logits and labels; `model`
+        the one whose first tensor is the inputs. What cannot be known this way: capture_cli.watching. Raises UsageError for
+        what cannot be watched; what does not fit later is raised by the call of `criterion`. The hooks go with `close`.
         """
+        self._demand_open()
         self._watching().criterion(criterion, model)
 
     def loader(self, loader: Iterable[Any], *, phase: str = "train") -> WatchedLoader:
-        """The batches of a loader over an `identified` dataset, without the ids, which go to the records: see `watch`."""
+        """The batches of a loader over an `identified` dataset, without the ids, which go to the records: see `watch`.
+
+        Raises UsageError where the samples have no ids, or `phase` is none.
+        """
+        self._demand_open()
+        self._phases.check(phase, 2**62)
         return self._watching().loader(loader, phase)
 
     def _watching(self) -> Watch:
         if self._watch is None:
             from capture_cli.watching import Watch
 
-            self._watch = Watch(self.record, self.end_phase)
+            self._watch = Watch(self.record, self._end_if_open, task=self._task, ignore_index=self._ignore_index)
         return self._watch
+
+    def _end_if_open(self, phase: str) -> None:
+        self.flush()
+        if phase in self._phases.open:
+            self.end_phase(phase)
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the one that the last batch was of.

@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
         *{"columns", "config", "errors", "flight", "given", "keeping", "pending", "phases", "records", "runfolder"},
         *{"runtime", "watching"},
     },
-    "watching": {"errors"},
+    "watching": {"errors", "given"},
     "batches": {"access", "errors", "folder", "inputs", "pixels", "recorder", "records"},
     "runfolder": {"errors", "journal"},
     "modelfile": {"errors"},
