@@ -65,6 +65,7 @@ class Data:
         self._device = device
         self._strict = strict
         self._labels = np.asarray(scan.labels, np.int64)
+        self._files = np.array(scan.files, object)
         self._keys = path_keys(scan.files)
         self._visited = np.zeros(len(scan.files), bool)
         self._pixels = torch.from_numpy(store.pixels)
@@ -138,7 +139,7 @@ class Data:
             augment=augment,
             device=self._device,
         )
-        files = [self.scan.files[i] for i in ids.tolist()]
+        files = self._files.take(ids).tolist()
         labels = torch.from_numpy(self._labels[ids]).to(self._device, non_blocking=True)
         return Minibatch(ids, files, labels, inputs, progress)
 

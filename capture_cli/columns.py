@@ -1,8 +1,8 @@
 """From the tensors of one forward pass to the columns of a record.
 
-    check("classification", logits=logits, labels=labels, losses=None)         # shapes and types, before anything else
-    results = measured("classification", logits, labels, losses, loss, top_k=None, ignore_index=-100)      # on the device
-    columns = as_columns("classification", {name: tensor.numpy() for ...}, ids, files, ignore_index=-100)  # on the host
+    check("classification", inputs=inputs, logits=logits, ...)                 # shapes and types, before anything else
+    results = measured("classification", logits, labels, losses, loss, top_k=None)                    # on the device
+    columns = as_columns("classification", {name: tensor.numpy() for ...}, classes=10, ignore_index=-100)  # on the host
 
 Four tasks are known:
 
@@ -10,7 +10,7 @@ Four tasks are known:
     classification  [B, C]      [B] class numbers           one of the B
     sequence        [B, T, C]   [B, T] class numbers,       one position whose label is not `ignore_index`
                                 `ignore_index` is padding
-    multilabel      [B, K]      [B, K] numbers 0 and 1      one of the B, with K targets and outputs
+    multilabel      [B, K], [B] like the logits, 0 and 1    one of the B, with K targets and outputs
     regression      [B, K], [B] like the logits, numbers    one of the B, with K targets and outputs
 
 `measured` waits for nothing on the device. What needs values (are labels classes? are logits numbers?) is asked on the host,
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import UsageError
+from capture_cli.given import described, named
 
 if TYPE_CHECKING:
     import torch
@@ -35,25 +36,40 @@ TASKS = (CLASSIFICATION, "sequence", "multilabel", "regression")
 _EXPECTED = {
     CLASSIFICATION: "logits [B, C] and labels [B], whole numbers",
     "sequence": "logits [B, T, C] and labels [B, T], whole numbers",
-    "multilabel": "logits [B, K] and labels [B, K] of 0 and 1",
+    "multilabel": "logits [B, K] or [B] and labels of the same shape, 0 and 1",
     "regression": "logits [B, K] or [B] and labels of the same shape",
 }
 
 Host = Mapping[str, npt.NDArray[Any]]
 
 
-def check(task: str, *, logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None) -> None:
+def check(
+    task: str,
+    *,
+    inputs: torch.Tensor,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    losses: torch.Tensor | None,
+    loss: torch.Tensor | float | None,
+) -> None:
     """Raise UsageError, naming the argument and its shape, unless the tensors are those of the task."""
+    import torch
+
+    for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses)):
+        if not isinstance(value, torch.Tensor) and not (value is None and name == "losses"):
+            raise UsageError(f"{name}: {named(value)} is no tensor", f"the task {task} has {_EXPECTED[task]}")
     shape = logits.shape
-    if not _fits(task, shape, labels):
-        other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
-        hint = f'; for these, give the recorder task="{other}"' if other else ""
+    if not logits.is_floating_point() or not _fits(task, shape, labels):
         raise UsageError(
             f"logits {described(logits)} and labels {described(labels)} do not fit together",
-            f"the task {task} has {_EXPECTED[task]}{hint}",
+            f"the task {task} has {_EXPECTED[task]}{_way_out(task, logits, labels)}",
         )
     if not shape.numel():
         raise UsageError(f"logits {described(logits)} hold nothing", "leave empty batches out")
+    if not inputs.ndim or len(inputs) != len(logits):
+        raise UsageError(
+            f"inputs {described(inputs)} are not those of {len(logits)} samples", "give them as the model took them, [B, ...]"
+        )
     if losses is not None:
         rows = labels.shape[: 2 if task == "sequence" else 1]
         if losses.shape != rows:
@@ -61,43 +77,31 @@ def check(task: str, *, logits: torch.Tensor, labels: torch.Tensor, losses: torc
                 f"losses {described(losses)} are not one for each sample, {list(rows)}",
                 'use reduction="none", or leave them out',
             )
+    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(loss) in (int, float)):
+        given = described(loss) if isinstance(loss, torch.Tensor) else named(loss)
+        raise UsageError(f"loss: {given} is no single number", "give the scalar that is differentiated, or leave it out")
 
 
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
     if task in (CLASSIFICATION, "sequence"):
         whole = not (labels.is_floating_point() or labels.is_complex())
         return len(logits) == (2 if task == CLASSIFICATION else 3) and labels.shape == logits[:-1] and whole
-    return labels.shape == logits and (len(logits) == 2 or (task == "regression" and len(logits) == 1))
+    return labels.shape == logits and len(logits) in (1, 2) and not labels.is_complex()
 
 
-def checked_ids(ids: Any, b: int) -> list[int] | list[str]:
-    """The ids of a batch of b samples as a list. Raises UsageError unless they are b integers or b strings."""
-    names = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-    if len(names) != b:
-        raise UsageError(f"ids: {len(names)} of them for a batch of {b}", "give one for each sample")
-    if not (all(type(one) is int for one in names) or all(isinstance(one, str) for one in names)):
-        raise UsageError(f"ids are neither all integers nor all strings: {names[0]!r}, ...", "give one kind")
-    return names
-
-
-def check_beside(
-    b: int, *, inputs: torch.Tensor, files: Sequence[str] | None, extra: Mapping[str, Sequence[Any]] | None
-) -> None:
-    """Raise UsageError, naming the argument, unless what stands beside the b answers is of b samples too."""
-    if not inputs.ndim or len(inputs) != b:
-        raise UsageError(
-            f"inputs {described(inputs)} are not those of {b} samples", "give them as the model took them, [B, ...]"
-        )
-    if files is not None and len(files) != b:
-        raise UsageError(f"files: {len(files)} of them for a batch of {b}", "give one for each sample, or none at all")
-    for name, column in (extra or {}).items():
-        if len(column) != b:
-            raise UsageError(f"extra[{name!r}]: {len(column)} values for a batch of {b}", "give one for each sample")
-
-
-def described(tensor: torch.Tensor) -> str:
-    """Type and shape, as `float32 [64, 10]`."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _way_out(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
+    """A further clause of the hint, where it can be guessed what was meant."""
+    shape = logits.shape
+    if not logits.is_floating_point():
+        return "; logits are floating point numbers"
+    if task == "sequence" and logits.ndim == 3 and labels.shape == (shape[0], shape[2]):
+        return "; give logits.transpose(1, 2)"
+    if task == CLASSIFICATION and labels.is_floating_point() and labels.shape == shape:
+        return '; of probabilities as labels give labels.argmax(1); where each is 0 or 1, give the recorder task="multilabel"'
+    if task == CLASSIFICATION and labels.shape == (shape[0], 1):
+        return "; give labels.squeeze(1)"
+    other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
+    return f'; for these, give the recorder task="{other}"' if other else ""
 
 
 def measured(
@@ -105,40 +109,36 @@ def measured(
     logits: torch.Tensor,
     labels: torch.Tensor,
     losses: torch.Tensor | None,
-    loss: torch.Tensor | None,
+    loss: torch.Tensor | float | None,
     *,
     top_k: int | None,
-    ignore_index: int,
 ) -> dict[str, torch.Tensor]:
-    """The results of one batch, still on the device, in tensors of their own or detached: float32 and int64.
+    """The results of one batch, still on the device: float32 and int64. `as_columns` makes the rest of them.
 
-    Losses that are not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared error.
+    What the caller computed (losses, loss) is taken; what is not there is computed on the host.
     """
     logits, labels = logits.detach().float(), labels.detach()
     if task in (CLASSIFICATION, "sequence"):
-        results = _of_classes(logits, labels.long(), losses, top_k)
-        mean = results["losses"]
-        if task == "sequence" and loss is None:
-            counts = labels != ignore_index
-            mean = (results["losses"] * counts).sum() / counts.sum()
+        results = _of_classes(logits, labels.long(), top_k)
     else:
         results = _of_numbers(task, logits, labels.float(), losses)
-        mean = results["losses"]
-    results["loss"] = (mean.mean() if loss is None else loss.detach()).float()
+    if losses is not None:
+        results["losses"] = losses.detach().float()
+    if loss is not None:
+        import torch
+
+        results["loss"] = loss.detach().float() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
     return results
 
 
-def _of_classes(
-    logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None, top_k: int | None
-) -> dict[str, torch.Tensor]:
-    probs = logits.softmax(-1)
-    results = {"labels": labels, "preds": probs.argmax(-1), "probs": probs}
-    known = labels.clamp(0, logits.shape[-1] - 1)[..., None] if losses is None or top_k is not None else labels
-    results["losses"] = -logits.log_softmax(-1).gather(-1, known)[..., 0] if losses is None else losses.detach().float()
-    if top_k is not None:
-        results["probs"], results["tops"] = probs.topk(top_k)
-        results["p_labels"] = probs.gather(-1, known)[..., 0]
-    return results
+def _of_classes(logits: torch.Tensor, labels: torch.Tensor, top_k: int | None) -> dict[str, torch.Tensor]:
+    """Logarithms of probabilities: one operation, from which probabilities, predictions and losses all follow."""
+    log_probs = logits.log_softmax(-1)
+    if top_k is None:
+        return {"labels": labels, "log_probs": log_probs}
+    kept, tops = log_probs.topk(top_k)
+    own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    return {"labels": labels, "log_probs": kept, "tops": tops, "own_log_probs": own}
 
 
 def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -149,43 +149,57 @@ def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: 
     if losses is None:
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
-    return {
-        "targets": targets,
-        "outputs": outputs.sigmoid() if task == "multilabel" else outputs,
-        "losses": losses.detach().float(),
-    }
+    outputs = outputs.sigmoid() if task == "multilabel" else outputs
+    return {"targets": targets, "outputs": outputs, "losses": losses}
 
 
 def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dict[str, Any]:
     """The results of `measured`, on the host, as columns of a record; those of padding are left out.
 
-    Raises UsageError, naming the first sample, where a label is no class.
+    Losses that were not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
+    error. A `loss` that was not given is their mean. Raises UsageError, naming the first sample, where a label is no class.
     """
     columns = dict(host)
-    if task == CLASSIFICATION:
-        _check_labels(columns["labels"], classes)
-    elif task == "sequence":
+    beside: dict[str, Any] = {}
+    if task == "sequence":
         counts = columns["labels"] != ignore_index
-        for name, column in columns.items():
-            if name != "loss":
-                columns[name] = np.ascontiguousarray(column[counts])
-        _check_labels(columns["labels"], classes, hint=f"or {ignore_index} where there is nothing to predict")
-        columns["positions"] = np.nonzero(counts)[1]
-        columns["counted"] = counts.sum(1).tolist()
-        columns["length"] = counts.shape[1]
+        columns = {name: column[counts] if name != "loss" else column for name, column in columns.items()}
+        beside = {"positions": np.nonzero(counts)[1], "counted": counts.sum(1).tolist(), "length": counts.shape[1]}
+    if "log_probs" in columns:
+        hint = f"or {ignore_index} where there is nothing to predict" if task == "sequence" else ""
+        _check_labels(columns["labels"], classes, hint=hint)
+        columns = _class_columns(columns)
     elif task == "multilabel":
         targets = columns["targets"]
         if not ((targets == 0) | (targets == 1)).all():
             first = int(np.argwhere((targets != 0) & (targets != 1))[0, 0])
-            raise UsageError(f"labels: sample {first} of the batch has a target that is neither 0 nor 1", "give 0 and 1")
-    return columns
+            raise UsageError(f"labels: sample {first} has a target that is neither 0 nor 1", "give 0 and 1")
+    losses = columns["losses"]
+    loss = columns["loss"][()] if "loss" in columns else losses.mean() if len(losses) else np.float32("nan")
+    return columns | beside | {"loss": loss}
+
+
+def _class_columns(found: dict[str, Any]) -> dict[str, Any]:
+    """Columns of a Batch from logarithms of probabilities [N, C], or of the K largest. Few operations: this is every step."""
+    labels, log_probs, tops = found["labels"], found["log_probs"], found.get("tops")
+    probs = np.exp(log_probs)
+    if tops is None:
+        preds = probs.argmax(1)
+        own = log_probs[np.arange(len(labels)), labels] if "losses" not in found else None
+        columns = {"labels": labels, "preds": preds, "probs": probs}
+    else:
+        own = found["own_log_probs"]
+        preds = np.where(probs == probs[:, :1], tops, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
+        columns = {"labels": labels, "preds": preds, "probs": probs, "tops": tops, "p_labels": np.exp(own)}
+    columns["losses"] = found["losses"] if own is None or "losses" in found else -own
+    return columns | ({"loss": found["loss"]} if "loss" in found else {})
 
 
 def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:
     if len(labels) and int(labels.view(np.uint64).max()) >= classes:  # a negative number is a very large one
         first = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise UsageError(
-            f"labels: {labels[first]} (number {first} of the batch) is none of the {classes} classes",
+            f"labels: {labels[first]} (number {first}) is none of the {classes} classes",
             f"labels are class numbers from 0 to {classes - 1} {hint}".rstrip(),
         )
 
@@ -200,11 +214,14 @@ def count_right(task: str, columns: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def not_numbers(host: Host) -> str:
-    """A clause on the answers that are NaN; empty where there are none."""
-    answers = host["probs"] if "probs" in host else host["outputs"]
+def check_numbers(columns: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming the first sample, where answers that count are NaN."""
+    answers = columns["probs"] if "probs" in columns else columns["outputs"]
     bad = np.isnan(answers)
     if not bad.any():
-        return ""
+        return
     rows: Sequence[int] = np.unique(np.argwhere(bad)[:, 0]).tolist()
-    return f"{len(rows)} of {len(answers)} samples, the first is number {rows[0]} of the batch"
+    raise UsageError(
+        f"logits are NaN: {len(rows)} of {len(answers)} samples, the first is number {rows[0]}",
+        'they are not recorded; Recorder(nonfinite="record") does, and keeps their inputs whole',
+    )

@@ -114,6 +114,7 @@ def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earli
         optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
         learning = Learning(
             optimizer=optimizer,
+            parameters=[one for group in optimizer.param_groups for one in group["params"]],
             update=optimizer.step if config.compile else without_compiler(optimizer),
             epochs=config.epochs,
             lr=config.learning_rate,

@@ -13,6 +13,7 @@ What it promises:
 * One `write` per record, straight to the file: nothing waits in a buffer of this process.
 * Group commit: `append` makes everything before it durable (fdatasync) about once a second, `sync` and `seal` at once.
 * A write that fails (disk full) is taken back, so the file ends with its last whole line, and the journal refuses more.
+  One that Ctrl-C breaks into is taken back, and the journal goes on.
 * A failed fdatasync is never tried again: the system may have dropped the pages, and a second one would report success.
 * The file is new, or was given up by its owner (`force`), and is locked (`lockf`, which a forked child does not hold).
 * Resuming cuts no good record: those after the place are computed again and compared byte for byte, and a difference is an
@@ -138,14 +139,19 @@ class Journal:
         if self._broken:
             raise self._broken
         line, chain = encode(record, seq=self._seq, previous=self.chain)
-        if self._expected is not None:
-            self._compare(line, self._expected)
-        else:
-            self._write_whole(line)
-        self._seq += 1
-        self.chain = chain
-        self.counts[record.kind] += 1
-        self._length += len(line)
+        before = (self._seq, self.chain, self._length, self.counts[record.kind])
+        try:
+            if self._expected is not None:
+                self._compare(line, self._expected)
+            else:
+                self._write_whole(line)
+            self._seq, self.chain, self._length = before[0] + 1, chain, before[2] + len(line)
+            self.counts[record.kind] = before[3] + 1
+        except Exception:
+            raise
+        except BaseException:  # a signal, such as Ctrl-C: it may come anywhere
+            self._take_back(record.kind, before)
+            raise
         if time.monotonic() - self._synced_at >= SYNC_EVERY_SECONDS:
             self.sync()
 
@@ -207,6 +213,16 @@ class Journal:
                 "what was written before it is kept and valid",
             )
             raise self._broken from error
+
+    def _take_back(self, kind: str, before: tuple[int, bytes, int, int]) -> None:
+        """Stand where the journal stood before a write that was broken into."""
+        self._broken = CaptureError(f"writing to '{self.name}' was interrupted", "what was written before it is kept and valid")
+        self._seq, self.chain, self._length, self.counts[kind] = before
+        self.counts += Counter()  # without those that are 0, as the end line has them
+        if self.is_file and self._expected is None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._length)
+                self._broken = None
 
     def _write_some(self, data: memoryview) -> int:
         try:

@@ -182,6 +182,8 @@ class _Kept:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
 
+    every_input = False
+
     def begin(self, output: Output) -> None:
         pass
 

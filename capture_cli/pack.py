@@ -31,10 +31,10 @@ class Pack:
 
     def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
         """Append those of the B inputs [B, ...] that are not in the file; return where each of the B lies, in bytes."""
-        new = bytearray()
+        new, offsets = bytearray(), {}
         for digest, one in zip(digests, inputs, strict=True):
-            if digest not in self._offsets:
-                self._offsets[digest] = self.length + len(new)
+            if digest not in self._offsets and digest not in offsets:
+                offsets[digest] = self.length + len(new)
                 new += one.tobytes()
         if new and self._fd < 0:
             self._open()
@@ -44,6 +44,7 @@ class Pack:
                 left = left[self._write_some(left) :]
         except OSError as error:
             raise self._failed(error) from error
+        self._offsets |= offsets  # not before the bytes are there: something may break in
         return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
 
     def _write_some(self, data: memoryview) -> int:

@@ -23,29 +23,35 @@ class Pending:
     """One batch, after its forward pass."""
 
     header: dict[str, Any]
-    inputs: torch.Tensor
-    """[B, ...] detached, where the model took them."""
+    inputs: torch.Tensor | None
+    """[B, ...] detached, where the model took them; None once nobody has a use for them."""
+    shape: tuple[int, ...]
+    """Of one input."""
+    dtype: str
+    """Of the inputs: `float32`, `bfloat16`, ..."""
     captured: bool
     classes: int
     host: dict[str, torch.Tensor]
     arrived: torch.cuda.Event | None
     """None where the results are there already."""
+    digests: list[str] | None = None
+    """Of the inputs, once they were taken."""
+    reason: str | None = None
+    """What is wrong with its loss, empty where nothing is; None where that was not asked yet."""
 
-    @property
-    def dtype(self) -> str:
-        """Of the inputs: `float32`, `bfloat16`, ..."""
-        return str(self.inputs.dtype).removeprefix("torch.")
+    def is_of(self, phase: str, epoch: int) -> bool:
+        """Whether the batch is one of this phase of this epoch."""
+        return bool(self.header["epoch"] == epoch and self.header["phase"] == phase)
 
     def wait(self) -> dict[str, npt.NDArray[Any]]:
-        """The results as arrays; `loss` as a scalar."""
+        """The results as arrays."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        arrays = {name: _array(tensor) for name, tensor in self.host.items()}
-        arrays["loss"] = arrays["loss"][()]
-        return arrays
+        return {name: _array(tensor) for name, tensor in self.host.items()}
 
     def copy_inputs(self) -> npt.NDArray[Any]:
         """The inputs, from where they were when the model took them."""
+        assert self.inputs is not None  # noqa: S101 - whoever lets go of inputs has no use for them
         return _array(self.inputs.cpu().contiguous())
 
 
@@ -56,19 +62,24 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
     """
     on_cuda = [tensor for tensor in tensors.values() if tensor.is_cuda]
     if not on_cuda:
-        return {name: tensor.contiguous() for name, tensor in tensors.items()}, None
+        return {
+            name: tensor.cpu().contiguous() for name, tensor in tensors.items()
+        }, None  # on the host they are left as they are
     import torch
 
-    host = {name: tensor.to("cpu", non_blocking=True).contiguous() for name, tensor in tensors.items()}
-
+    host = {name: tensor.to("cpu", non_blocking=tensor.is_cuda).contiguous() for name, tensor in tensors.items()}
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(on_cuda[0].device))
     return host, arrived
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """What numpy has no type for comes as integers of the same bytes."""
-    import torch
+    """What numpy has no type for (bfloat16, the float8 types) comes as integers of the same bytes."""
+    array: npt.NDArray[Any]
+    try:
+        array = tensor.numpy()
+    except TypeError:
+        import torch
 
-    array: npt.NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        array = tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize]).numpy()
     return array

@@ -3,8 +3,10 @@
     phases.check("train", 0)                    # raises UsageError: the epoch has ended
     phases.check_ids("train", 0, ids)           # raises UsageError: an id comes twice
     sums = phases.enter("train", 0)             # opened if it is not
+    phases.open["train"] = sums.plus(n=64, loss=..., correct=..., captured=True)
     phases.note("train", ids)
-    record = phases.leave("train").record(accuracy=True)
+    record = phases.sums("train").record(accuracy=True)
+    phases.leave("train")
 
 More than one phase may be open: who evaluates in the middle of an epoch goes on with it afterwards.
 """
@@ -29,6 +31,18 @@ class Sums:
     loss: float = 0.0
     correct: float = 0
     captured: int = 0
+
+    def plus(self, *, n: int, loss: float, correct: float, captured: bool) -> "Sums":
+        """With a batch of n samples more."""
+        return Sums(
+            phase=self.phase,
+            epoch=self.epoch,
+            batches=self.batches + 1,
+            n=self.n + n,
+            loss=self.loss + loss,
+            correct=self.correct + correct,
+            captured=self.captured + captured * n,
+        )
 
     def record(self, *, accuracy: bool) -> Epoch:
         """What is written of them."""
@@ -81,6 +95,11 @@ class Phases:
         self.open[phase] = sums
         return sums
 
+    def batches(self, phase: str, epoch: int) -> int:
+        """How many there were of a phase of an epoch, if it is open."""
+        sums = self.open.get(phase)
+        return sums.batches if sums and sums.epoch == epoch else 0
+
     def is_over(self, phase: str, epoch: int) -> bool:
         """Whether an earlier epoch of the phase is still open."""
         return phase in self.open and self.open[phase].epoch != epoch
@@ -89,11 +108,13 @@ class Phases:
         """Remember that these samples have come."""
         self._seen[phase].update(ids)
 
-    def leave(self, phase: str | None) -> Sums:
-        """Close a phase, by default the one that the last batch was of. Raises UsageError if it is not open."""
+    def sums(self, phase: str | None = None) -> Sums:
+        """Of a phase, by default the one that the last batch was of. Raises UsageError if it is not open."""
         name = phase if phase is not None else next(reversed(self.open), "")
         if name not in self.open:
             raise UsageError(f"no batch of the phase {name!r} has come since its last end", "end a phase after its last batch")
-        sums = self.open.pop(name)
-        self._ended[name] = sums.epoch
-        return sums
+        return self.open[name]
+
+    def leave(self, phase: str) -> None:
+        """Close a phase whose sums were written."""
+        self._ended[phase] = self.open.pop(phase).epoch

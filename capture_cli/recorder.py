@@ -12,35 +12,39 @@
 * Every number is of the very forward pass that trains: there is no second one. Nothing it is given is changed, no graph is
   kept alive, and of the inputs it keeps those of the last batch alone.
 * Losses, probabilities and predictions of every sample go into the record; what the options leave out is counted there.
-* What does not fit (shapes, labels, ids, numbers) is an error before anything is written or counted, so the records stay valid.
-* On the CPU a record is written before `record` returns. On CUDA results are copied to pinned memory without waiting and
-  written one call later, so that the step never synchronises; `flush` writes what is pending.
+* What does not fit (shapes, labels, ids, numbers) is an error before anything is written or counted, so the records stay valid
+  and go on.
+* On the CPU a record is written before `record` returns, in capture's own loop within 50 ms. On CUDA results are copied to
+  pinned memory without waiting and
+  written one call later, so that the step never synchronises; `flush` writes what is pending. What only the values show (a
+  label that is no class, NaN) is then an error of the next call, which names the batch it is of and takes nothing itself.
+* Ctrl-C at any moment leaves whole records, and sums that count what was written.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli import columns
+from capture_cli import columns, given
 from capture_cli.config import kept_inputs, kept_probs
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.flight import SpikeRule
 from capture_cli.inputs import digests
-from capture_cli.pack import Pack
+from capture_cli.keeping import Keeping
 from capture_cli.pending import Pending, to_host
 from capture_cli.phases import Phases, Sums
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Numbers, Record, Run, Samples, Skip, inputs_to_json
-from capture_cli.runfolder import INPUTS, Output, open_output
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Numbers, Record, Run, Samples, Skip
+from capture_cli.runfolder import Output, open_output
 
 if TYPE_CHECKING:
     import torch
@@ -48,27 +52,31 @@ if TYPE_CHECKING:
 
     from capture_cli.watching import Watch, WatchedLoader
 
-PACK, FLIGHT = "pack-00000.bin", "flight.bin"
-"""Files below inputs/: of `inputs="all"`, and of batches whose loss went wrong."""
+    Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any] | torch.Tensor
+
+
+SECONDS_TOGETHER = 0.05
+MOST_TOGETHER = 32
+"""How long records of our own loop wait to be written together, and how many."""
 
 
 class Sink(Protocol):
     """What sees the records beside the journal: the terminal, a tracker."""
 
+    every_input: bool
+    """Whether it needs the inputs of every batch, or is content with those of the last of some that are written together."""
+
     def begin(self, output: Output) -> None:
         """Be told, before anything else, where the records go."""
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
-        """Take a record as it was written; with a batch, `inputs` [B, ...] as the network saw them.
+        """Take a record as it was written, and with a batch its `inputs` [B, ...] as the network saw them, if they are there.
 
         Not to be changed, and to be copied if they are to be kept: the next step may overwrite them.
         """
 
     def close(self) -> None:
         """Let go; nothing more comes."""
-
-
-Ids = Sequence[int] | Sequence[str] | npt.NDArray[np.int64]
 
 
 class Recorder:
@@ -106,38 +114,46 @@ class Recorder:
         _demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
         _demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
         _demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
-        _demand("spike", spike, spike >= 0, "a number of standard deviations, 0 for never")
-        _demand(
-            "classes", classes, classes is None or (len(classes) > 0 and all(isinstance(one, str) for one in classes)), "names"
-        )
+        _demand("spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never")
+        _demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
+        _demand("classes", classes, classes is None or _are_names(classes), "a list of names, each once")
+        _demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
         self.step = 0
         """Updates so far: batches whose phase is `train`."""
         self.nonfinite: Batch | Numbers | None = None
         """The first batch whose loss was NaN or infinite."""
-        self._task, self._classes, self._config = task, classes, dict(config or {})
+        self._task, self._config = task, given.plain("config", dict(config or {}))
+        self._classes = list(classes) if classes is not None else None
+        self._width = 0
+        """Of the logits, once there were some."""
         self._model = {"name": type(model).__name__, "parameters": _parameters(model)} if model is not None else {}
         self._every, self._probs, self._ignore_index = every, probs, ignore_index
         kept_probs(probs, 2)  # says what is wrong with it, if anything is
         stored = kept_inputs(inputs)
-        self._stored_inputs = stored or 0
         self._raises, self._repeats = nonfinite == "raise", repeats
         self._watch: Watch | None = None
+        self._rank = _rank()
         self._rule = SpikeRule(spike)
+        self._device: torch.device | None = None
         self._before: Pending | None = None
-        self._pending: Pending | None = None
+        self._waiting: list[Pending] = []
+        """Batches that are not written yet, all of one phase of one epoch: one on a device, or some to be written together."""
+        self._waits_since = 0.0
         self._phases = Phases()
+        self._uncounted: _Count | None = None
         self._own = not isinstance(out, Output)
         self._closed = False
         self._begun = isinstance(out, Output)
         if isinstance(out, Output):
             self._output = out
         else:
-            needs = 'inputs="all"' if stored is None else ""
-            self._output = open_output(os.fspath(out), name=None, model="", force=force, needs_folder=needs)
+            self._output = _opened(os.fspath(out), force=force, needs_folder=stored is None)
         self._journal = self._output.journal
-        self._pack = self._new_pack(PACK) if stored is None else None
-        self._flight = self._new_pack(FLIGHT)
+        self._keeping = Keeping(self._output.folder, stored)
         self._sinks = list(sinks)
+        self._every_input = any(sink.every_input for sink in self._sinks)
+        self._together = not self._own and self._journal.is_file and not self._keeping.keeps_some
+        """Whether records may be written together: the loop is our own, so no label can be wrong and no tensor is changed."""
         for sink in self._sinks:
             sink.begin(self._output)
 
@@ -152,17 +168,18 @@ class Recorder:
         ids: Ids,
         files: Sequence[str] | None = None,
         losses: torch.Tensor | None = None,
-        loss: torch.Tensor | None = None,
+        loss: torch.Tensor | float | None = None,
         lr: float | None = None,
         extra: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Take one batch after its forward pass and before its update.
 
-        `inputs` [B, ...] as they went into the model; `logits` and `labels` as capture_cli.columns says for the task; `ids` [B]
-        what the samples are called, all integers or all strings; `files` [B] where they come from. `losses` ([B], for sequences
-        [B, T]) are plain cross-entropy in nats, computed here where they are not given; `loss` is the scalar that is
-        differentiated (else their mean), `lr` the learning rate of the update that follows. `extra` holds further columns of
-        plain values, one for each of the B.
+        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.columns says for the
+        task; `ids` [B] what the samples are called, all integers or all strings, in a list, an array or a tensor; `files` [B]
+        where they come from. `losses` ([B], for sequences [B, T]) are plain cross-entropy in nats, computed here where they
+        are not given; `loss` is the scalar that is differentiated (else their mean), `lr` the learning rate of the update that
+        follows. `extra` holds further columns, one plain value (text, number, true, false, None, or lists and
+        objects of them) for each of the B.
 
         Batches are counted from 0 in each phase of each epoch, steps over all batches whose phase is `train`. A phase of an
         epoch ends, and its sums are written, when the same phase comes with a later epoch, at `end_phase`, or at the end.
@@ -170,54 +187,84 @@ class Recorder:
         Raises UsageError, naming the argument, for what does not fit; nothing is written or counted then.
         """
         self._demand_open()
-        columns.check(self._task, logits=logits, labels=labels, losses=losses)
-        b = len(logits)
-        names: Any = (
-            self._checked(phase, epoch, ids, b) if self._own else ids
-        )  # who hands over an Output has numbered its samples
-        columns.check_beside(b, inputs=inputs, files=files, extra=extra)
-        self.flush()
-        classes = 1 if logits.ndim == 1 else logits.shape[-1]
-        if not self._begun:
-            self._begin(logits, classes)
-        if self._phases.is_over(phase, epoch):
-            self.end_phase(phase)
-        sums = self._phases.enter(phase, epoch)
-        header = {"phase": phase, "epoch": epoch, "batch": sums.batches, "step": self.step, "lr": lr, "ids": names}
-        header |= {"files": files, "extra": extra}
-        results = columns.measured(
-            self._task, logits, labels, losses, loss, top_k=kept_probs(self._probs, classes), ignore_index=self._ignore_index
-        )
-        captured = sums.batches % self._every == 0
+        if self._own:
+            columns.check(self._task, inputs=inputs, logits=logits, labels=labels, losses=losses, loss=loss)
+        if self._waiting and not (self._waiting[0].arrived is None and self._waiting[0].is_of(phase, epoch)):
+            self.flush()
+        b, classes = len(logits), 1 if logits.ndim == 1 else logits.shape[-1]
+        header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
+        header |= {"ids": ids, "files": files, "extra": extra}
+        results: dict[str, torch.Tensor] = {}
+        if self._own:  # who hands over an Output has numbered its samples
+            self._check_width(logits, classes)
+            self._phases.check(phase, epoch)
+            results = given.still_coming(ids, b)
+            header["ids"] = None if results else self._fresh(phase, epoch, given.checked_ids(ids, b))
+            header |= {"files": given.checked_files(files, b), "extra": given.checked_extra(extra, b)}
+            given.check_lr(lr)
+        header["batch"] = self._phases.batches(phase, epoch) + len(self._waiting)
+        results |= columns.measured(self._task, logits, labels, losses, loss, top_k=kept_probs(self._probs, classes))
+        inputs = inputs.detach()
+        captured = header["batch"] % self._every == 0
         if captured:
             results["inputs"] = inputs
-        pending = Pending(header, inputs.detach(), captured, classes, *to_host(results))
-        if pending.arrived is None:
-            self._finish(pending)
-        else:
-            self._pending = pending
-        sums.batches += 1
+        dtype = str(inputs.dtype).removeprefix("torch.")
+        pending = Pending(header, inputs, tuple(inputs.shape[1:]), dtype, captured, classes, *to_host(results))
+        self._device = logits.device
         self.step += phase == "train"
-        if self._own and not self._repeats:
-            self._phases.note(phase, names)
+        self._waiting.append(pending)
+        if pending.arrived is None and not self._may_wait(pending):
+            self.flush()
+
+    def _may_wait(self, pending: Pending) -> bool:
+        """Whether a batch that is on the host may be written together with those that follow.
+
+        Right after a forward and a backward pass the caches hold nothing of what writes records, so that one record takes as
+        long as three in a row. So they wait, for SECONDS_TOGETHER at most; digests are taken and the loss is judged at once.
+        """
+        if not self._together or "loss" not in pending.host:
+            return False
+        if pending.captured:
+            pending.digests = digests(pending.host.pop("inputs").numpy())
+        loss = pending.host["loss"].item()
+        pending.reason = self._rule.judge(loss) if pending.header["phase"] == "train" else ""
+        if len(self._waiting) == 1:
+            self._waits_since = monotonic()
+        if len(self._waiting) > 2 and not self._every_input:  # of the last two they may be needed, if the last went wrong
+            self._waiting[-3].inputs = None
+        late = len(self._waiting) >= MOST_TOGETHER or monotonic() - self._waits_since > SECONDS_TOGETHER
+        return not (late or pending.reason or not isfinite(loss))
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.
 
-        What can and cannot be known this way: capture_cli.watching.
+        `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss, of which a forward hook sees logits and labels; `model`
+        the one whose first tensor is the inputs. What cannot be known this way: capture_cli.watching. Raises UsageError for
+        what cannot be watched; what does not fit later is raised by the call of `criterion`. The hooks go with `close`.
         """
+        self._demand_open()
         self._watching().criterion(criterion, model)
 
     def loader(self, loader: Iterable[Any], *, phase: str = "train") -> WatchedLoader:
-        """The batches of a loader over an `identified` dataset, without the ids, which go to the records: see `watch`."""
+        """The batches of a loader over an `identified` dataset, without the ids, which go to the records: see `watch`.
+
+        Raises UsageError where the samples have no ids, or `phase` is none.
+        """
+        self._demand_open()
+        self._phases.check(phase, 2**62)
         return self._watching().loader(loader, phase)
 
     def _watching(self) -> Watch:
         if self._watch is None:
             from capture_cli.watching import Watch
 
-            self._watch = Watch(self.record, self.end_phase)
+            self._watch = Watch(self.record, self._end_if_open, task=self._task, ignore_index=self._ignore_index)
         return self._watch
+
+    def _end_if_open(self, phase: str) -> None:
+        self.flush()
+        if phase in self._phases.open:
+            self.end_phase(phase)
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the one that the last batch was of.
@@ -225,21 +272,26 @@ class Recorder:
         Raises UsageError if it is not open.
         """
         self.flush()
-        record = self._phases.leave(phase).record(accuracy=self._task != "regression")
+        record = self._phases.sums(phase).record(accuracy=self._task != "regression")
         self._emit(record, None)
+        self._phases.leave(record.phase)
         return record
 
     def flush(self) -> None:
         """Write what is pending, waiting for the device if need be."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._finish(pending)
+        self._settle()
+        while self._waiting:
+            pending = self._waiting.pop(0)
+            try:
+                self._finish(pending)
+            except UsageError:
+                self.step -= pending.header["phase"] == "train"
+                raise
 
     def sync(self) -> None:
         """Write what is pending and return when everything would survive a power cut."""
         self.flush()
-        for pack in self._packs():
-            pack.sync()
+        self._keeping.sync()
         self._journal.sync()
 
     def close(self, status: str = "completed") -> None:
@@ -249,10 +301,15 @@ class Recorder:
         """
         if self._closed:
             return
+        _demand("status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed")
+        unfit = None
         try:
-            self.flush()
+            try:
+                self.flush()
+            except UsageError as error:  # a batch that was on its way from the device
+                unfit, status = error, "failed"
             if not self._begun:
-                self._begin(None, len(self._classes or ("0",)))
+                self._begin(len(self._classes or ("0",)))
             for phase in list(self._phases.open):
                 self.end_phase(phase)
             self.end(status)
@@ -264,6 +321,8 @@ class Recorder:
                 sink.close()
             if self._own:
                 self._output.close()
+        if unfit:
+            raise unfit
 
     def __enter__(self) -> Self:
         return self
@@ -279,10 +338,12 @@ class Recorder:
 
     def write(self, record: Run | Samples | Skip | Epoch) -> None:
         """Write a record that is not of a batch."""
+        self.flush()
         self._emit(record, None)
 
     def samples(self, whole: Samples) -> None:
         """Announce samples, at most 1,024 a line."""
+        self.flush()
         for start in range(0, len(whole.ids), MAX_SAMPLES_PER_LINE):
             part = slice(start, start + MAX_SAMPLES_PER_LINE)
             cut = {field.name: getattr(whole, field.name)[part] for field in fields(Samples)}
@@ -291,58 +352,52 @@ class Recorder:
     def end(self, status: str) -> None:
         """Write what is pending and seal the journal with `status`."""
         self.flush()
-        for pack in self._packs():
-            pack.sync()
-            pack.close()
+        self._keeping.close()
         self._journal.seal(status)
 
     @property
     def place(self) -> dict[str, Any]:
         """What a checkpoint keeps of a recorder with nothing pending: steps, the sums of the phase, the pack's length."""
         sums = next(iter(self._phases.open.values()), Sums())
-        return {"step": self.step, "sums": asdict(sums), "pack": self._pack.length if self._pack else 0} | {
-            "flight": self._flight.length if self._flight else 0,
-            "losses": self._rule.state(),
-        }
+        return {"step": self.step, "sums": asdict(sums), "losses": self._rule.state()} | self._keeping.place
 
     def go_on(self, place: Mapping[str, Any], stored: Mapping[str, Mapping[str, int]]) -> None:
         """Take up the place of an earlier recorder of the same run; `stored` says which inputs lie where in its packs."""
         self.step, sums = place["step"], Sums(**place["sums"])
         self._phases.open = {sums.phase: sums} if sums.phase else {}
         self._rule.restore(place["losses"])
-        if self._pack:
-            self._pack = self._new_pack(PACK, length=place["pack"], offsets=stored.get(PACK))
-        self._flight = self._new_pack(FLIGHT, length=place["flight"], offsets=stored.get(FLIGHT))
+        self._keeping.go_on(place, stored)
 
     def precede(self, *, phase: str, epoch: int, batch: int, ids: npt.NDArray[np.int64], inputs: torch.Tensor) -> None:
         """Be told the batch before, which an earlier process has recorded: if the next goes wrong, it is kept whole too."""
         header = {"phase": phase, "epoch": epoch, "batch": batch, "ids": ids}
-        self._before = Pending(header, inputs.detach(), False, 0, {}, None)
-
-    def _new_pack(self, name: str, *, length: int = 0, offsets: Mapping[str, int] | None = None) -> Pack | None:
-        folder = self._output.folder
-        return Pack(folder / INPUTS / name, length=length, offsets=offsets) if folder else None
-
-    def _packs(self) -> Iterator[Pack]:
-        yield from (pack for pack in (self._pack, self._flight) if pack)
+        dtype = str(inputs.dtype).removeprefix("torch.")
+        self._before = Pending(header, inputs.detach(), tuple(inputs.shape[1:]), dtype, False, 0, {}, None)
 
     def _demand_open(self) -> None:
         if self._closed:
             raise UsageError(f"the recorder of '{self._output.where}' is closed", "record inside its `with` block")
 
-    def _begin(self, logits: torch.Tensor | None, classes: int) -> None:
+    def _check_width(self, logits: torch.Tensor, classes: int) -> None:
+        """Raise UsageError unless the logits are as wide as the names of the classes, or the logits before them."""
+        named = len(self._classes) if self._classes is not None else 0
+        if named and classes != named:
+            raise UsageError(
+                f"logits {given.described(logits)} have {classes} classes, classes names {named}",
+                "name each once, in the order of the logits",
+            )
+        if self._width and classes != self._width:
+            raise UsageError(
+                f"logits {given.described(logits)} have {classes} classes, those before them {self._width}",
+                "give each model a recorder of its own",
+            )
+
+    def _begin(self, classes: int) -> None:
         """Write the run record, which says what all others are about."""
         import torch
 
         from capture_cli.runtime import device_name, versions
 
-        if self._classes is not None and len(self._classes) != classes:
-            raise UsageError(
-                f"logits {columns.described(logits) if logits is not None else ''} have {classes} classes, "
-                f"classes names {len(self._classes)}",
-                "name each once, in the order of the logits",
-            )
-        self._begun = True
         self._emit(
             Run(
                 config=self._config,
@@ -352,52 +407,82 @@ class Recorder:
                 model=self._model,
                 recipe={},
                 versions=versions(),
-                device=device_name(logits.device) if logits is not None else "cpu",
+                device=device_name(self._device) if self._device else "cpu",
                 threads=torch.get_num_threads(),
             ),
             None,
         )
-
-    def _checked(self, phase: str, epoch: int, ids: Ids, b: int) -> list[int] | list[str]:
-        """The ids as a list. Raises UsageError where they, the phase or the epoch cannot be of this batch."""
-        names = columns.checked_ids(ids, b)
-        self._phases.check(phase, epoch)
-        if not self._repeats:
-            self._phases.check_ids(phase, epoch, names)
-        return names
+        self._begun = True
 
     def _finish(self, pending: Pending) -> None:
-        host = pending.wait()
-        inputs = host.pop("inputs") if pending.captured else None
-        results = columns.as_columns(self._task, host, classes=pending.classes, ignore_index=self._ignore_index)
-        losses = results["losses"]
+        """Check the values of a batch; then, and only then, write it and count it."""
+        header, host = pending.header, pending.wait()
+        phase, epoch = header["phase"], header["epoch"]
+        inputs = host.pop("inputs", None)
+        try:
+            if header["ids"] is None:
+                header["ids"] = self._fresh(phase, epoch, host.pop("ids").tolist())
+            results = columns.as_columns(self._task, host, classes=pending.classes, ignore_index=self._ignore_index)
+            if self._raises:
+                columns.check_numbers(results)
+        except UsageError as error:
+            raise UsageError(f"{phase} batch {header['batch']} of epoch {epoch}: {error.message}", error.hint) from error
+        if not self._begun:
+            self._begin(pending.classes)
+        self._width = pending.classes
+        if self._phases.is_over(phase, epoch):
+            self.end_phase(phase)
+        sums, losses = self._phases.enter(phase, epoch), results["losses"]
         total = float(losses.sum(dtype=np.float64))
         finite = isfinite(total)
-        problem = columns.not_numbers(results) if self._raises and not finite else ""
-        if problem:
-            raise UsageError(
-                f"logits are NaN: {problem}", 'Recorder(nonfinite="record") records such batches, and keeps their inputs whole'
-            )
-        sums = self._phases.open[pending.header["phase"]]
-        sums.n += len(losses)
-        sums.loss += total
-        sums.correct += columns.count_right(self._task, results)
-        wrong = self._rule.judge(float(results["loss"])) if pending.header["phase"] == "train" else ""
+        wrong = pending.reason
+        if wrong is None:
+            wrong = self._rule.judge(float(results["loss"])) if phase == "train" else ""
         before, self._before = self._before, pending
-        if not (pending.captured or wrong or not finite):  # what went wrong is captured whatever `every` says
-            return
-        sums.captured += len(losses)
-        if inputs is None:
-            inputs = pending.copy_inputs()
-        batch = self._batch(pending, results, self._inputs(pending, inputs, whole=bool(wrong)), wrong, before)
-        if not finite and self.nonfinite is None:
-            self.nonfinite = batch
-        self._emit(batch, inputs)
+        captured = pending.captured or bool(wrong) or not finite  # what went wrong is captured whatever `every` says
+        count = _Count(
+            sums.plus(
+                n=len(losses),
+                loss=total,
+                correct=columns.count_right(self._task, results),
+                captured=captured,
+            ),
+            header["ids"],
+            sum(self._journal.counts.values()) + captured,
+        )
+        if captured:
+            if inputs is None and pending.inputs is not None:
+                inputs = pending.copy_inputs()
+            batch = self._batch(
+                pending, results, self._keeping.inputs(pending, inputs, whole=bool(wrong)), self._keeping.flight(wrong, before)
+            )
+            if not finite and self.nonfinite is None:
+                self.nonfinite = batch
+            self._uncounted = count
+            self._emit(batch, inputs)
+        self._count(count)
+
+    def _fresh(self, phase: str, epoch: int, ids: list[int] | list[str]) -> list[int] | list[str]:
+        """The same ids. Raises UsageError where one has come already, and may not."""
+        if not self._repeats:
+            self._phases.check_ids(phase, epoch, ids)
+        return ids
+
+    def _count(self, count: _Count) -> None:
+        self._phases.open[count.sums.phase] = count.sums
+        if self._own and not self._repeats:
+            self._phases.note(count.sums.phase, count.ids)
+        self._uncounted = None
+
+    def _settle(self) -> None:
+        """Count a batch that was written when something broke in, such as Ctrl-C, and forget one that was not."""
+        count, self._uncounted = self._uncounted, None
+        if count and sum(self._journal.counts.values()) >= count.lines:
+            self._count(count)
 
     def _batch(
-        self, pending: Pending, results: dict[str, Any], inputs: Inputs, wrong: str, before: Pending | None
+        self, pending: Pending, results: dict[str, Any], inputs: Inputs, flight: Mapping[str, Any] | None
     ) -> Batch | Numbers:
-        flight = {"reason": wrong, "before": self._kept_whole(before)} if wrong else None
         header = pending.header
         if "probs" not in results:
             return Numbers(**header, **results, inputs=inputs, flight=flight)
@@ -411,24 +496,29 @@ class Recorder:
         not_kept = pending.classes - results["probs"].shape[1]
         return Batch(**header, **results, not_kept=not_kept or None, inputs=inputs, flight=flight)
 
-    def _inputs(self, pending: Pending, inputs: npt.NDArray[Any], *, whole: bool = False) -> Inputs:
-        shape, dtype, names = inputs.shape[1:], pending.dtype, digests(inputs)
-        pack = self._pack or (self._flight if whole else None)
-        if pack:
-            return Inputs(shape=shape, dtype=dtype, digests=names, stored=pack.store(inputs, names))
-        values = [base64.b64encode(one.tobytes()).decode() for one in inputs[: None if whole else self._stored_inputs]]
-        return Inputs(shape=shape, dtype=dtype, digests=names, values=values or None, not_stored=len(inputs) - len(values))
-
-    def _kept_whole(self, before: Pending | None) -> dict[str, Any] | None:
-        if before is None:
-            return None
-        named = {name: before.header[name] for name in ("phase", "epoch", "batch", "ids")}
-        return named | {"inputs": inputs_to_json(self._inputs(before, before.copy_inputs(), whole=True))}
-
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         self._journal.append(record)
         for sink in self._sinks:
             sink.write(record, inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What is counted once a batch is written: the sums with it, its ids, and how many lines there are then."""
+
+    sums: Sums
+    ids: Any
+    lines: int
+
+
+def _opened(out: str, *, force: bool, needs_folder: bool) -> Output:
+    """Raises what open_output raises, with the ways out that a recorder has."""
+    try:
+        return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else "")
+    except UsageError as error:
+        raise UsageError(error.message, "give a folder in place of FILE.jsonl") from error
+    except CaptureError as error:
+        raise CaptureError(error.message, "give another place; with force=True what is there goes") from error
 
 
 def _demand(name: str, value: object, fits: object, wanted: str) -> None:
@@ -436,5 +526,19 @@ def _demand(name: str, value: object, fits: object, wanted: str) -> None:
         raise UsageError(f"{name}={value!r} cannot be honoured", f"it takes {wanted}")
 
 
+def _are_names(classes: object) -> bool:
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        return False
+    names = list(classes)
+    return bool(names) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
+
+
 def _parameters(model: nn.Module) -> int:
     return sum(one.numel() for one in model.parameters())
+
+
+def _rank() -> int:
+    """Of this process in a distributed training: each has a recorder, and a file, of its own."""
+    from torch import distributed
+
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -232,6 +232,8 @@ Record = Run | Samples | Skip | Batch | Numbers | Epoch | End
 KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Numbers, Epoch, End)}
 _FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
 _INTS = {"labels", "preds", "tops", "positions"}
+_TABLES = {"probs", "tops", "targets", "outputs"}
+"""[B, K]: also where B is 0, since a batch of sequences may be all padding."""
 _FINITE_ONLY = {Run, Samples, Skip, End}
 
 
@@ -393,9 +395,10 @@ def _field(name: str, value: Any, nonfinite: Sequence[str]) -> Any:
         array = np.array(value, np.float32)  # null reads as nan
         if nonfinite:
             array[np.isnan(array)] = np.array(nonfinite, np.float32)
-        return array
+        return array if array.size or name not in _TABLES else array.reshape(0, 0)
     if name in _INTS:
-        return np.array(value, np.int64)
+        array = np.array(value, np.int64)
+        return array if array.size or name not in _TABLES else array.reshape(0, 0)
     if nonfinite:
         return float(nonfinite[0])
     return value

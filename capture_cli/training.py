@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -51,6 +51,8 @@ class Learning:
     """What learning needs besides."""
 
     optimizer: torch.optim.Optimizer
+    parameters: Sequence[nn.Parameter]
+    """Those that the optimizer updates."""
     update: Callable[[], object]
     """The optimizer's step."""
     epochs: int
@@ -101,7 +103,8 @@ def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -
     loss = captured_loss(setup, "train", epoch, batch, lr=lr)
     for group in learning.optimizer.param_groups:
         group["lr"] = lr
-    learning.optimizer.zero_grad()
+    for parameter in learning.parameters:  # what Optimizer.zero_grad comes to, in a twentieth of its time
+        parameter.grad = None
     loss.backward()  # type: ignore[no-untyped-call]
     learning.update()
 

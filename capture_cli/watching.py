@@ -11,46 +11,68 @@ is, the recorder takes the ids out of the batches again and looks over the shoul
     for inputs, labels in loader:                       # the loop as it was
         loss = criterion(model(inputs), labels)
 
-What cannot be known this way: the learning rate (it is null), and whether an update follows. Each pass over a watched loader is
-an epoch of its phase. With `model`, `inputs` are the first tensor that the model is called with; without it, the first tensor
-of the loader's batch, which is what the network saw only if the loop hands it on as it is. The loss function must be called
-once a batch, with the logits and the labels of the whole batch.
+A pass over a watched loader is an epoch of its phase, from the first loss that is seen in it; at its end its sums are written.
+
+What cannot be known this way, and is taken to be so: the loss function is called once a batch, with the logits and labels of
+the whole batch in the order in which the loader gave it, before the next batch is taken from any watched loader. `inputs` are
+the first tensor that `model` is called with; without a model the first tensor of the loader's batch, which is what the network
+saw only if the loop hands it on as it is. `loss` is what the loss function returned (the mean of it, where that is one for
+each sample); whether it was scaled or added to afterwards is not seen, nor are the learning rate (it is null) and whether an
+update followed. `losses` are plain cross-entropy, whatever weights or smoothing the loss function has.
 """
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.hooks import RemovableHandle
 
 from capture_cli.errors import UsageError
+from capture_cli.given import checked_ids, described
 
 ID = "id"
 """The key of the id in samples that are mappings."""
 
 
+class Pair(NamedTuple):
+    """A sample that is neither a tuple nor a mapping, and its id."""
+
+    sample: Any
+    id: Any
+
+
 def identified(dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None = None) -> Identified:
     """A map-style dataset whose samples end in their id: their index, or `ids[index]`.
 
-    A tuple or list gets one more element, a mapping the key `id`, anything else becomes a pair. Raises UsageError for a dataset
-    without length and index, or where there is not one id for each sample, each its own.
+    A tuple or list becomes a tuple with one more element, a mapping a dict with the key `id`, anything else a pair of itself
+    and its id. A collate function of your own meets samples of that form. Other attributes are those of `dataset`.
+
+    Raises UsageError for a dataset without length and index, or where there is not one id for each sample, each its own.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise UsageError(
-            f"a {type(dataset).__name__} has no index to tell samples by",
-            "give a map-style dataset",
+            f"dataset: a {type(dataset).__name__} has no length and index to tell samples by",
+            "give a map-style dataset, or let the samples carry ids of their own and give those to record",
         )
-    if ids is not None and len(ids) != len(dataset):
-        raise UsageError(f"ids: {len(ids)} of them for {len(dataset)} samples", "give one for each")
-    if ids is not None and len(set(ids)) < len(ids):
-        raise UsageError("ids: some samples have the same", "give each sample an id of its own")
-    return Identified(dataset, ids)
+    if ids is None:
+        return Identified(dataset, None)
+    n = len(dataset)
+    if len(ids) != n:
+        raise UsageError(f"ids: {len(ids)} of them for {n} samples", "give one for each")
+    names = checked_ids(ids, n) if n else []
+    if len(set(names)) < n:
+        seen: set[int | str] = set()
+        again = next(one for one in names if one in seen or seen.add(one))  # type: ignore[func-returns-value]
+        raise UsageError(f"ids: several samples are called {again!r}", "give each sample an id of its own")
+    return Identified(dataset, names)
 
 
 class Identified(Dataset[Any]):
@@ -70,23 +92,49 @@ class Identified(Dataset[Any]):
         """Several at once, as a DataLoader asks for them; in one go where the dataset can do that."""
         many = getattr(self.dataset, "__getitems__", None)
         samples = many(indices) if many else [self.dataset[index] for index in indices]
+        if not isinstance(samples, list | tuple) or len(samples) != len(indices):
+            raise UsageError(
+                f"dataset: {type(self.dataset).__name__}.__getitems__ does not return a list of samples",
+                "give each its id in your own dataset, or leave that method out",
+            )
         return [self._with_id(sample, index) for sample, index in zip(samples, indices, strict=True)]
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dataset", "ids") or name.startswith("__"):  # not there yet, as while a worker takes it out of a pickle
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
     def _with_id(self, sample: Any, index: int) -> Any:
-        name = int(index) if self.ids is None else self.ids[index]
+        place = int(index)
+        place += len(self) if place < 0 else 0
+        name = place if self.ids is None else self.ids[place]
         if isinstance(sample, Mapping):
             if ID in sample:
-                raise UsageError(f"sample {index} has a field {ID!r} already", "rename it")
+                raise UsageError(
+                    f"sample {place} has a field {ID!r} already",
+                    "rename it, or use it: give it to record, without identified",
+                )
             return {**sample, ID: name}
-        return (*sample, name) if isinstance(sample, tuple | list) else (sample, name)
+        return (*sample, name) if isinstance(sample, tuple | list) else Pair(sample, name)
+
+
+@dataclass(eq=False)
+class _Pass:
+    """One pass over a watched loader."""
+
+    phase: str
+    next_epoch: Callable[[], int]
+    epoch: int = -1
+    """Taken with the first loss."""
+    seen: int = 0
+    recorded: int = 0
 
 
 @dataclass
 class _Batch:
     """What a watched loader has handed out, and no loss has been seen of yet."""
 
-    phase: str
-    epoch: int
+    of: _Pass
     ids: Any
     inputs: torch.Tensor | None
 
@@ -94,95 +142,199 @@ class _Batch:
 class Watch:
     """The eyes of one recorder on loaders, models and loss functions."""
 
-    def __init__(self, record: Callable[..., None], end_phase: Callable[[str], object]) -> None:
+    def __init__(
+        self, record: Callable[..., None], end_phase: Callable[[str], object], *, task: str, ignore_index: int
+    ) -> None:
+        self.closed = False
         self._record = record
         self._end_phase = end_phase
+        self._task = task
+        self._ignore_index = ignore_index
         self._batch: _Batch | None = None
-        self._hooks: list[RemovableHandle] = []
+        self._epochs: dict[str, int] = {}
+        self._hooks: dict[nn.Module, RemovableHandle] = {}
 
     def loader(self, loader: Iterable[Any], phase: str) -> WatchedLoader:
         """See Recorder.loader."""
-        return WatchedLoader(loader, partial(self._see, phase), partial(self._end_phase, phase))
+        if isinstance(loader, DataLoader) and not _is_identified(loader.dataset):
+            raise UsageError(
+                f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
+                "make it of identified(dataset), the outermost of what wraps it",
+            )
+        return WatchedLoader(loader, self, phase)
 
     def criterion(self, criterion: nn.Module, model: nn.Module | None) -> None:
         """See Recorder.watch."""
-        self._hooks.append(criterion.register_forward_hook(self._after_criterion, with_kwargs=True))
-        if model is not None:
-            self._hooks.append(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
+        for name, module in (("criterion", criterion), ("model", model)):
+            if not isinstance(module, nn.Module) and (name, module) != ("model", None):
+                raise UsageError(
+                    f"{name}: a {type(module).__name__} is no torch.nn.Module", "only modules can be watched; use record"
+                )
+        if isinstance(criterion, nn.BCELoss):
+            raise UsageError("criterion: BCELoss takes probabilities, not logits", "use BCEWithLogitsLoss, or record")
+        ignored = getattr(criterion, "ignore_index", self._ignore_index)
+        if self._task == "sequence" and ignored != self._ignore_index:
+            raise UsageError(
+                f"criterion: it ignores labels that are {ignored}, the recorder those that are {self._ignore_index}",
+                f"give the recorder ignore_index={ignored}",
+            )
+        if criterion not in self._hooks:
+            self._hooks[criterion] = criterion.register_forward_hook(self._after_criterion, with_kwargs=True)
+        if model is not None and model not in self._hooks:
+            self._hooks[model] = model.register_forward_pre_hook(self._before_model, with_kwargs=True)
 
     def close(self) -> None:
         """Look no more."""
-        for hook in self._hooks:
-            hook.remove()
+        self.closed = True
+        while self._hooks:
+            self._hooks.popitem()[1].remove()
 
-    def _see(self, phase: str, epoch: int, batch: Any) -> Any:
+    def begin_pass(self, phase: str) -> _Pass:
+        """One more pass over a loader of this phase."""
+        return _Pass(phase, lambda: self._next_epoch(phase))
+
+    def see(self, one: _Pass, batch: Any) -> Any:
+        """Take note of a batch that is handed out; the batch without its ids."""
         rest, ids = _split(batch)
-        self._batch = _Batch(phase, epoch, ids, _first_tensor(rest))
+        one.seen += 1
+        self._batch = _Batch(one, ids, None if isinstance(rest, Mapping) else _first_tensor(rest))
         return rest
 
-    def _before_model(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs = _first_tensor((*args, *kwargs.values()))
+    def end_pass(self, one: _Pass) -> None:
+        """The loader has no more batches. Raises UsageError where none of them was recorded, and warns where some were not."""
+        if self.closed or not one.seen:
+            return
+        if not one.recorded:
+            raise UsageError(
+                f"no loss was seen for any of the {one.seen} batches of a loader of the phase {one.phase}",
+                "call the watched loss function once a batch, or use record",
+            )
+        if one.recorded < one.seen:
+            warnings.warn(
+                f"{one.seen - one.recorded} of {one.seen} batches of {one.phase} epoch {one.epoch} were not recorded: "
+                "the watched loss function was not called for them",
+                stacklevel=3,
+            )
+        self._end_phase(one.phase)
+
+    def _next_epoch(self, phase: str) -> int:
+        epoch = self._epochs.get(phase, 0)
+        self._epochs[phase] = epoch + 1
+        return epoch
+
+    def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = _first_tensor(_in_order(model, args, kwargs))
         if self._batch is not None and inputs is not None:
             self._batch.inputs = inputs
 
     def _after_criterion(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         batch, self._batch = self._batch, None
-        given = [*args, *kwargs.values()]
-        if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given[:2]):
-            raise UsageError(f"{type(criterion).__name__} was not called with logits and labels", "use recorder.record")
+        name = type(criterion).__name__
+        given = _in_order(criterion, args, kwargs)[:2]
+        if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given):
+            raise UsageError(f"criterion: {name} was not called with logits and labels", "use record")
         if batch is None:
             raise UsageError(
-                "the loss function was called without a batch of a watched loader, or twice for one", "see Recorder.loader"
+                f"criterion: {name} was called without a batch of a watched loader, or twice for one",
+                "take batches from what Recorder.loader returns, and call it once for each; or use record",
             )
         if batch.inputs is None:
-            raise UsageError("no tensor was seen that could be the inputs", "give watch the model")
-        scalar = isinstance(loss, torch.Tensor) and loss.ndim == 0
+            raise UsageError("model: it was not called with a tensor, so there are no inputs", "give watch the model")
+        if batch.of.epoch < 0:
+            batch.of.epoch = batch.of.next_epoch()
         self._record(
-            epoch=batch.epoch,
-            phase=batch.phase,
+            epoch=batch.of.epoch,
+            phase=batch.of.phase,
             inputs=batch.inputs,
-            logits=given[0],
+            logits=self._classes_last(criterion, *given),
             labels=given[1],
             ids=batch.ids,
-            loss=loss if scalar else None,
+            loss=loss.mean() if isinstance(loss, torch.Tensor) else None,
         )
+        batch.of.recorded += 1
+
+    def _classes_last(self, criterion: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Of sequences, the logits as [B, T, C]: torch's own loss functions take [B, C, T]."""
+        if self._task != "sequence":
+            return logits
+        if logits.ndim == 2:
+            raise UsageError(
+                f"criterion: logits {described(logits)} are of positions alone, and of which sequence each is cannot be known",
+                "call it with logits.transpose(1, 2) and labels [B, T], or use record",
+            )
+        first = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or labels.shape != logits.shape[:-1]
+        return logits.transpose(1, 2) if first and logits.ndim == 3 else logits
 
 
 class WatchedLoader:
-    """The batches of a loader without their ids; each pass is an epoch."""
+    """The batches of a loader without their ids; every other attribute is the loader's."""
 
-    def __init__(self, loader: Iterable[Any], see: Callable[[int, Any], Any], over: Callable[[], object]) -> None:
+    def __init__(self, loader: Iterable[Any], watch: Watch, phase: str) -> None:
         self.loader = loader
-        self._see = see
-        self._over = over
-        self._epoch = 0
+        self.phase = phase
+        self._watch = watch
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        epoch, self._epoch = self._epoch, self._epoch + 1
+        one = self._watch.begin_pass(self.phase)
         for batch in self.loader:
-            yield self._see(epoch, batch)
-        self._over()
+            yield self._watch.see(one, batch)
+        self._watch.end_pass(one)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+def _is_identified(dataset: Any) -> bool:
+    """Whether samples carry ids, as far as the wrappers of torch let it be seen."""
+    if isinstance(dataset, Identified):
+        return True
+    parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    return all(part is not None and _is_identified(part) for part in parts)
 
 
 def _split(batch: Any) -> tuple[Any, Any]:
     """A batch without its ids, in the type that it had without them, and the ids."""
     if isinstance(batch, Mapping) and ID in batch:
-        return {key: value for key, value in batch.items() if key != ID}, batch[ID]
-    if isinstance(batch, tuple | list) and len(batch) >= 2:
-        ids = batch[-1]
-        if (isinstance(ids, torch.Tensor) and ids.ndim == 1 and not ids.is_floating_point()) or _are_texts(ids):
-            rest = batch[:-1]
-            return (rest[0] if len(rest) == 1 else rest), ids
-    raise UsageError("the batches of this loader have no ids", "make it of identified(dataset)")
+        rest = copy(batch)
+        return rest, rest.pop(ID)  # type: ignore[attr-defined] # mappings that a collate function makes can do that
+    if isinstance(batch, Pair):
+        return batch.sample, batch.id
+    if isinstance(batch, tuple | list) and len(batch) >= 2 and _may_be_ids(batch[-1]):
+        return batch[:-1], batch[-1]
+    raise UsageError(
+        f"loader: its batches, each a {type(batch).__name__}, have no ids",
+        "make it of identified(dataset); a collate function of your own must hand on the last element, or the key 'id'",
+    )
 
 
-def _are_texts(ids: Any) -> bool:
+def _may_be_ids(ids: Any) -> bool:
+    if isinstance(ids, torch.Tensor):
+        return ids.ndim == 1 and not ids.is_floating_point()
     return isinstance(ids, tuple | list) and all(isinstance(one, str) for one in ids)
 
 
-def _first_tensor(batch: Any) -> torch.Tensor | None:
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else (batch,)
-    return next((value for value in values if isinstance(value, torch.Tensor)), None)
+def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What a module was called with, in the order of its parameters."""
+    if not kwargs:
+        return list(args)
+    try:
+        bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return [*args, *kwargs.values()]
+    flat: list[Any] = []
+    for value in bound.values():
+        flat += value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else [value]
+    return flat
+
+
+def _first_tensor(value: Any) -> torch.Tensor | None:
+    """Depth first."""
+    if isinstance(value, torch.Tensor):
+        return value
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return next((found for one in inside if (found := _first_tensor(one)) is not None), None)

@@ -58,7 +58,7 @@ def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
     with recording(tmp_path / "r.jsonl") as recorder:
         give(recorder)
         (batch,) = lines(tmp_path / "r.jsonl")
-    np.testing.assert_array_equal(np.array(batch["probs"], np.float32), probs)
+    np.testing.assert_allclose(np.array(batch["probs"], np.float32), probs, rtol=1e-6)
     assert batch["preds"] == probs.argmax(1).tolist()
     assert batch["labels"] == [0, 1, 2, 0]
     np.testing.assert_allclose(batch["losses"], -np.log(probs[range(4), [0, 1, 2, 0]]), rtol=1e-5)

@@ -53,6 +53,8 @@ Inputs = npt.NDArray[Any]
 class View(Protocol):
     """What a run tells a person through; a sink of the recorder, and a context manager that closes itself."""
 
+    every_input: bool
+
     def begin(self, output: object) -> None:
         """Be told where the records go."""
 
@@ -117,6 +119,8 @@ class PlainView:
         self._left_out: Counter[str] = Counter()
         self._unsaid: deque[str] = deque()
         self._writing = False
+
+    every_input = False
 
     def begin(self, output: object) -> None:
         """Where the records go is said by whoever opened the output."""
@@ -206,6 +210,8 @@ class LiveView:
         self._phase_began = now()
         self._next_frame = self._next_preview = self._phase_began
         self._frames, self._took = 0, 0.0
+
+    every_input = False
 
     def begin(self, output: object) -> None:
         """Where the records go is said by whoever opened the output."""
