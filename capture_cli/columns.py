@@ -126,7 +126,7 @@ def measured(
         mean = results["losses"]
         if task == "sequence" and loss is None:
             counts = labels != ignore_index
-            mean = (results["losses"] * counts).sum() / counts.sum()
+            mean = results["losses"].where(counts, 0).sum() / counts.sum()
     else:
         results = _of_numbers(task, logits, labels.float(), losses)
         mean = results["losses"]
@@ -179,7 +179,7 @@ def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dic
             if name != "loss":
                 columns[name] = np.ascontiguousarray(column[counts])
         _check_labels(columns["labels"], classes, hint=f"or {ignore_index} where there is nothing to predict")
-        columns["positions"] = np.nonzero(counts)[1]
+        columns["positions"] = np.ascontiguousarray(np.nonzero(counts)[1])
         columns["counted"] = counts.sum(1).tolist()
         columns["length"] = counts.shape[1]
     elif task == "multilabel":
