@@ -12,6 +12,8 @@ More than one phase may be open: who evaluates in the middle of an epoch goes on
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +83,12 @@ class Phases:
                 "epochs of a phase go up; give a second evaluation another phase, such as val-2",
             )
 
-    def check_ids(self, phase: str, epoch: int, ids: list[int] | list[str]) -> None:
+    def check_ids(self, phase: str, epoch: int, ids: Sequence[int | str]) -> None:
         """Raise UsageError where an id comes twice in a phase of an epoch."""
         seen = self._seen[phase] if phase in self.open and self.open[phase].epoch == epoch else _Seen()
         if len(set(ids)) < len(ids) or seen.any_of(ids):
-            again = next(one for number, one in enumerate(ids) if seen.any_of([one]) or one in ids[:number])  # type: ignore[list-item]
+            counts = Counter(ids)
+            again = next(one for one in ids if counts[one] > 1 or seen.any_of([one]))
             raise UsageError(
                 f"ids: {again!r} comes twice in {phase} epoch {epoch}", "give the recorder repeats=True where that is meant"
             )
@@ -107,7 +110,7 @@ class Phases:
         """Whether an earlier epoch of the phase is still open."""
         return phase in self.open and self.open[phase].epoch != epoch
 
-    def note(self, phase: str, ids: list[int] | list[str]) -> None:
+    def note(self, phase: str, ids: Sequence[int | str]) -> None:
         """Remember that these samples have come."""
         self._seen[phase].add(ids)
 
@@ -130,12 +133,12 @@ class _Seen:
         self._flags = np.zeros(0, bool)
         self._others: set[int | str] = set()
 
-    def any_of(self, ids: list[int] | list[str]) -> bool:
+    def any_of(self, ids: Sequence[int | str]) -> bool:
         places, others = _apart(ids)
         known = places[places < len(self._flags)]
         return bool(self._flags[known].any()) or not self._others.isdisjoint(others)
 
-    def add(self, ids: list[int] | list[str]) -> None:
+    def add(self, ids: Sequence[int | str]) -> None:
         places, others = _apart(ids)
         self._others.update(others)
         if len(places) and (needed := int(places.max()) + 1) > len(self._flags):
@@ -148,7 +151,7 @@ class _Seen:
 _NO_PLACES = np.zeros(0, np.int64)
 
 
-def _apart(ids: list[int] | list[str]) -> tuple[npt.NDArray[np.int64], list[int] | list[str]]:
+def _apart(ids: Sequence[int | str]) -> tuple[npt.NDArray[np.int64], Sequence[int | str]]:
     """The small numbers, as an array, and the others."""
     if isinstance(ids[0], str):
         return _NO_PLACES, ids
