@@ -164,7 +164,11 @@ def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dic
     if task == "sequence":
         counts = columns["labels"] != ignore_index
         columns = {name: column[counts] if name != "loss" else column for name, column in columns.items()}
-        beside = {"positions": np.nonzero(counts)[1], "counted": counts.sum(1).tolist(), "length": counts.shape[1]}
+        beside = {
+            "positions": np.ascontiguousarray(np.nonzero(counts)[1]),
+            "counted": counts.sum(1).tolist(),
+            "length": counts.shape[1],
+        }
     if "log_probs" in columns:
         hint = f"or {ignore_index} where there is nothing to predict" if task == "sequence" else ""
         _check_labels(columns["labels"], classes, hint=hint)

@@ -15,7 +15,8 @@ What it promises:
 * A write that fails (disk full) is taken back, so the file ends with its last whole line, and the journal refuses more.
   One that Ctrl-C breaks into is taken back, and the journal goes on.
 * A failed fdatasync is never tried again: the system may have dropped the pages, and a second one would report success.
-* The file is new, or was given up by its owner (`force`), and is locked (`lockf`, which a forked child does not hold).
+* The file is new, or was given up by its owner (`force`), and is locked (`lockf`, which a forked child does not hold) against
+  other processes, and noted against another journal of this one.
 * Resuming cuts no good record: those after the place are computed again and compared byte for byte, and a difference is an
   error. Only an incomplete last line, or an end that is not `completed`, is taken off, after it was copied aside.
 
@@ -45,6 +46,8 @@ from capture_cli.records import GENESIS, End, Record, encode, follow
 SYNC_EVERY_SECONDS = 1.0
 Rest = Literal["compare", "aside", "keep"]
 _COPIED_BYTES = 1 << 20
+_held: set[tuple[int, int]] = set()
+"""Device and inode of the files that journals of this process hold: a lock does not keep a process from itself."""
 BEGINNING = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
 """The place of a journal that holds nothing."""
 
@@ -86,6 +89,7 @@ class Journal:
                     raise CaptureError(
                         f"'{path}' exists", "choose another -o or --name, or overwrite it with --force"
                     ) from None
+                _demand_not_held(path)
                 fd = os.open(path, flags)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
@@ -109,6 +113,7 @@ class Journal:
         Raises CaptureError if the file cannot be opened or is in use, RecordsError if it is damaged or the place is not of it.
         """
         try:
+            _demand_not_held(path)
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be opened: {error.strerror}", "give the folder of a run") from error
@@ -179,6 +184,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and give up its lock; what was appended stays. May be called twice."""
         if self._fd >= 0:
+            _held.discard(_identity(os.fstat(self._fd)))
             os.close(self._fd)
             self._fd = -1
 
@@ -196,6 +202,7 @@ class Journal:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise CaptureError(f"'{self.name}' is being written by another run", "wait, or choose another -o") from error
             raise CaptureError(f"'{self.name}' cannot be locked: {error.strerror}") from error
+        _held.add(_identity(os.fstat(self._fd)))
 
     def _write_whole(self, line: bytes) -> None:
         try:
@@ -291,6 +298,16 @@ class Journal:
             os.fsync(self._fd)
         except OSError as error:
             raise CaptureError(f"'{aside}' could not be written: {error.strerror}", "the records are as they were") from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _demand_not_held(path: Path) -> None:
+    """Raise CaptureError if a journal of this process writes to the file. To open and close it would give up its lock."""
+    if _identity(path.stat()) in _held:
+        raise CaptureError(f"'{path}' is being written by another run", "wait, or choose another -o")
 
 
 def sync_folder(folder: Path) -> None:

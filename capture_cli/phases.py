@@ -12,12 +12,18 @@ More than one phase may be open: who evaluates in the middle of an epoch goes on
 """
 
 import re
-from collections.abc import Set as AbstractSet
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from capture_cli.errors import UsageError
 from capture_cli.fields import PHASE
 from capture_cli.records import Epoch
+
+_FLAGS_UP_TO = 2**26
 
 
 @dataclass
@@ -63,13 +69,13 @@ class Phases:
     def __init__(self) -> None:
         self.open: dict[str, Sums] = {}
         self._ended: dict[str, int] = {}
-        self._seen: dict[str, set[int | str]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def check(self, phase: str, epoch: int) -> None:
         """Raise UsageError unless a batch may be of this phase of this epoch: epochs of a phase go up."""
         if not isinstance(phase, str) or not re.fullmatch(PHASE, phase):
             raise UsageError(f"phase={phase!r} cannot be honoured", "it takes a short word in lower case, such as train or val")
-        if type(epoch) is not int or epoch < 0:
+        if type(epoch) is not int or not 0 <= epoch < 2**63:
             raise UsageError(f"epoch={epoch!r} cannot be honoured", "it takes a whole number from 0 up")
         if epoch <= self._ended.get(phase, -1) or (phase in self.open and epoch < self.open[phase].epoch):
             raise UsageError(
@@ -77,12 +83,12 @@ class Phases:
                 "epochs of a phase go up; give a second evaluation another phase, such as val-2",
             )
 
-    def check_ids(self, phase: str, epoch: int, ids: list[int] | list[str]) -> None:
+    def check_ids(self, phase: str, epoch: int, ids: Sequence[int | str]) -> None:
         """Raise UsageError where an id comes twice in a phase of an epoch."""
-        here = phase in self.open and self.open[phase].epoch == epoch
-        seen: AbstractSet[int | str] = self._seen[phase] if here else frozenset()
-        if len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
-            again = next(one for number, one in enumerate(ids) if one in seen or one in ids[:number])
+        seen = self._seen[phase] if phase in self.open and self.open[phase].epoch == epoch else _Seen()
+        if len(set(ids)) < len(ids) or seen.any_of(ids):
+            counts = Counter(ids)
+            again = next(one for one in ids if counts[one] > 1 or seen.any_of([one]))
             raise UsageError(
                 f"ids: {again!r} comes twice in {phase} epoch {epoch}", "give the recorder repeats=True where that is meant"
             )
@@ -91,7 +97,7 @@ class Phases:
         """The sums of a phase, opened if it is not. Those of its epoch before must have been left."""
         sums = self.open.pop(phase, None) or Sums(phase, epoch)
         if not sums.batches:
-            self._seen[phase] = set()
+            self._seen[phase] = _Seen()
         self.open[phase] = sums
         return sums
 
@@ -104,9 +110,9 @@ class Phases:
         """Whether an earlier epoch of the phase is still open."""
         return phase in self.open and self.open[phase].epoch != epoch
 
-    def note(self, phase: str, ids: list[int] | list[str]) -> None:
+    def note(self, phase: str, ids: Sequence[int | str]) -> None:
         """Remember that these samples have come."""
-        self._seen[phase].update(ids)
+        self._seen[phase].add(ids)
 
     def sums(self, phase: str | None = None) -> Sums:
         """Of a phase, by default the one that the last batch was of. Raises UsageError if it is not open."""
@@ -118,3 +124,37 @@ class Phases:
     def leave(self, phase: str) -> None:
         """Close a phase whose sums were written."""
         self._ended[phase] = self.open.pop(phase).epoch
+
+
+class _Seen:
+    """Ids that have come: a byte for each number up to the largest, as those of a data set are; others in a set."""
+
+    def __init__(self) -> None:
+        self._flags = np.zeros(0, bool)
+        self._others: set[int | str] = set()
+
+    def any_of(self, ids: Sequence[int | str]) -> bool:
+        places, others = _apart(ids)
+        known = places[places < len(self._flags)]
+        return bool(self._flags[known].any()) or not self._others.isdisjoint(others)
+
+    def add(self, ids: Sequence[int | str]) -> None:
+        places, others = _apart(ids)
+        self._others.update(others)
+        if len(places) and (needed := int(places.max()) + 1) > len(self._flags):
+            flags = np.zeros(max(needed, 2 * len(self._flags)), bool)  # pages that are never touched cost nothing
+            flags[: len(self._flags)] = self._flags
+            self._flags = flags
+        self._flags[places] = True
+
+
+_NO_PLACES = np.zeros(0, np.int64)
+
+
+def _apart(ids: Sequence[int | str]) -> tuple[npt.NDArray[np.int64], Sequence[int | str]]:
+    """The small numbers, as an array, and the others."""
+    if isinstance(ids[0], str):
+        return _NO_PLACES, ids
+    places = np.array(ids, np.int64)
+    small = (places >= 0) & (places < _FLAGS_UP_TO)
+    return (places, []) if small.all() else (places[small], places[~small].tolist())

@@ -64,7 +64,8 @@ class Sink(Protocol):
     """What sees the records beside the journal: the terminal, a tracker."""
 
     every_input: bool
-    """Whether it needs the inputs of every batch, or is content with those of the last of some that are written together."""
+    """Whether it needs the inputs of every batch (taken for granted where it does not say), or is content with those of the last
+    of some batches that are written together."""
 
     def begin(self, output: Output) -> None:
         """Be told, before anything else, where the records go."""
@@ -151,7 +152,7 @@ class Recorder:
         self._journal = self._output.journal
         self._keeping = Keeping(self._output.folder, stored)
         self._sinks = list(sinks)
-        self._every_input = any(sink.every_input for sink in self._sinks)
+        self._every_input = any(getattr(sink, "every_input", True) for sink in self._sinks)
         self._together = not self._own and self._journal.is_file and not self._keeping.keeps_some
         """Whether records may be written together: the loop is our own, so no label can be wrong and no tensor is changed."""
         for sink in self._sinks:

@@ -116,6 +116,7 @@ WALLS: dict[str, set[str]] = {
             "recorder",
             "columns",
             "pending",
+            "phases",
         },
         *{"outputs", "recorder", "records", "replay", "runtime", "training", "views"},
     },

@@ -1,7 +1,11 @@
 """The recorder: what a batch's tensors become, what is counted, and what is kept whole when a loss goes wrong."""
 
 import base64
+import gc
 import json
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,11 @@ import pytest
 import torch
 import xxhash
 
+from capture_cli.errors import UsageError
 from capture_cli.flight import WINDOW, SpikeRule
+from capture_cli.phases import Phases
 from capture_cli.recorder import Recorder
+from recordings import batch_of, records, verified
 
 
 def give(
@@ -117,6 +124,191 @@ def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
     assert (epoch["captured"], epoch["not_captured"]) == (8, 4)
 
 
+class TestPromises:
+    """What anyone's loop may rely on."""
+
+    def test_no_graph_and_no_tensor_is_kept_alive(self, tmp_path: Path) -> None:
+        """After the next batch nothing that was given is held: not the logits with their graph, not the inputs."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            held = []
+            for first in range(0, 12, 4):
+                weights = torch.ones(48, 3, requires_grad=True)
+                given = batch_of(4, 3, first=first)
+                given["logits"] = given["inputs"].flatten(1) @ weights
+                recorder.record(**given)
+                held.append([weakref.ref(one) for one in (given["inputs"], given["logits"], given["labels"], weights)])
+                del given, weights
+                gc.collect()
+                assert not any(one() is not None for one in held[-1][1:])
+            assert not any(one() is not None for kept in held[:-1] for one in kept)
+
+    def test_every_argument_is_left_as_it_was(self, tmp_path: Path) -> None:
+        """Tensors, arrays and lists are neither changed nor detached from their graph."""
+        given = batch_of(4, 3) | {
+            "losses": torch.rand(4),
+            "loss": torch.tensor(1.0, requires_grad=True) * 2,
+            "files": ["a", "b", "c", "d"],
+            "extra": {"n": [1, 2, 3, 4]},
+        }
+        given["logits"].requires_grad_()
+        copies = {name: one.clone() if isinstance(one, torch.Tensor) else json.dumps(one) for name, one in given.items()}
+        with Recorder(tmp_path / "r.jsonl", inputs=2, probs="top:2") as recorder:
+            recorder.record(**given)
+        for name, one in given.items():
+            assert torch.equal(one, copies[name]) if isinstance(one, torch.Tensor) else json.dumps(one) == copies[name]
+        assert given["loss"].grad_fn is not None
+
+    def test_it_needs_no_gradients_and_switches_nothing(self, tmp_path: Path) -> None:
+        """Under no_grad and inference_mode as well; whether gradients are on, and the random numbers, are as before."""
+        state = torch.get_rng_state()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3))
+            with torch.no_grad():
+                recorder.record(**batch_of(4, 3, first=4))
+                assert not torch.is_grad_enabled()
+            with torch.inference_mode():
+                recorder.record(**batch_of(4, 3, first=8))
+        assert torch.is_grad_enabled()
+        assert torch.equal(state, torch.get_rng_state())
+        assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_equal_loops_write_equal_bytes(self, tmp_path: Path) -> None:
+        """Nothing of the clock, the process or the place goes into the records."""
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            with Recorder(tmp_path / name / "r.jsonl", config={"lr": 0.1}, model=torch.nn.Linear(3, 2)) as recorder:
+                recorder.record(**batch_of(4, 3))
+        assert (tmp_path / "a/r.jsonl").read_bytes() == (tmp_path / "b/r.jsonl").read_bytes()
+        (run,) = records(tmp_path / "a/r.jsonl", "run")
+        assert (run.config, run.model, run.device) == ({"lr": 0.1}, {"name": "Linear", "parameters": 8}, "cpu")
+
+    def test_memory_is_flat_over_10000_records(self, tmp_path: Path) -> None:
+        """In a process of its own: what it holds after 2,000 batches is what it holds after 10,000."""
+        code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from capture_cli import Recorder
+from recordings import batch_of
+given = batch_of(16, 10)
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1])
+with Recorder("r.jsonl") as recorder:
+    for number in range(10_000):
+        given["ids"] = list(range(number % 100 * 16, number % 100 * 16 + 16))
+        given["epoch"] = number // 100
+        recorder.record(**given)
+        if number == 2_000:
+            before = resident()
+    print(resident() - before)
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) < 2_000, f"{done.stdout} kB more after 8,000 batches"
+
+    def test_ids_of_an_epoch_take_little_memory(self, tmp_path: Path) -> None:
+        """A million different samples in one epoch are remembered in a few megabytes, and one that comes twice is found."""
+        code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from capture_cli.phases import Phases
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1])
+phases = Phases()
+phases.enter("train", 0)
+before = resident()
+for first in range(0, 1_000_000, 500):
+    ids = list(range(first, first + 500))
+    phases.check_ids("train", 0, ids)
+    phases.note("train", ids)
+print(resident() - before)
+try:
+    phases.check_ids("train", 0, [1_000_000, 123_456])
+except Exception as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=250)
+        grown, _, said = done.stdout.partition("\n")
+        assert int(grown) < 8_000, f"{grown} kB"
+        assert "123456 comes twice" in said
+
+
+@pytest.mark.parametrize("ids", [[5, 6], [-3, 2**40], [5, 2**62], ["a", "5"]], ids=str)
+def test_an_id_that_comes_twice_is_found_whatever_it_is(ids: list[Any]) -> None:
+    """Small and large numbers and texts; each alone, among others, and not in another epoch."""
+    phases = Phases()
+    phases.check_ids("train", 0, ids)
+    phases.enter("train", 0)
+    phases.note("train", ids)
+    other = "b" if isinstance(ids[0], str) else 7
+    for again in ids:
+        with pytest.raises(UsageError, match=rf"ids: {again!r} comes twice in train epoch 0"):
+            phases.check_ids("train", 0, [other, again])
+    phases.check_ids("train", 0, [other])
+    phases.check_ids("train", 1, ids)
+
+
+class TestPhases:
+    """Epochs and phases, which end by themselves."""
+
+    def test_an_epoch_ends_when_the_next_begins_and_at_the_end(self, tmp_path: Path) -> None:
+        """Nobody has to say so; each has the sums of its batches."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            for epoch in range(3):
+                for first in (0, 4):
+                    recorder.record(**batch_of(4, 3, first=first, epoch=epoch))
+        kinds = [one.kind for one in records(tmp_path / "r.jsonl")]
+        assert kinds == ["run", *["batch", "batch", "epoch"] * 3, "end"]
+        assert [one.n for one in records(tmp_path / "r.jsonl", "epoch")] == [8, 8, 8]
+
+    def test_an_evaluation_in_the_middle_of_an_epoch_ends_nothing(self, tmp_path: Path) -> None:
+        """The training epoch goes on behind it, its batches counted on; both end with their own sums."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3))
+            recorder.record(**batch_of(3, 3, phase="val"))
+            assert recorder.end_phase().phase == "val"
+            recorder.record(**batch_of(4, 3, first=4))
+            recorder.record(**batch_of(3, 3, phase="val", epoch=1))
+            recorder.record(**batch_of(4, 3, epoch=1))
+        found = records(tmp_path / "r.jsonl", "batch")
+        assert [(b.phase, b.epoch, b.batch, b.step) for b in found] == [
+            *[("train", 0, 0, 0), ("val", 0, 0, 1), ("train", 0, 1, 1), ("val", 1, 0, 2), ("train", 1, 0, 2)],
+        ]
+        sums = [(e.phase, e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")]
+        assert sums == [("val", 0, 3), ("train", 0, 8), ("val", 1, 3), ("train", 1, 4)]
+
+    def test_an_epoch_that_has_ended_takes_no_more(self, tmp_path: Path) -> None:
+        """A second evaluation of the same epoch needs a phase of its own, and the message says so."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3, phase="val", epoch=1))
+            recorder.end_phase()
+            for epoch in (0, 1):
+                with pytest.raises(UsageError, match=f"epoch {epoch} of the phase val has ended") as caught:
+                    recorder.record(**batch_of(4, 3, phase="val", epoch=epoch))
+                assert "val-2" in caught.value.hint
+            recorder.record(**batch_of(4, 3, phase="val-2", epoch=1))
+        assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_the_sums_are_over_all_batches_captured_or_not(self, tmp_path: Path) -> None:
+        """With every=3: loss and accuracy of all samples, and how many of them are in the file."""
+        whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+        for path, every in ((whole, 1), (part, 3)):
+            with Recorder(path, every=every) as recorder:
+                for number in range(7):
+                    recorder.record(**batch_of(4, 3, seed=number, first=4 * number))
+        assert [one.batch for one in records(part, "batch")] == [0, 3, 6]
+        (one,), (other,) = records(whole, "epoch"), records(part, "epoch")
+        assert (one.n, one.loss, one.accuracy) == (other.n, other.loss, other.accuracy)
+        assert (other.captured, other.not_captured) == (12, 16)
+        losses = np.concatenate([batch.losses for batch in records(whole, "batch")])
+        assert one.loss == pytest.approx(losses.mean(dtype=np.float64))
+
+    def test_without_a_batch_there_is_a_run_all_the_same(self, tmp_path: Path) -> None:
+        """It is sealed, verifies and has the classes it was given."""
+        Recorder(tmp_path / "r.jsonl", classes=["a", "b"]).close()
+        assert verified(tmp_path / "r.jsonl") == "completed"
+        assert [one.kind for one in records(tmp_path / "r.jsonl")] == ["run", "end"]
+
+
 class TestFlightRecorder:
     """The batch that went wrong and the one before it, whole."""
 
@@ -149,6 +341,21 @@ class TestFlightRecorder:
             values = [base64.b64decode(value) for value in inputs["values"]]
             assert [xxhash.xxh3_64_hexdigest(value) for value in values] == inputs["digests"]
         assert last["flight"]["before"]["inputs"]["digests"] == first["inputs"]["digests"]
+
+    def test_inputs_changed_in_place_are_not_given_out_as_what_was_seen(self, tmp_path: Path) -> None:
+        """A loop that fills the same tensor anew: of the batch before there are the digests, and no values."""
+        buffer = torch.zeros(4, 3, 4, 4)
+        with Recorder(tmp_path / "r.jsonl", nonfinite="record") as recorder:
+            for first in (0, 4):
+                given = batch_of(4, 3, seed=first, first=first)
+                buffer.copy_(given["inputs"])
+                logits = given["logits"] * (1 if first == 0 else torch.nan)
+                recorder.record(**given | {"inputs": buffer, "logits": logits})
+        first, last = lines(tmp_path / "r.jsonl")
+        assert len(last["inputs"]["values"]) == 4
+        before = last["flight"]["before"]["inputs"]
+        assert before["digests"] == first["inputs"]["digests"] != last["inputs"]["digests"]
+        assert (before["not_stored"], "values" in before) == (4, False)
 
     def test_spikes_can_be_switched_off(self, tmp_path: Path) -> None:
         """Factor 0: only a loss that is not a number counts."""

@@ -63,6 +63,8 @@ def checked_batch(line: Line, classes: int) -> Batch:
     if not isinstance(batch, Batch):
         raise line.error("no batch record")
     known = [batch.labels, batch.preds] if batch.tops is None else [batch.labels, batch.preds, batch.tops]
+    if not len(batch.labels):  # sequences that are all padding
+        return batch
     if any(numbers.min() < 0 or numbers.max() >= classes for numbers in known):
         raise line.error(f"a batch record with class numbers that are none of the {classes:,} classes")
     if batch.tops is None and batch.probs.shape[1] != classes:

@@ -1,0 +1,43 @@
+"""What a recorder wrote, read back by the tests of recorders, and batches to give to one.
+
+(batch,) = records(path, "batch")           # decoded, checked and verified as `capture verify` does it
+status = verified(path)                     # ... of a file that is sealed: how it ended
+recorder.record(**batch_of(64, 10))
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from capture_cli.answers.verification import verify
+from capture_cli.reader import open_run
+
+
+def records(path: Path, *kinds: str) -> list[Any]:
+    """The records of these kinds, by default of all, as far as they are written: each line verifies and fits the format."""
+    with open_run(path) as reading:
+        found = [line.record() for line in reading]
+        assert reading.ending.state in ("sealed", "unsealed"), reading.ending.sentence
+    return [one for one in found if not kinds or one.kind in kinds]
+
+
+def verified(path: Path) -> str | None:
+    """The status of a sealed run all of whose lines verify."""
+    with open_run(path) as reading:
+        error = verify(reading)
+        assert error is None, error
+        return reading.ending.status
+
+
+def batch_of(n: int, classes: int, *, seed: int = 0, first: int = 0, epoch: int = 0, phase: str = "train") -> dict[str, Any]:
+    """The arguments of `record` for n samples of a classification, numbered from `first`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "epoch": epoch,
+        "phase": phase,
+        "inputs": torch.rand(n, 3, 4, 4, generator=generator),
+        "logits": torch.randn(n, classes, generator=generator),
+        "labels": torch.randint(classes, (n,), generator=generator),
+        "ids": list(range(first, first + n)),
+    }

@@ -1,0 +1,469 @@
+"""Ids that travel with the samples, and loops that are recorded as they are."""
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
+
+from capture_cli import Recorder, identified
+from capture_cli.errors import UsageError
+from capture_cli.watching import Pair
+from recordings import batch_of, records, verified
+
+N, CLASSES = 50, 3
+
+
+class Rows(Dataset[Any]):
+    """N samples in each of the usual forms; the input says which sample it is."""
+
+    classes = ("ant", "bee", "cat")
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        if not -N <= index < N:
+            raise IndexError(index)
+        x, y = torch.full((2,), float(index % N)), index % CLASSES
+        return {
+            "tuple": (x, y),
+            "list": [x, y],
+            "dict": {"x": x, "y": y},
+            "bare": x,
+            "one": (x,),
+            "nested": ((x, x + 1), y),
+        }[self.form]
+
+
+class Many(Rows):
+    """A dataset that gives several samples at once."""
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+
+def inputs_and_ids(batch: Any) -> tuple[torch.Tensor, Any]:
+    """Of a batch of any of these forms."""
+    if isinstance(batch, dict):
+        return batch["x"], batch["id"]
+    first = batch[0]
+    return (first[0] if isinstance(first, list | tuple) else first), batch[-1]
+
+
+class TestIdentified:
+    """A dataset whose samples end in their id."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("form", ["tuple", "list", "dict", "bare", "one", "nested"])
+    @pytest.mark.parametrize("named", [False, True])
+    def test_ids_stay_with_their_samples(self, form: str, workers: int, named: bool) -> None:
+        """Shuffled, with and without workers, whatever a sample looks like, numbers and texts: every id is the sample's own."""
+        data = identified(Rows(form), ids=[f"row {i}" for i in range(N)] if named else None)
+        seen = []
+        for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=workers):
+            inputs, ids = inputs_and_ids(batch)
+            numbers = [int(one.removeprefix("row ")) if named else int(one) for one in ids]
+            assert inputs[:, 0].tolist() == numbers
+            seen += numbers
+        assert sorted(seen) == list(range(N))
+        assert seen != sorted(seen)
+
+    def test_a_dataset_that_gives_many_at_once_is_asked_once(self) -> None:
+        """As the DataLoader would have asked it."""
+        batch = next(iter(DataLoader(identified(Many("tuple")), batch_size=5, shuffle=True)))
+        assert batch[0][:, 0].tolist() == batch[-1].tolist()
+
+    def test_subsets_and_splits_keep_the_ids_of_the_whole(self) -> None:
+        """identified inside: the sample's place in the whole dataset; outside: its place in the part."""
+        part = Subset(identified(Rows("tuple")), [7, 3, 9])
+        ids = [inputs_and_ids(batch)[1].tolist() for batch in DataLoader(part, batch_size=3)]
+        assert ids == [[7, 3, 9]]
+        one, other = random_split(identified(Rows("tuple")), [30, 20], generator=torch.Generator().manual_seed(0))
+        found = [sample[-1] for sample in [*one, *other]]
+        assert sorted(found) == list(range(N))
+        assert all(sample[0][0] == sample[-1] for sample in one)
+        assert [sample[-1] for sample in identified(Subset(Rows("tuple"), [7, 3, 9]))] == [0, 1, 2]  # type: ignore[attr-defined]
+
+    def test_it_is_otherwise_the_dataset(self) -> None:
+        """Length, attributes, negative and numpy indices, and a way through pickle, as workers that are spawned need."""
+        data = pickle.loads(pickle.dumps(identified(Rows("tuple"), ids=[f"{i}.png" for i in range(N)])))  # noqa: S301
+        assert (len(data), data.classes) == (N, Rows.classes)
+        assert data[-1][-1] == data[np.int64(N - 1)][-1] == f"{N - 1}.png"
+        with pytest.raises(AttributeError):
+            _ = data.nothing_of_that_name
+
+    def test_a_sample_of_another_form_becomes_a_pair(self) -> None:
+        """Which collates to a pair."""
+        data = identified(Rows("bare"))
+        assert isinstance(data[3], Pair)
+        assert data[3].id == 3
+        assert isinstance(next(iter(DataLoader(data, batch_size=4))), Pair)
+
+    @pytest.mark.parametrize("ids", [list(range(10, 10 + N)), np.arange(10, 10 + N), tuple(f"{i}" for i in range(N))])
+    def test_ids_may_come_in_any_sequence(self, ids: Any) -> None:
+        """Numbers, an array, texts."""
+        assert identified(Rows("tuple"), ids=ids)[2][-1] == ids[2]
+
+    @pytest.mark.parametrize(
+        ("dataset", "ids", "said"),
+        [
+            (Rows("tuple"), [1, 2], r"ids: 2 of them for 50 samples"),
+            (Rows("tuple"), [0] * N, r"ids: several samples are called 0"),
+            (Rows("tuple"), [f"{i % 49}" for i in range(N)], r"ids: several samples are called '0'"),
+            (Rows("tuple"), [Path(f"{i}") for i in range(N)], r"ids are neither all integers"),
+            (Rows("tuple"), [1.5 * i for i in range(N)], r"ids are neither all integers"),
+            ([(1, 2)].__iter__(), None, r"dataset: a list_iterator has no length and index"),
+        ],
+    )
+    def test_what_cannot_be_told_apart_is_refused(self, dataset: Any, ids: Any, said: str) -> None:
+        """The wrong number of ids, ids that repeat or are of no kind, no index: one line that names it."""
+        with pytest.raises(UsageError, match=said):
+            identified(dataset, ids=ids)
+
+    def test_an_iterable_dataset_has_no_index(self) -> None:
+        """The message names the way out."""
+
+        class Stream(IterableDataset[Any]):
+            def __iter__(self) -> Iterator[int]:
+                return iter(range(3))
+
+        with pytest.raises(UsageError, match="a Stream has no length and index") as caught:
+            identified(Stream())
+        assert "carry ids of their own" in caught.value.hint
+
+    def test_a_field_called_id_is_not_overwritten(self) -> None:
+        """Nor one of a dataset that cannot list samples taken for a list of them."""
+
+        class WithId(Rows):
+            def __getitem__(self, index: int) -> Any:
+                return {"id": f"q{index}", "x": 1}
+
+        class Columns(Rows):
+            def __getitems__(self, indices: list[int]) -> Any:
+                return {"x": torch.ones(len(indices)), "y": torch.ones(len(indices))}
+
+        with pytest.raises(UsageError, match="sample 3 has a field 'id' already"):
+            identified(WithId("dict"))[3]
+        with pytest.raises(UsageError, match=r"Columns.__getitems__ does not return a list of samples"):
+            identified(Columns("dict")).__getitems__([0, 1])
+
+
+class Accepting(nn.Module):
+    """A loss function that takes anything."""
+
+    def forward(self, one: Any, other: Any) -> None:
+        """Returns nothing."""
+
+
+class Net(nn.Module):
+    """A linear model of 2 numbers."""
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, classes)
+
+    def forward(self, inputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return self.layer(inputs * scale)
+
+
+def loader_of(form: str = "tuple", *, n: int = N, **options: Any) -> DataLoader[Any]:
+    return DataLoader(Subset(identified(Rows(form)), range(n)), batch_size=8, shuffle=True, **options)
+
+
+class TestWatch:
+    """A loop as it was, recorded."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_it_records_what_record_would(self, tmp_path: Path, workers: int) -> None:
+        """Two epochs of training and validation without a line for it in the loop: the same lines as by hand, but for lr."""
+        for name, watched in (("watched", True), ("by-hand", False)):
+            torch.manual_seed(0)
+            model, criterion = Net(), nn.CrossEntropyLoss()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            train, val = loader_of(num_workers=workers), loader_of(n=20, num_workers=workers)
+            with Recorder(tmp_path / f"{name}.jsonl") as recorder:
+                if watched:
+                    recorder.watch(criterion, model=model)
+                    train, val = recorder.loader(train), recorder.loader(val, phase="val")  # type: ignore[assignment]
+                for epoch in range(2):
+                    for phase, loader in (("train", train), ("val", val)):
+                        for inputs, labels, *ids in loader:
+                            logits = model(inputs)
+                            loss = criterion(logits, labels)
+                            if not watched:
+                                recorder.record(
+                                    epoch=epoch, phase=phase, inputs=inputs, logits=logits, labels=labels, ids=ids[0], loss=loss
+                                )
+                            if phase == "train":
+                                optimizer.zero_grad()
+                                loss.backward()
+                                optimizer.step()
+                        if not watched:
+                            recorder.end_phase()
+            assert verified(tmp_path / f"{name}.jsonl") == "completed"
+        assert (tmp_path / "watched.jsonl").read_bytes() == (tmp_path / "by-hand.jsonl").read_bytes()
+        assert [(e.phase, e.epoch, e.n) for e in records(tmp_path / "watched.jsonl", "epoch")] == [
+            ("train", 0, N),
+            ("val", 0, 20),
+            ("train", 1, N),
+            ("val", 1, 20),
+        ]
+
+    @pytest.mark.parametrize(
+        "criterion",
+        [
+            nn.CrossEntropyLoss(),
+            nn.CrossEntropyLoss(reduction="none"),
+            nn.CrossEntropyLoss(reduction="sum"),
+            nn.CrossEntropyLoss(label_smoothing=0.1),
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])),
+            nn.MultiMarginLoss(),
+        ],
+        ids=["mean", "none", "sum", "smoothing", "weights", "margin"],
+    )
+    @pytest.mark.parametrize("keywords", [False, True])
+    def test_losses_are_plain_and_loss_is_what_it_returned(self, tmp_path: Path, criterion: nn.Module, keywords: bool) -> None:
+        """Whatever its reduction, weights or smoothing; also where it is called by keyword, in any order."""
+        model = Net()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.watch(criterion, model=model)
+            returned = []
+            for inputs, labels in recorder.loader(loader_of(n=8)):
+                logits = model(scale=1.0, inputs=inputs)
+                loss = criterion(target=labels, input=logits) if keywords else criterion(logits, labels)
+                returned.append(loss.mean().item())
+        (batch,) = records(tmp_path / "r.jsonl", "batch")
+        plain = nn.functional.cross_entropy(logits, labels, reduction="none")
+        np.testing.assert_array_equal(batch.losses, plain.detach().numpy())
+        assert batch.loss == pytest.approx(returned[0])
+        assert (batch.labels.tolist(), batch.lr) == (labels.tolist(), None)
+
+    @pytest.mark.parametrize(
+        ("task", "criterion", "targets"),
+        [
+            ("multilabel", nn.BCEWithLogitsLoss(), torch.tensor([0.0, 1.0, 0.0])),
+            ("regression", nn.MSELoss(), torch.tensor([0.5, -1.0, 2.0])),
+        ],
+    )
+    def test_other_tasks(self, tmp_path: Path, task: str, criterion: nn.Module, targets: torch.Tensor) -> None:
+        """Targets that are numbers."""
+        data = TensorDataset(torch.rand(8, 2), targets.expand(8, 3))
+        model = Net()
+        with Recorder(tmp_path / "r.jsonl", task=task) as recorder:
+            recorder.watch(criterion, model=model)
+            for inputs, labels in recorder.loader(DataLoader(identified(data), batch_size=8)):
+                loss = criterion(model(inputs), labels)
+        (numbers,) = records(tmp_path / "r.jsonl", "numbers")
+        assert numbers.loss == pytest.approx(loss.item())
+        np.testing.assert_allclose(numbers.losses.mean(), loss.item(), rtol=1e-5)
+
+    def test_sequences_as_torch_takes_them(self, tmp_path: Path) -> None:
+        """CrossEntropyLoss takes [B, C, T], also where C = T; the record has [B, T, C]."""
+        labels = torch.randint(4, (6, 4))
+        labels[:, -1] = -100
+        data, model = TensorDataset(torch.randint(9, (6, 4)), labels), nn.Embedding(9, 4)
+        criterion = nn.CrossEntropyLoss()
+        with Recorder(tmp_path / "r.jsonl", task="sequence") as recorder:
+            recorder.watch(criterion, model=model)
+            for tokens, wanted in recorder.loader(DataLoader(identified(data), batch_size=6)):
+                logits = model(tokens)
+                loss = criterion(logits.transpose(1, 2), wanted)
+        (batch,) = records(tmp_path / "r.jsonl", "batch")
+        assert batch.losses.mean() == pytest.approx(loss.item(), rel=1e-5)
+        np.testing.assert_allclose(batch.probs, logits.softmax(-1)[labels != -100].detach().numpy(), rtol=1e-5)
+
+    def test_the_loader_is_otherwise_what_it_was(self, tmp_path: Path) -> None:
+        """Length, dataset and sampler: what loops ask of it."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            plain = loader_of()
+            loader = recorder.loader(plain)
+            assert (len(loader), len(loader.dataset), loader.batch_size) == (7, N, 8)
+            assert loader.sampler is plain.sampler
+
+    @pytest.mark.parametrize("form", ["tuple", "list", "dict", "bare", "one", "nested"])
+    def test_batches_come_as_without_ids(self, tmp_path: Path, form: str) -> None:
+        """The very form that the loop knows."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            torch.manual_seed(0)
+            plain = next(iter(DataLoader(Rows(form), batch_size=4)))
+            seen = next(iter(recorder.loader(DataLoader(identified(Rows(form)), batch_size=4))))
+            assert type(plain) is type(seen)
+            torch.testing.assert_close(seen, plain)
+
+    def test_close_takes_the_hooks_away(self, tmp_path: Path) -> None:
+        """The loop goes on behind it, unrecorded; to watch the same criterion twice is to watch it once."""
+        model, criterion = Net(), nn.CrossEntropyLoss()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.watch(criterion, model=model)
+            recorder.watch(criterion, model=model)
+            loader = recorder.loader(loader_of())
+            for inputs, labels in loader:
+                criterion(model(inputs), labels)
+        assert not criterion._forward_hooks
+        assert not model._forward_pre_hooks
+        for inputs, labels in loader:
+            criterion(model(inputs), labels)
+        assert len(records(tmp_path / "r.jsonl", "batch")) == 7
+
+    def test_a_peek_or_a_break_is_no_epoch(self, tmp_path: Path) -> None:
+        """Batches that were looked at before training are of no epoch; an epoch that is left early ends with the next."""
+        model, criterion = Net(), nn.CrossEntropyLoss()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.watch(criterion)
+            loader = recorder.loader(loader_of())
+            next(iter(loader))
+            for _ in range(2):
+                for number, (inputs, labels) in enumerate(loader):
+                    if number == 3:
+                        break
+                    criterion(model(inputs), labels)
+        assert [(e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")] == [(0, 24), (1, 24)]
+
+    def test_batches_without_a_loss_are_told_of(self, tmp_path: Path) -> None:
+        """Some: a warning with the count. All: an error, since the loss function is not the one that is watched."""
+        model, criterion = Net(), nn.CrossEntropyLoss()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.watch(criterion)
+
+            def loop() -> None:
+                for number, (inputs, labels) in enumerate(recorder.loader(loader_of())):
+                    if number not in (2, 6):
+                        criterion(model(inputs), labels)
+
+            with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 0 were not recorded"):
+                loop()
+            loader = recorder.loader(loader_of(), phase="val")
+            with pytest.raises(UsageError, match="no loss was seen for any of the 7 batches of a loader of the phase val"):
+                list(loader)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert list(recorder.loader(DataLoader(Subset(identified(Rows("tuple")), []), batch_size=4))) == []
+        assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_without_a_model_inputs_are_the_first_tensor_of_the_batch(self, tmp_path: Path) -> None:
+        """Also in a pair of pairs; with a model they are what it was called with."""
+        found = []
+        for watch_model in (False, True):
+            model, criterion = Net(), nn.CrossEntropyLoss()
+            path = tmp_path / f"{watch_model}.jsonl"
+            with Recorder(path) as recorder:
+                recorder.watch(criterion, model=model if watch_model else None)
+                for (inputs, _), labels in recorder.loader(DataLoader(identified(Rows("nested")), batch_size=N)):
+                    criterion(model(inputs + 1 if watch_model else inputs), labels)
+            found.append(records(path, "batch")[0].inputs.digests)
+        assert found[0][1:] == found[1][:-1]  # sample i has the number i as its input
+
+
+class TestWatchErrors:
+    """What cannot be watched, and what does not fit when it is called."""
+
+    @pytest.mark.parametrize(
+        ("criterion", "model", "said"),
+        [
+            (nn.functional.cross_entropy, None, r"criterion: a function is no torch.nn.Module"),
+            (nn.CrossEntropyLoss(), lambda x: x, r"model: a function is no torch.nn.Module"),
+            (nn.BCELoss(), None, r"criterion: BCELoss takes probabilities"),
+        ],
+    )
+    def test_what_cannot_be_watched(self, tmp_path: Path, criterion: Any, model: Any, said: str) -> None:
+        """Functions have no hooks, and probabilities are not logits."""
+        with Recorder(tmp_path / "r.jsonl") as recorder, pytest.raises(UsageError, match=said):
+            recorder.watch(criterion, model=model)
+
+    @pytest.mark.parametrize(
+        "dataset",
+        [
+            TensorDataset(torch.rand(6, 2), torch.arange(6)),
+            Subset(TensorDataset(torch.rand(6, 2), torch.arange(6)), [0, 1]),
+            ConcatDataset([identified(Rows("tuple")), Rows("tuple")]),
+        ],
+        ids=["plain", "subset", "half"],
+    )
+    def test_labels_are_never_taken_for_ids(self, tmp_path: Path, dataset: Any) -> None:
+        """A loader over anything that is not identified is refused at once."""
+        with Recorder(tmp_path / "r.jsonl") as recorder, pytest.raises(UsageError, match="have no ids") as caught:
+            recorder.loader(DataLoader(dataset, batch_size=2))
+        assert "identified(dataset)" in caught.value.hint
+
+    def test_a_collate_function_that_drops_the_ids(self, tmp_path: Path) -> None:
+        """Is named as what it is."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            loader = recorder.loader(loader_of(collate_fn=lambda samples: torch.stack([one[0] for one in samples])))
+            with pytest.raises(UsageError, match="its batches, each a Tensor, have no ids") as caught:
+                next(iter(loader))
+        assert "collate function" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("criterion", "calls", "batches", "said"),
+        [
+            (nn.CrossEntropyLoss(), 2, 1, "without a batch of a watched loader, or twice for one"),
+            (nn.CrossEntropyLoss(), 1, 0, "without a batch of a watched loader, or twice for one"),
+            (Accepting(), 1, 1, "Accepting was not called with logits and labels"),
+        ],
+        ids=["twice", "no batch", "no tensors"],
+    )
+    def test_what_does_not_fit_when_it_is_called(
+        self, tmp_path: Path, criterion: nn.Module, calls: int, batches: int, said: str
+    ) -> None:
+        """One line that says what was expected; nothing is written of it."""
+        logits, labels = torch.rand(8, 3), torch.zeros(8).long()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.watch(criterion)
+            for _ in range(batches):
+                next(iter(recorder.loader(loader_of())))
+            for _ in range(calls - 1):
+                criterion(logits, labels)
+            before = (tmp_path / "r.jsonl").read_bytes()
+            with pytest.raises(UsageError, match=said):
+                criterion(*(("logits", "labels") if isinstance(criterion, Accepting) else (logits, labels)))
+            assert (tmp_path / "r.jsonl").read_bytes() == before
+        assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_sequences_that_cannot_be_told_apart(self, tmp_path: Path) -> None:
+        """Logits of positions alone, and another padding than the recorder's."""
+        with Recorder(tmp_path / "r.jsonl", task="sequence") as recorder:
+            with pytest.raises(UsageError, match=r"it ignores labels that are 0, the recorder those that are -100") as caught:
+                recorder.watch(nn.CrossEntropyLoss(ignore_index=0))
+            assert caught.value.hint == "give the recorder ignore_index=0"
+            criterion = nn.CrossEntropyLoss()
+            recorder.watch(criterion)
+            next(iter(recorder.loader(loader_of())))
+            with pytest.raises(UsageError, match=r"logits float32 \[8, 3\] are of positions alone"):
+                criterion(torch.rand(8, 3), torch.zeros(8).long())
+
+    def test_a_mapping_does_not_say_what_the_inputs_are(self, tmp_path: Path) -> None:
+        """It could be any of its tensors: the model must be watched as well."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            criterion = nn.CrossEntropyLoss()
+            recorder.watch(criterion)
+            next(iter(recorder.loader(loader_of("dict"))))
+            with pytest.raises(UsageError, match=r"there are no inputs") as caught:
+                criterion(torch.rand(8, 3), torch.zeros(8).long())
+            assert "give watch the model" in caught.value.hint
+
+    def test_what_record_refuses_is_raised_by_the_loss_function(self, tmp_path: Path) -> None:
+        """In the loop's own words: the error arrives where the loss is computed."""
+        with Recorder(tmp_path / "r.jsonl", repeats=False) as recorder:
+            criterion, model = nn.CrossEntropyLoss(), Net()
+            recorder.watch(criterion)
+            inputs, labels = next(iter(recorder.loader(loader_of())))
+            with pytest.raises(UsageError, match=r"logits float32 \[7, 3\] .*|inputs float32 \[8, 2\] are not those of 7"):
+                criterion(model(inputs[:7]), labels[:7])
+
+
+def test_ids_of_two_loaders_may_be_the_same(tmp_path: Path) -> None:
+    """Each phase has its own: a validation set is numbered from 0 as well."""
+    with Recorder(tmp_path / "r.jsonl") as recorder:
+        recorder.record(**batch_of(4, 3))
+        recorder.record(**batch_of(4, 3, phase="val"))
+    assert verified(tmp_path / "r.jsonl") == "completed"
