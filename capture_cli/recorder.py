@@ -64,8 +64,8 @@ class Sink(Protocol):
     """What sees the records beside the journal: the terminal, a tracker."""
 
     every_input: bool
-    """Whether it needs the inputs of every batch (taken for granted where it does not say), or is content with those of the last
-    of some batches that are written together."""
+    """Whether it needs the inputs of every batch (so it is taken where it does not say), or is content with those of the last of
+    some batches that are written together."""
 
     def begin(self, output: Output) -> None:
         """Be told, before anything else, where the records go."""
@@ -190,7 +190,8 @@ class Recorder:
         self._demand_open()
         if self._own:
             columns.check(self._task, inputs=inputs, logits=logits, labels=labels, losses=losses, loss=loss)
-        if self._waiting and not (self._waiting[0].arrived is None and self._waiting[0].is_of(phase, epoch)):
+        first = self._waiting[0] if self._waiting else None
+        if self._uncounted or (first and not (first.arrived is None and first.is_of(phase, epoch))):
             self.flush()
         b, classes = len(logits), 1 if logits.ndim == 1 else logits.shape[-1]
         header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
