@@ -64,8 +64,8 @@ class Sink(Protocol):
     """What sees the records beside the journal: the terminal, a tracker."""
 
     every_input: bool
-    """Whether it needs the inputs of every batch (so it is taken where it does not say), or is content with those of the last of
-    some batches that are written together."""
+    """Whether it needs the inputs of every batch (so it is taken where it does not say), or is content with those of the last
+    of some batches that are written together."""
 
     def begin(self, output: Output) -> None:
         """Be told, before anything else, where the records go."""
