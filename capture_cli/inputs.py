@@ -152,7 +152,7 @@ def make_batch(
     import torch
 
     gathered = _gather(pixels.numpy(), ids, keys, recipe, seed, epoch) if augment else pixels.numpy().take(ids, axis=0)
-    return torch.from_numpy(gathered).to(device, non_blocking=True).sub(CENTRE).mul_(SCALE)  # uint8 less a float is float32
+    return torch.from_numpy(gathered).to(device, non_blocking=True).to(torch.float32).sub_(CENTRE).mul_(SCALE)
 
 
 def _gather(pixels: Pixels, ids: Ints, keys: Keys, recipe: Recipe, seed: int, epoch: int) -> Pixels:

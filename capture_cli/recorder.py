@@ -232,10 +232,12 @@ class Recorder:
         pending.reason = self._rule.judge(loss) if pending.header["phase"] == "train" else ""
         if len(self._waiting) == 1:
             self._waits_since = monotonic()
-        if len(self._waiting) > 2 and not self._every_input:  # of the last two they may be needed, if the last went wrong
-            self._waiting[-3].inputs = None
-        late = len(self._waiting) >= MOST_TOGETHER or monotonic() - self._waits_since > SECONDS_TOGETHER
-        return not (late or pending.reason or not isfinite(loss))
+        if pending.reason or not isfinite(loss):
+            return False
+        before = self._waiting[-2] if len(self._waiting) > 1 else self._before
+        if before and not self._every_input:  # this one is well: nobody has a use for the inputs of the one before
+            before.inputs = None
+        return len(self._waiting) < MOST_TOGETHER and monotonic() - self._waits_since < SECONDS_TOGETHER
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.

@@ -30,6 +30,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -247,11 +248,11 @@ class Encoded(NamedTuple):
 def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     """Write `record` as line number `seq` (from 0) after the line whose chain is `previous`."""
     body: dict[str, Any] = {"seq": seq, "kind": record.kind}
-    for name in _names(type(record)):
-        value = getattr(record, name)
-        if value is None and name not in _ALWAYS:
-            continue
-        body[name] = inputs_to_json(value) if isinstance(value, Inputs) else value
+    for name, value in zip(_names(type(record)), _values(record), strict=True):
+        if value is not None or name in _ALWAYS:
+            body[name] = value
+    if "inputs" in body:
+        body["inputs"] = inputs_to_json(body["inputs"])
     text = _dumps(body)
     if b"null" in text and type(record) not in _FINITE_ONLY:  # most lines have none: to look is quicker than to ask each number
         nonfinite = {name: texts for name in body if (texts := _nonfinite(body[name]))}
@@ -364,6 +365,18 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
 
 
 _NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
+def _values(record: Record) -> tuple[Any, ...]:
+    """The values of all fields, in order."""
+    getter = _GETTERS.get(type(record))
+    if getter is None:
+        getter = _GETTERS[type(record)] = attrgetter(*_names(type(record)))
+    values: tuple[Any, ...] = getter(record)
+    return values
+
+
+_GETTERS: dict[type[Any], attrgetter[tuple[Any, ...]]] = {}
 
 
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
