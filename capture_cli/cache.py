@@ -136,20 +136,10 @@ class PixelCache:
             if self._pending_bytes < self._worth_bytes:
                 return None
             pending, self._pending = self._pending, []
-            try:
-                own = self._own or self._begin()
-                first = own.reserve(len(pending))
-            except OSError as error:
-                self._end(error)
-                return None
-        try:
-            for slot, (of, kept) in enumerate(pending, first):
-                own.write(slot, of, kept)
-        except OSError as error:
-            with self._lock:
-                self._end(error)
-            return None
-        return Place(own.slots, first + len(pending) - 1)
+        place = None
+        for one in pending:
+            place = self._write(*one)
+        return place
 
     def close(self) -> None:
         """Close all files. May be called twice."""
@@ -188,6 +178,20 @@ class PixelCache:
                     self._opened[path] = Slots(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), self._slot_bytes)
                     os.utime(path.with_suffix(INDEX))
             return self._opened[path]
+
+    def _write(self, digest: bytes, pixels: Pixels) -> Place | None:
+        try:
+            with self._lock:
+                if self._ended:
+                    return None
+                own = self._own or self._begin()
+                slot = own.reserve()
+            own.write(slot, digest, pixels)
+        except OSError as error:
+            with self._lock:
+                self._end(error)
+            return None
+        return Place(own.slots, slot)
 
     def _begin(self) -> "_Writing":
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -231,16 +235,16 @@ class _Writing:
         self._count = self._room = 0
         self.slots = Slots(os.open(self._path, flags, _PRIVATE), slot_bytes)
 
-    def reserve(self, count: int) -> int:
-        """The first of `count` slots that nobody else writes to. Raises OSError where there is no room for them."""
+    def reserve(self) -> int:
+        """A slot that nobody else writes to. Raises OSError where there is no room for one."""
         each = self._slot_bytes + _ENTRY.itemsize
-        if self._room < count * each:
-            self._room = self._make_room(self._path, self._count * each, count * each)
-            if self._room < count * each:
+        if self._room < each:
+            self._room = self._make_room(self._path, self._count * each, each)
+            if self._room < each:
                 raise OSError(f"there is no room left, of the disk or of {CACHE_SIZE}")
-        self._room -= count * each
-        self._count += count
-        return self._count - count
+        self._room -= each
+        self._count += 1
+        return self._count - 1
 
     def write(self, slot: int, digest: bytes, pixels: Pixels) -> None:
         """Raises OSError. The entry comes last, so that what is found was written."""

@@ -193,12 +193,17 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
 def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[PixelStore | DiskStore]:
     """Where the pixels are held; how that went is noted among the events."""
     scan = ready.plan.scan
+
+    def warn(text: str) -> None:
+        session.output.event("warning", text=text, category="pixels")
+        session.view.warn(text)
+
     store = open_store(
         len(scan.files),
         ready.plan.geometry,
         resources,
         reread=lambda i: read_file(scan.folder, scan.files[i]),
-        warn=session.view.warn,
+        warn=warn,
     )
     with store:
         yield store
