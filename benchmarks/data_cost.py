@@ -82,7 +82,6 @@ def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     """The batches of each epoch, made by what `capture train` makes them with."""
     from capture_cli.batches import Data
     from capture_cli.config import TrainConfig
-    from capture_cli.journal import Journal
     from capture_cli.plan import make_plan
     from capture_cli.recorder import Recorder
     from capture_cli.resources import Resources
@@ -94,7 +93,7 @@ def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     resources = Resources.parse(ram="2G", workers=None, cache=cache)
     store = open_store(len(plan.scan.files), plan.geometry, resources, reread=lambda _: b"", warn=sys.exit)
     with store, tempfile.TemporaryDirectory() as out:
-        recorder = Recorder(Journal.create(Path(out, "records.jsonl")))
+        recorder = Recorder(Path(out, "records.jsonl"))
         data = Data(plan.scan, store, plan.recipe, recorder, seed=0, batch_size=BATCH_SIZE, device=runtime.device)
         for epoch in range(EPOCHS):
             yield ((batch.inputs, batch.labels) for batch in data.batches("train", epoch))
