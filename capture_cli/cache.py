@@ -196,8 +196,10 @@ class PixelCache:
     def _begin(self) -> "_Writing":
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _demand_own(self._folder)
-        self._shelf.mkdir(mode=0o700, exist_ok=True)
-        self._own = _Writing(self._shelf / secrets.token_hex(8), self._slot_bytes, self._make_room)
+        while not self._own:
+            self._shelf.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another run has just taken away the last part there, and the folder
+                self._own = _Writing(self._shelf / secrets.token_hex(8), self._slot_bytes, self._make_room)
         return self._own
 
     def _make_room(self, own: Path, own_bytes: int, needed: int) -> int:
@@ -228,12 +230,16 @@ class _Writing:
 
     def __init__(self, path: Path, slot_bytes: int, make_room: Callable[[Path, int, int], int]) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._index = os.open(path.with_suffix(INDEX), flags, _PRIVATE)
         self._path = path.with_suffix(PIXELS)
         self._slot_bytes = slot_bytes
         self._make_room = make_room
         self._count = self._room = 0
         self.slots = Slots(os.open(self._path, flags, _PRIVATE), slot_bytes)
+        try:
+            self._index = os.open(path.with_suffix(INDEX), flags, _PRIVATE)
+        except OSError:
+            self.slots.close()
+            raise
 
     def reserve(self) -> int:
         """A slot that nobody else writes to. Raises OSError where there is no room for one."""
@@ -300,7 +306,10 @@ def parts(folder: Path) -> Iterator[Part]:
 
 def _parts_of(shelf: Path) -> Iterator[Part]:
     """Whatever has the name of a part, half of one as well; other runs may be taking some away."""
-    for stem in sorted({path.stem for path in shelf.iterdir() if path.suffix in (INDEX, PIXELS)}):
+    stems: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        stems = {path.stem for path in shelf.iterdir() if path.suffix in (INDEX, PIXELS)}
+    for stem in sorted(stems):
         files = [shelf / f"{stem}{suffix}" for suffix in (INDEX, PIXELS)]
         found = []
         for file in files:

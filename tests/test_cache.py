@@ -310,9 +310,32 @@ def test_a_part_taken_away_is_still_there_for_who_reads_it(tmp_path: Path) -> No
     assert found(tmp_path, range(60)) == [50]
 
 
-@pytest.mark.parametrize(("named", "expected"), [("/x", "/x"), ("relative", "/home/.cache"), ("", "/home/.cache")])
+def test_clearing_beside_runs_that_fill_it_does_neither_harm(tmp_path: Path) -> None:
+    """Run after run begins its part while everything is taken away all the time, folders too."""
+    ended = threading.Event()
+    cleared = 0
+
+    def clear() -> None:
+        nonlocal cleared
+        while not ended.is_set():
+            for part in parts(tmp_path):
+                remove(part)
+                cleared += 1
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert filled(tmp_path, range(2)) == []
+    finally:
+        ended.set()
+        thread.join()
+    assert cleared > 20
+
+
+@pytest.mark.parametrize(("named", "expected"), [("/x", "/x"), ("relative", "/nobody/.cache"), ("", "/nobody/.cache")])
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, named: str, expected: str) -> None:
     """XDG_CACHE_HOME where it is an absolute path, as its specification asks, else ~/.cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", named)
-    monkeypatch.setenv("HOME", "/home")
+    monkeypatch.setenv("HOME", "/nobody")
     assert cache_folder() == Path(expected) / "capture" / "pixels"
