@@ -12,7 +12,6 @@ As a command it writes both folders and prints where: `python benchmarks/fashion
 import gzip
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from debian import NoDataError, unpacked
+
 CLASSES = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 """Our names of Fashion-MNIST's classes 0 to 9."""
 PARTS = {"fashion10k": "t10k", "fashion60k": "train"}
 """Folder -> the part of Fashion-MNIST that it holds."""
+__all__ = ["CLASSES", "NoDataError", "Part", "folder_of", "read_part", "unpacked_package", "write_png"]
 _PACKAGE = "dataset-fashion-mnist"
 _INSIDE = Path("usr/share/datasets/fashion-mnist")
-
-
-class NoDataError(Exception):
-    """Fashion-MNIST cannot be had here; the message says what was tried and what would help."""
 
 
 class Part(NamedTuple):
@@ -62,26 +60,7 @@ def unpacked_package(cache: Path) -> Path:
     named = os.environ.get("FASHION_DEB")
     if named:
         return Path(named)
-    target = cache / _PACKAGE
-    if not target.exists():
-        _download(target)
-    return target
-
-
-def _download(target: Path) -> None:
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise NoDataError(f"there is no apt-get here to download {_PACKAGE} with; set FASHION_DEB or BENCH_DATA")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_suffix(".part")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    try:
-        for command in (["apt-get", "download", "-q", _PACKAGE], ["sh", "-c", "dpkg-deb -x *.deb ."]):
-            subprocess.run(command, cwd=half, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or "nothing").strip().splitlines()[-1:]
-        raise NoDataError(f"{' '.join(error.cmd[:2])} failed ({''.join(said)}); set FASHION_DEB or BENCH_DATA") from error
-    half.rename(target)
+    return unpacked(_PACKAGE, cache, instead="set FASHION_DEB or BENCH_DATA")
 
 
 def folder_of(name: str, out: Path) -> Path:

@@ -23,6 +23,7 @@ from capture_cli.inputs import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.pixels import Admission, PixelStore
 from capture_cli.recorder import Recorder
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
+from capture_cli.storage import DiskStore
 
 Ids = npt.NDArray[np.int64]
 
@@ -47,7 +48,7 @@ class Data:
     def __init__(
         self,
         scan: Scan,
-        store: PixelStore,
+        store: PixelStore | DiskStore,
         recipe: Recipe,
         recorder: Recorder,
         *,
@@ -68,7 +69,6 @@ class Data:
         self._files = np.array(scan.files, object)
         self._keys = path_keys(scan.files)
         self._visited = np.zeros(len(scan.files), bool)
-        self._pixels = torch.from_numpy(store.pixels)
         self._known: Mapping[str, str | None] = {}
 
     def ids(self, split: str) -> Ids:
@@ -129,9 +129,10 @@ class Data:
         return admission
 
     def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
+        pixels, places = self._store.rows(ids)
         inputs = make_batch(
-            self._pixels,
-            ids,
+            torch.from_numpy(pixels),
+            places,
             keys=self._keys[ids],
             recipe=self._recipe,
             seed=self._seed,

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from capture_cli import models
+from capture_cli.access import read_file
 from capture_cli.batches import Data
 from capture_cli.checkpoint import Place, save
 from capture_cli.config import Every
@@ -31,9 +32,11 @@ from capture_cli.pixels import PixelStore
 from capture_cli.plan import Plan
 from capture_cli.recorder import Recorder, Sink
 from capture_cli.records import Epoch, Run
+from capture_cli.resources import Resources
 from capture_cli.resuming import Earlier
 from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
+from capture_cli.storage import DiskStore, open_store
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 
 
@@ -95,7 +98,15 @@ def prepare(plan: Plan) -> Ready:
     return Ready(plan=plan, runtime=runtime, model=model.to(runtime.device))
 
 
-def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earlier | None = None, anew: bool = False) -> None:
+def run_training(
+    ready: Ready,
+    session: Session,
+    *,
+    every: Every,
+    resources: Resources,
+    earlier: Earlier | None = None,
+    anew: bool = False,
+) -> None:
     """Train, capture, leave checkpoints `every` so often and the model at the end, and seal the records.
 
     With `earlier` the run goes on where that ended; `anew` writes the run record once more, since something in it has changed.
@@ -105,10 +116,10 @@ def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earli
     plan, config, output = ready.plan, ready.plan.config, session.output
     checkpoint = earlier.checkpoint if earlier else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, session, earlier) as recorder:
+    with _recording(ready, session, earlier) as recorder, _pixels(ready, session, resources) as store:
         if checkpoint is None or anew:
             recorder.write(ready.run_record())
-        setup = _set_up(ready, recorder, session, earlier)
+        setup = _set_up(ready, recorder, store, session, earlier)
         if not config.compile:
             keep_compiler_out()
         optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -129,16 +140,16 @@ def run_training(ready: Ready, session: Session, *, every: Every, earlier: Earli
         output.write_model(to_bytes(ready.model, header))
 
 
-def run_evaluation(ready: Ready, session: Session, *, weights: str) -> Epoch:
+def run_evaluation(ready: Ready, session: Session, *, weights: str, resources: Resources) -> Epoch:
     """Capture one pass over the images with the model as it is; `weights` is the digest of the file it came from.
 
     Returns the sums; raises as `run_training` does.
     """
     config = ready.plan.config
-    with _recording(ready, session, None) as recorder:
+    with _recording(ready, session, None) as recorder, _pixels(ready, session, resources) as store:
         options = {"evaluates": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
         recorder.write(ready.run_record(options))
-        return evaluate(_set_up(ready, recorder, session, None), "test", 0)
+        return evaluate(_set_up(ready, recorder, store, session, None), "test", 0)
 
 
 @contextlib.contextmanager
@@ -178,12 +189,36 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
             raise
 
 
-def _set_up(ready: Ready, recorder: Recorder, session: Session, earlier: Earlier | None) -> Setup:
+@contextlib.contextmanager
+def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[PixelStore | DiskStore]:
+    """Where the pixels are held; how that went is noted among the events."""
+    scan = ready.plan.scan
+
+    def warn(text: str) -> None:
+        session.output.event("warning", text=text, category="pixels")
+        session.view.warn(text)
+
+    store = open_store(
+        len(scan.files),
+        ready.plan.geometry,
+        resources,
+        reread=lambda i: read_file(scan.folder, scan.files[i]),
+        warn=warn,
+    )
+    with store:
+        yield store
+    held = "memory" if isinstance(store, PixelStore) else "disk"
+    session.output.event("pixels", held=held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
+
+
+def _set_up(
+    ready: Ready, recorder: Recorder, store: PixelStore | DiskStore, session: Session, earlier: Earlier | None
+) -> Setup:
     """What the passes over the images need; the files that the scan left out are on record, and those known before recalled."""
     plan, config = ready.plan, ready.plan.config
     data = Data(
         plan.scan,
-        PixelStore(len(plan.scan.files), plan.geometry),
+        store,
         plan.recipe,
         recorder,
         seed=config.seed,

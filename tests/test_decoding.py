@@ -3,12 +3,15 @@
 import io
 import warnings
 from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from capture_cli.decoding import Pixels, decode, peek
+from capture_cli import decoding
+from capture_cli.decoding import Pixels, decode, decoder, peek
 from image_bytes import GOOD, NOISE, chunk, exif, into_jpeg, png, saved, segment, shown
 
 
@@ -204,3 +207,23 @@ def test_other_sizes_are_stretched_with_antialiasing() -> None:
     assert wide[0, 0, 0] == 0
     assert wide[0, 0, -1] == 200
     assert (np.diff(wide[0, 0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(7, 5), (24, 18), (50, 60)])
+@pytest.mark.parametrize("mode", ["L", "1", "LA"])
+def test_grey_pictures_in_colour_are_three_times_the_grey_one(mode: str, size: tuple[int, int]) -> None:
+    """As Pillow makes them, which resizes three equal planes: here one is resized and copied."""
+    data = saved(Image.fromarray(NOISE).convert("L").convert(mode))
+    colour = decode(data, height=size[0], width=size[1], channels=3)
+    whole = Image.fromarray(shown(data)).resize(size[::-1], Image.Resampling.BILINEAR)
+    assert np.array_equal(colour, np.array(whole).transpose(2, 0, 1))
+
+
+def test_the_decoder_is_known_by_its_code_and_libraries() -> None:
+    """What the cache of decoded pixels tells decoders apart by."""
+    from PIL import __version__
+
+    said = decoder()
+    assert blake2b(Path(decoding.__file__).read_bytes(), digest_size=8).hexdigest() in said
+    assert f"pillow {__version__}" in said
+    assert all(f"{name} " in said for name in ("jpg", "webp", "zlib"))

@@ -40,7 +40,7 @@ def ran(args: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.Compl
     return subprocess.run([*CAPTURE, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify"])
+@pytest.mark.parametrize("command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify", "cache"])
 def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Path) -> None:
     """`--help` of every command, those that train too, works where torch cannot be imported."""
     done = ran([*command.split(), "--help"], trapped, tmp_path)
@@ -60,6 +60,8 @@ def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Pa
         ["diff", "run", "run"],
         ["labels", "images"],
         ["labels", "images", "--json"],
+        ["cache"],
+        ["cache", "--json"],
     ],
     ids=" ".join,
 )

@@ -1,6 +1,7 @@
 """The size that pictures are given, and the store that holds them."""
 
 import threading
+import time
 from collections import Counter
 from hashlib import blake2b
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
-from capture_cli.pixels import PEEKED, Geometry, PixelStore, decode, geometry
+from capture_cli.pixels import PEEKED, TRIED, WORTH_A_THREAD_SECONDS, Geometry, PixelStore, decode, each, geometry
 from image_bytes import GOOD, NOISE, exif, png, saved
 
 
@@ -182,3 +183,50 @@ def test_more_pixels_than_memory_are_refused_at_once() -> None:
     ) as caught:
         PixelStore(10**9, Geometry(height=224, width=224, channels=3))
     assert "--img-size" in caught.value.hint
+
+
+class TestEach:
+    """Work on many items, in threads where it pays."""
+
+    @staticmethod
+    def threads_of(threads: int | None, seconds: float, count: int = 30) -> set[str]:
+        """The names of the threads that worked on items that take so long; what they made is in order."""
+        used: set[str] = set()
+
+        def one(item: int) -> int:
+            used.add(threading.current_thread().name.partition("_")[0])
+            time.sleep(seconds)
+            return item * item
+
+        assert each(range(count), one, threads) == [item * item for item in range(count)]
+        return used
+
+    def test_what_takes_long_is_shared(self) -> None:
+        """By threads of its own, after the first few have shown how long it takes."""
+        assert self.threads_of(3, 5 * WORTH_A_THREAD_SECONDS) == {threading.current_thread().name, "decode"}
+
+    @pytest.mark.parametrize("threads", [0, 1])
+    def test_no_worker_and_one_leave_it_to_the_caller(self, threads: int) -> None:
+        """However long it takes."""
+        assert self.threads_of(threads, 5 * WORTH_A_THREAD_SECONDS) == {threading.current_thread().name}
+
+    def test_few_are_not_shared(self) -> None:
+        """Nothing, and what was tried anyway."""
+        for count in (0, 1, TRIED):
+            assert self.threads_of(3, 5 * WORTH_A_THREAD_SECONDS, count) <= {threading.current_thread().name}
+
+    @pytest.mark.parametrize("error", [IndexError, CaptureError, KeyboardInterrupt])
+    def test_an_error_ends_it(self, error: type[BaseException]) -> None:
+        """Whatever it is, and most of what is left is not begun."""
+        begun: list[int] = []
+
+        def one(item: int) -> int:
+            begun.append(item)
+            time.sleep(5 * WORTH_A_THREAD_SECONDS)
+            if item == 20:
+                raise error("this one")
+            return item
+
+        with pytest.raises(error, match="this one"):
+            each(range(1000), one, 3)
+        assert len(begun) < 100

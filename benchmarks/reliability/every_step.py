@@ -1,6 +1,6 @@
 """Resume at every step of a 3-epoch run: killed after its k-th batch or its k-th checkpoint, then resumed: bytes equal.
 
-There are no worker processes to vary: images are decoded by threads, so their number is what changes between the two halves.
+Images are decoded by threads: their number changes between the two halves.
 """
 
 import functools
@@ -24,7 +24,7 @@ OPTIONS = (
         "--val-split=0.1",
     ),  # with batches that the flight recorder keeps, and the ones before
 )
-THREADS = (1, 2, 4)
+WORKERS = (1, 2, 4)
 
 
 def figure(place: Path, *, large: bool) -> Result:
@@ -41,28 +41,17 @@ def figure(place: Path, *, large: bool) -> Result:
             for die in (_after_record, _after_checkpoint):
                 result.tried += 1
                 _one(ref, place, f"run-{number}-{step}{die.__name__}", functools.partial(die, step), step, result)
-    result.note += "; 1, 2 and 4 decoding threads (there are no worker processes)"
+    result.note += "; 1, 2 and 4 workers"
     return result
 
 
 def _one(ref: Reference, place: Path, run: str, die: Callable[[], None], step: int, result: Result) -> None:
-    threads = [THREADS[(step + more) % len(THREADS)] for more in range(2)]
-
-    def first() -> None:
-        _decode_with(threads[0])
-        die()
-
-    killed = capture(["train", *ref.options, "-o", run, "-q"], place, before=first)
+    workers = [f"--workers={WORKERS[(step + more) % len(WORKERS)]}" for more in range(2)]
+    killed = capture(["train", *ref.options, "-o", run, "-q", workers[0]], place, before=die)
     result.expect(killed.code == -signal.SIGKILL, f"{run}: was to be killed, ended with {killed}")
-    resumed = capture(go_on(ref, run, place), place, before=functools.partial(_decode_with, threads[1]))
+    resumed = capture([*go_on(ref, run, place), workers[1]], place)
     result.expect(resumed.code == 0, f"{run}: resumed with {resumed}")
     result.expect(not (what := ref.difference(place / run)), f"{run}: {what} not as in an unkilled run")
-
-
-def _decode_with(threads: int) -> None:
-    from capture_cli import job
-
-    job.PixelStore = functools.partial(job.PixelStore, threads=threads)  # type: ignore[assignment, misc]
 
 
 def _after_record(step: int) -> None:

@@ -21,7 +21,7 @@ from capture_cli import __version__
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.text import error_line
 
-COMMANDS = ("labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify")
+COMMANDS = ("labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify", "cache")
 """Each is a function in the module of its name in this package."""
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,

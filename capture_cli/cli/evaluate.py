@@ -9,6 +9,7 @@ import typer
 
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
+from capture_cli.resources import Resources
 
 
 def evaluate(
@@ -20,6 +21,9 @@ def evaluate(
     labels: Annotated[str, typer.Option(metavar="RULE", help="As in `capture train`.")] = TrainConfig.labels,
     unmatched: Annotated[str, typer.Option(help="error or skip, as in `capture train`.")] = TrainConfig.unmatched,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be used.")] = TrainConfig.strict,
+    ram: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory for pixels, as in `capture train`.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=0, help="Threads that decode, as in `capture train`.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the cache of decoded pixels.")] = False,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="PATH|-", help="Run folder, FILE.jsonl, or - for the records on stdout."),
@@ -46,6 +50,7 @@ def evaluate(
         epochs=1,
         val_split=0.0,
     )
+    resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     from capture_cli.cli.session import session
     from capture_cli.evaluation import prepare_evaluation
     from capture_cli.job import run_evaluation
@@ -54,7 +59,7 @@ def evaluate(
     ready, weights = prepare_evaluation(Path(model), Path(folder), config)
     open_it = partial(open_output, out, name=name, model=f"evaluate-{ready.plan.config.model}", force=force)
     with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
-        sums = run_evaluation(ready, around, weights=weights)
+        sums = run_evaluation(ready, around, weights=weights, resources=resources)
     if stopping():
         return stopping.exit_code
     if as_json:

@@ -8,11 +8,13 @@ import typer
 
 from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
+from capture_cli.resources import Resources
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
 
 TRAINING, DATA, CAPTURE, OUTPUT, RESUME = "Training", "Data", "What is captured", "Output", "Going on"
+MACHINE = "The machine"
 
 
 def _take_options(ctx: typer.Context, path: Path) -> None:
@@ -127,6 +129,29 @@ def train(
             rich_help_panel=CAPTURE,
         ),
     ] = TrainConfig.spike,
+    ram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for pixels, as 4G or 500M; what does not fit is read from disk. By default half of what is free.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Threads that decode; 0: the training thread does. By default one a processor, where that pays.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", help="Neither use nor fill the cache of decoded pixels (`capture cache`).", rich_help_panel=MACHINE
+        ),
+    ] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +212,7 @@ def train(
     options: dict[str, Any] = locals()
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
     every = Every.parse(checkpoint_every)
+    resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     if folder is None:
         raise UsageError("which folder?", "capture train FOLDER")
     from capture_cli.plan import make_plan
@@ -196,8 +222,9 @@ def train(
         _show(plan)
         return 0
     if resume is not None:
-        return _resume(plan, Path(resume), every, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
-    return _train(plan, every, out=out, name=name, force=force, preview=preview, quiet=quiet)
+        run = Path(resume)
+        return _resume(plan, run, every, resources, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
+    return _train(plan, every, resources, out=out, name=name, force=force, preview=preview, quiet=quiet)
 
 
 def _show(plan: "Plan") -> None:
@@ -212,7 +239,17 @@ def _show(plan: "Plan") -> None:
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())
 
 
-def _train(plan: "Plan", every: Every, *, out: str | None, name: str | None, force: bool, preview: int, quiet: bool) -> int:
+def _train(
+    plan: "Plan",
+    every: Every,
+    resources: Resources,
+    *,
+    out: str | None,
+    name: str | None,
+    force: bool,
+    preview: int,
+    quiet: bool,
+) -> int:
     from capture_cli.cli.session import session
     from capture_cli.job import prepare, run_training
     from capture_cli.runfolder import open_output
@@ -221,11 +258,13 @@ def _train(plan: "Plan", every: Every, *, out: str | None, name: str | None, for
     kept = "--inputs all" if plan.config.inputs == "all" else ""
     open_it = partial(open_output, out, name=name, model=plan.config.model, force=force, needs_folder=kept)
     with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
-        run_training(ready, around, every=every)
+        run_training(ready, around, every=every, resources=resources)
     return stopping.exit_code if stopping() else 0
 
 
-def _resume(plan: "Plan", run: Path, every: Every, *, allow_env_change: bool, preview: int, quiet: bool) -> int:
+def _resume(
+    plan: "Plan", run: Path, every: Every, resources: Resources, *, allow_env_change: bool, preview: int, quiet: bool
+) -> int:
     from capture_cli.cli.session import session
     from capture_cli.job import prepare, run_training
     from capture_cli.resuming import continuation, read_earlier
@@ -237,5 +276,6 @@ def _resume(plan: "Plan", run: Path, every: Every, *, allow_env_change: bool, pr
     open_it = partial(reopen_output, run, earlier.place, rest)
     notes = [earlier.sentence]
     with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts) as (around, stopping):
-        run_training(ready, around, every=every, earlier=earlier, anew=rest != "compare" or bool(earlier.begun_again))
+        anew = rest != "compare" or bool(earlier.begun_again)
+        run_training(ready, around, every=every, resources=resources, earlier=earlier, anew=anew)
     return stopping.exit_code if stopping() else 0

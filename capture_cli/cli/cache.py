@@ -1,0 +1,33 @@
+"""`capture cache`: the decoded pixels that runs left in the user's cache folder, listed or taken away."""
+
+from typing import Annotated
+
+import typer
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Take all of it away; no run depends on it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> int:
+    """List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.
+
+    A row is what one run decoded: the shape of its inputs, how many images, how
+    large, and when a run last used it. CAPTURE_CACHE_SIZE (10G) is how large all
+    of it may become; what was not used for longest goes first.
+    """
+    from capture_cli.cache import cache_folder, parts, remove
+    from capture_cli.resources import cache_limit
+    from capture_cli.views.cache import cleared, show_parts, to_json
+
+    folder, limit = cache_folder(), cache_limit()
+    found = sorted(parts(folder), key=lambda part: -part.used)
+    if clear:
+        for part in found:
+            remove(part)
+        typer.echo(cleared(folder, found), err=True)
+        found = []
+    if as_json:
+        typer.echo(to_json(folder, found, limit))
+    elif not clear:
+        show_parts(folder, found, limit)
+    return 0
