@@ -27,7 +27,7 @@ Units: `losses` and `loss` in nats, `sizes` in bytes, `epoch`, `batch`, `step`, 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from operator import attrgetter
@@ -248,9 +248,8 @@ class Encoded(NamedTuple):
 def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     """Write `record` as line number `seq` (from 0) after the line whose chain is `previous`."""
     body: dict[str, Any] = {"seq": seq, "kind": record.kind}
-    for name, value in zip(_names(type(record)), _values(record), strict=True):
-        if value is not None or name in _ALWAYS:
-            body[name] = value
+    pairs = zip(_names(type(record)), _values(record), strict=True)
+    body |= {name: value for name, value in pairs if value is not None or name in _ALWAYS}
     if "inputs" in body:
         body["inputs"] = inputs_to_json(body["inputs"])
     text = _dumps(body)
@@ -376,7 +375,7 @@ def _values(record: Record) -> tuple[Any, ...]:
     return values
 
 
-_GETTERS: dict[type[Any], attrgetter[tuple[Any, ...]]] = {}
+_GETTERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {}
 
 
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
