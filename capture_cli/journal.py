@@ -11,7 +11,8 @@
 What it promises:
 
 * One `write` per record, straight to the file: nothing waits in a buffer of this process.
-* Group commit: `append` makes everything before it durable (fdatasync) about once a second, `sync` and `seal` at once.
+* Group commit: about once a second `append` has everything before it made durable (fdatasync, in a thread), `sync` and `seal`
+  do so at once, and return when it is.
 * A write that fails (disk full) is taken back, so the file ends with its last whole line, and the journal refuses more.
   One that Ctrl-C breaks into is taken back, and the journal goes on.
 * A failed fdatasync is never tried again: the system may have dropped the pages, and a second one would report success.
@@ -32,6 +33,7 @@ import io
 import os
 import select
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -71,6 +73,9 @@ class Journal:
         self._length = 0
         self._synced_at = time.monotonic()
         self._broken: CaptureError | None = None
+        self._syncing: threading.Thread | None = None
+        self._unsynced: OSError | None = None
+        """Why records could not be made durable."""
         self._expected: io.BufferedReader[Any] | None = None
         """What is left of the lines on disk that the next records must equal."""
 
@@ -158,18 +163,41 @@ class Journal:
             self._take_back(record.kind, before)
             raise
         if time.monotonic() - self._synced_at >= SYNC_EVERY_SECONDS:
-            self.sync()
+            self._commit()
+
+    def _commit(self) -> None:
+        """Begin to make everything before now durable, in a thread that does nothing else: a slow disk holds no step up."""
+        if self._syncing is not None and self._syncing.is_alive():
+            return
+        self._end_commit()
+        if self.is_file:
+            self._syncing = threading.Thread(target=self._fdatasync, name="fdatasync", daemon=True)
+            self._syncing.start()
+        self._synced_at = time.monotonic()
+
+    def _end_commit(self) -> None:
+        """Wait for the thread, if there is one, and raise what went wrong in it."""
+        thread, self._syncing = self._syncing, None
+        if thread is not None:
+            thread.join()
+        if self._unsynced is not None:
+            self._broken = CaptureError(f"'{self.name}' could not be made durable: {self._unsynced.strerror}", "check the disk")
+            raise self._broken from self._unsynced
+
+    def _fdatasync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._unsynced = error
 
     def sync(self) -> None:
         """Return when every record appended so far would survive a power cut. Raises CaptureError if that cannot be had."""
         if self._broken:
             raise self._broken
+        self._end_commit()
         if self.is_file:
-            try:
-                os.fdatasync(self._fd)
-            except OSError as error:
-                self._broken = CaptureError(f"'{self.name}' could not be made durable: {error.strerror}", "check the disk")
-                raise self._broken from error
+            self._fdatasync()
+            self._end_commit()
         self._synced_at = time.monotonic()
 
     def seal(self, status: str) -> None:
@@ -184,6 +212,8 @@ class Journal:
     def close(self) -> None:
         """Close the file and give up its lock; what was appended stays. May be called twice."""
         if self._fd >= 0:
+            if self._syncing is not None:
+                self._syncing.join()
             _held.discard(_identity(os.fstat(self._fd)))
             os.close(self._fd)
             self._fd = -1

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+import capture_cli.journal
 from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.journal import BEGINNING, Journal
 from capture_cli.records import GENESIS, Skip, link, open_envelope
@@ -257,3 +260,41 @@ def test_a_resumed_journal_keeps_its_lock_while_and_after_comparing(tmp_path: Pa
         journal.append(Skip(file="c", reason="test"))
         assert not journal.comparing
         assert "being written by another run" in python(code, path).stderr
+
+
+def test_a_slow_disk_holds_no_record_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes records durable every second does so beside; closing waits for it."""
+    let_go, synced = threading.Event(), []
+
+    def slow(fd: int) -> None:
+        assert let_go.wait(timeout=60)
+        synced.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    monkeypatch.setattr(capture_cli.journal, "SYNC_EVERY_SECONDS", 0)
+    journal = Journal.create(tmp_path / "records.jsonl")
+    for number in range(5):
+        journal.append(Skip(file=str(number), reason="test"))
+    assert len((tmp_path / "records.jsonl").read_bytes().splitlines()) == 5
+    assert not synced
+    let_go.set()
+    journal.close()
+    assert len(synced) == 1
+
+
+def test_records_that_cannot_be_made_durable_are_an_error_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure beside is not lost: the next record is refused, and so is every other."""
+
+    def fails(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    monkeypatch.setattr(capture_cli.journal, "SYNC_EVERY_SECONDS", 0)
+    journal = Journal.create(tmp_path / "records.jsonl")
+    journal.append(Skip(file="first", reason="test"))
+    while journal._syncing is not None and journal._syncing.is_alive():
+        time.sleep(0.01)
+    for name in ("second", "third"):
+        with pytest.raises(CaptureError, match="durable"):
+            journal.append(Skip(file=name, reason="test"))
+    journal.close()

@@ -41,10 +41,11 @@ class Shim:
         self._real: dict[str, Any] = {name: getattr(os, name) for name in (*_ON_PATHS, *_ON_DESCRIPTORS)}
 
     def install(self) -> None:
-        """From here on. The journal syncs after every record, so that how many calls there are does not hang on the clock."""
+        """From here on. The journal syncs after every record, and waits, so that which call is the n-th hangs on no clock."""
         from capture_cli import journal
 
         journal.SYNC_EVERY_SECONDS = 0
+        journal.Journal._commit = journal.Journal.sync  # type: ignore[method-assign]
         for name in _ON_PATHS:
             setattr(os, name, self._counted(name, self._is_path_inside))
         for name in _ON_DESCRIPTORS:
