@@ -20,6 +20,7 @@ FIGURES = (
     "every_step",
     "damage",
     "damaged_checkpoint",
+    "crafted_checkpoint",
     "power_cut",
     "disk_full",
     "replays",
