@@ -96,12 +96,7 @@ def read_earlier(folder: Path) -> Earlier:
     except RecordsError as error:
         hint = f"capture verify {folder} --repair NEWFILE saves what verifies"
         raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
-    packs = {"pack": lengths[PACK], "flight": lengths[FLIGHT]}
-    if (
-        checkpoint
-        and run
-        and not (_leads_to(before, checkpoint.place, run) and packs.items() <= checkpoint.place.recorder.items())
-    ):
+    if checkpoint and run and not _leads_to(before, lengths, checkpoint.place, run):
         raise RecordsError(f"the checkpoint is not of the records in '{path}'", "give the run folder as it was")
     return Earlier(
         folder=folder,
@@ -150,8 +145,10 @@ def _lines(path: Path) -> Iterator[_Line]:
             place = {"seq": place["seq"] + 1, "bytes": place["bytes"] + len(data), "chain": envelope.chain.hex()}
 
 
-def _leads_to(last: Record | None, place: Place, run: Run) -> bool:
-    """Whether a run may be at `place` after this batch or epoch record; which batches are recorded is an option of it."""
+def _leads_to(last: Record | None, lengths: Mapping[str, int], place: Place, run: Run) -> bool:
+    """Whether a run may be at `place` after this batch or epoch record, with kept inputs that take so many bytes."""
+    if (lengths.get(PACK, 0), lengths.get(FLIGHT, 0)) != (place.recorder["pack"], place.recorder["flight"]):
+        return False
     if isinstance(last, Epoch):
         return (place.epoch, place.phase, place.batch) == (last.epoch + 1, "train", 0)
     if not isinstance(last, Batch):

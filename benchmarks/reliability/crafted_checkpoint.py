@@ -52,14 +52,14 @@ class _Run(NamedTuple):
     tensors: dict[str, Any]
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """1,000 or 20,000 checkpoints; half of them the only one of their run."""
     warm()
     from safetensors import safe_open
 
     from capture_cli.checkpoint import KEY, read, to_bytes
 
-    draw, result = random.Random(6), Result()
+    draw = random.Random(6)
     make_images(place / "images", count=24, broken=1)
     (place / "net.py").write_text(MODEL)
     runs = []
@@ -91,7 +91,6 @@ def figure(place: Path, *, large: bool) -> Result:
     others = resumed - refused - equal
     result.note = f"{unread:,} refused when read; {resumed:,} resumed: {refused:,} refused, {equal:,} with equal bytes"
     result.note += f", {others:,} with those of other weights or sums"
-    return result
 
 
 def _is_refused(path: Path, case: str, result: Result) -> bool:

@@ -55,13 +55,13 @@ VALUES = (
 )
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """10,000 or 1,000,000 logs; `rows` of every fiftieth, since each takes an SQL engine."""
     warm()
     make_images(place / "images", count=16, broken=1)
     options = (OPTIONS, (*OPTIONS[:-2], "--inputs=all"))
     logs = [reference(place, one, f"reference-{number}").lines for number, one in enumerate(options)]
-    draw, result = random.Random(5), Result()
+    draw = random.Random(5)
     whole = [_rows(place / f"reference-{number}") for number in range(len(logs))]
     for number in range(len(logs)):  # mutated in a copy of its run, with the checkpoint
         shutil.copytree(place / f"reference-{number}", place / f"mutated-{number}")
@@ -79,12 +79,11 @@ def figure(place: Path, *, large: bool) -> Result:
             path, draw, firsts[which], with_rows=number % 50 == 0, chained=chained or is_whole, rows_of_whole=whole[which]
         )
         sealed_again += chained
+        kept = place.parent / f"capture-mutated-{number}.jsonl"
         if fault:
-            kept = place.parent / f"capture-mutated-{number}.jsonl"
             kept.write_bytes(data)
-            result.failures.append(f"{fault} (kept as {kept.name} beside the temporary folder)")
+        result.expect(not fault, f"{fault} (kept as {kept.name} beside the temporary folder)")
     result.note = f"{sealed_again:,} of them with the chain made to fit again"
-    return result
 
 
 def _damaged(draw: random.Random, data: bytes) -> bytes:

@@ -40,12 +40,13 @@ MEGABYTE = 1 << 20
 _REPORT = struct.Struct("<Q")
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """8 or 200 cuts at random instants; the journal syncs often, so that there is much to be held to."""
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        return Result(missing="mounting ext4 needs root and mkfs.ext4")
+        result.missing = "mounting ext4 needs root and mkfs.ext4"
+        return
     warm()
-    draw, result = random.Random(4), Result()
+    draw = random.Random(4)
     make_images(place / "images", count=32, broken=1)
     references = [reference(place, options, f"reference-{number}") for number, options in enumerate(OPTIONS)]
     kept = [set(PACKS) & set(ref.files) for ref in references]
@@ -60,7 +61,7 @@ def figure(place: Path, *, large: bool) -> Result:
         with _mounted(disk, mounted) as fault:
             if fault:
                 result.missing = f"no ext4 in a loop file can be mounted here: {fault}"
-                return result
+                return
             ref = references[number % len(references)]
             reported = _cut(ref, place, disk, copy, draw.uniform(0.05, 4 * ref.seconds))
         with _mounted(copy, mounted):
@@ -69,7 +70,6 @@ def figure(place: Path, *, large: bool) -> Result:
         durable += reported > 0
         result.tried += 1
     result.note = f"ext4; in {durable} of them records had been reported durable, in {packed} a checkpoint spoke of inputs kept"
-    return result
 
 
 def _cut(ref: Reference, place: Path, disk: Path, copy: Path, after: float) -> int:
