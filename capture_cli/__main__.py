@@ -6,9 +6,13 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line in sys.argv and leave with its exit code."""
-    from capture_cli.cli import run
+    try:
+        from capture_cli.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before a command could hear of it
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

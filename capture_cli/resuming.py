@@ -6,7 +6,7 @@ continuation(earlier, run_record, ...)          # raises, naming what differs
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,9 +37,9 @@ class Earlier:
     run: Run | None
     """None where not even the first line was written."""
     checkpoint: Checkpoint | None
-    known: Mapping[str, str | None]
+    known: dict[str, str | None]
     """What was found out before the checkpoint: file -> digest of its bytes, or None if it could not be used."""
-    later: Mapping[str, str | None]
+    later: dict[str, str | None]
     """The same of files that were first read behind it."""
     stored: Mapping[str, Mapping[str, int]]
     """Inputs kept before the checkpoint, by file below inputs/: digest -> offset."""
@@ -191,12 +191,12 @@ def _stored(line: _Line, batch: Batch) -> Iterator[_Stored]:
         raise line.error("a batch record whose stored inputs do not fit") from error
 
 
-def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple[list[str], Rest]:
+def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_env_change: bool) -> tuple[list[str], Rest]:
     """Warnings, and what becomes of the records behind its checkpoint.
 
-    `now` is the run record as it would be written today. Raises UsageError, naming what differs, where that would be another
-    run: other options (a completed run may get more epochs), other images, or an environment in which results may come out
-    otherwise, unless that is allowed.
+    `now` is the run record as it would be written today, `files` are the images of today. Raises UsageError, naming what
+    differs, where that would be another run: other options (a completed run may get more epochs), other images, or an
+    environment in which results may come out otherwise, unless that is allowed.
     """
     before, place = earlier.run, earlier.checkpoint.place if earlier.checkpoint else None
     epochs = before.config.get("epochs") if before else None
@@ -214,6 +214,8 @@ def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple
             f"'{earlier.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
         )
     options, environment = _changes(before, now, may_have_more_epochs=earlier.completed)
+    if images := _other_images(earlier, before, files):
+        options = [*images, *(option for option in options if not option.startswith("images."))]
     if options:
         raise UsageError(f"this would be another run: {'; '.join(options)}", "give the options and images it began with")
     if environment and not allow_env_change:
@@ -221,6 +223,20 @@ def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple
         raise UsageError(message, "--allow-env-change goes on and says so in the records")
     doubts += [f"from here on {text}" for text in environment]
     return doubts, "keep" if earlier.completed else "aside" if environment else "compare"
+
+
+def _other_images(earlier: Earlier, run: Run, files: Collection[str]) -> list[str]:
+    """Which images are gone and which are new, as far as the records can tell: none but those that were read is named."""
+    read = earlier.known | earlier.later
+    gone = sorted(file for file, digest in read.items() if digest is not None and file not in files)
+    there = sum(digest is not None or file in files for file, digest in read.items())
+    total = sum(count for name, count in run.images.items() if name != "listing" and isinstance(count, int))
+    new = sorted(set(files) - read.keys()) if there == total else []  # else some of these it had not come to yet
+    return [
+        f"'{names[0]}'{f' and {len(names) - 1:,} more' if len(names) > 1 else ''} {what}"
+        for names, what in ((gone, "gone"), (new, "new"))
+        if names
+    ]
 
 
 def _changes(before: Run, now: Run, *, may_have_more_epochs: bool) -> tuple[list[str], list[str]]:

@@ -130,10 +130,29 @@ def test_an_image_that_changed_is_named(train: Trainer, capsys: pytest.CaptureFi
     else:
         image.unlink()
     capsys.readouterr()
-    assert train("--resume", "cut") in (2, 3)
-    if change != "gone":
-        assert f"'{file}' is no longer the file that the run began with" in capsys.readouterr().err
+    assert train("--resume", "cut") == (2 if change == "gone" else 3)
+    said = f"'{file}' gone" if change == "gone" else f"'{file}' is no longer the file that the run began with"
+    assert said in capsys.readouterr().err
     assert Path("cut/records.jsonl").read_bytes() == before
+
+
+def test_an_image_that_is_new_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """As soon as the run has seen all of its own; before that only how many there were."""
+    for cut_after, said in ((5, "images.val was "), (None, "'bee_900.png' and 1 more new; ")):
+        shutil.rmtree("run", ignore_errors=True)
+        train("images", "-e", "2", "-o", "run", cut_after=cut_after)
+        for number in (900, 901):
+            shutil.copy("images/bee_001.png", f"images/bee_{number}.png")
+        assert train("--resume", "run", "-e", "3") == 2
+        assert said in capsys.readouterr().err
+        for number in (900, 901):
+            Path(f"images/bee_{number}.png").unlink()
+
+
+def test_a_folder_that_is_no_run_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the file that is missing in it alone."""
+    assert train("--resume", "images") == 2
+    assert "'images' is no run folder" in capsys.readouterr().err
 
 
 def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(

@@ -178,8 +178,9 @@ def _read(path: Path, draw: random.Random, first: Run, *, with_rows: bool, chain
     def resumption() -> None:
         from capture_cli.resuming import continuation, read_earlier
 
+        images = ("ant_0002.png", "ant_0004.png", "bee_0001.png")
         more = replace(first, config={**first.config, "epochs": 3})
-        continuation(read_earlier(path.parent), more, allow_env_change=draw.random() < 0.5)
+        continuation(read_earlier(path.parent), more, images, allow_env_change=draw.random() < 0.5)
 
     ways: tuple[Callable[[], None], ...] = (summary, history, verification, resumption, *((all_rows,) if with_rows else ()))
     for way in ways:
