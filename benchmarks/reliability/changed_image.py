@@ -38,3 +38,4 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         done = capture(go_on(ref, run, place), place)
         result.expect(done.code == 0, f"{run}: all files put back, and: {done}")
         result.expect(not (what := ref.difference(place / run)), f"{run}: all files put back, and {what} not as undisturbed")
+    result.note = "one bit of one image changed, and the run resumed: refused, the file named, the records untouched"

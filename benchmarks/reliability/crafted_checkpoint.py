@@ -89,8 +89,10 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         equal += done.code == 0 and not run.ref.difference(place / "run")
         _judge(place, run, done, case, result)
     others = resumed - refused - equal
-    result.note = f"{unread:,} refused when read; {resumed:,} resumed: {refused:,} refused, {equal:,} with equal bytes"
-    result.note += f", {others:,} with those of other weights or sums"
+    result.note = (
+        f"changed under a digest that fits: {unread:,} refused when read; of {resumed:,} resumed, {refused:,} were refused"
+    )
+    result.note += f", {equal:,} ended with equal bytes, {others:,} with those of other weights or sums"
 
 
 def _is_refused(path: Path, case: str, result: Result) -> bool:

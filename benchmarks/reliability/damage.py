@@ -32,7 +32,8 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
     with open_run(path) as run:
         result.expect(sum(1 for _ in run) == len(lines) and run.ending.state == "sealed", "the undamaged log")
     result.all_there_are = True
-    result.note = f"{len(lines)} records of {len(ref.records):,} bytes; {judge.read:,} of the damaged ones read from a file"
+    result.note = f"every bit of a log of {len(lines)} records ({len(ref.records):,} bytes) flipped, every cut, lines swapped"
+    result.note += f", doubled, removed, added; {judge.read:,} of them read from a file"
 
 
 def _damaged(lines: list[bytes]) -> Iterator[tuple[str, int, list[bytes]]]:

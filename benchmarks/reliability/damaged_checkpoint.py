@@ -34,7 +34,8 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
             found = load(place / "half")
         noticed = found is not None and NEWEST in found.damaged
         result.expect(noticed, f"byte {at}, {f'bit {bit}' if bit < 8 else 'cut'}: not noticed, or none was found")
-    for number in range(200 if large else 20):
+    resumed = 200 if large else 20
+    for number in range(resumed):
         at, bit = draw.choice(cases)
         path.write_bytes(_damaged(good, at, bit))
         shutil.copytree(place / "half", place / f"run-{number}")
@@ -43,7 +44,8 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         result.expect(done.code == 0 and "the one before it is used" in done.stderr, f"{case}: {done}")
         result.expect(not (what := ref.difference(place / f"run-{number}")), f"{case}: {what} not as undisturbed")
     result.all_there_are = large
-    result.note = f"a checkpoint of {len(good):,} bytes"
+    which = "every" if large else f"every {EVERY}th"
+    result.note = f"{which} bit and cut of a checkpoint of {len(good):,} bytes; {resumed} of them resumed as well"
 
 
 def _damaged(good: bytes, at: int, bit: int) -> bytes:

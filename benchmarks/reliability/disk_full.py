@@ -50,7 +50,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
             result.expect(again.code == 0, f"{case}, then a larger one: {again}")
             result.expect(not (what := ref.difference(run)), f"{case}, then a larger one: {what} not as on a large disk")
     result.all_there_are = large
-    result.note = f"sizes up to {need // 1024} kB, in {fitted} of which the run had room"
+    result.note = f"a disk that gets full, and larger; sizes up to {need // 1024} kB, in {fitted} of which the run had room"
 
 
 @contextlib.contextmanager

@@ -31,11 +31,12 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
     """Every step, or every 7th, twice: before the update of the step was saved, and after."""
     warm()
     make_images(place / "images", count=24, broken=2)
+    result.note = "killed before the update of a step was kept, or after, and resumed"
     for number, options in enumerate(OPTIONS):
         ref = reference(place, options, f"reference-{number}")
         batches = ref.records.count(b'"kind":"batch"')
         flights = ref.records.count(b'"flight":')
-        result.note += f"{', ' if result.note else ''}{batches} steps with {flights} kept by the flight recorder"
+        result.note += f"; {batches} steps, {flights} of them kept by the flight recorder"
         for step in range(1, batches + 1, 1 if large else 7):
             for die in (_after_record, _after_checkpoint):
                 result.tried += 1

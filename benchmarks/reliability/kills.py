@@ -55,7 +55,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         result.tried += killed
         real += killed * by_command
         runs += 1
-    result.note = f"{runs} runs, {real} of the kills through the real command"
+    result.note = f"SIGKILL at random instants of {runs} runs, several in most, resumed until done; {real} of the real command"
 
 
 def _one_run(ref: Reference, run: str, place: Path, draw: random.Random, result: Result, *, by_command: bool) -> int:

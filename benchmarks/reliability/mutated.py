@@ -83,7 +83,9 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         if fault:
             kept.write_bytes(data)
         result.expect(not fault, f"{fault} (kept as {kept.name} beside the temporary folder)")
-    result.note = f"{sealed_again:,} of them with the chain made to fit again"
+    result.note = (
+        f"logs read as `inspect`, `rows`, `verify`, `--resume` read them; in {sealed_again:,} the chain was made to fit"
+    )
 
 
 def _damaged(draw: random.Random, data: bytes) -> bytes:

@@ -69,7 +69,9 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
             _judge(ref, place, reported, f"cut {number}", result)
         durable += reported > 0
         result.tried += 1
-    result.note = f"ext4; in {durable} of them records had been reported durable, in {packed} a checkpoint spoke of inputs kept"
+    result.note = (
+        f"power cut at random instants on ext4, in {durable} after records were called durable, in {packed} inputs too"
+    )
 
 
 def _cut(ref: Reference, place: Path, disk: Path, copy: Path, after: float) -> int:

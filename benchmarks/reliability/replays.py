@@ -43,7 +43,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
     found = _answer(_replay("reference-0"), place, code=4)
     files = {one["subject"] for one in found["differences"]}
     result.expect(files == {changed.name}, f"{changed.name} was changed, and named are: {files}")
-    result.note = f"{len(OPTIONS)} runs; the same inputs again by `capture replay`, in the order of the records"
+    result.note = "inputs with random augmentation made again one by one in another process, in shuffled order"
 
 
 def _replay(run: str) -> list[str]:
