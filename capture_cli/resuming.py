@@ -16,7 +16,7 @@ from capture_cli.comparing import changes
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.recorder import FLIGHT, PACK
+from capture_cli.keeping import FLIGHT, PACK
 from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, follow, inputs_to_json
 from capture_cli.runfolder import RECORDS
 
