@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [--only startup|step|scan] [--repeats 5]
 
-* startup: `capture --help` and `capture inspect --help` beside importing the libraries that any such command needs.
+* startup: how soon help and the first batch are there: startup.py.
 * step: one training step with everything captured beside the plain loop of plain_loop.py, which captures nothing; the same
   model, batch size, input size and images (Fashion-MNIST's 10,000 test images as PNG files: fashion.py says where from).
 * scan: finding and labelling 100,000 image files: seconds and peak memory.
@@ -19,77 +19,24 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from fashion import NoDataError, folder_of
+from measuring import CAPTURE, Row, ran
+from measuring import Ran as Ran
+from startup import startup
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
-CAPTURE = [str(Path(sys.executable).with_name("capture"))]
 SCANNED_FILES = 100_000
 PEER_OPTIONS = (
     f"--model={HERE / 'peer_models.py'}:one_conv --img-size=32 --channels=3 --opt=adam --lr=1e-3"
     " --weight-decay=0 --sched=constant --val-split=0"
 ).split()
 """What makes `capture train` do the work of plain_loop.py."""
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    capture: str
-    beside: str
-    ratio: str
-    wanted: str
-    met: bool
-
-
-class Ran(NamedTuple):
-    """One process: how long it took in seconds, its peak resident memory in MB, what it printed."""
-
-    seconds: float
-    peak_mb: float
-    stdout: str
-
-
-def ran(command: Sequence[str]) -> Ran:
-    """Run a command to its end. Raises CalledProcessError, with what it said, if it fails."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0), err.seek(0)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, list(command), stderr=err.read())
-        kilobyte = 1 if sys.platform == "darwin" else 1024  # macOS counts ru_maxrss in bytes
-        return Ran(seconds, usage.ru_maxrss * kilobyte / 1e6, out.read())
-
-
-def startup(repeats: int) -> list[Row]:
-    """How long until help is on the screen."""
-    bare = [sys.executable, "-c", "import typer, rich.console, rich.table"]
-    commands = {"": bare, "capture --help": [*CAPTURE, "--help"], "capture inspect --help": [*CAPTURE, "inspect", "--help"]}
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(repeats * 3):  # short, so that more repeats cost little
-        for name, command in commands.items():
-            seconds[name].append(ran(command).seconds)
-    base = median(seconds[""])
-    rows = []
-    for name in list(commands)[1:]:
-        took = median(seconds[name])
-        ratio = took / base
-        rows.append(
-            Row(f"`{name}`", f"{took * 1e3:.0f} ms", f"{base * 1e3:.0f} ms", f"{ratio:.2f}", "at most 2.5", ratio <= 2.5)
-        )
-    return rows
 
 
 def step(repeats: int) -> list[Row]:

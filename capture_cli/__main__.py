@@ -1,14 +1,24 @@
 """`capture ...` and `python -m capture_cli ...`."""
 
+import gc
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line in sys.argv and leave with its exit code."""
-    from capture_cli.cli import run
+    """Run the command line in sys.argv and leave with its exit code.
 
-    sys.exit(run(sys.argv[1:]))
+    Garbage is looked for while a command works, and not before and after: what is imported stays.
+    """
+    gc.disable()
+    try:
+        from capture_cli.cli import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before a command could hear of it
+        code = 130
+    gc.freeze()  # else the interpreter goes through all of it once more before it ends: 0.3 s where torch was imported
+    sys.exit(code)
 
 
 if __name__ == "__main__":

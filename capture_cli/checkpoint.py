@@ -6,13 +6,16 @@
 
 `checkpoint.safetensors` holds every parameter, buffer and optimizer tensor, and as JSON the place: how far the training and the
 journal were, together, so that the two cannot disagree. No generator state is in it, since none is kept (see
-capture_cli.runtime.seed_step), and no pickle: reading one runs nothing. A digest over all of it tells a damaged file, in
-whose place the one before is used.
+capture_cli.runtime.seed_step), no options, since those are in the records, and no pickle: reading one runs nothing.
+
+A digest over all of it tells a damaged file, in whose place the one before is used. It is no signature, so what fits its digest
+is believed no further: each value must be one that a run can have, each tensor one of the model that goes on.
 """
 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -29,6 +32,9 @@ from capture_cli.journal import sync_folder
 from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
 KEY, DIGEST = "capture-checkpoint", "digest"
+PHASES = ("train", "val")
+_SHOWN = 40
+"""Characters of a wrong value that a message quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,33 +59,37 @@ class Checkpoint:
     damaged: str
     """What was wrong with the newest file, if this is the one before; else empty."""
     _tensors: Mapping[str, torch.Tensor]
-    _groups: list[dict[str, Any]]
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put the weights and the optimizer's state back. Raises CaptureError if they are of another model."""
-        weights = {name[len("model.") :]: t for name, t in self._tensors.items() if name.startswith("model.")}
-        state: dict[int, dict[str, Any]] = {}
+        """Put the weights and the optimizer's state back. Raises CaptureError if they are of another model.
+
+        The options of the optimizer are left as they are: those of a run do not change, and its learning rate is set at
+        every step.
+        """
+        if wrong := _other_tensors(self._tensors, model, optimizer):
+            raise CaptureError(
+                f"the checkpoint is of another model: '{wrong[0]}' does not fit", "has the code of the model changed?"
+            )
+        state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self._tensors.items():
             if name.startswith("optimizer."):
-                _, number, key = name.split(".", 2)
+                _, number, key = name.split(".")
                 state.setdefault(int(number), {})[key] = tensor
-        try:
-            model.load_state_dict(weights)
-            optimizer.load_state_dict({"state": state, "param_groups": self._groups})
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CaptureError("the checkpoint is of another model", "has the code of the model changed?") from error
+        if isinstance(optimizer, torch.optim.SGD):  # its step takes all momenta or none; zeros are what one begins with
+            for at, parameter in enumerate(_parameters(optimizer)):
+                state.setdefault(at, {"momentum_buffer": torch.zeros_like(parameter)})
+        model.load_state_dict(weights(self._tensors))
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place) -> None:
     """Write the checkpoint of `place` so that at every moment a whole one is there. Raises CaptureError if it cannot be."""
-    saved = optimizer.state_dict()
     tensors = {f"model.{name}": _own(tensor) for name, tensor in model.state_dict().items()}
-    for number, values in saved["state"].items():
+    for number, values in optimizer.state_dict()["state"].items():
         tensors |= {
             f"optimizer.{number}.{key}": _own(torch.as_tensor(value)) for key, value in values.items() if value is not None
         }
-    text = json.dumps({"place": asdict(place), "groups": saved["param_groups"]})
-    data = to_safetensors(tensors, {KEY: text, DIGEST: _digest(text, tensors)})
+    data = to_bytes(json.dumps({"place": asdict(place)}), tensors)
     path, aside = folder / CHECKPOINT, folder / f".{CHECKPOINT}.part"
     try:
         with aside.open("wb") as file:
@@ -99,37 +109,55 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run folder, None where there is none."""
+    """The newest whole checkpoint of a run folder, None where there is none. Raises CaptureError where none is whole."""
     damaged = ""
     for name in (CHECKPOINT, PREVIOUS):
-        path = folder / name
-        if not path.exists():
+        if not os.path.lexists(folder / name):
             continue
         try:
-            place, tensors, groups = _read(path)
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-            damaged = damaged or f"{name}: {error}"
+            place, tensors = read(folder / name)
+        except CaptureError as error:
+            damaged = damaged or f"{name}: {error.message}"
             continue
-        return Checkpoint(place, damaged, tensors, groups)
+        return Checkpoint(place, damaged, tensors)
     if damaged:
         raise CaptureError(f"no checkpoint in '{folder}' is whole ({damaged})", "remove it to compute all of the run again")
     return None
 
 
+def read(path: Path) -> tuple[Place, dict[str, torch.Tensor]]:
+    """The place and the tensors in one file. Raises CaptureError, saying what is wrong with it, unless it is whole."""
+    if not path.is_file() or path.is_symlink():  # a run folder may come from anywhere, and a FIFO in it would never end
+        raise CaptureError("it is not a regular file")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        text = header.get(KEY, "")
+        if _digest(text, tensors) != header.get(DIGEST):
+            raise CaptureError("its bytes are not those that were written")
+        body = json.loads(text)
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise CaptureError(str(error)) from error
+    place: Any = body.get("place") if isinstance(body, dict) else None
+    if wrong := _impossible(place, _PLACE) or _torn(place):
+        raise CaptureError(f"it says of the run what cannot be: {wrong}")
+    return Place(**place), tensors
+
+
+def weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of the model, as it names them."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def to_bytes(text: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """A file with this JSON and these tensors, and the digest over them."""
+    return to_safetensors(dict(tensors), {KEY: text, DIGEST: _digest(text, tensors)})
+
+
 def _own(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor on the CPU in memory of its own."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _read(path: Path) -> tuple[Place, dict[str, torch.Tensor], list[dict[str, Any]]]:
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    text = header[KEY]
-    if _digest(text, tensors) != header[DIGEST]:
-        raise ValueError("its bytes are not those that were written")
-    body = json.loads(text)
-    return Place(**body["place"]), tensors, body["groups"]
 
 
 def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -140,3 +168,86 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) is float
+
+
+_PLACE: Mapping[str, Any] = {
+    "epoch": _is_count,
+    "phase": PHASES.__contains__,
+    "batch": _is_count,
+    "journal": {
+        **dict.fromkeys(("seq", "bytes"), _is_count),
+        "chain": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value),
+    },
+    "recorder": {
+        **dict.fromkeys(("step", "pack", "flight"), _is_count),
+        "sums": {
+            "phase": (*PHASES, "").__contains__,
+            "epoch": lambda value: _is_count(value) or (type(value) is int and value == -1),
+            **dict.fromkeys(("batches", "n", "captured"), _is_count),
+            "correct": lambda value: _is_count(value) or (_is_real(value) and value >= 0),
+            "loss": _is_real,
+        },
+        "losses": {
+            **dict.fromkeys(("factor", "mean"), _is_real),
+            "n": _is_count,
+            "variance": lambda value: _is_real(value) and not value < 0,
+        },
+    },
+}
+"""What a place holds, and what each value must be."""
+
+
+def _impossible(value: Any, wanted: Mapping[str, Any], within: str = "") -> str:
+    """The first name whose value is not as `wanted`, and that value; empty where there is none."""
+    if not isinstance(value, dict) or value.keys() != wanted.keys():
+        return f"{within or 'place'} must hold {', '.join(wanted)}"
+    for name, right in wanted.items():
+        found, where = value[name], f"{within}.{name}" if within else name
+        if isinstance(right, Mapping):
+            wrong = _impossible(found, right, where)
+        else:
+            wrong = "" if right(found) else f"{where} is {_shown(found)}"
+        if wrong:
+            return wrong
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else repr(value)[:_SHOWN]
+
+
+def _torn(place: Mapping[str, Any]) -> str:
+    """How training and recorder disagree on where they are, empty where they do not."""
+    sums = place["recorder"]["sums"]
+    there, recorded = [[one[name] for name in ("phase", "epoch")] for one in (place, sums)]
+    if (place["batch"], sums["batches"]) == (0, 0) or [*there, place["batch"]] == [*recorded, sums["batches"]]:
+        return ""
+    return f"batch {place['batch']} of {there} for training, batch {sums['batches']} of {recorded} for the records"
+
+
+def _other_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of tensors that model and optimizer do not have, or have in another type or shape, or that are missing."""
+    wanted = {f"model.{name}": (tensor.dtype, tensor.shape) for name, tensor in model.state_dict().items()}
+    keys = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("step", "exp_avg", "exp_avg_sq")
+    for number, parameter in enumerate(_parameters(optimizer)):
+        state = {
+            f"optimizer.{number}.{key}": (torch.float32, ()) if key == "step" else (parameter.dtype, parameter.shape)
+            for key in keys
+        }
+        if not state.keys().isdisjoint(tensors):  # one that never had a gradient has none
+            wanted |= state
+    found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    return sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """As its state numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

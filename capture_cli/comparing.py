@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         """A clause for people."""
-        if isinstance(self.was, Sequence) and not isinstance(self.was, str):
+        if all(isinstance(value, Sequence) and not isinstance(value, str) for value in (self.was, self.now)):
             return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
         return f"{self.name} was {self.was}, is {self.now}"
 

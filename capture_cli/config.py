@@ -7,7 +7,6 @@ The command line shows these defaults and hands over what it was given; nothing 
 """
 
 import re
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
@@ -149,6 +148,8 @@ def image_size(text: str) -> tuple[int, int] | None:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The options in a config file by their names with `_` for `-`. Raises UsageError for what is not one."""
+    import tomllib  # not needed for help
+
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

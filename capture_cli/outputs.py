@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
-from safetensors import SafetensorError
 from torch import nn
 
 from capture_cli import checkpoint, modelfile, models
@@ -113,20 +112,19 @@ class Outputs:
 
     def _take(self, folder: Path, name: str) -> None:
         """The weights of one checkpoint, if it is whole and of these records."""
-        if not _is_regular(folder / name):
-            self.doubts.append(f"{name} cannot be used: it is not a regular file")
-            return
         try:
-            at, tensors, _ = checkpoint._read(folder / name)
-            step = int(at.recorder["step"])
-            fits = _chain_at(folder / RECORDS, int(at.journal["bytes"])) == at.journal["chain"]
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            at, tensors = checkpoint.read(folder / name)
+            fits = _chain_at(folder / RECORDS, at.journal["bytes"]) == at.journal["chain"]
+        except CaptureError as error:
+            self.doubts.append(f"{name} cannot be used: {error.message}")
+            return
+        except OSError as error:
             self.doubts.append(f"{name} cannot be used: {error}")
             return
         if not fits:
             self.doubts.append(f"{name} is not of these records: their chain does not lead there")
             return
-        self._steps[step] = {key.removeprefix("model."): t for key, t in tensors.items() if key.startswith("model.")}
+        self._steps[at.recorder["step"]] = checkpoint.weights(tensors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError
+from capture_cli.journal import sync_folder
 
 
 class Pack:
@@ -26,6 +27,7 @@ class Pack:
         self._path = path
         self._offsets = dict(offsets or {})
         self._fd = -1
+        self._named = False
         if length:
             self._open()
 
@@ -55,10 +57,15 @@ class Pack:
         return written
 
     def sync(self) -> None:
-        """Return when what was stored would survive a power cut."""
+        """Return when what was stored would survive a power cut, and where it is: the file's name and its folder's."""
+        if self._fd < 0:
+            return
         try:
-            if self._fd >= 0:
-                os.fsync(self._fd)
+            os.fsync(self._fd)
+            if not self._named:
+                sync_folder(self._path.parent)
+                sync_folder(self._path.parent.parent)
+                self._named = True
         except OSError as error:
             raise self._failed(error) from error
 

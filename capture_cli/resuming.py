@@ -4,21 +4,26 @@ earlier = read_earlier(folder)                  # its options, its samples, wher
 continuation(earlier, run_record, ...)          # raises, naming what differs
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from capture_cli.checkpoint import Checkpoint, load
+from capture_cli.checkpoint import Checkpoint, Place, load
 from capture_cli.comparing import changes
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.records import Batch, End, Record, Run, Samples, Skip, decode, follow
+from capture_cli.keeping import FLIGHT, PACK
+from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, follow, inputs_to_json
 from capture_cli.runfolder import RECORDS
 
 _WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}
+_COUNTED = {Batch.kind, Epoch.kind}
+_NUMBER_BYTES = {"float32": 4}
+"""Of one number of an input, by dtype."""
 
 ENVIRONMENT = ("versions", "device", "threads")
 """Fields of a run record that `--allow-env-change` lets differ."""
@@ -32,9 +37,9 @@ class Earlier:
     run: Run | None
     """None where not even the first line was written."""
     checkpoint: Checkpoint | None
-    known: Mapping[str, str | None]
+    known: dict[str, str | None]
     """What was found out before the checkpoint: file -> digest of its bytes, or None if it could not be used."""
-    later: Mapping[str, str | None]
+    later: dict[str, str | None]
     """The same of files that were first read behind it."""
     stored: Mapping[str, Mapping[str, int]]
     """Inputs kept before the checkpoint, by file below inputs/: digest -> offset."""
@@ -59,31 +64,40 @@ class Earlier:
 def read_earlier(folder: Path) -> Earlier:
     """Read what is needed to go on with the run in `folder`.
 
-    Raises UsageError if there is none, RecordsError, naming the line, where its records do not verify.
+    Raises UsageError if there is none, RecordsError, naming the line, where its records do not verify, and where the
+    checkpoint is not of them.
     """
     path = folder / RECORDS
     if not path.is_file():
         raise UsageError(f"'{folder}' is no run folder: there is no {RECORDS} in it", "give --resume the folder of a run")
     checkpoint = load(folder)
     until = checkpoint.place.journal["bytes"] if checkpoint else 0
-    known, later, stored = dict[str, str | None](), dict[str, str | None](), defaultdict[str, dict[str, int]](dict)
-    run, completed, begun_again = None, False, None
+    known, later = dict[str, str | None](), dict[str, str | None]()
+    stored, lengths = defaultdict[str, dict[str, int]](dict), defaultdict[str, int](int)
+    run, last, completed, begun_again = None, None, False, None
     try:
-        for place, record in _records(path):
-            behind = place["bytes"] >= until
+        for line in _lines(path):
+            behind = line.place["bytes"] >= until
+            if line.kind in _COUNTED and not behind:
+                last = line
+            record = line.record() if line.kind in _WANTED or (b'"stored":' in line.data and not behind) else None
             if isinstance(record, Run):
-                run, begun_again = record, place if checkpoint and behind else None
+                run, begun_again = record, line.place if checkpoint and behind else None
             elif isinstance(record, Samples):
                 (later if behind else known).update(zip(record.files, record.digests, strict=True))
             elif isinstance(record, Skip):
                 (later if behind else known)[record.file] = None
-            elif isinstance(record, Batch) and not behind:
-                for digests, where in _stored(record):
-                    stored[Path(where["pack"]).name].update(zip(digests, where["offsets"], strict=True))
+            elif isinstance(record, Batch):
+                for kept in _stored(line, record):
+                    stored[kept.pack].update(kept.offsets)
+                    lengths[kept.pack] = max(lengths[kept.pack], kept.end)
             completed = isinstance(record, End) and record.status == "completed"
+        before = last.record() if last else None
     except RecordsError as error:
         hint = f"capture verify {folder} --repair NEWFILE saves what verifies"
         raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
+    if checkpoint and run and not _leads_to(before, lengths, checkpoint.place, run):
+        raise RecordsError(f"the checkpoint is not of the records in '{path}'", "give the run folder as it was")
     return Earlier(
         folder=folder,
         run=run,
@@ -96,53 +110,112 @@ def read_earlier(folder: Path) -> Earlier:
     )
 
 
-def _records(path: Path) -> Iterator[tuple[Mapping[str, Any], Record | None]]:
-    """The whole lines that verify, each with its place: its record, or None for a batch without stored inputs and for sums."""
+class _Line(NamedTuple):
+    """A line that verifies."""
+
+    place: Mapping[str, Any]
+    """Where it begins."""
+    kind: str
+    data: bytes
+
+    def record(self) -> Record:
+        """What it says. Raises RecordsError where that makes no sense."""
+        try:
+            record = decode(self.data)[1]
+            check(record)
+        except RecordsError as error:
+            raise self.error(error.message, error.hint) from error
+        return record
+
+    def error(self, message: str, hint: str = "") -> RecordsError:
+        """Something is wrong with it."""
+        number = self.place["seq"] + 1
+        return RecordsError(f"line {number}: {message}", hint, line=number)
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """The whole lines of a file, each verified. Raises RecordsError at the first that does not verify."""
     place: dict[str, Any] = dict(BEGINNING)
     with path.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
+        for data in lines:
+            if not data.endswith(b"\n"):
                 return
-            envelope = follow(line, seq=place["seq"], previous=bytes.fromhex(place["chain"]))
-            wanted = envelope.kind in _WANTED or (envelope.kind == Batch.kind and b'"stored":' in line)
-            try:
-                record = decode(line)[1] if wanted else None
-                if record:
-                    check(record)
-            except RecordsError as error:
-                number = place["seq"] + 1
-                raise RecordsError(f"line {number}: {error.message}", error.hint, line=number) from error
-            yield place, record
-            place = {"seq": place["seq"] + 1, "bytes": place["bytes"] + len(line), "chain": envelope.chain.hex()}
+            envelope = follow(data, seq=place["seq"], previous=bytes.fromhex(place["chain"]))
+            yield _Line(place, envelope.kind, data)
+            place = {"seq": place["seq"] + 1, "bytes": place["bytes"] + len(data), "chain": envelope.chain.hex()}
 
 
-def _stored(batch: Batch) -> list[tuple[Sequence[str], Mapping[str, Any]]]:
-    """The digests of the inputs that a batch record points at, and where they are."""
-    before = ((batch.flight or {}).get("before") or {}).get("inputs", {})
-    both = [(batch.inputs.digests, batch.inputs.stored), (before.get("digests", ()), before.get("stored"))]
-    return [(digests, where) for digests, where in both if where]
+def _leads_to(last: Record | None, lengths: Mapping[str, int], place: Place, run: Run) -> bool:
+    """Whether a run may be at `place` after this batch or epoch record, with kept inputs that take so many bytes."""
+    if (lengths.get(PACK, 0), lengths.get(FLIGHT, 0)) != (place.recorder["pack"], place.recorder["flight"]):
+        return False
+    if isinstance(last, Epoch):
+        return (place.epoch, place.phase, place.batch) == (last.epoch + 1, "train", 0)
+    if not isinstance(last, Batch):
+        return False
+    every, further = run.config.get("capture_every"), place.batch - last.batch
+    steps = further if place.phase == "train" else 0
+    return (
+        (place.phase, place.epoch, place.recorder["step"]) == (last.phase, last.epoch, last.step + steps)
+        and isinstance(every, int)
+        and 1 <= further <= every
+    )
 
 
-def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple[list[str], Rest]:
+class _Stored(NamedTuple):
+    """Inputs that a batch record says are kept."""
+
+    pack: str
+    """The file below inputs/."""
+    offsets: Mapping[str, int]
+    """Digest -> offset in bytes."""
+    end: int
+    """Where the last of them ends."""
+
+
+def _stored(line: _Line, batch: Batch) -> Iterator[_Stored]:
+    """Those of the batch, and of the one before it where the flight recorder kept that. Raises RecordsError."""
+    try:
+        before = (batch.flight or {}).get("before") or {"inputs": {}}
+        for inputs in (inputs_to_json(batch.inputs), before["inputs"]):
+            where = inputs.get("stored")
+            if where is None:
+                continue
+            offsets = dict(zip(inputs["digests"], where["offsets"], strict=True))
+            size = _NUMBER_BYTES[inputs["dtype"]] * math.prod(inputs["shape"])
+            kept = _Stored(Path(where["pack"]).name, offsets, max(offsets.values()) + size)
+            if not all(type(number) is int and 0 <= number < 2**53 for number in (*offsets.values(), kept.end)):
+                raise line.error("a batch record whose offsets are none")
+            yield kept
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise line.error("a batch record whose stored inputs do not fit") from error
+
+
+def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_env_change: bool) -> tuple[list[str], Rest]:
     """Warnings, and what becomes of the records behind its checkpoint.
 
-    `now` is the run record as it would be written today. Raises UsageError, naming what differs, where that would be another
-    run: other options (a completed run may get more epochs), other images, or an environment in which results may come out
-    otherwise, unless that is allowed.
+    `now` is the run record as it would be written today, `files` are the images of today. Raises UsageError, naming what
+    differs, where that would be another run: other options (a completed run may get more epochs), other images, or an
+    environment in which results may come out otherwise, unless that is allowed.
     """
     before, place = earlier.run, earlier.checkpoint.place if earlier.checkpoint else None
+    epochs = before.config.get("epochs") if before else None
     doubts = []
     if earlier.checkpoint and earlier.checkpoint.damaged:
         doubts.append(f"a checkpoint is damaged, the one before it is used ({earlier.checkpoint.damaged})")
     if before is None:
         return doubts, "compare"
-    if earlier.completed and not now.config["epochs"] > before.config["epochs"]:
-        raise UsageError(f"'{earlier.folder}' is completed: {before.config['epochs']} epochs", "give more with --epochs")
-    if earlier.completed and (place is None or place.epoch < before.config["epochs"]):  # the last one may be damaged
+    if not isinstance(epochs, int):
+        raise UsageError(f"'{earlier.folder}' is of no training: its run record has no epochs", "start a new run")
+    if earlier.completed and not now.config["epochs"] > epochs:
+        raise UsageError(f"'{earlier.folder}' is completed: {epochs} epochs", "give more with --epochs")
+    if earlier.completed and (place is None or place.epoch < epochs):  # the last one may be damaged
         raise UsageError(
             f"'{earlier.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
         )
     options, environment = _changes(before, now, may_have_more_epochs=earlier.completed)
+    if images := _other_images(earlier, before, files):
+        options = [*images, *(option for option in options if not option.startswith("images."))]
     if options:
         raise UsageError(f"this would be another run: {'; '.join(options)}", "give the options and images it began with")
     if environment and not allow_env_change:
@@ -150,6 +223,20 @@ def continuation(earlier: Earlier, now: Run, *, allow_env_change: bool) -> tuple
         raise UsageError(message, "--allow-env-change goes on and says so in the records")
     doubts += [f"from here on {text}" for text in environment]
     return doubts, "keep" if earlier.completed else "aside" if environment else "compare"
+
+
+def _other_images(earlier: Earlier, run: Run, files: Collection[str]) -> list[str]:
+    """Which images are gone and which are new, as far as the records can tell: none but those that were read is named."""
+    read = earlier.known | earlier.later
+    gone = sorted(file for file, digest in read.items() if digest is not None and file not in files)
+    there = sum(digest is not None or file in files for file, digest in read.items())
+    total = sum(count for name, count in run.images.items() if name != "listing" and isinstance(count, int))
+    new = sorted(set(files) - read.keys()) if there == total else []  # else some of these it had not come to yet
+    return [
+        f"'{names[0]}'{f' and {len(names) - 1:,} more' if len(names) > 1 else ''} {what}"
+        for names, what in ((gone, "gone"), (new, "new"))
+        if names
+    ]
 
 
 def _changes(before: Run, now: Run, *, may_have_more_epochs: bool) -> tuple[list[str], list[str]]:

@@ -165,8 +165,11 @@ def _fresh(model: str) -> str:
 
 def _make_folder(folder: Path, *, force: bool) -> set[str]:
     """Make the folder; what it holds already, which is nothing unless `force`d into a run folder."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for one in new:
+            sync_folder(one.parent)
         held = {entry.name for entry in folder.iterdir()}
     except FileExistsError as error:
         raise CaptureError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error

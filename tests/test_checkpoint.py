@@ -1,15 +1,31 @@
-"""Checkpoints: one file, whole or not there, the one before kept, exact."""
+"""Checkpoints: one file, whole or not there, the one before kept, exact, and believed no further than its digest reaches."""
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from capture_cli.checkpoint import Place, load, save
+from capture_cli.checkpoint import Place, load, read, save, to_bytes
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.training import make_optimizer
+
+
+def at(epoch: int = 0, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Place:
+    """A place as a run has it."""
+    sums = {"phase": phase, "epoch": epoch, "batches": batch, "n": 0, "loss": loss, "correct": 0, "captured": 0}
+    losses = {"factor": 10.0, "n": 3, "mean": 0.5, "variance": 0.25}
+    return Place(
+        epoch=epoch,
+        phase=phase,
+        batch=batch,
+        journal={"seq": 3, "bytes": 100, "chain": "0f" * 16},
+        recorder={"step": 7, "sums": sums, "pack": 0, "flight": 0, "losses": losses},
+    )
 
 
 def trained(opt: str, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -33,7 +49,7 @@ def further(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> N
 def test_a_training_goes_on_bit_for_bit(tmp_path: Path, opt: str) -> None:
     """Weights, buffers and the optimizer's state come back exactly: the next steps give the same bits."""
     model, optimizer = trained(opt)
-    place = Place(epoch=2, phase="val", batch=7, journal={"seq": 3}, recorder={"loss": 0.1 + 0.2})
+    place = at(2, phase="val", batch=7, loss=0.1 + 0.2)
     save(tmp_path, model, optimizer, place)
     further(model, optimizer, 4)
     other, other_optimizer = trained(opt, steps=0)
@@ -51,7 +67,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     """A flipped bit anywhere is noticed by the digest; the older file is used and the damage told."""
     model, optimizer = trained("adamw")
     for epoch in (1, 2):
-        save(tmp_path, model, optimizer, Place(epoch=epoch))
+        save(tmp_path, model, optimizer, at(epoch))
     path = tmp_path / "checkpoint.safetensors"
     data = bytearray(path.read_bytes())
     if damage == "bit":
@@ -73,12 +89,95 @@ def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_none(tmp_path: Path)
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     """The message says what may have happened."""
-    save(tmp_path, *trained("adamw"), Place())
+    save(tmp_path, *trained("adamw"), at())
     found = load(tmp_path)
     assert found is not None
     model = nn.Linear(3, 3)
     with pytest.raises(CaptureError, match="another model"):
         found.restore(model, make_optimizer(model, opt="adamw", lr=0.1, weight_decay=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epoch", -1),
+        ("epoch", True),
+        ("epoch", 10**400),
+        ("phase", "test"),
+        ("phase", ["train"]),
+        ("batch", 1),
+        ("batch", None),
+        ("journal", []),
+        ("journal.bytes", 1.0),
+        ("journal.chain", "no hexadecimal digits, or too many"),
+        ("recorder.step", float("nan")),
+        ("recorder.sums.n", 2**53),
+        ("recorder.sums.loss", "0.5"),
+        ("recorder.losses.n", -1),
+        ("recorder.losses.variance", -0.25),
+        ("recorder.losses.another", 0.0),
+    ],
+)
+def test_a_place_that_no_run_can_have_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    """However well its digest fits; the message names what is wrong, and the checkpoint before it is used."""
+    model, optimizer = trained("adamw")
+    for epoch in (1, 2):
+        save(tmp_path, model, optimizer, at(epoch))
+    path = tmp_path / "checkpoint.safetensors"
+    place, tensors = read(path)
+    body = json.loads(json.dumps(vars(place)))
+    *outer, last = name.split(".")
+    inside = body
+    for one in outer:
+        inside = inside[one]
+    inside[last] = value
+    path.write_bytes(to_bytes(json.dumps({"place": body}), tensors))
+    found = load(tmp_path)
+    assert found is not None
+    assert found.place.epoch == 1
+    assert "what cannot be" in found.damaged
+    assert outer[-1] in found.damaged if last == "another" else last in found.damaged
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("model.0.weight", torch.zeros(4, 8)),
+        ("model.0.weight", torch.zeros(8, 4, dtype=torch.float64)),
+        ("model.9.weight", torch.zeros(8, 4)),
+        ("optimizer.0.exp_avg", torch.zeros(4, 8)),
+        ("optimizer.0.step", torch.zeros(1)),
+        ("optimizer.0.step", None),
+        ("optimizer.x.step", torch.zeros(())),
+        ("optimizer.99.step", torch.zeros(())),
+        ("", torch.zeros(())),
+    ],
+)
+def test_tensors_that_the_model_does_not_have_are_refused(tmp_path: Path, name: str, tensor: torch.Tensor | None) -> None:
+    """Nothing of another shape, type or name gets into a model or its optimizer, and nothing may be missing."""
+    save(tmp_path, *trained("adamw"), at())
+    path = tmp_path / "checkpoint.safetensors"
+    place, tensors = read(path)
+    tensors |= {name: tensor} if tensor is not None else {}
+    if tensor is None:
+        del tensors[name]
+    path.write_bytes(to_bytes(json.dumps({"place": vars(place)}), tensors))
+    found = load(tmp_path)
+    assert found is not None
+    with pytest.raises(CaptureError, match="another model"):
+        found.restore(*trained("adamw"))
+
+
+def test_a_checkpoint_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A FIFO is not waited for, a link not followed."""
+    path = tmp_path / "checkpoint.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(CaptureError, match="not a regular file"):
+        load(tmp_path)
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(CaptureError, match="not a regular file"):
+        load(tmp_path)
 
 
 def test_how_often() -> None:

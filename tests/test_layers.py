@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors"},
     "models": {"errors"},
     "runtime": {"__init__", "errors"},
-    "pack": {"errors"},
+    "pack": {"errors", "journal"},
     "flight": set(),
     "given": {"errors"},
     "columns": {"errors", "given"},
@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "runfolder": {"errors", "journal"},
     "modelfile": {"errors"},
     "checkpoint": {"errors", "journal", "runfolder"},
-    "resuming": {"checkpoint", "comparing", "errors", "fields", "journal", "records", "runfolder"},
+    "resuming": {"checkpoint", "comparing", "errors", "fields", "journal", "keeping", "records", "runfolder"},
     "training": {"batches", "checkpoint", "errors", "recorder", "records", "runtime"},
     "plan": {"access", "config", "errors", "folder", "inputs", "models", "pixels"},
     "job": {

@@ -26,7 +26,7 @@ def done() -> subprocess.CompletedProcess[str]:
 def test_nothing_failed(done: subprocess.CompletedProcess[str], figure: str) -> None:
     """`0 in N`; a figure that this machine cannot have (a small disk cannot be mounted) is skipped with its reason."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
-    found = [row for row in rows if row[0] == figure]
+    found = [row for row in rows if row[0] == f"`{figure}`"]
     assert len(found) == 1, done.stdout + done.stderr
     failed, remark = found[0][1], found[0][-1]
     if failed == "0 in 0":

@@ -9,10 +9,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from capture_cli import runtime
+from capture_cli import checkpoint, runtime
 from capture_cli.cli import run as command
 from capture_cli.journal import Journal
 from capture_cli.records import GENESIS, Record, link, open_envelope
@@ -129,10 +130,29 @@ def test_an_image_that_changed_is_named(train: Trainer, capsys: pytest.CaptureFi
     else:
         image.unlink()
     capsys.readouterr()
-    assert train("--resume", "cut") in (2, 3)
-    if change != "gone":
-        assert f"'{file}' is no longer the file that the run began with" in capsys.readouterr().err
+    assert train("--resume", "cut") == (2 if change == "gone" else 3)
+    said = f"'{file}' gone" if change == "gone" else f"'{file}' is no longer the file that the run began with"
+    assert said in capsys.readouterr().err
     assert Path("cut/records.jsonl").read_bytes() == before
+
+
+def test_an_image_that_is_new_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """As soon as the run has seen all of its own; before that only how many there were."""
+    for cut_after, said in ((5, "images.val was "), (None, "'bee_900.png' and 1 more new; ")):
+        shutil.rmtree("run", ignore_errors=True)
+        train("images", "-e", "2", "-o", "run", cut_after=cut_after)
+        for number in (900, 901):
+            shutil.copy("images/bee_001.png", f"images/bee_{number}.png")
+        assert train("--resume", "run", "-e", "3") == 2
+        assert said in capsys.readouterr().err
+        for number in (900, 901):
+            Path(f"images/bee_{number}.png").unlink()
+
+
+def test_a_folder_that_is_no_run_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the file that is missing in it alone."""
+    assert train("--resume", "images") == 2
+    assert "'images' is no run folder" in capsys.readouterr().err
 
 
 def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(
@@ -140,39 +160,101 @@ def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(
 ) -> None:
     """The checkpoint before it is of the middle of the run: going on from there would record its batches twice."""
     train("images", "-e", "2", "-o", "run", "--checkpoint-every=3")
-    checkpoint = Path("run/checkpoint.safetensors")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    newest = Path("run/checkpoint.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-1])
     before = Path("run/records.jsonl").read_bytes()
     assert train("--resume", "run", "-e", "3") == 2
     assert "no checkpoint of its end" in capsys.readouterr().err
     assert Path("run/records.jsonl").read_bytes() == before
 
 
-def test_a_record_that_verifies_and_makes_no_sense_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns of different lengths under a chain that fits: exit code 4 and the line, not a fault."""
-    train("images", "-e", "1", "-o", "run", cut_after=5)
-    path, chain, lines = Path("run/records.jsonl"), GENESIS, []
+def changed(path: Path, kind: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change each record of a kind, under a chain that is made to fit."""
+    chain, lines = GENESIS, []
     for line in path.read_bytes().splitlines():
         text = open_envelope(line).text
-        if b'"kind":"samples"' in text:
+        if f'"kind":"{kind}"'.encode() in text:
             body = json.loads(text + b"}")
-            body["digests"].pop()
+            change(body)
             text = json.dumps(body, separators=(",", ":")).encode()[:-1]
         chain = link(chain, text)
         lines.append(b'%b,"chain":"%b"}\n' % (text, chain.hex().encode()))
     path.write_bytes(b"".join(lines))
+
+
+def test_a_record_that_verifies_and_makes_no_sense_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns of different lengths under a chain that fits: exit code 4 and the line, not a fault."""
+    train("images", "-e", "1", "-o", "run", cut_after=5)
+    changed(Path("run/records.jsonl"), "samples", lambda body: body["digests"].pop())
     assert train("--resume", "run") == 4
     assert "line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"config": {}}, 2, "its run record has no epochs"),
+        ({"images": {"train": [], "val": 3}}, 2, "images.train was []"),
+        ({"classes": ["cat"]}, 2, "classes were cat, are "),
+    ],
+)
+def test_a_run_record_of_another_run_is_refused(
+    train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any], code: int, said: str
+) -> None:
+    """Whatever stands in it, what differs is named."""
+    train("images", "-e", "1", "-o", "run", cut_after=5)
+    changed(Path("run/records.jsonl"), "run", lambda body: body.update(change))
+    assert train("--resume", "run") == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"pack": "inputs/pack-00000.bin", "offsets": [0.5, 1, 2, 3]}, "offsets are none"),
+        ({"pack": "inputs/pack-00000.bin", "offsets": [0]}, "stored inputs do not fit"),
+        ({"pack": 3, "offsets": [0, 1, 2, 3]}, "stored inputs do not fit"),
+        ({}, "stored inputs do not fit"),
+    ],
+)
+def test_stored_inputs_that_cannot_be_are_refused(
+    train: Trainer, capsys: pytest.CaptureFixture[str], stored: dict[str, Any], said: str
+) -> None:
+    """Exit code 4 and the line; the file of the inputs is not touched."""
+    train("images", "-e", "1", "-o", "run", "--inputs=all", "--checkpoint-every=1", cut_after=6)
+    before = kept(Path("run"))["inputs/pack-00000.bin"]
+    changed(Path("run/records.jsonl"), "batch", lambda body: body["inputs"].update(stored=stored))
+    assert train("--resume", "run") == 4
+    told = capsys.readouterr().err
+    assert said in told
+    assert "line 3" in told
+    assert kept(Path("run"))["inputs/pack-00000.bin"] == before
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1}, {"phase": "val"}, {"batch": 4}, {"epoch": 9, "batch": 0}])
+def test_a_checkpoint_of_another_place_is_refused(
+    train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    """What its digest cannot tell the record before it can: exit code 4, and the records as they were."""
+    train("images", "-e", "2", "-o", "run", "--checkpoint-every=1", cut_after=6)
+    path, before = Path("run/checkpoint.safetensors"), kept(Path("run"))
+    place, tensors = checkpoint.read(path)
+    sums = {**place.recorder["sums"], **{"batches" if name == "batch" else name: value for name, value in change.items()}}
+    body = {**vars(place), **change, "recorder": {**place.recorder, "sums": sums}}
+    path.write_bytes(checkpoint.to_bytes(json.dumps({"place": body}), tensors))
+    assert train("--resume", "run") == 4
+    assert "the checkpoint is not of the records" in capsys.readouterr().err
+    assert kept(Path("run")) == before
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
     """One flipped bit: a warning, more to compute again, and equal bytes."""
     train("images", "-e", "3", "-o", "whole")
     train("images", "-e", "3", "-o", "cut", "--checkpoint-every=3", cut_after=15)
-    checkpoint = Path("cut/checkpoint.safetensors")
-    damaged = bytearray(checkpoint.read_bytes())
+    newest = Path("cut/checkpoint.safetensors")
+    damaged = bytearray(newest.read_bytes())
     damaged[-5] ^= 1
-    checkpoint.write_bytes(damaged)
+    newest.write_bytes(damaged)
     capsys.readouterr()
     assert train("--resume", "cut") == 0
     assert "the one before it is used" in capsys.readouterr().err

@@ -1,4 +1,8 @@
-"""Run the figures one after the other and print a table; exit code 1 if anything did not hold."""
+"""Run the figures one after the other and print a table; exit code 1 if anything did not hold.
+
+`--json FILE` keeps what was found so far, a figure that is still going included, and adds to what FILE has of other figures;
+`--table FILE` prints such a file. Ctrl-C and SIGTERM end the figure that is going with a row of what it has.
+"""
 
 import os
 
@@ -7,12 +11,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported anywhere: childr
 import argparse
 import contextlib
 import importlib
+import json
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 FIGURES = (
     "kills",
@@ -20,6 +27,7 @@ FIGURES = (
     "every_step",
     "damage",
     "damaged_checkpoint",
+    "crafted_checkpoint",
     "power_cut",
     "disk_full",
     "replays",
@@ -27,20 +35,39 @@ FIGURES = (
     "mutated",
 )
 SHOWN_FAILURES = 10
+KEPT_EVERY_SECONDS = 10
+HEAD = "| figure | failed | bound | seconds | what was done |\n| --- | --- | --- | --- | --- |"
 
 
 def main() -> int:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--size", choices=("ci", "large"), default="ci")
     parser.add_argument("--only", action="append", choices=FIGURES, help="this figure; may be given again")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave what the runs wrote there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was found there, while it goes on")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print what was kept in such a file, and stop")
     options = parser.parse_args()
+    print(HEAD, flush=True)
+    if options.table:
+        found = json.loads(options.table.read_text())
+        print("\n".join(row(name, found[name]) for name in FIGURES if name in found))
+        return int(any(found[name]["failed"] for name in found))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = False
-    print("| figure | failed | 95 % bound | seconds | |\n|---|---|---|---|---|", flush=True)
-    for name in options.only or FIGURES:
-        failed |= not _show(name, large=options.size == "large", keep=options.keep)
+    try:
+        for name in options.only or FIGURES:
+            failed |= not _show(name, size=options.size, keep=options.keep, kept=options.json)
+    except KeyboardInterrupt:
+        return 130
     return int(failed)
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """One figure as a line of Markdown; the bound is that of the rule of three."""
+    bound = "all" if found["all"] else f"{100 * 3 / found['tried']:.2g} %" if found["tried"] and not found["failed"] else ""
+    done = "; ".join(filter(None, [found["note"], found["missing"], "" if found["ended"] else "not finished"]))
+    return f"| `{name}` | {found['failed']:,} in {found['tried']:,} | {bound} | {found['seconds']:.0f} | {done} |"
 
 
 @contextlib.contextmanager
@@ -55,24 +82,60 @@ def _folder(name: str, keep: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _show(name: str, *, large: bool, keep: Path | None) -> bool:
+def _show(name: str, *, size: str, keep: Path | None, kept: Path | None) -> bool:
     """Run one figure and print its row; whether all held."""
     from benchmarks.reliability.world import Result
 
-    begun = time.perf_counter()
-    with _folder(name, keep) as folder:
-        try:
-            figure = importlib.import_module(f"benchmarks.reliability.{name}").figure
-            result: Result = figure(folder, large=large)
-        except Exception:  # noqa: BLE001 - a figure that cannot be had is a failure like any other, and the next is wanted too
-            result = Result(failures=[traceback.format_exc()])
-    seconds = time.perf_counter() - begun
-    bound = f"{3 / result.tried:.2g}" if result.tried and not result.failures else ""
-    remark = "; ".join(text for text in (result.note, result.missing) if text)
-    print(f"| {name} | {len(result.failures):,} in {result.tried:,} | {bound} | {seconds:.0f} | {remark} |", flush=True)
+    begun = last = time.perf_counter()
+
+    def found(result: Result, *, ended: bool) -> dict[str, Any]:
+        return {
+            "size": size,
+            "ended": ended,
+            "failed": len(result.failures),
+            "tried": result.tried,
+            "all": result.all_there_are and ended,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "note": result.note,
+            "missing": result.missing,
+            "failures": result.failures[:SHOWN_FAILURES],
+        }
+
+    def note(result: Result) -> None:
+        nonlocal last
+        if kept and time.perf_counter() - last > KEPT_EVERY_SECONDS:
+            last = time.perf_counter()
+            _keep(kept, name, found(result, ended=False))
+
+    result, ended = Result(keep=note), False
+    try:
+        with _folder(name, keep) as folder:
+            _run(name, folder, result, large=size == "large")
+        ended = True
+    finally:
+        now = found(result, ended=ended)
+        print(row(name, now), flush=True)
+        if kept:
+            _keep(kept, name, now)
     for failure in result.failures[:SHOWN_FAILURES]:
         print(f"    {name}: {failure}", file=sys.stderr, flush=True)
     return not result.failures
+
+
+def _run(name: str, folder: Path, result: Any, *, large: bool) -> None:
+    try:
+        figure: Callable[..., None] = importlib.import_module(f"benchmarks.reliability.{name}").figure
+        figure(folder, result, large=large)
+    except Exception:  # noqa: BLE001 - a figure that cannot be had is a failure like any other, and the next is wanted too
+        result.failures.append(traceback.format_exc())
+
+
+def _keep(path: Path, name: str, found: dict[str, Any]) -> None:
+    """Put one figure into the file, which is whole at every moment."""
+    there = json.loads(path.read_text()) if path.exists() else {}
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps({**there, name: found}, indent=1) + "\n")
+    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ EVERY = 23
 """The CI size takes every so many cases: prime to the number of faults, so that each of them comes up."""
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """All calls x all faults, or a sample, of a run from its beginning and of one that is resumed."""
     warm()
-    result = Result()
     make_images(place / "images", count=16, broken=1)
     ref = reference(place, OPTIONS)
     half = capture(["train", *OPTIONS, "-o", "half", "-q"], place, before=functools.partial(_after_record, 6))
     assert half.code == -signal.SIGKILL, half
+    result.all_there_are = large
+    result.note = "one file-system call fails"
     for title, base in (("the run", None), ("its resumption", "half")):
         calls = _calls(ref, place, base)
         cases = list(_cases(calls))
@@ -34,8 +35,7 @@ def figure(place: Path, *, large: bool) -> Result:
             case = f"{title}: {fault} at call {at} ({calls[at - 1]})"
             _one(ref, place, base, Shim(place / "run", at=at, fault=fault), fault, case, result)
             result.tried += 1
-        result.note += f"{'; ' if result.note else ''}{title}: {len(calls)} calls, {len(chosen)} of {len(cases)} cases"
-    return result
+        result.note += f"; {title}: {len(calls)} calls, {len(chosen)} of {len(cases)} cases"
 
 
 def _calls(ref: Reference, place: Path, base: str | None) -> list[str]:

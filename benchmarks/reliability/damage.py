@@ -17,22 +17,23 @@ OPTIONS = ("images", "-m", "linear", "-e", "3", "-b", "2", "--device=cpu", "--ch
 RECORDS_WANTED = 100
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """All of it, in either size; the large one reads every tenth damaged file, the other every thousandth."""
     warm()
     make_images(place / "images", count=58, broken=1)
     ref = reference(place, OPTIONS)
     lines = ref.lines
     assert len(lines) >= RECORDS_WANTED, len(lines)
-    result, judge = Result(), _Judge(place / "damaged.jsonl", lines, 10 if large else 1000)
+    judge = _Judge(place / "damaged.jsonl", lines, 10 if large else 1000)
     for title, number, damaged in _damaged(lines):
         result.tried += 1
         result.expect(judge.notices(number, damaged), title)
     path = place / "reference" / RECORDS
     with open_run(path) as run:
         result.expect(sum(1 for _ in run) == len(lines) and run.ending.state == "sealed", "the undamaged log")
-    result.note = f"{len(lines)} records of {len(ref.records):,} bytes; {judge.read:,} of the damaged ones read from a file"
-    return result
+    result.all_there_are = True
+    result.note = f"every bit of a log of {len(lines)} records ({len(ref.records):,} bytes) flipped, every cut, lines swapped"
+    result.note += f", doubled, removed, added; {judge.read:,} of them read from a file"
 
 
 def _damaged(lines: list[bytes]) -> Iterator[tuple[str, int, list[bytes]]]:

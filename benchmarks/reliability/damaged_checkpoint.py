@@ -14,12 +14,12 @@ EVERY = 7
 NEWEST = "checkpoint.safetensors"
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """All bits, or every 7th, read back; 20 or 200 of them resumed as well."""
     warm()
     from capture_cli.checkpoint import load
 
-    draw, result = random.Random(3), Result()
+    draw = random.Random(3)
     make_images(place / "images", count=16)
     ref = reference(place, OPTIONS)
     capture(["train", *OPTIONS, "-o", "half", "-q"], place, before=functools.partial(_after_record, 8))
@@ -34,7 +34,8 @@ def figure(place: Path, *, large: bool) -> Result:
             found = load(place / "half")
         noticed = found is not None and NEWEST in found.damaged
         result.expect(noticed, f"byte {at}, {f'bit {bit}' if bit < 8 else 'cut'}: not noticed, or none was found")
-    for number in range(200 if large else 20):
+    resumed = 200 if large else 20
+    for number in range(resumed):
         at, bit = draw.choice(cases)
         path.write_bytes(_damaged(good, at, bit))
         shutil.copytree(place / "half", place / f"run-{number}")
@@ -42,8 +43,9 @@ def figure(place: Path, *, large: bool) -> Result:
         case = f"byte {at}, bit {bit}, resumed"
         result.expect(done.code == 0 and "the one before it is used" in done.stderr, f"{case}: {done}")
         result.expect(not (what := ref.difference(place / f"run-{number}")), f"{case}: {what} not as undisturbed")
-    result.note = f"a checkpoint of {len(good):,} bytes"
-    return result
+    result.all_there_are = large
+    which = "every" if large else f"every {EVERY}th"
+    result.note = f"{which} bit and cut of a checkpoint of {len(good):,} bytes; {resumed} of them resumed as well"
 
 
 def _damaged(good: bytes, at: int, bit: int) -> bytes:

@@ -15,12 +15,12 @@ OPTIONS = (
 STEP = 4096
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """Every size, or 10 of them, up to the one in which the run has room."""
     if os.geteuid() != 0:
-        return Result(missing="mounting a small disk needs root")
+        result.missing = "mounting a small disk needs root"
+        return
     warm()
-    result = Result()
     make_images(place / "images", count=16, broken=1)
     ref = reference(place, OPTIONS)
     need = sum(path.stat().st_size + STEP for path in (place / "reference").rglob("*")) * 3 // 2
@@ -32,7 +32,7 @@ def figure(place: Path, *, large: bool) -> Result:
         with _disk(place / "disk", size) as fault:
             if fault:
                 result.missing = f"no small disk can be mounted here: {fault}"
-                return result
+                return
             result.tried += 1
             done = capture(["train", *OPTIONS, "-o", "disk/run", "-q"], place)
             run = place / "disk" / "run"
@@ -49,8 +49,8 @@ def figure(place: Path, *, large: bool) -> Result:
             again = capture(go_on(ref, "disk/run", place), place)
             result.expect(again.code == 0, f"{case}, then a larger one: {again}")
             result.expect(not (what := ref.difference(run)), f"{case}, then a larger one: {what} not as on a large disk")
-    result.note = f"sizes up to {need // 1024} kB, in {fitted} of which the run had room"
-    return result
+    result.all_there_are = large
+    result.note = f"a disk that gets full, and larger; sizes up to {need // 1024} kB, in {fitted} of which the run had room"
 
 
 @contextlib.contextmanager

@@ -24,25 +24,25 @@ OPTIONS = (
         "--val-split=0.1",
     ),  # with batches that the flight recorder keeps, and the ones before
 )
-WORKERS = (1, 2, 4)
+WORKERS = (0, 1, 2)
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """Every step, or every 7th, twice: before the update of the step was saved, and after."""
     warm()
-    result = Result()
     make_images(place / "images", count=24, broken=2)
+    result.note = "killed before the update of a step was kept, or after, and resumed"
     for number, options in enumerate(OPTIONS):
         ref = reference(place, options, f"reference-{number}")
         batches = ref.records.count(b'"kind":"batch"')
         flights = ref.records.count(b'"flight":')
-        result.note += f"{', ' if result.note else ''}{batches} steps with {flights} kept by the flight recorder"
+        result.note += f"; {batches} steps, {flights} of them kept by the flight recorder"
         for step in range(1, batches + 1, 1 if large else 7):
             for die in (_after_record, _after_checkpoint):
                 result.tried += 1
                 _one(ref, place, f"run-{number}-{step}{die.__name__}", functools.partial(die, step), step, result)
-    result.note += "; 1, 2 and 4 workers"
-    return result
+    result.all_there_are = large
+    result.note += "; 0, 1 and 2 workers"
 
 
 def _one(ref: Reference, place: Path, run: str, die: Callable[[], None], step: int, result: Result) -> None:

@@ -40,10 +40,10 @@ OPTIONS = (
 )
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """30 or 1,000 kills over runs with different options; every tenth of the real command in a new process."""
     warm()
-    draw, result, wanted = random.Random(1), Result(), 1000 if large else 30
+    draw, wanted = random.Random(1), 1000 if large else 30
     make_images(place / "images", count=24, broken=2)
     (place / "net.py").write_text(MODEL)
     references = [reference(place, options, f"reference-{number}") for number, options in enumerate(OPTIONS)]
@@ -55,8 +55,7 @@ def figure(place: Path, *, large: bool) -> Result:
         result.tried += killed
         real += killed * by_command
         runs += 1
-    result.note = f"{runs} runs, {real} of the kills through the real command"
-    return result
+    result.note = f"SIGKILL at random instants of {runs} runs, several in most, resumed until done; {real} of the real command"
 
 
 def _one_run(ref: Reference, run: str, place: Path, draw: random.Random, result: Result, *, by_command: bool) -> int:

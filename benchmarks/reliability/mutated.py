@@ -1,4 +1,4 @@
-"""Mutated logs read as `inspect`, `rows` and `verify` read them: only CaptureError, and nothing unverified shown as good.
+"""Mutated logs read as `inspect`, `rows`, `verify` and `--resume` read them: only CaptureError, and nothing bad shown as good.
 
 Half of the logs are damaged bytes. The other half are damaged lines whose sequence and chain were made to fit again, as someone
 would who wants to mislead: of those, only errors that name what is wrong are asked for, since a chain is no signature.
@@ -6,18 +6,20 @@ would who wants to mislead: of those, only errors that name what is wrong are as
 
 import random
 import re
+import shutil
 import string
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.reliability.world import Result, make_images, reference, warm
+from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
 from capture_cli.answers.history import sample_history
 from capture_cli.answers.rows import rows
 from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError
 from capture_cli.reader import open_run
-from capture_cli.records import GENESIS, link
+from capture_cli.records import GENESIS, Run, decode, link
 
 OPTIONS = (
     *("images", "-m", "linear", "-e", "2", "-b", "6", "--device=cpu"),
@@ -53,33 +55,37 @@ VALUES = (
 )
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """10,000 or 1,000,000 logs; `rows` of every fiftieth, since each takes an SQL engine."""
     warm()
     make_images(place / "images", count=16, broken=1)
-    options = (OPTIONS, (*OPTIONS[:-1], "--probs=all"))
+    options = (OPTIONS, (*OPTIONS[:-2], "--inputs=all"))
     logs = [reference(place, one, f"reference-{number}").lines for number, one in enumerate(options)]
-    draw, result, path = random.Random(5), Result(), place / "mutated.jsonl"
-    whole: list[list[bytes]] = []
-    for lines in logs:
-        path.write_bytes(b"".join(lines))
-        whole.append(_rows(path))
+    draw = random.Random(5)
+    whole = [_rows(place / f"reference-{number}") for number in range(len(logs))]
+    for number in range(len(logs)):  # mutated in a copy of its run, with the checkpoint
+        shutil.copytree(place / f"reference-{number}", place / f"mutated-{number}")
+    firsts = [run for lines in logs if isinstance(run := decode(lines[0])[1], Run)]
     sealed_again = 0
     for number in range(1_000_000 if large else 10_000):
         which = draw.randrange(len(logs))
         chained = draw.random() < 0.5
         data = _resealed(draw, logs[which]) if chained else _damaged(draw, b"".join(logs[which]))
+        path = place / f"mutated-{which}" / RECORDS
         path.write_bytes(data)
         result.tried += 1
         is_whole = data == b"".join(logs[which])
-        fault = _read(path, draw, with_rows=number % 50 == 0, chained=chained or is_whole, rows_of_whole=whole[which])
+        fault = _read(
+            path, draw, firsts[which], with_rows=number % 50 == 0, chained=chained or is_whole, rows_of_whole=whole[which]
+        )
         sealed_again += chained
+        kept = place.parent / f"capture-mutated-{number}.jsonl"
         if fault:
-            kept = place.parent / f"capture-mutated-{number}.jsonl"
             kept.write_bytes(data)
-            result.failures.append(f"{fault} (kept as {kept.name} beside the temporary folder)")
-    result.note = f"{sealed_again:,} of them with the chain made to fit again"
-    return result
+        result.expect(not fault, f"{fault} (kept as {kept.name} beside the temporary folder)")
+    result.note = (
+        f"logs read as `inspect`, `rows`, `verify`, `--resume` read them; in {sealed_again:,} the chain was made to fit"
+    )
 
 
 def _damaged(draw: random.Random, data: bytes) -> bytes:
@@ -149,7 +155,7 @@ def _rows(path: Path) -> list[bytes]:
         return b"".join(rows(run)).splitlines()
 
 
-def _read(path: Path, draw: random.Random, *, with_rows: bool, chained: bool, rows_of_whole: list[bytes]) -> str:
+def _read(path: Path, draw: random.Random, first: Run, *, with_rows: bool, chained: bool, rows_of_whole: list[bytes]) -> str:
     """Read the log in every way; what was wrong with how it was read, or nothing."""
     shown: list[bytes] = []
     verified: list[bool] = []
@@ -171,7 +177,14 @@ def _read(path: Path, draw: random.Random, *, with_rows: bool, chained: bool, ro
         with open_run(path) as run:
             verified.append(verify(run) is None)
 
-    ways: tuple[Callable[[], None], ...] = (summary, history, verification, *((all_rows,) if with_rows else ()))
+    def resumption() -> None:
+        from capture_cli.resuming import continuation, read_earlier
+
+        images = ("ant_0002.png", "ant_0004.png", "bee_0001.png")
+        more = replace(first, config={**first.config, "epochs": 3})
+        continuation(read_earlier(path.parent), more, images, allow_env_change=draw.random() < 0.5)
+
+    ways: tuple[Callable[[], None], ...] = (summary, history, verification, resumption, *((all_rows,) if with_rows else ()))
     for way in ways:
         try:
             way()

@@ -29,25 +29,31 @@ from benchmarks.reliability.world import (
     warm,
 )
 
+BASE = ("images", "-m", "linear", "-e", "4", "-b", "2", "--device=cpu", "--augment=flip", "--checkpoint-every=5")
 OPTIONS = (
-    *("images", "-m", "linear", "-e", "4", "-b", "2", "--device=cpu", "--augment=flip"),
-    *("--inputs=all", "--checkpoint-every=5"),
+    (*BASE, "--inputs=all"),
+    (*BASE, "--spike=0.1", "--lr=1e-6", "-e", "5"),  # with inputs that the flight recorder keeps, in a file of its own
 )
+PACKS = {"inputs/pack-00000.bin": "pack", "inputs/flight.bin": "flight"}
+"""A file of inputs, and what a checkpoint calls how much of it there is."""
 MEGABYTE = 1 << 20
 _REPORT = struct.Struct("<Q")
 
 
-def figure(place: Path, *, large: bool) -> Result:
+def figure(place: Path, result: Result, *, large: bool) -> None:
     """8 or 200 cuts at random instants; the journal syncs often, so that there is much to be held to."""
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        return Result(missing="mounting ext4 needs root and mkfs.ext4")
+        result.missing = "mounting ext4 needs root and mkfs.ext4"
+        return
     warm()
-    draw, result = random.Random(4), Result()
+    draw = random.Random(4)
     make_images(place / "images", count=32, broken=1)
-    ref = reference(place, OPTIONS)
+    references = [reference(place, options, f"reference-{number}") for number, options in enumerate(OPTIONS)]
+    kept = [set(PACKS) & set(ref.files) for ref in references]
+    assert kept == [{name} for name in PACKS], kept
     disk, copy, mounted = place / "disk.img", place / "copy.img", place / "disk"
     mounted.mkdir()
-    durable = 0
+    durable = packed = 0
     for number in range(200 if large else 8):
         with disk.open("wb") as file:
             file.truncate(16 * MEGABYTE)
@@ -55,20 +61,23 @@ def figure(place: Path, *, large: bool) -> Result:
         with _mounted(disk, mounted) as fault:
             if fault:
                 result.missing = f"no ext4 in a loop file can be mounted here: {fault}"
-                return result
-            reported = _cut(place, disk, copy, draw.uniform(0.05, 4 * ref.seconds))
+                return
+            ref = references[number % len(references)]
+            reported = _cut(ref, place, disk, copy, draw.uniform(0.05, 4 * ref.seconds))
         with _mounted(copy, mounted):
+            packed += _judge_packs(ref, place, f"cut {number}", result)
             _judge(ref, place, reported, f"cut {number}", result)
         durable += reported > 0
         result.tried += 1
-    result.note = f"ext4; in {durable} of them something had been reported durable"
-    return result
+    result.note = (
+        f"power cut at random instants on ext4, in {durable} after records were called durable, in {packed} inputs too"
+    )
 
 
-def _cut(place: Path, disk: Path, copy: Path, after: float) -> int:
+def _cut(ref: Reference, place: Path, disk: Path, copy: Path, after: float) -> int:
     """Copy the disk of a run in the middle of it, while it stands still; how many bytes of records it had called durable."""
     reading, writing = os.pipe()
-    pid = start(["train", *OPTIONS, "-o", "disk/run", "-q"], place, before=functools.partial(_report_syncs, writing))
+    pid = start(["train", *ref.options, "-o", "disk/run", "-q"], place, before=functools.partial(_report_syncs, writing))
     os.close(writing)
     if ended(pid, place, seconds=after) is None:
         os.killpg(pid, signal.SIGSTOP)
@@ -96,6 +105,20 @@ def _report_syncs(pipe: int) -> None:
         os.write(pipe, _REPORT.pack(length))
 
     journal.Journal.sync = reported  # type: ignore[method-assign]
+
+
+def _judge_packs(ref: Reference, place: Path, case: str, result: Result) -> bool:
+    """Whether there is a checkpoint that speaks of kept inputs; each byte of them must be there."""
+    from capture_cli.checkpoint import load
+
+    run = place / "disk" / "run"
+    found = load(run) if run.exists() else None
+    lengths = {name: found.place.recorder[key] if found else 0 for name, key in PACKS.items()}
+    for name, length in lengths.items():
+        there = (run / name).read_bytes() if (run / name).exists() else b""
+        wanted = ref.files.get(name, b"")[:length]
+        result.expect(len(wanted) == length and there[:length] == wanted, f"{case}: not all {length} bytes of {name} are there")
+    return any(lengths.values())
 
 
 def _judge(ref: Reference, place: Path, reported: int, case: str, result: Result) -> None:

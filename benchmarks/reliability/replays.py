@@ -1,40 +1,94 @@
-"""Captured inputs made again in a fresh process, by `capture replay`: equal digests; and one changed image is noticed."""
+"""Captured inputs made again one by one in a fresh process, in shuffled order: equal digests; and one changed image is noticed.
+
+    python -m benchmarks.reliability.replays RUN SEED
+
+is that process: it makes each input alone, from its file and the recipe of the run, in an order drawn from SEED, so that
+nothing of an epoch, a batch or the visit before has a part in it. `capture replay` goes through the same runs in their order.
+"""
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.reliability.world import ROOT, Result, make_images, reference, warm
 
-OPTIONS = ("images", "-m", "linear", "-b", "16", "--device=cpu", "--augment=flip+crop", "--checkpoint-every=1000")
-IMAGES = 200
+BASE = ("images", "-m", "linear", "-b", "16", "--device=cpu", "--checkpoint-every=1000")
+OPTIONS = ((*BASE, "--augment=flip+crop"), (*BASE, "--augment=flip+crop", "--img-size=9x7", "--channels=3", "--seed=7"))
+IMAGES = 100
 
 
-def figure(place: Path, *, large: bool) -> Result:
-    """1,000 or 10,000 visits of a training with random augmentation, made again in the order of the records."""
+def figure(place: Path, result: Result, *, large: bool) -> None:
+    """1,000 or 10,000 visits of two trainings with random augmentation, each made again both ways."""
     warm()
-    result = Result(note="in the order of the records: the command has no other")
     folder = make_images(place / "images", count=IMAGES, broken=1)
-    wanted = 10_000 if large else 1_000
-    reference(place, (*OPTIONS, "-e", str(wanted // IMAGES)))
-    found = _replay(place)
-    result.tried = found["inputs"]
-    result.expect(found["inputs"] == wanted, f"{found['inputs']} inputs were made again, {wanted} were captured")
-    result.failures += [str(one) for one in found["differences"]]
+    wanted = (10_000 if large else 1_000) // len(OPTIONS)
+    for number, options in enumerate(OPTIONS):
+        run = f"reference-{number}"
+        reference(place, (*options, "-e", str(wanted // IMAGES)), run)
+        found = _answer([sys.executable, "-m", "benchmarks.reliability.replays", run, str(number)], place)
+        result.tried += found["inputs"]
+        result.expect(found["inputs"] == wanted, f"{run}: {found['inputs']} inputs were made again, {wanted} were captured")
+        result.failures += [f"{run}, shuffled: {one}" for one in found["differences"]]
+        found = _answer(_replay(run), place)
+        result.expect(found["inputs"] == wanted, f"{run}: {found['inputs']} inputs were replayed, {wanted} were captured")
+        result.failures += [f"{run}: {one}" for one in found["differences"]]
     changed = folder / "ant_0002.png"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    found = _replay(place, code=4)
+    found = _answer(_replay("reference-0"), place, code=4)
     files = {one["subject"] for one in found["differences"]}
     result.expect(files == {changed.name}, f"{changed.name} was changed, and named are: {files}")
-    return result
+    result.note = "inputs with random augmentation made again one by one in another process, in shuffled order"
 
 
-def _replay(place: Path, *, code: int = 0) -> Any:
-    command = [sys.executable, "-m", "capture_cli", "replay", "reference", "--json"]
+def _replay(run: str) -> list[str]:
+    return [sys.executable, "-m", "capture_cli", "replay", run, "--json"]
+
+
+def _answer(command: list[str], place: Path, *, code: int = 0) -> Any:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == code, f"exit code {done.returncode}: {done.stderr}"
     return json.loads(done.stdout)
+
+
+def shuffled(run: str, seed: int) -> dict[str, Any]:
+    """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
+    from capture_cli.access import opened
+    from capture_cli.inputs import digests
+    from capture_cli.reader import open_run
+    from capture_cli.records import Batch, Run, Samples
+    from capture_cli.replay.originals import File, Originals, place_of
+    from capture_cli.replay.remaking import rules_of
+
+    files: dict[str, File] = {}
+    visits: list[tuple[str, int, str, str]] = []  # phase, epoch, file, digest
+    with open_run(run) as reading:
+        for line in reading:
+            record = line.record()
+            if isinstance(record, Run):
+                rules, folder = rules_of(record), place_of(record, reading.folder)
+            elif isinstance(record, Samples):
+                files |= {name: File(name, digest) for name, digest in zip(record.files, record.digests, strict=True)}
+            elif isinstance(record, Batch):
+                names = zip(record.files, record.inputs.digests, strict=True)
+                visits += [(record.phase, record.epoch, name, digest) for name, digest in names]
+    random.Random(seed).shuffle(visits)
+    differences = []
+    with opened(folder) as descriptor:
+        originals = Originals(descriptor, rules.geometry)
+        for phase, epoch, name, digest in visits:
+            taken = originals.take([files[name]])
+            made = rules.make(originals.pixels, np.asarray(taken.slots), [name], phase=phase, epoch=epoch)
+            if taken.lost or digests(made) != [digest]:
+                differences.append(f"{name} in {phase} epoch {epoch}: {taken.lost or digests(made)}, recorded is {digest}")
+    return {"inputs": len(visits), "differences": differences}
+
+
+if __name__ == "__main__":
+    print(json.dumps(shuffled(sys.argv[1], int(sys.argv[2]))))

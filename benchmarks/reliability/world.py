@@ -36,11 +36,16 @@ class Result:
     """What else is good to know, a clause."""
     missing: str = ""
     """Why the figure, or a part of it, could not be had here."""
+    all_there_are: bool = False
+    """Whether these were all the cases of such runs, so that nothing is left to chance."""
+    keep: Callable[["Result"], object] = lambda _: None
+    """Told of it after each case, so that what was found so far outlives an end from outside."""
 
     def expect(self, holds: bool, case: str) -> None:
         """Remember `case` as failed unless `holds`."""
         if not holds:
             self.failures.append(case)
+        self.keep(self)
 
 
 class Done(NamedTuple):

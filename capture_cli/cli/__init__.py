@@ -2,17 +2,20 @@
 
 A command parses, makes one library call and one view call. Data goes to stdout, everything for people to stderr. Exit codes:
 0 done, 1 failed, 2 wrong usage, 3 no usable images or labels, 4 records damaged or untrue, 130 Ctrl-C, 143 SIGTERM; a closed
-pipe (`| head`) ends a command quietly. Nothing heavy is imported here or in a command's module: only when its body runs.
+pipe (`| head`) ends a command quietly. Nothing heavy is imported here or in a command's module: only when its body runs. And
+where help is all that is wanted, no other command is imported, and nothing of Rich that is not needed.
 """
 
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +24,19 @@ from capture_cli import __version__
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.text import error_line
 
-COMMANDS = ("labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify", "cache")
-"""Each is a function in the module of its name in this package."""
+COMMANDS = {
+    "labels": "Show what a folder would become: the label rule, the classes and their images, and what is left out and why.",
+    "train": "Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.",
+    "evaluate": "Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.",
+    "inspect": "Show what happened: epochs, classes, confused pairs, the worst samples.",
+    "rows": "Write one flat row per sample and visit to stdout.",
+    "diff": "Say whether two runs are equal, and else where they part.",
+    "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",
+    "verify": "Check sequence, chain, every record and the end line of a run.",
+    "cache": "List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.",
+}
+"""Each is a function in the module of its name in this package; this is the first line of what it says of itself."""
+HELP = {"-h", "--help"}
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -35,10 +49,13 @@ def run(args: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
+        if not args or HELP & set(args):
+            _import_help()
         if command:  # without the group, and so without the other commands: half of the time it takes to start
             code = one_command(command)(list(args[1:]), prog_name=f"capture {command}", standalone_mode=False)
         else:
-            code = all_commands()(list(args), prog_name="capture", standalone_mode=False)
+            asked = "_CAPTURE_COMPLETE" in os.environ or bool(COMMANDS.keys() & set(args))
+            code = (all_commands if asked else named_commands)()(list(args), prog_name="capture", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CaptureError as error:
         return _fail(error)
@@ -65,7 +82,22 @@ def one_command(name: str) -> typer.Typer:
 
 
 def all_commands() -> typer.Typer:
-    """The command line as a whole, for `capture --help` and completion."""
+    """The command line as a whole, for completion and the pages."""
+    app = _group()
+    for name in COMMANDS:
+        app.command(name)(_command(name))
+    return app
+
+
+def named_commands() -> typer.Typer:
+    """The same without what the commands do and take, for `capture --help`: a third of the time."""
+    app = _group()
+    for name, summary in COMMANDS.items():
+        app.command(name, help=summary)(lambda: None)
+    return app
+
+
+def _group() -> typer.Typer:
     app = typer.Typer(
         name="capture",
         help="Train an image classifier from a folder and capture every batch: files, inputs, answers, labels, losses.",
@@ -73,9 +105,24 @@ def all_commands() -> typer.Typer:
         **SETTINGS,
     )
     app.callback()(_options)
-    for name in COMMANDS:
-        app.command(name)(_command(name))
     return app
+
+
+def _import_help() -> None:
+    """Import what Typer writes help with, but not Rich's Markdown and tracebacks: imported there, and not used for it.
+
+    They bring a parser and a highlighter, which take as long as everything else together.
+    """
+    spared = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    for module, name in spared.items():
+        stand_in = sys.modules.setdefault(module, ModuleType(module))
+        vars(stand_in).setdefault(name, type(name, (), {}))
+    try:
+        import typer.rich_utils  # noqa: F401
+    finally:
+        for module in spared:
+            if sys.modules[module].__spec__ is None:
+                del sys.modules[module]
 
 
 def _command(name: str) -> Callable[..., Any]:
@@ -118,6 +165,7 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        gc.enable()  # see capture_cli.__main__
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()

@@ -37,7 +37,10 @@ def _run_config(ctx: typer.Context, run: str | None) -> str | None:
     if run is not None:
         from capture_cli.runfolder import CONFIG
 
-        _take_options(ctx, Path(run) / CONFIG)
+        path = Path(run) / CONFIG
+        if not path.is_file():
+            raise UsageError(f"'{run}' is no run folder: there is no {CONFIG} in it", "give --resume the folder of a run")
+        _take_options(ctx, path)
     return run
 
 
@@ -272,7 +275,7 @@ def _resume(
 
     earlier = read_earlier(run)
     ready = prepare(plan)
-    doubts, rest = continuation(earlier, ready.run_record(), allow_env_change=allow_env_change)
+    doubts, rest = continuation(earlier, ready.run_record(), plan.scan.files, allow_env_change=allow_env_change)
     open_it = partial(reopen_output, run, earlier.place, rest)
     notes = [earlier.sentence]
     with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts) as (around, stopping):

@@ -1,0 +1,63 @@
+"""Inputs kept whole: what a checkpoint refers to is there after a power cut, its name too."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from capture_cli.cli import run as command
+from conftest import make_images
+
+OPTIONS = ("-m", "linear", "-e", "4", "-b", "1", "--device=cpu", "-q", "--checkpoint-every=100", "-o", "run")
+
+
+@pytest.mark.parametrize(
+    ("pack", "options"),
+    [("pack-00000.bin", ["--inputs=all"]), ("flight.bin", ["--spike=0.1", "--lr=1e-6"])],
+    ids=["pack", "flight"],
+)
+def test_a_checkpoint_comes_after_all_it_refers_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: str, options: list[str]
+) -> None:
+    """The bytes of the pack, its name in inputs/ and that of inputs/ are synced before the checkpoint gets its name."""
+    make_images(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, str]] = []
+    fsync, replace, opened = os.fsync, os.replace, os.open
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append(("sync", os.path.relpath(os.fspath(Path(f"/proc/self/fd/{descriptor}").readlink()))))
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        calls.append(("name", os.path.relpath(target)))
+        replace(source, target)
+
+    def noted_open(path: str | Path, flags: int, *args: int, **kwargs: int) -> int:
+        if flags & os.O_CREAT:
+            calls.append(("make", os.path.relpath(path)))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(os, "open", noted_open)
+    assert command(["train", "images", *OPTIONS, *options]) == 0
+    made = calls.index(("make", f"run/inputs/{pack}"))
+    checkpoint = calls.index(("name", "run/checkpoint.safetensors"), made)
+    assert {("sync", f"run/inputs/{pack}"), ("sync", "run/inputs"), ("sync", "run")} <= set(calls[made:checkpoint])
+
+
+def test_a_run_folder_has_a_name_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder that had to be made is synced into the one around it."""
+    make_images(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fspath(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert command(["train", "images", "-m", "linear", "-e", "1", "-b", "8", "--device=cpu", "-q", "--name", "new"]) == 0
+    assert {os.fspath(tmp_path), os.fspath(tmp_path / "runs"), os.fspath(tmp_path / "runs/new")} <= set(synced)
