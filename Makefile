@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := capture_cli tests benchmarks docs
+SOURCES := capture_cli tests benchmarks docs examples
 
 # uv where it really runs (a pyenv shim may be on the PATH without one), else pip. The wheels of torch are large: be patient.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)

@@ -15,6 +15,8 @@ _HOMES = {
     "identified": "watching",
     "open_run": "reader",
     "CaptureError": "errors",
+    "LightningCapture": "integrations.lightning",
+    "TransformersCapture": "integrations.transformers",
 }
 """Public name -> the module that defines it."""
 __all__ = ["__version__", *_HOMES]

@@ -262,13 +262,13 @@ class Recorder:
         if self._watch is None:
             from capture_cli.watching import Watch
 
-            self._watch = Watch(self.record, self._end_if_open, task=self._task, ignore_index=self._ignore_index)
+            self._watch = Watch(self, task=self._task, ignore_index=self._ignore_index)
         return self._watch
 
-    def _end_if_open(self, phase: str) -> None:
+    def is_open(self, phase: str) -> bool:
+        """Whether a batch of the phase has come since its last end."""
         self.flush()
-        if phase in self._phases.open:
-            self.end_phase(phase)
+        return phase in self._phases.open
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the one that the last batch was of.

@@ -28,7 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -139,15 +139,26 @@ class _Batch:
     inputs: torch.Tensor | None
 
 
+class Recording(Protocol):
+    """What a watch needs of its recorder."""
+
+    @property
+    def record(self) -> Callable[..., None]:
+        """See Recorder."""
+
+    def is_open(self, phase: str) -> bool:
+        """See Recorder."""
+
+    def end_phase(self, phase: str) -> object:
+        """See Recorder."""
+
+
 class Watch:
     """The eyes of one recorder on loaders, models and loss functions."""
 
-    def __init__(
-        self, record: Callable[..., None], end_phase: Callable[[str], object], *, task: str, ignore_index: int
-    ) -> None:
+    def __init__(self, recorder: Recording, *, task: str, ignore_index: int) -> None:
         self.closed = False
-        self._record = record
-        self._end_phase = end_phase
+        self._recorder = recorder
         self._task = task
         self._ignore_index = ignore_index
         self._batch: _Batch | None = None
@@ -156,11 +167,7 @@ class Watch:
 
     def loader(self, loader: Iterable[Any], phase: str) -> WatchedLoader:
         """See Recorder.loader."""
-        if isinstance(loader, DataLoader) and not _is_identified(loader.dataset):
-            raise UsageError(
-                f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
-                "make it of identified(dataset), the outermost of what wraps it",
-            )
+        demand_identified(loader)
         return WatchedLoader(loader, self, phase)
 
     def criterion(self, criterion: nn.Module, model: nn.Module | None) -> None:
@@ -195,9 +202,9 @@ class Watch:
 
     def see(self, one: _Pass, batch: Any) -> Any:
         """Take note of a batch that is handed out; the batch without its ids."""
-        rest, ids = _split(batch)
+        rest, ids = without_ids(batch)
         one.seen += 1
-        self._batch = _Batch(one, ids, None if isinstance(rest, Mapping) else _first_tensor(rest))
+        self._batch = _Batch(one, ids, None if isinstance(rest, Mapping) else first_tensor(rest))
         return rest
 
     def end_pass(self, one: _Pass) -> None:
@@ -215,7 +222,8 @@ class Watch:
                 "the watched loss function was not called for them",
                 stacklevel=3,
             )
-        self._end_phase(one.phase)
+        if self._recorder.is_open(one.phase):
+            self._recorder.end_phase(one.phase)
 
     def _next_epoch(self, phase: str) -> int:
         epoch = self._epochs.get(phase, 0)
@@ -223,7 +231,7 @@ class Watch:
         return epoch
 
     def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs = _first_tensor(_in_order(model, args, kwargs))
+        inputs = first_tensor(_in_order(model, args, kwargs))
         if self._batch is not None and inputs is not None:
             self._batch.inputs = inputs
 
@@ -242,7 +250,7 @@ class Watch:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "give watch the model")
         if batch.of.epoch < 0:
             batch.of.epoch = batch.of.next_epoch()
-        self._record(
+        self._recorder.record(
             epoch=batch.of.epoch,
             phase=batch.of.phase,
             inputs=batch.inputs,
@@ -289,6 +297,15 @@ class WatchedLoader:
         return getattr(self.loader, name)
 
 
+def demand_identified(loader: Any) -> None:
+    """Raise UsageError for a DataLoader whose samples carry no ids, lest labels are taken for them."""
+    if isinstance(loader, DataLoader) and not _is_identified(loader.dataset):
+        raise UsageError(
+            f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
+            "make it of identified(dataset), the outermost of what wraps it",
+        )
+
+
 def _is_identified(dataset: Any) -> bool:
     """Whether samples carry ids, as far as the wrappers of torch let it be seen."""
     if isinstance(dataset, Identified):
@@ -297,7 +314,7 @@ def _is_identified(dataset: Any) -> bool:
     return all(part is not None and _is_identified(part) for part in parts)
 
 
-def _split(batch: Any) -> tuple[Any, Any]:
+def without_ids(batch: Any) -> tuple[Any, Any]:
     """A batch without its ids, in the type that it had without them, and the ids."""
     if isinstance(batch, Mapping) and ID in batch:
         rest = copy(batch)
@@ -332,9 +349,9 @@ def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return flat
 
 
-def _first_tensor(value: Any) -> torch.Tensor | None:
-    """Depth first."""
+def first_tensor(value: Any) -> torch.Tensor | None:
+    """Of a batch, depth first."""
     if isinstance(value, torch.Tensor):
         return value
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return next((found for one in inside if (found := _first_tensor(one)) is not None), None)
+    return next((found for one in inside if (found := first_tensor(one)) is not None), None)

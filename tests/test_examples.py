@@ -1,0 +1,112 @@
+"""The examples run as they are, each in a process of its own, and what they record verifies."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recordings import records, verified
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str, place: Path) -> str:
+    """Run an example, with its records in `place`; what it printed."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", place], cwd=place.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+WANTED = {
+    "tabular_loop": {("train", epoch): 100 for epoch in range(5)},
+    "image_loop": {(phase, epoch): n for epoch in range(3) for phase, n in (("train", 480), ("val", 120))},
+    "watched_loop": {("train", epoch): 300 for epoch in range(4)},
+    "lightning_loop": {(phase, epoch): n for epoch in range(3) for phase, n in (("train", 240), ("val", 60))},
+}
+"""Example -> how many samples each pass captured."""
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_every_sample_of_every_pass_is_captured_once(name: str, tmp_path: Path) -> None:
+    """The records verify; the sums are those of the batches; each pass has each sample once, by its id."""
+    run(name, tmp_path / "run")
+    assert verified(tmp_path / "run") == "completed"
+    batches = records(tmp_path / "run", "batch")
+    seen: dict[tuple[str, int], list[object]] = {}
+    for batch in batches:
+        seen.setdefault((batch.phase, batch.epoch), []).extend(batch.ids)
+    assert {one: len(set(ids)) for one, ids in seen.items()} == {one: len(ids) for one, ids in seen.items()} == WANTED[name]
+    epochs = {(one.phase, one.epoch): one for one in records(tmp_path / "run", "epoch")}
+    assert {one: epoch.n for one, epoch in epochs.items()} == WANTED[name]
+    assert all(epoch.captured == epoch.n for epoch in epochs.values())
+    first, last = (epochs["train", at].loss for at in (0, max(epoch for _, epoch in epochs)))
+    assert last < first, "nothing was learnt"
+
+
+def test_images_are_called_by_their_files(tmp_path: Path) -> None:
+    """Ids are file names whatever the sampler and the workers did, with the label that the name says."""
+    run("image_loop", tmp_path / "run")
+    (head,) = records(tmp_path / "run", "run")
+    for batch in records(tmp_path / "run", "batch"):
+        assert batch.files == batch.ids
+        assert [head.classes[label] for label in batch.labels] == [name.split("_")[0] for name in batch.ids]
+
+
+def test_a_translation_is_traced_from_text_to_tokens_to_the_answer(tmp_path: Path) -> None:
+    """Each position has the id of its sentence; the text of both sides stands beside it, and spells the labels."""
+    said = run("translation", tmp_path / "run")
+    assert verified(tmp_path / "run") == "completed"
+    (head,) = records(tmp_path / "run", "run")
+    batches = records(tmp_path / "run", "batch")
+    for batch in batches:
+        texts = dict(zip(batch.sequences["ids"], batch.extra["target"], strict=True))
+        for name, text in texts.items():
+            at = [row for row, one in enumerate(batch.ids) if one == name]
+            assert [batch.positions[row] for row in at] == list(range(len(at)))
+            assert [head.classes[batch.labels[row]] for row in at] == [*text[:198], "<end>"]
+    assert len({name for batch in batches for name in batch.sequences["ids"]}) == 60
+    assert re.search(r"article \d+\.\d+.*: [A-Z].*\nposition \d+ of its translation is '.*', taken for '.*'", said)
+
+
+@pytest.mark.parametrize(("task", "outputs"), [("multilabel", 3), ("regression", 1)])
+def test_targets_that_are_numbers(task: str, outputs: int, tmp_path: Path) -> None:
+    """Ten epochs of 64 places each, by name."""
+    run("number_targets", tmp_path / "runs")
+    path = tmp_path / "runs" / f"{task}.jsonl"
+    assert verified(path) == "completed"
+    batches = records(path, "numbers")
+    assert sorted(batches[0].ids + batches[1].ids + batches[2].ids + batches[3].ids) == sorted(f"city-{i}" for i in range(64))
+    assert {batch.outputs.shape for batch in batches} == {(16, outputs)}
+    epochs = records(path, "epoch")
+    assert epochs[-1].loss < epochs[0].loss
+
+
+def test_a_language_model_of_transformers(tmp_path: Path) -> None:
+    """Two epochs, each evaluated; every position but the first of each text is a sample."""
+    run("transformers_loop", tmp_path / "run")
+    assert verified(tmp_path / "run") == "completed"
+    epochs = [(one.phase, one.epoch) for one in records(tmp_path / "run", "epoch")]
+    assert epochs == [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
+    for batch in records(tmp_path / "run", "batch"):
+        assert len(set(batch.sequences["ids"])) == len(batch.sequences["ids"])
+        assert batch.sequences["length"] == 63
+
+
+def test_every_example_is_run_here_and_listed() -> None:
+    """A new example needs a test, and a line in examples/README.md; each says how it is used, and is short."""
+    there = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert there == {*WANTED, "translation", "number_targets", "transformers_loop"} | OTHERS
+    page = (EXAMPLES / "README.md").read_text("utf-8")
+    for name in there:
+        text = (EXAMPLES / f"{name}.py").read_text("utf-8")
+        assert f"python examples/{name}.py [RUN]" in text
+        assert len(text.splitlines()) <= 90
+        assert f"({name}.py)" in page
+
+
+OTHERS: set[str] = set()
+"""Examples that other tests run."""
