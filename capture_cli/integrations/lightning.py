@@ -22,9 +22,9 @@ process needs a recorder, and a file, of its own.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
@@ -40,14 +40,16 @@ ROOTS = ("lightning.pytorch", "pytorch_lightning")
 
 def _callbacks() -> tuple[type[Any], ...]:
     """The class of callbacks of each root that is in use, else of the first that is installed. Raises UsageError for none."""
-    used = [root for root in ROOTS if root in sys.modules]
+    used = [root for root in ROOTS if sys.modules.get(root) is not None]
+    found = []
     for root in used or ROOTS:
-        if importlib.util.find_spec(root.partition(".")[0]) is None:
-            continue
-        used = used or [root]
-    if not used:
+        with suppress(ImportError):
+            found.append(importlib.import_module(root).Callback)
+        if found and not used:
+            break
+    if not found:
         raise UsageError("Lightning is not installed", "pip install 'capture-cli[lightning]'")
-    return tuple(importlib.import_module(root).Callback for root in used)
+    return tuple(found)
 
 
 class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that of the Lightning at hand
