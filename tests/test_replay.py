@@ -356,7 +356,7 @@ class TestStored:
             replace(good, values="AAAA"),
             replace(good, shape=[1, -1, -1]),
             replace(good, shape=[2**20, 2**20, 2**20]),
-            replace(good, shape=[]),
+            replace(good, shape=[-1]),
             replace(good, dtype="object"),
         ]
         for inputs in bad:

@@ -82,10 +82,12 @@ def replay(
     with ExitStack() as stack:
         reading = stack.enter_context(open_run(run))
         teller = _outputs(reading.folder, model) if outputs else None
-        replayed = Replay(reading, selection, folder=Path(folder) if folder else None, whole=outputs, stored=stored)
+        where = Path(folder) if folder else None
+        alone = stored and not (outputs or png or npy)
+        replayed = Replay(reading, selection, folder=where, whole=outputs, stored=stored, without_recipe=alone)
         pictures, tensors = _exports(stack, png, npy, force=force, limited=limit is not None)
         _go(replayed, report, teller, pictures, tensors)
-        _demand_some(reading, report, selection)
+        _demand_some(reading, replayed, report, selection)
         if tensors and report.equal == report.inputs:
             tensors.complete()
     _show(run, report, teller, stored=stored, as_json=as_json)
@@ -120,8 +122,12 @@ def _exports(
 
 
 def _go(replayed: Replay, report: Report, teller: Outputs | None, pictures: Pictures | None, tensors: Tensors | None) -> None:
+    from capture_cli.replay import Compared
+
     for made in replayed:
         made.add_to(report)
+        if isinstance(made, Compared):
+            continue
         if teller and teller.can_tell(made):
             for difference in teller.compare(made):
                 report.note(difference)
@@ -130,13 +136,17 @@ def _go(replayed: Replay, report: Report, teller: Outputs | None, pictures: Pict
                 writer.write(made)
 
 
-def _demand_some(reading: Reading, report: Report, selection: Selection) -> None:
-    """Raise where nothing was made again, since that proves nothing."""
-    if report.inputs:
+def _demand_some(reading: Reading, replayed: Replay, report: Report, selection: Selection) -> None:
+    """Raise where nothing was made again or compared, since that proves nothing."""
+    if report.inputs or report.stored:
         return
     error = reading.ending.error(reading.name)
     if error:
         raise error
+    if replayed.unstored:
+        raise UsageError(
+            f"{reading.name}: none of these inputs was kept", 'a recorder keeps them with inputs=N or inputs="all"'
+        )
     if str(selection):
         raise UsageError(
             f"no captured input fits {selection}", "numbers are those of the records, from 0; see `capture rows RUN`"

@@ -14,6 +14,9 @@ What it promises:
   code alone, files are opened safely, and no record makes it take much memory. No model is run and torch is not imported.
 
 A run may have several run records, where it was extended or went on elsewhere: each holds for the batches behind it.
+
+Records of a loop of one's own (capture_cli.recorder) have no recipe: how their inputs were made nobody knows. What is stored of
+them can be compared all the same, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,10 +32,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.access import opened
-from capture_cli.errors import RecordsError
+from capture_cli.errors import RecordsError, UsageError
 from capture_cli.inputs import digests
 from capture_cli.reader import Line, Reading
-from capture_cli.records import Batch, Inputs, Run, Samples
+from capture_cli.records import Batch, Inputs, Numbers, Run, Samples
 from capture_cli.replay.findings import Difference, Report
 from capture_cli.replay.originals import File, Lost, Originals, place_of
 from capture_cli.replay.remaking import Rules, rules_of
@@ -64,11 +67,11 @@ class Selection:
             return False
         return self.sample is None or not _same_in_json(self.sample) or self.sample.encode() in line.data
 
-    def positions(self, batch: Batch) -> list[int]:
-        """Places of the chosen samples in a batch, `limit` aside."""
+    def positions(self, batch: Batch | Numbers) -> list[int]:
+        """Places of the chosen inputs in a batch, `limit` aside."""
         if self.batch is not None and batch.batch != self.batch:
             return []
-        return [i for i, file in enumerate(batch.names) if self.sample is None or file.endswith(self.sample)]
+        return [i for i, name in enumerate(names(batch)) if self.sample is None or name.endswith(self.sample)]
 
     def __str__(self) -> str:
         chosen = {"phase": self.phase, "epoch": self.epoch, "batch": self.batch, "sample": self.sample}
@@ -106,16 +109,42 @@ class Made:
             report.note(difference)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What is stored of a batch without recipe, compared."""
+
+    stored: int
+    """How many inputs that is."""
+    differences: Sequence[Difference]
+
+    def add_to(self, report: Report) -> None:
+        """Count all of it."""
+        report.stored += self.stored
+        for difference in self.differences:
+            report.note(difference)
+
+
 class Replay:
     """Goes through a run once and makes the chosen inputs again, in the order of the records."""
 
     def __init__(
-        self, reading: Reading, selection: Selection, *, folder: Path | None = None, whole: bool = False, stored: bool = False
+        self,
+        reading: Reading,
+        selection: Selection,
+        *,
+        folder: Path | None = None,
+        whole: bool = False,
+        stored: bool = False,
+        without_recipe: bool = False,
     ) -> None:
         """Look for images in `folder`, by default where the run says.
 
-        `whole` batches come in one part, whatever memory that takes; `stored` inputs are compared as well.
+        `whole` batches come in one part, whatever memory that takes; `stored` inputs are compared as well, and of a run
+        `without_recipe` they alone: without it such a run is refused.
         """
+        self.unstored = 0
+        """Inputs of a run without recipe of which nothing is stored."""
+        self._without_recipe = without_recipe
         self._reading = reading
         self._selection = selection
         self._folder = folder
@@ -126,8 +155,8 @@ class Replay:
         self._descriptor: int | None = None
         self._chapter: _Chapter | None = None
 
-    def __iter__(self) -> Iterator[Made]:
-        """Raises RecordsError for lines that verify and make no sense, UsageError where there is no folder of images.
+    def __iter__(self) -> Iterator[Made | Compared]:
+        """Raises RecordsError for lines that verify and make no sense, UsageError where there is no folder or no recipe.
 
         That the file ended as it should is for the caller to see: `reading.ending`. With a limit it may not be read to its end.
         """
@@ -139,13 +168,21 @@ class Replay:
                     self._begin(line, stack)
                 elif line.kind == "samples":
                     self._learn(line)
-                elif line.kind == "batch" and self._selection.may_hold(line):
-                    yield from self._batch(line)
+                elif line.kind in ("batch", "numbers") and self._selection.may_hold(line):
+                    yield from self._batch(line) if self._chapter else self._stored_alone(line)
                     if self._left == 0:
                         return
 
     def _begin(self, line: Line, stack: contextlib.ExitStack) -> None:
         run, before = line.run(), self._chapter
+        if not run.recipe:
+            if not self._without_recipe:
+                raise UsageError(
+                    f"{self._reading.name} was recorded in a loop of its own: how its inputs were made is not in the records",
+                    "--stored, alone, compares those that it kept",
+                )
+            self._chapter = None
+            return
         if self._descriptor is None:
             self._descriptor = stack.enter_context(opened(self._folder or place_of(run, self._reading.folder)))
         with _naming(line):
@@ -208,7 +245,22 @@ class Replay:
             stored=stored,
         )
 
-    def _compare_stored(self, line: Line, batch: Batch, positions: Sequence[int], differences: list[Difference]) -> int:
+    def _stored_alone(self, line: Line) -> Iterator[Compared]:
+        """What there is of a batch whose inputs nobody can make again."""
+        batch = line.record()
+        if not isinstance(batch, Batch | Numbers):
+            raise line.error("no batch record")
+        positions = self._selection.positions(batch)[: self._left]
+        if self._left is not None:
+            self._left -= len(positions)
+        differences: list[Difference] = []
+        stored = self._compare_stored(line, batch, positions, differences) if positions else 0
+        self.unstored += max(0, len(positions) - stored)
+        yield Compared(stored=stored, differences=differences)
+
+    def _compare_stored(
+        self, line: Line, batch: Batch | Numbers, positions: Sequence[int], differences: list[Difference]
+    ) -> int:
         """How many there are of these samples
 
         The first part has those of the batch before as well, where the flight recorder kept it.
@@ -224,7 +276,8 @@ class Replay:
 
         with _naming(line):
             found = self._stored.wrong(batch.inputs, set(positions))
-            differences += [differ(wrong, batch.names[wrong.sample], where) for wrong in found]
+            called = names(batch)
+            differences += [differ(wrong, called[wrong.sample], where) for wrong in found]
             earlier = (batch.flight or {}).get("before")
             if earlier and self._selection.sample is None and positions[0] == 0:
                 kept = _inputs_of(earlier)
@@ -262,7 +315,14 @@ class _Chapter:
         return ("decoder", self.rules.decoder) if self.rules.decoder else ("untrue", detail)
 
 
-def place(batch: Batch) -> str:
+def names(batch: Batch | Numbers) -> Sequence[str]:
+    """What each input of a batch is called: its file, else its id; of sequences there is one for all positions."""
+    if isinstance(batch, Batch) and batch.sequences is not None:
+        return [str(one) for one in batch.sequences["ids"]]
+    return batch.names
+
+
+def place(batch: Batch | Numbers) -> str:
     """A batch, for people."""
     return f"{batch.phase} batch {batch.batch} of epoch {batch.epoch}"
 

@@ -28,8 +28,15 @@ from capture_cli.access import beneath, opened, path_parts, unusable
 from capture_cli.errors import RecordsError, Unusable, UsageError
 from capture_cli.records import Inputs
 
-DTYPES = {"float32": 4}
-"""Bytes of one number, by dtype."""
+DTYPES = {
+    **dict.fromkeys(("bool", "int8", "uint8"), 1),
+    **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 1),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2),
+    **dict.fromkeys(("float32", "int32", "uint32", "complex32"), 4),
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
+    "complex128": 16,
+}
+"""Bytes of one number, by dtype: all that a recorder can be given."""
 MAX_INPUT_BYTES = 2**28
 _PACK = re.compile(r"inputs/[a-z0-9-]{1,64}\.bin")
 
@@ -46,8 +53,8 @@ class Wrong(NamedTuple):
 
 def input_bytes(inputs: Inputs) -> int:
     """The length of one input. Raises RecordsError where shape and dtype are none that an input can have."""
-    size = DTYPES.get(inputs.dtype, 0) * math.prod(inputs.shape)
-    if len(inputs.shape) != 3 or min(inputs.shape) < 1 or not 0 < size <= MAX_INPUT_BYTES:
+    size = DTYPES.get(inputs.dtype, -1) * math.prod(inputs.shape)
+    if min(inputs.shape, default=0) < 0 or not 0 <= size <= MAX_INPUT_BYTES:
         raise RecordsError(f"inputs of shape {list(inputs.shape)} and dtype {inputs.dtype!r} cannot be")
     return size
 

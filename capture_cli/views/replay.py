@@ -20,6 +20,9 @@ LISTED_JSON = 1000
 
 def sentence(report: Report, *, stored: bool = False, batches: int = 0) -> str:
     """What came of it, in a line. `stored` inputs were asked for; `batches` had their outputs computed again."""
+    if not report.inputs and report.stored:  # of a run without recipe
+        wrong = report.causes["stored"]
+        return f"{_count(report.stored, 'stored input')} compared, " + (f"{wrong:,} differ" if wrong else "all equal")
     text = f"{_count(report.inputs, 'input')} made again, "
     if report.equal == report.inputs:
         text += "all equal"
