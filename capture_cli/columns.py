@@ -55,9 +55,11 @@ def check(
     """Raise UsageError, naming the argument and its shape, unless the tensors are those of the task."""
     import torch
 
-    for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses)):
-        if not isinstance(value, torch.Tensor) and not (value is None and name == "losses"):
-            raise UsageError(f"{name}: {named(value)} is no tensor", f"the task {task} has {_EXPECTED[task]}")
+    tensor = torch.Tensor
+    if not (isinstance(inputs, tensor) and isinstance(logits, tensor) and isinstance(labels, tensor)) or (
+        losses is not None and not isinstance(losses, tensor)
+    ):
+        raise _no_tensor(task, {"inputs": inputs, "logits": logits, "labels": labels, "losses": losses})
     shape = logits.shape
     if not logits.is_floating_point() or not _fits(task, shape, labels):
         raise UsageError(
@@ -80,6 +82,13 @@ def check(
     if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(loss) in (int, float)):
         given = described(loss) if isinstance(loss, torch.Tensor) else named(loss)
         raise UsageError(f"loss: {given} is no single number", "give the scalar that is differentiated, or leave it out")
+
+
+def _no_tensor(task: str, given: Mapping[str, object]) -> UsageError:
+    import torch
+
+    name, value = next((name, value) for name, value in given.items() if not isinstance(value, torch.Tensor))
+    return UsageError(f"{name}: {named(value)} is no tensor", f"the task {task} has {_EXPECTED[task]}")
 
 
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:

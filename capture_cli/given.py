@@ -39,7 +39,7 @@ def checked_ids(ids: Any, b: int) -> list[int] | list[str]:
 
 def _are_ids(names: list[Any]) -> bool:
     if type(names[0]) is int:
-        return all(type(one) is int for one in names) and -(2**63) <= min(names) <= max(names) < 2**63
+        return set(map(type, names)) == {int} and -(2**63) <= min(names) <= max(names) < 2**63
     return all(isinstance(one, str) for one in names)
 
 

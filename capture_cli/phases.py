@@ -15,9 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from operator import itemgetter
+from typing import cast
 
 from capture_cli.errors import UsageError
 from capture_cli.fields import PHASE
@@ -130,31 +129,31 @@ class _Seen:
     """Ids that have come: a byte for each number up to the largest, as those of a data set are; others in a set."""
 
     def __init__(self) -> None:
-        self._flags = np.zeros(0, bool)
+        self._flags = bytearray()
         self._others: set[int | str] = set()
 
     def any_of(self, ids: Sequence[int | str]) -> bool:
         places, others = _apart(ids)
-        known = places[places < len(self._flags)]
-        return bool(self._flags[known].any()) or not self._others.isdisjoint(others)
+        known = places if not places or max(places) < len(self._flags) else [one for one in places if one < len(self._flags)]
+        if known and any(itemgetter(*known, known[0])(self._flags)):  # of one place alone it would not return a tuple
+            return True
+        return bool(others) and not self._others.isdisjoint(others)
 
     def add(self, ids: Sequence[int | str]) -> None:
         places, others = _apart(ids)
         self._others.update(others)
-        if len(places) and (needed := int(places.max()) + 1) > len(self._flags):
-            flags = np.zeros(max(needed, 2 * len(self._flags)), bool)  # pages that are never touched cost nothing
-            flags[: len(self._flags)] = self._flags
-            self._flags = flags
-        self._flags[places] = True
+        flags = self._flags
+        if places and (needed := max(places) + 1) > len(flags):
+            flags.extend(bytes(max(needed, 2 * len(flags)) - len(flags)))
+        for one in places:
+            flags[one] = 1
 
 
-_NO_PLACES = np.zeros(0, np.int64)
-
-
-def _apart(ids: Sequence[int | str]) -> tuple[npt.NDArray[np.int64], Sequence[int | str]]:
-    """The small numbers, as an array, and the others."""
+def _apart(ids: Sequence[int | str]) -> tuple[Sequence[int], Sequence[int | str]]:
+    """The small numbers, and the others. No array is made of them: for a batch that takes longer than to look at each."""
     if isinstance(ids[0], str):
-        return _NO_PLACES, ids
-    places = np.array(ids, np.int64)
-    small = (places >= 0) & (places < _FLAGS_UP_TO)
-    return (places, []) if small.all() else (places[small], places[~small].tolist())
+        return (), ids
+    numbers = cast(Sequence[int], ids)
+    if min(numbers) >= 0 and max(numbers) < _FLAGS_UP_TO:
+        return numbers, ()
+    return [one for one in numbers if 0 <= one < _FLAGS_UP_TO], [one for one in numbers if not 0 <= one < _FLAGS_UP_TO]

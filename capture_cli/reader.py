@@ -43,7 +43,9 @@ MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
 RECORDS = "records.jsonl"
 _BLOCK_BYTES = 1 << 20
-_PHASE_AND_EPOCH = re.compile(rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode())
+_PHASE_AND_EPOCH = re.compile(
+    rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode()
+)
 
 
 class Line(NamedTuple):

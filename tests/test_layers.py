@@ -110,7 +110,7 @@ WALLS: dict[str, set[str]] = {
     "xxhash": {"draws", "inputs", "replay", "runtime", "slots"},
     "numpy": {
         *{"answers", "batches", "cache", "cli", "columns", "decoding", "draws", "inputs", "keeping", "pack", "pending"},
-        *{"outputs", "phases", "pixels", "reader", "recorder", "records", "replay", "runtime", "slots", "storage"},
+        *{"outputs", "pixels", "reader", "recorder", "records", "replay", "runtime", "slots", "storage"},
         *{"training", "views"},
     },
 }

@@ -225,3 +225,29 @@ def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith("capture needs Python 3.11 or newer")
     assert not (tmp_path / ".venv").exists()
+
+
+PUBLIC = {
+    "__version__",
+    *{"Recorder", "identified", "open_run", "CaptureError"},
+    *{"LightningCapture", "TransformersCapture"},
+}
+"""All that other programs may rely on: a name more or less is a decision."""
+
+
+def test_the_public_names_are_few_and_each_is_there() -> None:
+    """`__all__` lists them, and each says what it is; any other is an AttributeError."""
+    assert set(capture_cli.__all__) == PUBLIC
+    for name in PUBLIC - {"__version__"}:
+        one = getattr(capture_cli, name)
+        assert one.__name__ == name
+        assert one.__doc__
+    with pytest.raises(AttributeError, match="module 'capture_cli' has no attribute 'Recoder'"):
+        _ = capture_cli.Recoder
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_is_on_a_page(name: str) -> None:
+    """What may be relied on is told of in docs/recorder.md, or in another page."""
+    pages = "".join(page.read_text("utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    assert name in pages or name == "__version__"
