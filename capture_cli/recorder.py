@@ -427,7 +427,12 @@ class Recorder:
             if header["ids"] is None:
                 header["ids"] = self._fresh(phase, epoch, host.pop("ids").tolist())
             results = columns.as_columns(self._task, host, classes=pending.classes, ignore_index=self._ignore_index)
-            if self._raises:
+            losses = results["losses"]
+            total = float(losses.sum(dtype=np.float64))
+            finite = isfinite(total)
+            if self._raises and (
+                not finite or "losses" in host
+            ):  # an answer that is NaN has a loss that is, unless it was given
                 columns.check_numbers(results)
         except UsageError as error:
             raise UsageError(f"{phase} batch {header['batch']} of epoch {epoch}: {error.message}", error.hint) from error
@@ -436,9 +441,7 @@ class Recorder:
         self._width = pending.classes
         if self._phases.is_over(phase, epoch):
             self.end_phase(phase)
-        sums, losses = self._phases.enter(phase, epoch), results["losses"]
-        total = float(losses.sum(dtype=np.float64))
-        finite = isfinite(total)
+        sums = self._phases.enter(phase, epoch)
         wrong = pending.reason
         if wrong is None:
             wrong = self._rule.judge(float(results["loss"])) if phase == "train" else ""

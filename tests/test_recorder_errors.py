@@ -48,6 +48,10 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         {"logits": NAN},
         r"batch 1 of epoch 0: logits are NaN: 1 of 4 samples, .* number 2",
     ),
+    "logits that are NaN, and losses that are not": (
+        {"logits": NAN, "losses": torch.ones(4)},
+        r"logits are NaN: 1 of 4 samples",
+    ),
     "inputs of another batch": (
         {"inputs": torch.rand(5, 3, 4, 4)},
         r"inputs float32 \[5, 3, 4, 4\] are not those of 4",
