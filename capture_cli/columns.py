@@ -66,6 +66,10 @@ def check(
             f"logits {described(logits)} and labels {described(labels)} do not fit together",
             f"the task {task} has {_EXPECTED[task]}{_way_out(task, logits, labels)}",
         )
+    if labels.device != logits.device:
+        raise UsageError(
+            f"labels are on {labels.device}, logits on {logits.device}", "give both as the loss function takes them"
+        )
     if not shape.numel():
         raise UsageError(f"logits {described(logits)} hold nothing", "leave empty batches out")
     if not inputs.ndim or len(inputs) != len(logits):

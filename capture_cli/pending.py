@@ -61,13 +61,12 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
     A copy from CUDA without waiting goes to pinned memory, which torch sees to itself.
     """
     on_cuda = [tensor for tensor in tensors.values() if tensor.is_cuda]
-    if not on_cuda:
-        return {
-            name: tensor.cpu().contiguous() for name, tensor in tensors.items()
-        }, None  # on the host they are left as they are
+    if not on_cuda:  # on the host they are left as they are
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, None
     import torch
 
-    host = {name: tensor.to("cpu", non_blocking=tensor.is_cuda).contiguous() for name, tensor in tensors.items()}
+    # contiguous on the device: on the host it would be a copy of what has not arrived yet
+    host = {name: tensor.contiguous().to("cpu", non_blocking=tensor.is_cuda) for name, tensor in tensors.items()}
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(on_cuda[0].device))
     return host, arrived

@@ -133,7 +133,8 @@ class Recorder:
         stored = kept_inputs(inputs)
         self._raises, self._repeats = nonfinite == "raise", repeats
         self._watch: Watch | None = None
-        self._rank = _rank()
+        self._rank = -1
+        """Asked for with the first batch: a trainer may make the group of processes after the recorder."""
         self._rule = SpikeRule(spike)
         self._device: torch.device | None = None
         self._before: Pending | None = None
@@ -194,6 +195,8 @@ class Recorder:
         if self._uncounted or (first and not (first.arrived is None and first.is_of(phase, epoch))):
             self.flush()
         b, classes = len(logits), 1 if logits.ndim == 1 else logits.shape[-1]
+        if self._rank < 0:
+            self._rank = _rank()
         header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
         header |= {"ids": ids, "files": files, "extra": extra}
         results: dict[str, torch.Tensor] = {}

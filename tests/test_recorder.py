@@ -247,6 +247,27 @@ def test_an_id_that_comes_twice_is_found_whatever_it_is(ids: list[Any]) -> None:
     phases.check_ids("train", 1, ids)
 
 
+def test_each_process_of_a_distributed_training_says_which_it_is(tmp_path: Path) -> None:
+    """Two real processes with a file each: the rank is that of torch's group, also where it is made after the recorder."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch.distributed as distributed
+from capture_cli import Recorder
+from recordings import batch_of
+rank = int(sys.argv[1])
+with Recorder(f"rank-{{rank}}.jsonl") as recorder:
+    distributed.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=rank, world_size=2)
+    recorder.record(**batch_of(4, 3, first=4 * rank))
+    distributed.destroy_process_group()
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code, str(rank)], cwd=tmp_path) for rank in range(2)]
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    for rank in range(2):
+        assert verified(tmp_path / f"rank-{rank}.jsonl") == "completed"
+        assert [batch.rank for batch in records(tmp_path / f"rank-{rank}.jsonl", "batch")] == [rank]
+
+
 class TestPhases:
     """Epochs and phases, which end by themselves."""
 

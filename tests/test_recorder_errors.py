@@ -36,6 +36,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "labels that are floats": ({"labels": torch.zeros(4)}, r"labels float32 \[4\] do not fit.*whole numbers"),
     "labels that are probabilities": ({"labels": torch.rand(4, 3)}, r"labels float32 \[4, 3\].*labels.argmax\(1\)"),
     "labels that are texts": ({"labels": ["cat"] * 4}, r"labels: a list is no tensor"),
+    "labels elsewhere": ({"labels": torch.zeros(4, device="meta").long()}, r"labels are on meta, logits on cpu"),
     "a label too large": (
         {"labels": torch.tensor([0, 1, 3, 0])},
         r"train batch 1 of epoch 0: labels: 3 \(number 2\)",
