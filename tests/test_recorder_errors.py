@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from capture_cli import CaptureError, Recorder
+from capture_cli import CaptureError, Recorder, given
 from capture_cli.errors import UsageError
 from capture_cli.recorder import Recorder as _Recorder
 from recordings import batch_of, records, verified
@@ -315,7 +315,7 @@ class TestPlaces:
         code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from capture_cli import CaptureError, Recorder
+from capture_cli import CaptureError, Recorder, given
 from recordings import batch_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -486,3 +486,21 @@ class TestOnADevice:
             recorder.close()
         assert verified(tmp_path / "r.jsonl") == "failed"
         assert len(records(tmp_path / "r.jsonl", "batch")) == 1
+
+    def test_ids_on_the_device_are_looked_at_with_the_results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody waits for them; one that comes twice is an error of the next call, which names the batch."""
+        monkeypatch.setattr(given, "still_coming", lambda ids, _: {"ids": ids} if isinstance(ids, torch.Tensor) else {})
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3) | {"ids": torch.tensor([7, 5, 3, 1])})
+            recorder.record(**batch_of(4, 3) | {"ids": torch.tensor([2, 4, 5, 6])})
+            with pytest.raises(UsageError, match="train batch 1 of epoch 0: ids: 5 comes twice in train epoch 0"):
+                recorder.record(**batch_of(4, 3) | {"ids": torch.tensor([2, 4, 6, 8])})
+            recorder.record(**batch_of(4, 3) | {"ids": torch.tensor([2, 4, 6, 8])})
+        assert verified(tmp_path / "r.jsonl") == "completed"
+        assert [batch.ids for batch in records(tmp_path / "r.jsonl", "batch")] == [[7, 5, 3, 1], [2, 4, 6, 8]]
+
+    @pytest.mark.parametrize("ids", [torch.rand(4), torch.ones(4, 1).long(), torch.arange(3), torch.ones(4).bool()], ids=str)
+    def test_ids_on_a_device_that_are_none_are_seen_at_once(self, ids: torch.Tensor) -> None:
+        """Their shape and type need no waiting."""
+        with pytest.raises(UsageError, match=r"ids \w+ \[.*\] are not 4 integers"):
+            given.still_coming(ids.to("meta"), 4)
