@@ -1,9 +1,10 @@
 """The loop that people write by hand, as the yardstick of `make bench`: PIL and transforms in a DataLoader, nothing captured.
 
-    python benchmarks/plain_loop.py FOLDER [--in-memory] [--epochs 3]
+    python benchmarks/plain_loop.py FOLDER [--in-memory] [--mlflow URI] [--epochs 3]
 
 The same model, optimizer, batch size and input size as `capture train` is given there. `--in-memory` makes all inputs ready as
-tensors first, which leaves the computation alone: the limit that no loop can pass. Prints one JSON object an epoch:
+tensors first, which leaves the computation alone: the limit that no loop can pass. `--mlflow` logs what people log by hand: each batch's loss as a metric, and inputs, probabilities and labels of
+its first two samples as texts. Prints one JSON object an epoch:
 {"epoch": 0, "seconds": 3.1, "steps": 157}.
 """
 
@@ -59,24 +60,46 @@ class InMemory:
             yield self.inputs[chosen], self.labels[chosen]
 
 
+def log_by_hand(
+    epoch: int, step: int, inputs: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor
+) -> None:
+    """What one finds in answers to the question how to capture inputs and outputs with MLflow."""
+    import mlflow
+
+    mlflow.log_metric("loss", loss.item(), step=epoch * 100_000 + step)
+    probs = torch.softmax(logits.detach(), 1)
+    for what, value in (("inputs", inputs), ("probs", probs), ("labels", labels)):
+        mlflow.log_text(str(value[:2].numpy()), f"{epoch}_{step}_{what}.txt")
+
+
 def main() -> None:
     """Train, and print how long each epoch took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--in-memory", action="store_true")
+    parser.add_argument("--mlflow", metavar="URI")
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     torch.manual_seed(0)
     data = Folder(options.folder)
     batches: Iterable[Batch] = InMemory(data) if options.in_memory else DataLoader(data, BATCH_SIZE, shuffle=True)
     model = one_conv(classes=len(data.classes), channels=3, height=SIZE, width=SIZE)
+    if options.mlflow:
+        import mlflow
+
+        mlflow.set_tracking_uri(options.mlflow)
+        mlflow.start_run()
     optimizer, criterion = torch.optim.Adam(model.parameters(), lr=LR), nn.CrossEntropyLoss()
     for epoch in range(options.epochs):
         start, steps = time.perf_counter(), 0
         for inputs, labels in batches:
             optimizer.zero_grad()
-            criterion(model(inputs), labels).backward()
+            logits = model(inputs)
+            loss = criterion(logits, labels)
+            loss.backward()
             optimizer.step()
+            if options.mlflow:
+                log_by_hand(epoch, steps, inputs, logits, labels, loss)
             steps += 1
         print(json.dumps({"epoch": epoch, "seconds": time.perf_counter() - start, "steps": steps}), flush=True)
 

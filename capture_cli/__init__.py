@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Recorder": "recorder",
+    "MlflowSink": "sinks.mlflow",
+    "TensorBoardSink": "sinks.tensorboard",
     "identified": "watching",
     "open_run": "reader",
     "CaptureError": "errors",

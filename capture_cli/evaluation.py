@@ -3,17 +3,24 @@
 ready, weights = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
 from capture_cli.inputs import Recipe
 from capture_cli.job import Ready, prepare
-from capture_cli.modelfile import read
+from capture_cli.modelfile import Header, read
 from capture_cli.plan import plan_evaluation
 from capture_cli.runfolder import MODEL
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[Ready, str]:
@@ -26,10 +33,26 @@ def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[
     config = replace(config, model=header.model)
     plan = plan_evaluation(folder, classes=list(header.classes), recipe=Recipe.from_dict(dict(header.recipe)), config=config)
     ready = prepare(plan)
+    _load(ready.model, weights, path, header)
+    return ready, blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def trained(run: Path) -> tuple["nn.Module", Header]:
+    """The model of a run folder or a model.safetensors, on the CPU with its weights. Raises UsageError."""
+    path = run / MODEL if run.is_dir() else run
+    header, weights = read(path)
+    recipe = Recipe.from_dict(dict(header.recipe))
+    model = models.build(
+        header.model, classes=len(header.classes), channels=recipe.channels, height=recipe.height, width=recipe.width
+    )
+    _load(model, weights, path, header)
+    return model, header
+
+
+def _load(model: "nn.Module", weights: Mapping[str, "torch.Tensor"], path: Path, header: Header) -> None:
     try:
-        ready.model.load_state_dict(weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise UsageError(
             f"the weights in '{path}' do not fit its model '{header.model}'", "has the code of the model changed?"
         ) from error
-    return ready, blake2b(path.read_bytes(), digest_size=16).hexdigest()

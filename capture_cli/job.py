@@ -11,8 +11,9 @@ import functools
 import os
 import platform
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from time import monotonic
@@ -57,6 +58,8 @@ class Session:
     output: Output
     view: View
     stopping: Callable[[], bool]
+    sinks: Sequence[Sink] = ()
+    """Where the records go besides; closed where the records are sealed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,7 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
     output, config = session.output, ready.plan.config
     recorder = Recorder(
         output,
-        sinks=[session.view],
+        sinks=[session.view, *session.sinks],
         every=config.capture_every,
         probs=config.probs,
         inputs=config.inputs,
@@ -168,7 +171,9 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
     if earlier and earlier.checkpoint:
         recorder.go_on(earlier.checkpoint.place.recorder, earlier.stored)
     _note_environment(ready, output)
-    with _warnings_to(session):
+    with _warnings_to(session), contextlib.ExitStack() as closing:
+        for sink in session.sinks:
+            closing.callback(sink.close)
         try:
             yield recorder
             recorder.end("completed")
@@ -283,7 +288,8 @@ def _warnings_to(session: Session) -> Iterator[None]:
 
         def note(message: Warning | str, category: type[Warning], *_: Any) -> None:
             session.output.event("warning", text=str(message), category=category.__name__)
-            session.view.warn(str(message).splitlines()[0])
+            if threading.current_thread() is threading.main_thread():  # the view is not for a sink's thread
+                session.view.warn(str(message).splitlines()[0])
 
         warnings.simplefilter("default")
         warnings.showwarning = note  # type: ignore[assignment]

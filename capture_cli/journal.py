@@ -85,17 +85,18 @@ class Journal:
 
         Raises CaptureError if the file exists and `force` is off, cannot be written, or is in use by another run.
         """
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_APPEND | os.O_CLOEXEC
         try:
             try:
-                fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+                fd = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             except FileExistsError:
-                if not force and stat.S_ISREG(path.stat().st_mode):
+                regular = stat.S_ISREG(path.stat().st_mode)
+                if regular and not force:
                     raise CaptureError(
                         f"'{path}' exists", "choose another -o or --name, or overwrite it with --force"
                     ) from None
                 _demand_not_held(path)
-                fd = os.open(path, flags)
+                fd = os.open(path, flags | (os.O_RDWR if regular else os.O_WRONLY))
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
         journal = cls(fd, str(path), is_file=stat.S_ISREG(os.fstat(fd).st_mode))
@@ -189,6 +190,13 @@ class Journal:
             os.fdatasync(self._fd)
         except OSError as error:
             self._unsynced = error
+
+    def read(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes of the file, from `offset` on; none where it is a pipe or is closed. From any thread.
+
+        Whoever opened the file again to read it would give up the lock on closing it. Raises OSError.
+        """
+        return os.pread(self._fd, count, offset) if self.is_file and self._fd >= 0 else b""
 
     def sync(self) -> None:
         """Return when every record appended so far would survive a power cut. Raises CaptureError if that cannot be had."""

@@ -43,7 +43,7 @@ from capture_cli.inputs import digests
 from capture_cli.keeping import Keeping
 from capture_cli.pending import Pending, to_host
 from capture_cli.phases import Phases, Sums
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, Epoch, Inputs, Numbers, Record, Run, Samples, Skip
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip
 from capture_cli.runfolder import Output, open_output
 
 if TYPE_CHECKING:
@@ -63,9 +63,13 @@ MOST_TOGETHER = 32
 class Sink(Protocol):
     """What sees the records beside the journal: the terminal, a tracker."""
 
-    every_input: bool
-    """Whether it needs the inputs of every batch (so it is taken where it does not say), or is content with those of the last
-    of some batches that are written together."""
+    @property
+    def every_input(self) -> bool | str:
+        """Whether it needs the inputs of every batch, which is taken for granted where it does not say.
+
+        False: it is content with those of the last of some batches that are written together. `evaluation`: so it is in
+        training.
+        """
 
     def begin(self, output: Output) -> None:
         """Be told, before anything else, where the records go."""
@@ -153,11 +157,16 @@ class Recorder:
         self._journal = self._output.journal
         self._keeping = Keeping(self._output.folder, stored)
         self._sinks = list(sinks)
-        self._every_input = any(getattr(sink, "every_input", True) for sink in self._sinks)
+        self._wanted = {getattr(sink, "every_input", True) for sink in self._sinks}
         self._together = not self._own and self._journal.is_file and not self._keeping.keeps_some
         """Whether records may be written together: the loop is our own, so no label can be wrong and no tensor is changed."""
-        for sink in self._sinks:
-            sink.begin(self._output)
+        try:
+            for sink in self._sinks:
+                sink.begin(self._output)
+        except UsageError:
+            if self._own:
+                self._output.close()
+            raise
 
     def record(
         self,
@@ -238,9 +247,14 @@ class Recorder:
         if pending.reason or not isfinite(loss):
             return False
         before = self._waiting[-2] if len(self._waiting) > 1 else self._before
-        if before and not self._every_input:  # this one is well: nobody has a use for the inputs of the one before
+        if before and not self._wants_inputs(
+            before.header["phase"]
+        ):  # this one is well: nobody has a use for the inputs of the one before
             before.inputs = None
         return len(self._waiting) < MOST_TOGETHER and monotonic() - self._waits_since < SECONDS_TOGETHER
+
+    def _wants_inputs(self, phase: str) -> bool:
+        return True in self._wanted or ("evaluation" in self._wanted and phase != "train")
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.
@@ -357,10 +371,13 @@ class Recorder:
             self._emit(Samples(**cut), None)
 
     def end(self, status: str) -> None:
-        """Write what is pending and seal the journal with `status`."""
+        """Write what is pending and seal the journal with `status`; sinks hear of it once that is durable."""
         self.flush()
         self._keeping.close()
+        end = End(status=status, counts=dict(self._journal.counts))
         self._journal.seal(status)
+        for sink in self._sinks:
+            sink.write(end, None)
 
     @property
     def place(self) -> dict[str, Any]:

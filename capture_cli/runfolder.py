@@ -5,8 +5,8 @@
         output.event("epoch", seconds=1.5)
 
 A run folder holds `records.jsonl`, `events.jsonl` (clock, speed, environment, warnings: all that two equal runs may differ
-in), `config.toml`, checkpoints, `model.safetensors` and, where inputs are kept, `inputs/`. Files are only ever added to a
-folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
+in), `config.toml`, checkpoints, `model.safetensors` and, where asked for, `inputs/` and `tensorboard/`. Files are only ever
+added to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from capture_cli.errors import CaptureError, UsageError
 from capture_cli.journal import Journal, Rest, sync_folder
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
+TENSORBOARD = "tensorboard"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
@@ -128,8 +129,8 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
     journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
     for old in held & {EVENTS, CONFIG, MODEL, CHECKPOINT, PREVIOUS}:
         (folder / old).unlink()
-    if INPUTS in held:
-        shutil.rmtree(folder / INPUTS)
+    for old in held & {INPUTS, TENSORBOARD}:
+        shutil.rmtree(folder / old)
     return _of_folder(folder, journal)
 
 

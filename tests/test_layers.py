@@ -61,8 +61,9 @@ ROOMS: dict[str, set[str]] = {
         *{"access", "batches", "checkpoint", "config", "errors", "modelfile", "models", "pack", "pixels", "plan"},
         *{"recorder", "records", "resources", "resuming", "runfolder", "runtime", "storage", "training"},
     },
-    "evaluation": {"config", "errors", "inputs", "job", "modelfile", "plan", "runfolder"},
+    "evaluation": {"config", "errors", "inputs", "job", "modelfile", "models", "plan", "runfolder"},
     "stopping": set(),
+    "sinks": {"__init__", "answers", "errors", "reader", "records", "replay", "runfolder"},
     # the reading half: it does not
     "reader": {"errors", "fields", "records"},
     "answers": {"comparing", "errors", "fields", "reader", "records"},
@@ -84,6 +85,7 @@ WALLS: dict[str, set[str]] = {
             "batches",
             "checkpoint",
             "columns",
+            "evaluation",
             "given",
             "inputs",
             "integrations",
@@ -100,8 +102,11 @@ WALLS: dict[str, set[str]] = {
     "torchvision": {"models"},
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "modelfile", "outputs"},
-    "PIL": {"decoding", "replay", "runtime"},
+    "PIL": {"decoding", "replay", "runtime", "sinks"},
     "duckdb": {"answers"},
+    "mlflow": {"sinks"},
+    "requests": {"sinks"},
+    "tensorboard": {"sinks"},
     "typer": {"cli"},
     "rich": {"views"},
     "natsort": {"labels"},
@@ -110,7 +115,7 @@ WALLS: dict[str, set[str]] = {
     "xxhash": {"draws", "inputs", "replay", "runtime", "slots"},
     "numpy": {
         *{"answers", "batches", "cache", "cli", "columns", "decoding", "draws", "inputs", "keeping", "pack", "pending"},
-        *{"outputs", "pixels", "reader", "recorder", "records", "replay", "runtime", "slots", "storage"},
+        *{"outputs", "pixels", "reader", "recorder", "records", "replay", "runtime", "sinks", "slots", "storage"},
         *{"training", "views"},
     },
 }
@@ -133,6 +138,7 @@ LIGHT = {
     "reader",
     "answers",
     "replay",
+    "sinks",
     "views",
 }
 """Rooms that must not reach torch, whatever they import imports."""

@@ -41,7 +41,9 @@ def ran(args: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.Compl
     return subprocess.run([*CAPTURE, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "verify", "cache"])
+@pytest.mark.parametrize(
+    "command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "log", "verify", "cache"]
+)
 def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Path) -> None:
     """`--help` of every command, those that train too, works where torch cannot be imported."""
     done = ran([*command.split(), "--help"], trapped, tmp_path)
@@ -59,6 +61,7 @@ def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Pa
         ["rows", "run", "--where", "not correct", "--columns", "file,label,pred"],
         ["verify", "run"],
         ["diff", "run", "run"],
+        ["log", "run", "--mlflow", "sqlite:///mlflow.db"],
         ["labels", "images"],
         ["labels", "images", "--json"],
         ["cache"],

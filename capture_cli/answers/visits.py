@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from capture_cli.records import Batch
 
@@ -118,3 +119,17 @@ def _finite(value: float) -> float | None:
 def _shortest(value: float) -> float:
     """The float32 nearest to `value` as its shortest decimal fraction, which is what a record has."""
     return float(str(np.float32(value)))
+
+
+def margins(batch: Batch) -> npt.NDArray[np.float64]:
+    """[B] the margins of a batch in nats, as `visit` has them; NaN where it has none."""
+    rows = np.arange(len(batch.labels))
+    if batch.tops is None:
+        others = batch.probs.copy()
+        others[rows, batch.labels] = -1.0
+    else:
+        others = np.where(batch.tops == batch.labels[:, None], np.float32(-1.0), batch.probs)
+    best = others.max(axis=1).astype(np.float64)  # -1: no other class was kept
+    with np.errstate(invalid="ignore"):
+        found = -batch.losses.astype(np.float64) - np.log(np.maximum(best, SMALLEST))
+    return np.where((best < 0) | ~np.isfinite(found), np.nan, found)

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from capture_cli import __version__
+from capture_cli.cli.arguments import with_values
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.text import error_line
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "rows": "Write one flat row per sample and visit to stdout.",
     "diff": "Say whether two runs are equal, and else where they part.",
     "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",
+    "log": "Send a run to MLflow: parameters, metrics, labels, worst samples, records.",
     "verify": "Check sequence, chain, every record and the end line of a run.",
     "cache": "List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.",
 }
@@ -47,6 +49,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail
+    args = with_values(args)
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
         if not args or HELP & set(args):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from capture_cli import models
 from capture_cli.folder import warnings
 from capture_cli.job import Ready, Session
+from capture_cli.recorder import Sink
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
@@ -24,10 +25,12 @@ def session(
     quiet: bool,
     notes: Sequence[str] = (),
     doubts: Sequence[str] = (),
+    sinks: Sequence[Sink] = (),
 ) -> Iterator[tuple[Session, Stopping]]:
     """Open the output and the view for a run; afterwards say how it ended and what to type next.
 
-    `piped` says that the records go to standard output; `notes` are sentences to begin with, `doubts` warnings.
+    `piped` says that the records go to standard output; `notes` are sentences to begin with, `doubts` warnings; `sinks` is
+    where they go besides.
     """
     plan = ready.plan
     phases = [phase for phase in ("train", "val", "test") if phase in plan.scan.splits]
@@ -48,7 +51,7 @@ def session(
             for text in [*warnings(plan.scan), *doubts]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
-                yield Session(output, view, stopping), stopping
+                yield Session(output, view, stopping, sinks), stopping
             view.close()
             where = shlex.quote(output.where)
             if stopping():

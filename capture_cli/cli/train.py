@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capture_cli.cli.sinks import DEFAULT_STORE, Wanted, make_ready
 from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
 from capture_cli.resources import Resources
@@ -169,6 +170,13 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite the records of an earlier run.", rich_help_panel=OUTPUT)
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="[URI]", help=f"Send the run to MLflow, too: {DEFAULT_STORE}.", rich_help_panel=OUTPUT),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, too.", rich_help_panel=OUTPUT)
+    ] = False,
     preview: Annotated[
         int, typer.Option(metavar="N", min=0, help="Images of the last batch shown while training.", rich_help_panel=OUTPUT)
     ] = 4,
@@ -224,10 +232,11 @@ def train(
     if dry_run:
         _show(plan)
         return 0
+    wanted = Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     if resume is not None:
         run = Path(resume)
-        return _resume(plan, run, every, resources, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
-    return _train(plan, every, resources, out=out, name=name, force=force, preview=preview, quiet=quiet)
+        return _resume(plan, run, every, resources, wanted, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
+    return _train(plan, every, resources, wanted, out=out, name=name, force=force, preview=preview, quiet=quiet)
 
 
 def _show(plan: "Plan") -> None:
@@ -246,6 +255,7 @@ def _train(
     plan: "Plan",
     every: Every,
     resources: Resources,
+    wanted: Wanted,
     *,
     out: str | None,
     name: str | None,
@@ -254,31 +264,42 @@ def _train(
     quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
-    from capture_cli.job import prepare, run_training
+    from capture_cli.job import run_training
     from capture_cli.runfolder import open_output
 
-    ready = prepare(plan)
-    kept = "--inputs all" if plan.config.inputs == "all" else ""
-    open_it = partial(open_output, out, name=name, model=plan.config.model, force=force, needs_folder=kept)
-    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
+    ready, sinks = make_ready(plan, wanted)
+    needs = "--inputs all" if plan.config.inputs == "all" else "--tensorboard" if wanted.tensorboard else ""
+    open_it = partial(open_output, out, name=name, model=plan.config.model, force=force, needs_folder=needs)
+    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet, sinks=sinks) as (around, stopping):
         run_training(ready, around, every=every, resources=resources)
     return stopping.exit_code if stopping() else 0
 
 
 def _resume(
-    plan: "Plan", run: Path, every: Every, resources: Resources, *, allow_env_change: bool, preview: int, quiet: bool
+    plan: "Plan",
+    run: Path,
+    every: Every,
+    resources: Resources,
+    wanted: Wanted,
+    *,
+    allow_env_change: bool,
+    preview: int,
+    quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
-    from capture_cli.job import prepare, run_training
+    from capture_cli.job import run_training
     from capture_cli.resuming import continuation, read_earlier
     from capture_cli.runfolder import reopen_output
 
     earlier = read_earlier(run)
-    ready = prepare(plan)
+    ready, sinks = make_ready(plan, wanted)
     doubts, rest = continuation(earlier, ready.run_record(), plan.scan.files, allow_env_change=allow_env_change)
     open_it = partial(reopen_output, run, earlier.place, rest)
     notes = [earlier.sentence]
-    with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts) as (around, stopping):
+    with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts, sinks=sinks) as (
+        around,
+        stopping,
+    ):
         anew = rest != "compare" or bool(earlier.begun_again)
         run_training(ready, around, every=every, resources=resources, earlier=earlier, anew=anew)
     return stopping.exit_code if stopping() else 0

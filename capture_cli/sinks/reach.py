@@ -1,0 +1,60 @@
+"""Whether there is anything at a tracking URI, found out in seconds: MLflow itself tries for minutes.
+
+check(uri)          # raises UsageError, naming it, where nobody answers
+absolute(uri)       # of a file: from any folder
+shown(uri)          # without the password that may be in it
+"""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from capture_cli.errors import UsageError
+
+SECONDS = 5.0
+"""For an answer."""
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+HINT = "start one with `mlflow server`, or give another URI, as sqlite:///mlflow.db"
+
+
+def check(uri: str) -> None:
+    """Raise UsageError unless a server answers, or the folder of a database or store is there."""
+    parts = urlsplit(uri)
+    kind = parts.scheme.partition("+")[0]
+    if kind in ("http", "https"):
+        _ask(uri)
+    elif kind == "sqlite":
+        path = Path(unquote(parts.path[1:])).absolute()
+        if not (os.access(path, os.W_OK) if path.exists() else os.access(path.parent, os.W_OK)) or path.is_dir():
+            raise UsageError(f"'{path}', the database of {uri}, cannot be written", "give a file in a folder that is there")
+    elif kind in _PORTS and parts.hostname:
+        try:
+            socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), SECONDS).close()
+        except OSError as error:
+            raise UsageError(f"no server at {shown(uri)}: {error.strerror or error}", HINT) from error
+
+
+def _ask(uri: str) -> None:
+    import requests
+
+    try:  # whatever it answers, it is there; what it may refuse is for MLflow, which has the credentials
+        requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS, stream=True, verify=False).close()  # noqa: S501 - nothing is sent
+    except requests.Timeout as error:
+        raise UsageError(f"the server at {shown(uri)} does not answer within {SECONDS:g} seconds", HINT) from error
+    except (requests.RequestException, ValueError) as error:
+        raise UsageError(f"no server at {shown(uri)}", HINT) from error
+
+
+def absolute(uri: str) -> str:
+    """The URI of a SQLite file as it is from any folder; any other as it is."""
+    parts = urlsplit(uri)
+    if parts.scheme.partition("+")[0] != "sqlite" or not parts.path.strip("/"):
+        return uri
+    return f"{parts.scheme}:///{quote(str(Path(unquote(parts.path[1:])).absolute()))}"
+
+
+def shown(uri: str) -> str:
+    """The URI as it may be shown and kept: without user and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
