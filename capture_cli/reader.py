@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import stat
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +37,7 @@ from typing import NamedTuple, Self
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.fields import PHASE, check
-from capture_cli.records import GENESIS, End, Record, Run, decode, follow
+from capture_cli.records import GENESIS, End, Followed, Record, Run, claimed_chain, decode, follow, follow_all
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
@@ -50,8 +52,20 @@ class Line(NamedTuple):
     seq: int
     """From 0; the line number, as editors count, is one more."""
     kind: str
-    data: bytes
-    """The line without its newline."""
+    block: bytes
+    """What it was read with, from `start` to `end` this line without its newline."""
+    start: int
+    end: int
+
+    @property
+    def data(self) -> bytes:
+        """The line without its newline."""
+        return self.block[self.start : self.end]
+
+    @property
+    def size(self) -> int:
+        """Bytes without the newline."""
+        return self.end - self.start
 
     def record(self) -> Record:
         """The typed record. Raises RecordsError, with the line number, if its fields do not fit together."""
@@ -83,22 +97,31 @@ class Line(NamedTuple):
         A name in quotes cannot be mistaken for file names in the line: inside a string a quote has a backslash before it.
         Raises RecordsError if there is none.
         """
-        start = self.data.find(b',"%b":[' % name.encode())
-        end = self.data.find(b"]", start)
+        start = self.block.find(b',"%b":[' % name.encode(), self.start, self.end)
+        end = self.block.find(b"]", start, self.end)
         if start < 0 or end < 0:
             raise self.error(f"a {self.kind} record without {name}")
-        return self.data[start + len(name) + 4 : end + 1]
+        return self.block[start + len(name) + 4 : end + 1]
 
     def phase_and_epoch(self) -> tuple[str, int]:
         """Of a batch, without reading the rest of the line. Raises RecordsError if they are not where they belong."""
-        found = _PHASE_AND_EPOCH.match(self.data)
+        found = _PHASE_AND_EPOCH.match(self.block, self.start, self.end)
         if not found:
             raise self.error(f"a {self.kind} record without phase and epoch")
         return found[1].decode(), int(found[2])
 
+    def is_batch_of(self, beginning: bytes) -> bool:
+        """The same for many lines: whether phase and epoch are those that `batch_beginning` was given."""
+        return self.block.startswith(beginning, self.block.find(b",", self.start), self.end)
+
     def error(self, message: str, hint: str = "") -> RecordsError:
         """`message` as an error that names this line."""
         return RecordsError(f"line {self.seq + 1}: {message}", hint, line=self.seq + 1)
+
+
+def batch_beginning(phase: str, epoch: int) -> bytes:
+    """How the batches of a phase and epoch begin, behind their number."""
+    return b',"kind":"batch","phase":"%b","epoch":%d,' % (phase.encode(), epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,18 +174,38 @@ class Chain:
 
     def take(self, data: bytes) -> Line:
         """Check the next line (without its newline). Raises RecordsError, saying why, and stays where it is."""
-        number = self.lines + 1
         _, kind, _, chain = follow(data + b"\n", seq=self.lines, previous=self.chain)
-        line = Line(self.lines, kind, data)
-        if number == 1 and kind != "run":
+        return self._place(Line(self.lines, kind, data, 0, len(data)), chain)
+
+    def take_all(self, followed: Followed) -> tuple[list[Line], str]:
+        """Lines that were checked from here on: those up to the first that does not verify, and why it does not."""
+        reason = followed.error.message if followed.error else ""
+        lines = list(map(Line._make, followed.lines))
+        kinds = [line.kind for line in lines]
+        if self.lines and self.status is None and "run" not in kinds and "end" not in kinds:  # the others may stand anywhere
+            self.chain = followed.chains[-1] if lines else self.chain
+            self.lines += len(lines)
+            self.bytes += lines[-1].end + 1 if lines else 0
+            self.counts.update(kinds)
+            return lines, reason
+        try:
+            for number, chain in enumerate(followed.chains):
+                self._place(lines[number], chain)
+        except RecordsError as error:
+            return lines[: self.lines - lines[0].seq], error.message
+        return lines, reason
+
+    def _place(self, line: Line, chain: bytes) -> Line:
+        """Take a line whose sequence and chain hold, if its kind may stand here."""
+        if self.lines == 0 and line.kind != "run":
             raise line.error("the run record belongs first")
-        if self.status is not None and not (self.status == "completed" and kind == "run"):
+        if self.status is not None and not (self.status == "completed" and line.kind == "run"):
             raise line.error("stands after the end line, which seals the file")
-        self.status = self._end(line) if kind == "end" else None
+        self.status = self._end(line) if line.kind == "end" else None
         self.chain = chain
-        self.lines = number
-        self.bytes += len(data) + 1
-        self.counts[kind] += 1
+        self.lines += 1
+        self.bytes += line.size + 1
+        self.counts[line.kind] += 1
         return line
 
     def _end(self, line: Line) -> str:
@@ -222,6 +265,9 @@ class Reading:
         """The run folder, where one was given."""
         self.ending = Chain().ending("unsealed")
         self._fd = fd
+        self._rest: list[bytes] = []
+        """What has been read of the line that has not ended yet."""
+        self._rest_bytes = 0
 
     def __iter__(self) -> Iterator[Line]:
         """The lines, in order."""
@@ -229,28 +275,63 @@ class Reading:
             yield from block
 
     def blocks(self) -> Iterator[list[Line]]:
-        """The lines in lists: what one read brought. Raises CaptureError if the file cannot be read on."""
+        """The lines in lists: what one read brought. Raises CaptureError if the file cannot be read on.
+
+        Where more is there already, two blocks are checked at a time: the second in a thread, which goes on while the caller
+        works on the first.
+        """
         chain = Chain()
-        parts: list[bytes] = []  # of the line that has not ended yet
-        while data := self._read():
-            *whole, rest = data.split(b"\n")
-            if whole:
-                whole[0] = b"".join([*parts, whole[0]])
-                parts.clear()
-            lines, reason = _taken(chain, whole)
-            parts.append(rest)
-            if not reason and sum(map(len, parts)) > MAX_LINE_BYTES:
-                reason = f"line {chain.lines + 1} is longer than {MAX_LINE_BYTES >> 20} MB"
-            self.ending = chain.ending("damaged" if reason else "sealed" if chain.status else "unsealed", reason=reason)
-            if lines:
-                yield lines
-            if reason:
-                return
-        if any(parts):
+        # Once glibc has seen something large come and go, it uses what a block took for the next one, instead of giving it back
+        # and fetching it again page by page.
+        bytes(16 * _BLOCK_BYTES)
+        with ThreadPoolExecutor(1) as helper:
+            while (first := self._whole_lines()) is not None:
+                second = (self._whole_lines() if first and self._more_is_there() else b"") or b""
+                later = None
+                if second:
+                    seq = chain.lines + first.count(b"\n")
+                    later = helper.submit(follow_all, second, seq=seq, previous=claimed_chain(first))
+                lines, reason = chain.take_all(follow_all(first, seq=chain.lines, previous=chain.chain))
+                if later and not reason:
+                    yield from self._told(chain, lines, "")
+                    lines, reason = chain.take_all(later.result())
+                if not reason and self._rest_bytes > MAX_LINE_BYTES:
+                    reason = f"line {chain.lines + 1} is longer than {MAX_LINE_BYTES >> 20} MB"
+                yield from self._told(chain, lines, reason)
+                if reason:
+                    return
+        if self._rest_bytes:
             # Behind a completed run this may be the beginning of the line with which it goes on.
             sealed = chain.status not in (None, "completed")
             reason = f"line {chain.lines + 1} stands after the end line, which seals the file" if sealed else ""
             self.ending = chain.ending("damaged" if reason else "torn", reason=reason)
+
+    def _told(self, chain: Chain, lines: list[Line], reason: str) -> Iterator[list[Line]]:
+        """`lines`, if there are any, once `ending` says how far they go."""
+        self.ending = chain.ending("damaged" if reason else "sealed" if chain.status else "unsealed", reason=reason)
+        if lines:
+            yield lines
+
+    def _whole_lines(self) -> bytes | None:
+        """The lines that have become whole with what one read brings, which may be none; None at the end of the file."""
+        data = self._read()
+        if not data:
+            return None
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._rest.append(data)
+            self._rest_bytes += len(data)
+            return b""
+        whole = b"".join([*self._rest, memoryview(data)[:end]])
+        self._rest = [data[end:]]
+        self._rest_bytes = len(data) - end
+        return whole
+
+    def _more_is_there(self) -> bool:
+        """Whether a read would return at once."""
+        ready = select.poll()
+        ready.register(self._fd, select.POLLIN)
+        return bool(ready.poll(0))
 
     def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
         """The lines in lists of about `max_bytes`, read ahead in a thread while the caller works.
@@ -304,17 +385,6 @@ class Reading:
         self.close()
 
 
-def _taken(chain: Chain, whole: list[bytes]) -> tuple[list[Line], str]:
-    """The lines up to the first that does not verify, and why it does not."""
-    lines: list[Line] = []
-    try:
-        for data in whole:
-            lines.append(chain.take(data))  # noqa: PERF401 - what was taken before an error is kept
-    except RecordsError as error:
-        return lines, error.message
-    return lines, ""
-
-
 def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -> Iterator[list[Line]]:
     while True:
         try:
@@ -326,7 +396,7 @@ def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -
         size = 0
         while isinstance(block, list):
             lines += block
-            size += sum(len(line.data) for line in block)
+            size += sum(line.size for line in block)
             if size >= max_bytes or waiting.empty():
                 break
             block = waiting.get()

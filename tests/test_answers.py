@@ -52,6 +52,24 @@ def test_the_summary_says_what_the_records_say(tmp_path: Path) -> None:
     assert (summary.under_way, summary.error) == ((), None)
 
 
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_many_batches_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top_k: int | None) -> None:
+    """Whether batches wait to the end of their phase, or are read one by one, the summary is the same, ties and all."""
+    records = list(run_records(per_class=80, epochs=2, batch_size=8, status=None, top_k=top_k))
+    for place, one in enumerate(records):
+        if isinstance(one, Batch) and one.batch % 2:  # equal losses: the first of them count
+            records[place] = replace(one, losses=np.where(one.losses > 1, np.float32(3), one.losses))
+    folder = write_run(tmp_path / "run", records[:-3])
+    summaries = []
+    for waiting_bytes in (1 << 20, 5_000, 0):
+        monkeypatch.setattr("capture_cli.answers.phase._WAITING_BYTES", waiting_bytes)
+        summaries.append([summary_of(folder, worst=worst) for worst in (0, 3, 8, 500)])
+    assert summaries[0] == summaries[1] == summaries[2]
+    full = summaries[0][3].phase
+    assert full is not None
+    assert [summary.phase and summary.phase.worst for summary in summaries[0]] == [full.worst[:n] for n in (0, 3, 8, 500)]
+
+
 def test_the_digest_of_the_worst_is_that_of_its_file(tmp_path: Path) -> None:
     """So that a picture is shown only if it is the very file that was trained on."""
     digests = [f"{number:032x}" for number in range(36)]

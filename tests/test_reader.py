@@ -15,7 +15,7 @@ import pytest
 
 from capture_cli import reader
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import Ending, Line, Reading, open_run
+from capture_cli.reader import Chain, Ending, Line, Reading, open_run
 from capture_cli.records import Batch, End, Epoch, Run, Samples
 from runs import body, chained, rechained, run_records, write_run
 
@@ -89,6 +89,32 @@ def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
         assert [line.data + b"\n" for line in got] == lines[: len(got)]
         assert ending.state != "sealed"
         assert ending.lines == len(got) <= data.count(b"\n", 0, place)
+
+
+@pytest.mark.parametrize("block_bytes", [700, 5_000])
+def test_however_a_file_is_divided_it_is_checked_as_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    """Blocks that are checked two at a time give the lines, and the reason, that one line after the other gives."""
+    monkeypatch.setattr(reader, "_BLOCK_BYTES", block_bytes)
+    data = b"".join(small())
+    path = tmp_path / "run.jsonl"
+    for place in range(0, len(data), 17):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        chain, reason, expected = Chain(), "", []
+        *whole, rest = bytes(changed).split(b"\n")
+        for one in whole:
+            try:
+                expected.append(chain.take(one).data)
+            except RecordsError as error:
+                reason = error.message
+                break
+        got, ending = read(written(path, [bytes(changed)]))
+        assert [line.data for line in got] == expected
+        assert (ending.reason, ending.chain, ending.counts) == (reason, chain.chain.hex(), chain.counts)
+        assert (ending.lines, ending.bytes) == (len(expected), sum(len(one) + 1 for one in expected))
+        assert ending.state == ("damaged" if reason else "torn" if rest else "sealed")
 
 
 @pytest.mark.parametrize("how", ["doubled", "removed", "swapped", "after the end", "from another run"])

@@ -131,7 +131,7 @@ class Captured:
     def take(self, line: Line) -> None:
         """Add one batch. Raises RecordsError where one of those that wait makes no sense."""
         self._waiting.append(line)
-        self._bytes += len(line.data)
+        self._bytes += line.size
         if self._bytes > _WAITING_BYTES:
             self._parse()
 

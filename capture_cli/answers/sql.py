@@ -152,17 +152,18 @@ def _character(code: int, *, as_json: bool) -> bytes:
 
 def feedable(line: Line) -> str:
     """The line as DuckDB can read it. Raises RecordsError if it is not UTF-8, or where names must be escaped but do not fit."""
+    data = line.data
     # Looking for one byte is quick, and most lines have neither.
-    if (b"\\" in line.data or b"\xf4" in line.data) and _UNFIT.search(line.data):
+    if (b"\\" in data or b"\xf4" in data) and _UNFIT.search(data):
         import orjson
 
         line.record()
-        body = loads(line.data)
+        body = loads(data)
         fields = {name: body[name] for name in _TYPES if name in body}
         fields["phase"] = escape(body["phase"])
         fields["files"] = [escape(file) for file in body["files"]]
         return orjson.dumps(fields).decode()
     try:
-        return line.data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise line.error("not UTF-8") from error

@@ -42,13 +42,14 @@ def inspect(
     """
     import json
 
-    from capture_cli.answers.history import sample_history
     from capture_cli.answers.summary import summarise
     from capture_cli.reader import open_run
     from capture_cli.views import inspect as view
 
     with open_run(run) as reading:
         if sample is not None:
+            from capture_cli.answers.history import sample_history
+
             history = sample_history(reading, sample)
             error = history.error
             if as_json:

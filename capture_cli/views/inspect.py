@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.answers.history import History
-from capture_cli.answers.summary import PhaseScore, Summary
+from capture_cli.answers.phase import PhaseScore
+from capture_cli.answers.summary import Summary
 from capture_cli.records import Epoch, Run
 from capture_cli.views.epochs import number
 from capture_cli.views.tables import new_table, show, stdout_console
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.console import RenderableType
     from rich.table import Table
+
+    from capture_cli.answers.history import History
 
     Picture = npt.NDArray[np.uint8] | None
     """uint8 [C, H, W]."""
