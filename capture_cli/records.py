@@ -308,6 +308,7 @@ def follow_all(block: bytes, *, seq: int, previous: bytes) -> Followed:
     """
     followed = Followed([], [], None)
     view = memoryview(block)
+    kind = "batch"
     start = 0
     while start < len(block):
         end = block.index(b"\n", start)
@@ -315,10 +316,9 @@ def follow_all(block: bytes, *, seq: int, previous: bytes) -> Followed:
         state = blake2b(previous, digest_size=16)
         state.update(view[start : max(start, tail)])
         chain = state.digest()
-        as_written = block.startswith(b',"chain":"%b"}' % chain.hex().encode(), tail) if tail > start else False
-        if as_written and block.startswith(b'{"seq":%d,"kind":"batch"' % seq, start):
-            kind = "batch"  # nearly all are
-        else:
+        as_written = tail > start and block.startswith(b',"chain":"%b"}' % chain.hex().encode(), tail)
+        # Most lines are of the kind of the line before; else `follow` finds out what it is, or what is wrong.
+        if not as_written or not block.startswith(b'{"seq":%d,"kind":"%b"' % (seq, kind.encode()), start):
             try:
                 _, kind, _, chain = follow(block[start : end + 1], seq=seq, previous=previous)
             except RecordsError as error:
