@@ -149,7 +149,7 @@ class CapturedPhase:
         sizes, losses = _numbers(lines, "losses", np.float32)
         label_sizes, labels = _numbers(lines, "labels", np.int64)
         pred_sizes, preds = _numbers(lines, "preds", np.int64)
-        known = all(0 <= one.min(initial=0) and one.max(initial=0) < len(self._classes) for one in (labels, preds))
+        known = all(one.min(initial=0) >= 0 and one.max(initial=0) < len(self._classes) for one in (labels, preds))
         if not sizes == label_sizes == pred_sizes or not known:
             raise lines[0].error("a batch record whose labels, preds and losses do not fit")
         self._keep_worst(lines, sizes, losses)

@@ -12,7 +12,7 @@ What it promises: memory grows with the samples and classes of a run, not with i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,11 +60,10 @@ def summarise(reading: Reading, *, worst: int = 8, confusions: int = 10) -> Summ
     state: _State | None = None
     error: RecordsError | None = None
     try:
-        for line in reading:
+        for block in reading.blocks():
             if state is None:
-                state = _State(run=line.run(), worst=worst)
-            else:
-                state.take(line)
+                state = _State(run=block.pop(0).run(), worst=worst)
+            state.take(block)
     except RecordsError as found:
         error = reading.located(found)
     error = error or reading.ending.error(reading.name)
@@ -104,8 +103,15 @@ class _State:
         self._last: CapturedPhase | None = None
         """Of those under way the one that the last batch was of."""
 
-    def take(self, line: Line) -> None:
-        """Add one line. Raises RecordsError for one that verifies but makes no sense."""
+    def take(self, lines: Sequence[Line]) -> None:
+        """Add some lines. Raises RecordsError for one that verifies but makes no sense."""
+        for line in lines:
+            if self._last and line.is_batch_of(self._last.beginning):  # nearly all are
+                self._last.take(line)
+            else:
+                self._take(line)
+
+    def _take(self, line: Line) -> None:
         if line.kind == "batch":
             self._batch(line)
         elif line.kind == "run":
@@ -132,9 +138,6 @@ class _State:
         self._digests.append(digests)
 
     def _batch(self, line: Line) -> None:
-        if self._last and line.is_batch_of(self._last.beginning):
-            self._last.take(line)
-            return
         phase, epoch = line.phase_and_epoch()
         captured = self._under_way.get(phase)
         if captured is None or captured.epoch != epoch:
