@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from capture_cli.answers.rowtext import row_text
+from capture_cli.answers.rowtext import row_text, written
 from capture_cli.answers.sql import Table, escape, feedable, has_extra, has_text_ids, locked_database, unescape
-from capture_cli.answers.visits import COLUMNS, checked, columns_of
+from capture_cli.answers.visits import COLUMNS, NUMBERS_TASKS, checked, columns_of
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import BATCHES
 from capture_cli.records import Run
@@ -86,6 +86,7 @@ class _Rows:
         self._database = locked_database()
         self._run: Run | None = None
         self._classes: list[str] = []
+        self._text_ids = False
         self._has_extra = EXTRA in self._columns or bool(where and re.search(rf"\b{EXTRA}\b", where, re.IGNORECASE))
         if self._where is not None:
             _check_where(self._database, self._where)
@@ -121,7 +122,7 @@ class _Rows:
             yield self._heading()
 
     def _heading(self) -> bytes:
-        return ",".join(self._columns or COLUMNS).encode() + b"\n"
+        return ",".join(self._columns or columns_of(self._run.task if self._run else None)).encode() + b"\n"
 
     def _parts(self, reading: Reading, limit: int | None) -> Iterator[_Part]:
         """The parts in order. With a limit one at a time, since the next depends on how many rows are still wanted."""
@@ -159,8 +160,14 @@ class _Rows:
         if batches and not self._columns and self._run:
             self._has_extra = self._has_extra or has_extra(batches[0])
             self._columns = (*columns_of(self._run.task), *([EXTRA] if self._has_extra else []))
-        for text_ids, group in groupby(batches, has_text_ids):
+        for text_ids, group in groupby(batches, self._look_at_ids):
             yield Table(task=self._run.task if self._run else None, text_ids=text_ids, extra=self._has_extra), list(group)
+
+    def _look_at_ids(self, line: Line) -> bool:
+        """Whether they are texts; where there are none, they are what they were before."""
+        are_texts = has_text_ids(line)
+        self._text_ids = self._text_ids if are_texts is None else are_texts
+        return self._text_ids
 
     def _part(self, table: Table, lines: Sequence[Line], limit: int | None) -> _Part:
         try:
@@ -176,6 +183,8 @@ class _Rows:
         # Of what is put in here only the condition is not ours; it was checked, and DuckDB is locked.
         sql = f"select count(*), string_agg({text.row}, '\n') from ({visits})"  # noqa: S608
         values = {"lines": [feedable(line, extra=table.extra) for line in lines], "classes": self._classes}
+        if table.task not in NUMBERS_TASKS:
+            values["written"] = [written(name, self._style) for name in self._classes]
         count, rows = self._database.cursor().execute(sql, values).fetchall()[0]
         return _Part(count, unescape(rows + "\n", as_json=self._style == "jsonl") if count else b"")
 

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from capture_cli.answers.visits import NUMBERS_TASKS
 
 if TYPE_CHECKING:
     from capture_cli.answers.sql import Table
 
 _OF_BATCH = {"phase", "epoch", "batch", "step"}
-_TEXTS = {"phase", "file", "label", "pred"}
+_TEXTS = {"phase", "file"}
+_CLASSES = {"label", "pred"}
 _FLOATS = {"p_label", "p_pred", "margin", "loss_nats", "loss"}
 _LISTS = {"targets", "outputs"}
 
@@ -37,6 +40,13 @@ def row_text(table: Table, columns: Sequence[str], style: str) -> RowText:
     return RowText(_concat(cells[:same]), _concat(["per_batch", *cells[same:], *end]))
 
 
+def written(name: str, style: str) -> str:
+    """A class name as it is written, once for all rows."""
+    if style == "jsonl":
+        return orjson.dumps(name).decode()
+    return '"' + name.replace('"', '""') + '"' if set(name) & set('",\r\n') else name
+
+
 def _as_json(table: Table, columns: Sequence[str]) -> list[str]:
     """One expression for each column, that of the first with the opening brace."""
     keys = [f"""'{"," if number else "{"}"{name}":'""" for number, name in enumerate(columns)]
@@ -46,6 +56,8 @@ def _as_json(table: Table, columns: Sequence[str]) -> list[str]:
 def _json_value(table: Table, name: str) -> str:
     if name in _FLOATS:
         return _float(name, "null")
+    if name in _CLASSES:
+        return f"written_{name}"
     if name in _TEXTS or (name == "id" and table.text_ids):
         return f"to_json({name})"
     if name in _LISTS:
@@ -64,6 +76,8 @@ def _as_csv(table: Table, columns: Sequence[str]) -> list[str]:
 def _csv_value(table: Table, name: str) -> str:
     if name in _FLOATS:
         return _float(name, "")
+    if name in _CLASSES:
+        return f"written_{name}"
     if name in _TEXTS or (name == "id" and table.text_ids):
         return _quoted(name)
     if name in _LISTS or name == "extra":

@@ -3,7 +3,8 @@
     database = locked_database()
     table = Table(task=None)
     sql = f"select file, loss_nats from ({table.visits()}) where not correct"
-    database.execute(sql, {"lines": [feedable(line) for line in lines], "classes": [escape(name) for name in run.classes]})
+    names = [escape(name) for name in run.classes]
+    database.execute(sql, {"lines": [feedable(line) for line in lines], "classes": names, "written": names})
 
 What it promises:
 
@@ -105,8 +106,9 @@ class Table:
     def visits(self, per_batch: str = "null") -> str:
         """A query for one row per sample and visit of the records in the parameter `lines`; `classes` holds the class names.
 
-        Its columns are `columns` and `extra`, a JSON object, and `per_batch`: an expression on phase, epoch, batch and step
-        that is worked out once for each batch.
+        Its columns are `columns` and `extra`, a JSON object; `per_batch`, an expression on phase, epoch, batch and step that is
+        worked out once for each batch; and, but where targets are numbers, `written_label` and `written_pred`: the same taken
+        from the parameter `written`, the class names as they are to be written.
         """
         return self._of_numbers(per_batch) if self.task in NUMBERS_TASKS else self._of_classes(per_batch)
 
@@ -126,7 +128,7 @@ class Table:
         """The columns that the rows of every task begin with, and `extra`."""
         return f"""
             phase, epoch, batch, step, {per_batch} as per_batch, unnest(ids) as id,
-            unnest(if(files is null, ids::varchar[], files)) as file,
+            unnest(coalesce(files, ids::varchar[])) as file,
             {"unnest(extra)" if self.extra else "null::json"} as extra
         """
 
@@ -148,7 +150,8 @@ class Table:
         return f"""
             select phase, epoch, batch, step, per_batch, id, file, {position}
                 $classes[label + 1] as label, $classes[pred + 1] as pred, label = pred as correct, p_label, p_pred,
-                (-loss - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float as margin, loss as loss_nats, extra
+                (-loss - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float as margin, loss as loss_nats, extra,
+                $written[label + 1] as written_label, $written[pred + 1] as written_pred
             from ({measured})
         """
 
@@ -234,9 +237,11 @@ def _escaped(value: Any) -> Any:
     return value
 
 
-def has_text_ids(line: Line) -> bool:
-    """Whether the samples of a batch record are called by texts: what stands before the ids is short."""
-    return line.block.find(b',"ids":["', line.start, min(line.end, line.start + _HEAD_BYTES)) >= 0
+def has_text_ids(line: Line) -> bool | None:
+    """Whether the samples of a batch record are called by texts; None where it has none: sequences that are all padding."""
+    start = line.block.find(b',"ids":[', line.start, min(line.end, line.start + _HEAD_BYTES)) + len(b',"ids":[')
+    first = line.block[start : start + 1]
+    return None if first == b"]" else first == b'"'
 
 
 def has_extra(line: Line) -> bool:
