@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 from torch import nn
 
 from capture_cli import models

@@ -89,8 +89,8 @@ class Line(NamedTuple):
         record = self.record()
         if not isinstance(record, Run):
             raise self.error("no run record")
-        if before is not None and list(before.classes) != list(record.classes):
-            raise self.error("a run record with other classes than the one before it")
+        if before is not None and (list(before.classes) != list(record.classes) or before.task != record.task):
+            raise self.error("a run record with other classes or another task than the one before it")
         return record
 
     def column(self, name: str) -> bytes:
@@ -121,9 +121,13 @@ class Line(NamedTuple):
         return RecordsError(f"line {self.seq + 1}: {message}", hint, line=self.seq + 1)
 
 
-def batch_beginning(phase: str, epoch: int) -> bytes:
-    """How the batches of a phase and epoch begin, behind their number."""
-    return b',"kind":"batch","phase":"%b","epoch":%d,' % (phase.encode(), epoch)
+BATCHES = ("batch", "numbers")
+"""The kinds of records that are of a batch; which of them a run has is a matter of its task."""
+
+
+def batch_beginning(kind: str, phase: str, epoch: int) -> bytes:
+    """How the batches of a kind, phase and epoch begin, behind their number."""
+    return b',"kind":"%b","phase":"%b","epoch":%d,' % (kind.encode(), phase.encode(), epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from capture_cli.records import GENESIS, Batch, End, Epoch, Inputs, Record, Run, Samples, Skip, encode, link
+from capture_cli.records import GENESIS, Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip, encode, link
 
 ANIMALS = ("cat", "dog", "great pyrenees")
 
@@ -178,3 +179,54 @@ def write_run(folder: Path, records: Iterable[Record] | None = None) -> Path:
     with (folder / "records.jsonl").open("wb") as file:
         file.writelines(_encoded(run_records() if records is None else records))
     return folder
+
+
+def task_records(
+    task: str | None, *, text_ids: bool = True, extra: bool = True, files: bool = False, epochs: int = 2, seed: int = 0
+) -> Iterator[Record]:
+    """Yield what a Recorder in somebody's own loop writes: no samples records, ids as names, the columns of `task`."""
+    rng = np.random.default_rng(seed)
+    yield Run(
+        config={}, folder="", classes=["a", "b", "é"], task=task, model={}, recipe={}, versions={}, device="cpu", threads=1
+    )
+    counts = Counter({"run": 1})
+    for epoch in range(epochs):
+        for phase in ("train", "val"):
+            n = 0
+            for number in range(3):
+                header = {"phase": phase, "epoch": epoch, "batch": number, "step": 3 * epoch + number, "loss": 1.5, "lr": None}
+                names = [
+                    f"{phase}-{number}-{i} \udce9" if text_ids else 4 * number + i + 100 * (phase == "val") for i in range(4)
+                ]
+                beside = {"source": [f'text {i}, "\\ \udce9' for i in range(4)], "n": [1, None, [2.5], {"x": "y"}]}
+                digests = [f"{i:016x}" for i in range(4)]
+                record = _task_batch(rng, task, names, empty=number == 2 and task == "sequence")
+                record |= {"extra": beside if extra else None, "inputs": Inputs(shape=[5], dtype="int64", digests=digests)}
+                record |= {"files": [f"{one}.txt" for one in record["ids"]]} if files else {}
+                kind = Batch if task in (None, "sequence") else Numbers
+                counts[kind.kind] += 1
+                n += len(record["losses"])
+                yield kind(**header, **record)
+            counts["epoch"] += 1
+            accuracy = None if task == "regression" else 0.5
+            yield Epoch(phase=phase, epoch=epoch, n=n, loss=1.0, accuracy=accuracy, captured=n, not_captured=0)
+    yield End(status="completed", counts=dict(counts))
+
+
+def _task_batch(rng: np.random.Generator, task: str | None, names: list[Any], *, empty: bool) -> dict[str, Any]:
+    """The columns of four samples: for sequences of 5, 3, 0 and 1 positions, or none at all."""
+    if task in ("multilabel", "regression"):
+        outputs = rng.random((4, 3)).astype(np.float32)
+        targets = (rng.random((4, 3)) > 0.5).astype(np.float32) if task == "multilabel" else -outputs
+        return {"ids": names, "targets": targets, "outputs": outputs, "losses": rng.random(4).astype(np.float32)}
+    beside: dict[str, Any] = {}
+    counted = [0, 0, 0, 0] if empty else [5, 3, 0, 1]
+    if task == "sequence":
+        beside["sequences"] = {"ids": names, "length": 5, "counted": counted, "ignore_index": -100}
+        beside["positions"] = np.array([i for one in counted for i in range(one)], np.int64)
+        names = [name for name, one in zip(names, counted, strict=True) for _ in range(one)]
+    logits = rng.normal(size=(len(names), 3))
+    probs = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    labels = rng.integers(3, size=len(names))
+    losses = -np.log(probs[np.arange(len(names)), labels])
+    return {"ids": names, **beside, "labels": labels, "preds": probs.argmax(1), "losses": losses, "probs": probs}

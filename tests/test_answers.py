@@ -17,7 +17,7 @@ from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import open_run
 from capture_cli.records import Batch, Epoch, Run
-from runs import body, chained, rechained, run_records, write_run
+from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
 
 
@@ -215,6 +215,7 @@ def test_hostile_records_are_errors_never_faults(tmp_path: Path) -> None:
         chained(run_records(per_class=4, batch_size=4, top_k=top, files=files))
         for top, files in ((None, None), (2, None), (None, HOSTILE))
     ]
+    bases += [chained(task_records(task)) for task in ("sequence", "multilabel", "regression")]
     path = tmp_path / "run.jsonl"
     outcomes = set()
     for number in range(1_000):

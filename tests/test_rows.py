@@ -5,7 +5,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from capture_cli.answers.rows import rows
 from capture_cli.answers.sql import escape, locked_database, unescape
 from capture_cli.answers.summary import Summary, summarise
-from capture_cli.answers.visits import COLUMNS, SMALLEST, Visit, checked_batch, visit
+from capture_cli.answers.visits import COLUMNS, SMALLEST, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.reader import open_run
-from capture_cli.records import Batch, Record
+from capture_cli.reader import BATCHES, open_run
+from capture_cli.records import Batch, Record, Run
 from runs import body, chained, rechained, run_records, write_run
 
 HOSTILE = [
@@ -38,16 +38,16 @@ def as_dicts(data: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def slow_visits(path: Path) -> Iterator[Visit]:
+def slow_visits(path: Path) -> Iterator[AnyVisit]:
     """Every visit, worked out one by one from the decoded records."""
     with open_run(path) as run:
-        classes: Sequence[str] = ()
+        header: Run | None = None
         for line in run:
             if line.kind == "run":
-                classes = line.run().classes
-            elif line.kind == "batch":
-                batch = checked_batch(line, len(classes))
-                yield from (visit(batch, index, classes) for index in range(len(batch.labels)))
+                header = line.run()
+            elif line.kind in BATCHES and header:
+                batch = checked(line, header)
+                yield from (visit(batch, index, header) for index in range(len(batch.losses)))
 
 
 def summary_of(path: Path, **options: int) -> Summary:

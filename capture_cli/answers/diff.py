@@ -25,8 +25,8 @@ from capture_cli.answers.files import Few, FileChanges, FileTable
 from capture_cli.answers.outcome import Outcome, Phases, outcome
 from capture_cli.comparing import Change, changes
 from capture_cli.errors import RecordsError
-from capture_cli.reader import Ending
-from capture_cli.records import Batch, End, Epoch, Run, Samples, Skip, loads
+from capture_cli.reader import BATCHES, Ending
+from capture_cli.records import Batch, End, Epoch, Numbers, Run, Samples, Skip, loads
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 MAX_FILES = 5
 """Files that are named of those that differ."""
 
-_COLUMNS = ("inputs", "digests", "sizes", "labels", "splits", "losses", "preds", "p_labels", "tops", "probs")
+_OF_SAMPLES = ("digests", "sizes", "labels", "splits")
+_COLUMNS = ("inputs", *_OF_SAMPLES, "targets", "losses", "preds", "outputs", "p_labels", "tops", "probs")
 """Columns of samples and batches, what other differences come from first."""
 
 
@@ -132,7 +133,7 @@ def compare(a: Reading, b: Reading, *, limit: int = 10) -> Diff:
     first = first_batch = None
     if one and other and relation == "differ":
         first = _difference(left, one, right, other, _body)
-        if one.kind != "batch" or other.kind != "batch":
+        if one.kind not in BATCHES or other.kind not in BATCHES:
             first_batch = _first_batch(left, one, right, other)
     left.drain()
     right.drain()
@@ -177,7 +178,7 @@ class _Side:
         if self.run is None or line.kind == "run":
             self.run = line.run(self.run)
         elif line.kind == "batch":
-            self.phases.take(line, self.run.classes)
+            self.phases.take(line, self.run)
         elif line.kind in ("samples", "skip", "epoch"):
             record = line.record()
             if isinstance(record, Epoch):
@@ -187,7 +188,7 @@ class _Side:
 
     def next_batch(self, line: Line | None) -> Line | None:
         """`line` if it is of a batch, else the next that is."""
-        while line and line.kind != "batch":
+        while line and line.kind not in BATCHES:
             line = self.next()
         return line
 
@@ -207,8 +208,8 @@ class _Side:
         except RecordsError as error:
             self.fails(error)
             return None
-        phase, epoch = (record.phase, record.epoch) if isinstance(record, Batch | Epoch) else (None, None)
-        batch = record.batch if isinstance(record, Batch) else None
+        phase, epoch = (record.phase, record.epoch) if isinstance(record, Batch | Numbers | Epoch) else (None, None)
+        batch = record.batch if isinstance(record, Batch | Numbers) else None
         return Place(seq=line.seq, kind=line.kind, phase=phase, epoch=epoch, batch=batch)
 
     def broken(self) -> bool:
@@ -265,7 +266,9 @@ def _body(line: Line) -> dict[str, Any]:
 
 def _results(line: Line) -> dict[str, Any]:
     """What a batch says wherever its images stand in the folder, and however much of the inputs was kept."""
-    body = {name: value for name, value in _body(line).items() if name not in ("ids", "flight")}
+    body = {name: value for name, value in _body(line).items() if name != "flight"}
+    if "files" in body:
+        del body["ids"]
     if isinstance(body.get("inputs"), dict):
         body["inputs"] = {name: body["inputs"].get(name) for name in ("shape", "dtype", "digests")}
     return body
@@ -288,8 +291,10 @@ def _difference(left: _Side, one: Line, right: _Side, other: Line, body: Callabl
     found = [found for file in mine if file in others and (found := _first_value(file, mine[file], others[file]))]
     only_a, only_b = [file for file in mine if file not in others], [file for file in others if file not in mine]
     same_inputs = None
-    if a.kind == b.kind == "batch":
+    if a.kind == b.kind and a.kind in BATCHES:
         same_inputs = not only_a and not only_b and not any(one.field == "inputs.digests" for one in found)
+        if "positions" in bodies[0]:
+            same_inputs = same_inputs and bodies[0].get("inputs") == bodies[1].get("inputs")
     return Difference(
         a=a,
         b=b,
@@ -302,15 +307,19 @@ def _difference(left: _Side, one: Line, right: _Side, other: Line, body: Callabl
 
 
 def _values(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The columns of a samples or batch record by file: what it says of each image."""
-    if not isinstance(body.get("files"), list):
+    """The columns of a samples or batch record by name, a file or an id: what it says of each image or position."""
+    names = body.get("files") or body.get("ids")
+    if not isinstance(names, list):
         return {}
     columns: dict[str, Any] = {name: body[name] for name in _COLUMNS if name in body}
     if "inputs" in columns:
         columns = {"inputs.digests": columns.pop("inputs")["digests"], **columns}
+    if "positions" in body:  # where inputs are of whole sequences
+        columns.pop("inputs.digests", None)
+        names = [f"{name}:{position}" for name, position in zip(names, body["positions"], strict=True)]
     return {
-        file: {name: column[i] if i < len(column) else None for name, column in columns.items()}
-        for i, file in enumerate(body["files"])
+        str(name): {field: column[i] if i < len(column) else None for field, column in columns.items()}
+        for i, name in enumerate(names)
     }
 
 

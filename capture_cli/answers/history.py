@@ -4,21 +4,22 @@
         history = sample_history(run, "boot_0007.png")
 
 The image is named by its path as the records have it, or by the end of it where that is enough: `cats/1.png`, `1.png` or even
-`7.png` find one image or are an error that lists what they could mean.
+`7.png` find one image or are an error that lists what they could mean. Samples without files are named by their id.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from capture_cli.answers.visits import Visit, checked_batch, visit
+from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.reader import Ending
+from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Run, Samples
 
 if TYPE_CHECKING:
@@ -31,15 +32,16 @@ _SUGGESTIONS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image as its samples record has it."""
+    """One image as its samples record has it, or a sample that only batches name: then nothing else is known of it."""
 
-    id: int
+    id: int | str
     file: str
-    label: str
-    split: str
-    size: int
+    """Its name: where there are no files, the id as text."""
+    label: str | None = None
+    split: str | None = None
+    size: int | None = None
     """Bytes of the file."""
-    digest: str
+    digest: str | None = None
     """BLAKE2b (16 bytes, hex) of the file's bytes."""
 
 
@@ -53,7 +55,9 @@ class History:
     error: RecordsError | None
     """Why what follows a certain line is not in here, if something is wrong with it."""
     sample: Sample
-    visits: tuple[Visit, ...]
+    extra: Mapping[str, Any]
+    """What the caller of the recorder said beside it, at its last visit."""
+    visits: tuple[AnyVisit, ...]
 
 
 def sample_history(reading: Reading, wanted: str) -> History:
@@ -75,8 +79,15 @@ def sample_history(reading: Reading, wanted: str) -> History:
     if search is None:
         raise error or RecordsError(f"{reading.name}: no records")
     sample = search.found(error)
-    visits = tuple(search.visits[sample.id])
-    return History(name=reading.name, run=search.run, ending=reading.ending, error=error, sample=sample, visits=visits)
+    return History(
+        name=reading.name,
+        run=search.run,
+        ending=reading.ending,
+        error=error,
+        sample=sample,
+        extra=search.extra.get(sample.id, {}),
+        visits=tuple(search.visits[sample.id]),
+    )
 
 
 class _Search:
@@ -84,15 +95,18 @@ class _Search:
 
     def __init__(self, run: Run, wanted: str) -> None:
         self.run = run
-        self.visits: dict[int, list[Visit]] = {}
+        self.visits: dict[int | str, list[AnyVisit]] = {}
         """Of every sample that could be meant, by id."""
+        self.extra: dict[int | str, Mapping[str, Any]] = {}
         self._wanted = wanted
-        self._candidates: dict[int, Sample] = {}
+        self._candidates: dict[int | str, Sample] = {}
         self._matching = 0
         """Files that end as wanted."""
         self._exact = False
-        self._files: list[str] = []
-        """Of samples that could not be meant, for suggestions."""
+        self._files: dict[str, None] = {}
+        """Of samples that could not be meant, for suggestions; of samples that only batches name, all."""
+        self._are_listed = False
+        """Whether samples records name them."""
 
     def take(self, line: Line) -> None:
         """Add one line. Raises RecordsError for one that verifies but makes no sense."""
@@ -102,24 +116,29 @@ class _Search:
             record = line.record()
             if isinstance(record, Samples):
                 self._samples(record, line)
-        elif line.kind == "batch" and self.visits:
+        elif line.kind in BATCHES and (self.visits or not self._are_listed):
             self._batch(line)
 
     def _samples(self, record: Samples, line: Line) -> None:
+        self._are_listed = True
         for index, file in enumerate(record.files):
-            exact = file == self._wanted
-            if self._exact or not (exact or file.endswith(self._wanted)):
-                self._files.append(file)
-                continue
-            self._matching += 1
-            if exact:  # whatever else it is the end of, this is what was named
-                self._exact, self._matching = True, 1
-                self._candidates.clear()
-                self.visits.clear()
-            if len(self._candidates) < MAX_CANDIDATES:
-                sample = self._sample(record, index, line)
-                self._candidates[sample.id] = sample
-                self.visits[sample.id] = []
+            self._consider(file, partial(self._sample, record, index, line))
+
+    def _consider(self, file: str, sample: Callable[[], Sample]) -> None:
+        """Follow a sample if it could be meant."""
+        exact = file == self._wanted
+        if self._exact or not (exact or file.endswith(self._wanted)):
+            self._files[file] = None
+            return
+        self._matching += 1
+        if exact:  # whatever else it is the end of, this is what was named
+            self._exact, self._matching = True, 1
+            self._candidates.clear()
+            self.visits.clear()
+        if len(self._candidates) < MAX_CANDIDATES:
+            one = sample()
+            self._candidates[one.id] = one
+            self.visits[one.id] = []
 
     def _sample(self, record: Samples, index: int, line: Line) -> Sample:
         label = int(record.labels[index])
@@ -135,31 +154,36 @@ class _Search:
         )
 
     def _batch(self, line: Line) -> None:
-        try:
-            ids = orjson.loads(line.column("ids"))
-            if self.visits.keys().isdisjoint(ids):
-                return
-        except (ValueError, TypeError) as error:
-            raise line.error("a batch record whose ids are no numbers") from error
-        batch = checked_batch(line, len(self.run.classes))
+        if self._are_listed:
+            try:
+                if self.visits.keys().isdisjoint(orjson.loads(line.column("ids"))):
+                    return
+            except (ValueError, TypeError) as error:
+                raise line.error("a batch record whose ids are no numbers") from error
+        batch = checked(line, self.run)
         for index, number in enumerate(batch.ids):
+            if not self._are_listed and (name := name_of(batch, index)) not in self._files:
+                self._files[name] = None
+                self._consider(name, partial(Sample, id=number, file=name))
             if number in self.visits:
-                self.visits[int(number)].append(visit(batch, index, self.run.classes))
+                self.visits[number].append(visit(batch, index, self.run))
+                self.extra[number] = extra_of(batch, index)
 
     def found(self, error: RecordsError | None) -> Sample:
         """The one that is meant. Raises UsageError if that is not clear, or `error` where the file said nothing else."""
+        what = "image" if self._are_listed else "sample"
         if self._matching == 1:
             return next(iter(self._candidates.values()))
         if self._matching:
             names = _listed(sample.file for sample in self._candidates.values())
             raise UsageError(
-                f"{self._matching:,} images end in '{self._wanted}': {names}", "give the whole path as the records have it"
+                f"{self._matching:,} {what}s end in '{self._wanted}': {names}", "give the whole path as the records have it"
             )
         if error and not self._files:
             raise error
-        close = _close(self._wanted, self._files)
+        close = _close(self._wanted, list(self._files))
         hint = f"did you mean {_listed(close)}?" if close else "`capture rows RUN --columns file` lists them"
-        raise UsageError(f"no image '{self._wanted}' among the {len(self._files):,} of this run", hint)
+        raise UsageError(f"no {what} '{self._wanted}' among the {len(self._files):,} of this run", hint)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Which images two runs answer differently: the same phase of both, image by image.
 
     phases = Phases(names)                  # one for each run, `names` shared
-    phases.take(line, run.classes)          # batches
+    phases.take(line, run)                  # batches
     phases.finish(epoch)                    # their sums
     pair = phases.common(others)            # the last `val` of both, else `train`, else `test`
     result = outcome(pair[0].answers(), pair[1].answers(), limit=10)
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.files import Few
 from capture_cli.answers.visits import checked_batch
-from capture_cli.records import Epoch
+from capture_cli.records import Epoch, Run
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line
@@ -118,11 +118,11 @@ class Answers:
 class Captured:
     """The batches of one phase of one epoch."""
 
-    def __init__(self, phase: str, epoch: int, classes: Sequence[str], names: dict[str, int]) -> None:
+    def __init__(self, phase: str, epoch: int, run: Run, names: dict[str, int]) -> None:
         self.phase = phase
         self.epoch = epoch
         self.complete = False
-        self._classes = classes
+        self._run = run
         self._names = names
         self._waiting: list[Line] = []
         self._bytes = 0
@@ -137,10 +137,13 @@ class Captured:
 
     def _parse(self) -> None:
         for line in self._waiting:
-            batch = checked_batch(line, len(self._classes))
+            batch = checked_batch(line, self._run)
             labels = batch.labels
             p_labels = batch.probs[np.arange(len(labels)), labels] if batch.p_labels is None else batch.p_labels
-            files = np.array([self._names.setdefault(file, len(self._names)) for file in batch.names], np.int64)
+            names = batch.names
+            if batch.positions is not None:  # each position is answered by itself
+                names = [f"{name}:{position}" for name, position in zip(names, batch.positions.tolist(), strict=True)]
+            files = np.array([self._names.setdefault(name, len(self._names)) for name in names], np.int64)
             self._parts.append((files, labels, batch.preds, p_labels))
         self._waiting.clear()
         self._bytes = 0
@@ -155,7 +158,7 @@ class Captured:
             epoch=self.epoch,
             complete=self.complete,
             names=self._names,
-            classes=self._classes,
+            classes=self._run.classes,
             files=files[last],
             labels=labels[last],
             preds=preds[last],
@@ -172,14 +175,14 @@ class Phases:
         self._under_way: dict[str, Captured] = {}
         self._complete: dict[str, Captured] = {}
 
-    def take(self, line: Line, classes: Sequence[str]) -> None:
+    def take(self, line: Line, run: Run) -> None:
         """Add one batch. Raises RecordsError for one that makes no sense."""
         phase, epoch = line.phase_and_epoch()
         if phase not in PREFERRED:
             return
         captured = self._under_way.get(phase)
         if captured is None or captured.epoch != epoch:
-            captured = self._under_way[phase] = Captured(phase, epoch, classes, self._names)
+            captured = self._under_way[phase] = Captured(phase, epoch, run, self._names)
         captured.take(line)
 
     def finish(self, sums: Epoch) -> None:

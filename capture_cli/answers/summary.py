@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.phase import CapturedPhase, PhaseScore, UnderWay
 from capture_cli.errors import RecordsError
-from capture_cli.reader import Ending
+from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Epoch, Run, Samples, Skip
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class _State:
                 self._take(line)
 
     def _take(self, line: Line) -> None:
-        if line.kind == "batch":
+        if line.kind in BATCHES:
             self._batch(line)
         elif line.kind == "run":
             self.run = line.run(self.run)
@@ -141,7 +141,7 @@ class _State:
         phase, epoch = line.phase_and_epoch()
         captured = self._under_way.get(phase)
         if captured is None or captured.epoch != epoch:
-            captured = self._under_way[phase] = CapturedPhase(phase, epoch, classes=self.run.classes, keep=self._keep)
+            captured = self._under_way[phase] = CapturedPhase(phase, epoch, self.run, keep=self._keep)
             if len(self._under_way) > _MAX_PHASES:
                 raise line.error(f"more than {_MAX_PHASES} different phases")
         captured.take(line)
@@ -151,7 +151,7 @@ class _State:
         self._last = None
         captured = self._under_way.pop(sums.phase, None)
         if captured is None or captured.epoch != sums.epoch:
-            captured = CapturedPhase(sums.phase, sums.epoch, classes=self.run.classes, keep=self._keep)
+            captured = CapturedPhase(sums.phase, sums.epoch, self.run, keep=self._keep)
         captured.sums = sums
         self._complete[sums.phase] = captured
 
@@ -176,7 +176,9 @@ class _State:
                     return captured_by_phase[phase]
         return None
 
-    def _digest(self, sample: int) -> str | None:
+    def _digest(self, sample: int | str) -> str | None:
+        if isinstance(sample, str):  # samples records have numbers
+            return None
         for ids, digests in zip(self._ids, self._digests, strict=True):
             found = np.flatnonzero(ids == sample)
             if len(found):

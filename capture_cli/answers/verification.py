@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capture_cli.answers.visits import checked_batch
+from capture_cli.answers.visits import checked
 from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.reader import BATCHES
 from capture_cli.records import KINDS, Run
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: Non
         for line in reading:
             if line.kind == "run":
                 run = line.run(run)
-            elif line.kind == "batch" and run is not None:
-                checked_batch(line, len(run.classes))
+            elif line.kind in BATCHES and run is not None:
+                checked(line, run)
             elif line.kind in KINDS:
                 line.record()
             keep(line.data + b"\n")

@@ -1,7 +1,7 @@
 """One sample, seen once by the network: what `capture rows` shows as a row.
 
-    batch = checked_batch(line, len(run.classes))
-    one = visit(batch, 3, run.classes)
+    batch = checked(line, run)
+    one = visit(batch, 3, run)          # a Visit, a TokenVisit or a NumbersVisit, as the run's task has it
 
 The margin says how sure the network was of the label, in nats: the logit of the label less the highest logit of another class,
 
@@ -20,12 +20,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.records import Batch
+from capture_cli.records import Batch, Numbers, Run
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line
@@ -42,8 +42,9 @@ class Visit:
     epoch: int
     batch: int
     step: int
-    id: int
+    id: int | str
     file: str
+    """Where there are no files, the id as text."""
     label: str
     """Class name, as is `pred`."""
     pred: str
@@ -55,14 +56,66 @@ class Visit:
     loss_nats: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenVisit(Visit):
+    """One position of a sequence, where the task is `sequence`; id and file are those of the sequence."""
+
+    position: int
+    """From 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumbersVisit:
+    """A sample whose targets are numbers, where the task is `multilabel` or `regression`."""
+
+    phase: str
+    epoch: int
+    batch: int
+    step: int
+    id: int | str
+    file: str
+    targets: tuple[float | None, ...]
+    """One for each of the run's classes, as are `outputs`."""
+    outputs: tuple[float | None, ...]
+    correct: bool | None
+    """Whether every output is on its target's side of 0.5; None where the task is `regression`."""
+    loss: float | None
+
+
+AnyVisit = Visit | NumbersVisit
+NUMBERS_TASKS = ("multilabel", "regression")
 COLUMNS = tuple(column.name for column in fields(Visit))
+"""Of a row, where the task is classification."""
+TOKEN_COLUMNS = (*COLUMNS[: COLUMNS.index("label")], "position", *COLUMNS[COLUMNS.index("label") :])
+NUMBERS_COLUMNS = tuple(column.name for column in fields(NumbersVisit))
 
 
-def checked_batch(line: Line, classes: int) -> Batch:
-    """Read a batch record whose labels, predictions and probabilities are of `classes` classes. Raises RecordsError."""
-    batch = line.record()
+def columns_of(task: str | None) -> tuple[str, ...]:
+    """The columns of a row where the task of the run is `task`."""
+    return TOKEN_COLUMNS if task == "sequence" else NUMBERS_COLUMNS if task in NUMBERS_TASKS else COLUMNS
+
+
+def checked(line: Line, run: Run) -> Batch | Numbers:
+    """Read a record of a batch whose numbers of classes and outputs are those of `run`. Raises RecordsError."""
+    batch, classes = line.record(), len(run.classes)
+    if isinstance(batch, Numbers) and run.task in NUMBERS_TASKS:
+        if len(batch.losses) and batch.outputs.shape[1] != classes:
+            raise line.error(f"a numbers record with {batch.outputs.shape[1]:,} outputs a sample where the run has {classes:,}")
+        return batch
+    if not isinstance(batch, Batch) or run.task in NUMBERS_TASKS or (batch.sequences is None) != (run.task != "sequence"):
+        raise line.error(f"a {line.kind} record that is none of the task {run.task or 'classification'}")
+    return _of_classes(line, batch, classes)
+
+
+def checked_batch(line: Line, run: Run) -> Batch:
+    """The same where it has to be of a classification or of sequences."""
+    batch = checked(line, run)
     if not isinstance(batch, Batch):
         raise line.error("no batch record")
+    return batch
+
+
+def _of_classes(line: Line, batch: Batch, classes: int) -> Batch:
     known = [batch.labels, batch.preds] if batch.tops is None else [batch.labels, batch.preds, batch.tops]
     if not len(batch.labels):  # sequences that are all padding
         return batch
@@ -73,8 +126,10 @@ def checked_batch(line: Line, classes: int) -> Batch:
     return batch
 
 
-def visit(batch: Batch, index: int, classes: Sequence[str]) -> Visit:
+def visit(batch: Batch | Numbers, index: int, run: Run) -> AnyVisit:
     """Sample `index` of a batch that has been checked."""
+    if isinstance(batch, Numbers):
+        return _of_numbers(batch, index, run)
     label, pred = int(batch.labels[index]), int(batch.preds[index])
     probs = [float(p) for p in batch.probs[index]]
     if batch.p_labels is None:
@@ -82,21 +137,63 @@ def visit(batch: Batch, index: int, classes: Sequence[str]) -> Visit:
     else:
         p_label, p_pred = float(batch.p_labels[index]), probs[0]
     loss = float(batch.losses[index])
-    return Visit(
+    one = Visit(
         phase=batch.phase,
         epoch=batch.epoch,
         batch=batch.batch,
         step=batch.step,
-        id=int(batch.ids[index]),
-        file=batch.names[index],
-        label=classes[label],
-        pred=classes[pred],
+        id=_id(batch, index),
+        file=name_of(batch, index),
+        label=run.classes[label],
+        pred=run.classes[pred],
         correct=label == pred,
         p_label=_finite(p_label),
         p_pred=_finite(p_pred),
         margin=_margin(loss, p_pred if label != pred else _second(probs)),
         loss_nats=_finite(loss),
     )
+    if batch.positions is None:
+        return one
+    return TokenVisit(**{name: getattr(one, name) for name in COLUMNS}, position=int(batch.positions[index]))
+
+
+def _of_numbers(batch: Numbers, index: int, run: Run) -> NumbersVisit:
+    targets, outputs = batch.targets[index], batch.outputs[index]
+    return NumbersVisit(
+        phase=batch.phase,
+        epoch=batch.epoch,
+        batch=batch.batch,
+        step=batch.step,
+        id=_id(batch, index),
+        file=name_of(batch, index),
+        targets=tuple(_finite(float(one)) for one in targets),
+        outputs=tuple(_finite(float(one)) for one in outputs),
+        correct=bool(right(targets, outputs).all()) if run.task == "multilabel" else None,
+        loss=_finite(float(batch.losses[index])),
+    )
+
+
+def right(targets: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which outputs of a multi-label task are on their target's side of 0.5; what is not a number is on none."""
+    same: npt.NDArray[np.bool_] = (outputs > 0.5) == (targets > 0.5)
+    return same & ~np.isnan(outputs)
+
+
+def extra_of(batch: Batch | Numbers, index: int) -> dict[str, Any]:
+    """What the caller of the recorder said beside it of sample `index`, or of the sequence that it stands in."""
+    if isinstance(batch, Batch) and batch.sequences is not None:
+        index = int(np.searchsorted(np.cumsum(batch.sequences["counted"]), index, "right"))
+    return {name: column[index] for name, column in (batch.extra or {}).items()}
+
+
+def name_of(batch: Batch | Numbers, index: int) -> str:
+    """What to call it: its file, else its id."""
+    return batch.files[index] if batch.files is not None else str(_id(batch, index))
+
+
+def _id(batch: Batch | Numbers, index: int) -> int | str:
+    one = batch.ids[index]
+    return one if isinstance(one, str) else int(one)
 
 
 def _second(probs: Sequence[float]) -> float:

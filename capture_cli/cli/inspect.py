@@ -77,7 +77,7 @@ def _pictures(
     """The images `wanted` (file, digest) as the network saw them, uint8 [C, H, W], and notes on those that are not there."""
     import sys
 
-    if not sys.stdout.isatty() or not wanted:
+    if not sys.stdout.isatty() or not any(digest for _, digest in wanted):
         return [None] * len(wanted), []
     from pathlib import Path
 

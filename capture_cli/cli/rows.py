@@ -33,11 +33,10 @@ def rows(
     import sys
 
     from capture_cli.answers.rows import rows
-    from capture_cli.answers.visits import COLUMNS
     from capture_cli.reader import open_run
     from capture_cli.views.text import safe
 
-    chosen = COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
+    chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     with open_run(run) as reading:
         for block in rows(reading, where=where, columns=chosen, limit=limit, style=style):
             sys.stdout.buffer.write(block)

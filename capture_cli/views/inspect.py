@@ -10,6 +10,7 @@ the commands that are shown, so that what is read here can be asked for there.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.phase import PhaseScore
 from capture_cli.answers.summary import Summary
+from capture_cli.answers.visits import NUMBERS_TASKS
 from capture_cli.records import Epoch, Run
 from capture_cli.views.epochs import number
-from capture_cli.views.tables import new_table, show, stdout_console
+from capture_cli.views.scores import score_parts, visits_table
+from capture_cli.views.tables import new_table, show
 from capture_cli.views.text import plain, safe
 
 if TYPE_CHECKING:
@@ -37,10 +40,6 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS = 40
 """Rows of the table of epochs; of more, the last ones are shown. The JSON has all."""
-_ROOMY = 72
-"""Cells from which on all numbers of a visit are shown."""
-_CARD = 18
-"""Cells of a picture with what is written below it."""
 
 
 def show_summary(
@@ -56,36 +55,28 @@ def show_summary(
         parts += [plain(""), *_epochs(summary)]
     phase = summary.phase
     if phase and phase.n:
-        parts += [plain(""), plain(_phase_title(phase), "bold"), plain(""), *_classes(phase, limit)]
-        if phase.confusions:
-            parts += [plain(""), *_confusions(phase)]
-        parts += [plain(""), *_worst(phase, pictures, notes)]
+        parts += [plain(""), *score_parts(phase, what=_what(summary), limit=limit, pictures=pictures, notes=notes)]
     show([*parts, "", plain("to dig further", "bold"), *_command_lines(summary, run)])
 
 
 def show_history(history: History, *, run: str, picture: Picture = None, note: str = "") -> None:
     """Print every visit of one image on stdout."""
     sample = history.sample
-    parts: list[RenderableType] = [
-        plain(sample.file, "bold"),
-        plain(f"label {sample.label}, split {sample.split}, {sample.size:,} bytes, BLAKE2b {sample.digest}"),
-        plain(f"in {run}: {history.ending.sentence}"),
-    ]
-    if sys.stdout.isatty():
+    known = {"label": sample.label, "split": sample.split, "BLAKE2b": sample.digest}
+    facts = [f"{name} {value}" for name, value in known.items() if value is not None]
+    if sample.size is not None:
+        facts.insert(2, f"{sample.size:,} bytes")
+    parts: list[RenderableType] = [plain(sample.file, "bold"), *([plain(", ".join(facts))] if facts else [])]
+    parts += [plain(f"{name}: {_text(value)}") for name, value in history.extra.items()]
+    parts.append(plain(f"in {run}: {history.ending.sentence}"))
+    if sys.stdout.isatty() and sample.digest is not None:
         parts += _picture(picture, note)
-    numbers = _numbers()
-    places = ("epoch", "batch", "step")
-    table = new_table(("phase", ""), *((name, "#") for name in (*places, *numbers)), ("pred", "fold"), ("", ""))
-    for one in history.visits:
-        table.add_row(
-            plain(one.phase),
-            *(str(getattr(one, name)) for name in places),
-            *(_number(getattr(one, name)) for name in numbers.values()),
-            plain(one.pred),
-            "" if one.correct else "wrong",
-        )
-    parts += ["", table if history.visits else plain("not captured in any batch")]
-    show(parts)
+    show([*parts, "", visits_table(history.visits) if history.visits else plain("not captured in any batch")])
+
+
+def _text(value: Any) -> str:
+    """A value that the caller of the recorder gave."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def summary_json(summary: Summary, *, run: str) -> dict[str, Any]:
@@ -140,8 +131,8 @@ def _phase_json(phase: PhaseScore) -> dict[str, Any]:
     return body
 
 
-def _finite(value: float) -> float | None:
-    return value if value == value and abs(value) != float("inf") else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and value == value and abs(value) != float("inf") else None
 
 
 def _header(summary: Summary) -> Table:
@@ -153,10 +144,14 @@ def _header(summary: Summary) -> Table:
     skips = f"; left out: {_joined(f'{n:,} {reason}' for reason, n in summary.skips.items())}" if summary.skips else ""
     parameters = run.model.get("parameters")
     size = f" ({parameters:,} parameters)" if isinstance(parameters, int) else ""
+    trained = "trained" if "epochs" in run.config else "evaluated"
+    what = f"{run.model.get('name', 'a model')}{size}" + (f" on {run.folder}: {images}{skips}" if run.folder else "")
     rows = {
         "run": f"{summary.name}: {ending.sentence}" + ("" if ending.state == "damaged" else f" ({ending.lines:,} lines)"),
-        "trained" if "epochs" in run.config else "evaluated": f"{run.model.get('name')}{size} on {run.folder}: {images}{skips}",
-        "classes": _joined(run.classes[:12]) + (f", ... ({len(run.classes):,} in all)" if len(run.classes) > 12 else ""),
+        trained if run.folder else "model": what if run.folder or run.model else "",
+        "task": run.task or "",
+        "outputs" if run.task in NUMBERS_TASKS else "classes": _joined(run.classes[:12])
+        + (f", ... ({len(run.classes):,} in all)" if len(run.classes) > 12 else ""),
         "config": _pairs(run.config),
         "input": _pairs({name: run.recipe[name] for name in ("height", "width", "channels", "augment") if name in run.recipe}),
         "versions": _pairs(run.versions),
@@ -164,7 +159,8 @@ def _header(summary: Summary) -> Table:
     }
     table = new_table(("", "bold"), ("", "fold"), header=False)
     for name, text in rows.items():
-        table.add_row(name, plain(text))
+        if text:
+            table.add_row(name, plain(text))
     return table
 
 
@@ -174,6 +170,11 @@ def _joined(parts: Any) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def _what(summary: Summary) -> str:
+    """What is captured, in the plural."""
+    return "positions" if summary.run.task == "sequence" else "samples"
 
 
 def _by_epoch(epochs: Sequence[Epoch]) -> dict[int, dict[str, Epoch]]:
@@ -191,9 +192,8 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     names = {one.phase for one in summary.epochs} | {one.phase for one in summary.under_way}
     phases = sorted(names, key=lambda name: (name != "train", name))
     under_way = {(one.phase, one.epoch): one for one in summary.under_way}
-    table = new_table(
-        ("epoch", "#"), *((f"{phase} {what}", "#") for phase in phases for what in ("loss", "acc")), ("captured", "")
-    )
+    whats = ("loss",) if summary.run.task == "regression" else ("loss", "acc")
+    table = new_table(("epoch", "#"), *((f"{phase} {what}", "#") for phase in phases for what in whats), ("captured", ""))
     shown = sorted(grouped)[-MAX_EPOCHS:]
     for epoch in shown:
         cells: list[str] = []
@@ -201,91 +201,16 @@ def _epochs(summary: Summary) -> list[RenderableType]:
         for phase in phases:
             sums, begun = grouped[epoch].get(phase), under_way.get((phase, epoch))
             if sums:
-                cells += [number(sums.loss), f"{sums.accuracy:.3f}"]
+                cells += [number(sums.loss), "-" if sums.accuracy is None else f"{sums.accuracy:.3f}"][: len(whats)]
                 captured, missed = captured + sums.captured, missed + sums.not_captured
             else:
-                cells += [f"({_number(begun.loss)})" if begun else "", ""]
+                cells += [f"({_number(begun.loss)})" if begun else "", ""][: len(whats)]
                 captured += begun.n if begun else 0
         partly = " so far" if any(key[1] == epoch for key in under_way) else ""
         cells.append(f"{captured:,}{partly}" + (f" of {captured + missed:,}" if missed else ""))
         table.add_row(f"{epoch}", *map(plain, cells))
     left_out = len(grouped) - len(shown)
     return [table, plain(f"the last {len(shown)} of {len(grouped):,} epochs; --json has all", "dim")] if left_out else [table]
-
-
-def _phase_title(phase: PhaseScore) -> str:
-    name = f"{phase.phase}, epoch {phase.epoch}{'' if phase.complete else ' (under way)'}"
-    missed = f"; {phase.not_captured:,} more were not captured" if phase.not_captured else ""
-    return f"{name}: {phase.correct:,} of {phase.n:,} captured samples right ({phase.correct / phase.n:.1%}){missed}"
-
-
-def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
-    shown = [one for one in phase.classes if one.n]
-    if len(shown) > limit:
-        shown = sorted(shown, key=lambda one: one.correct / one.n)[:limit]
-    table = new_table(("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#"))
-    for one in shown:
-        table.add_row(
-            plain(one.name), f"{one.n:,}", f"{one.n - one.correct:,}", f"{one.correct / one.n:.3f}", _number(one.loss)
-        )
-    if len(shown) == len(phase.classes):
-        return [table]
-    least = "least accurate " if len(shown) == limit else ""
-    note = f"{len(shown):,} {least}of {len(phase.classes):,} classes, those without a sample left out; --json has all"
-    return [table, plain(note, "dim")]
-
-
-def _confusions(phase: PhaseScore) -> list[RenderableType]:
-    table = new_table(("label", "fold"), ("taken for", "fold"), ("times", "#"), ("of the label", "#"))
-    for one in phase.confusions:
-        table.add_row(plain(one.label), plain(one.pred), f"{one.count:,}", f"{one.share:.1%}")
-    left_out = phase.confusions_left_out
-    return [table, plain(f"and {left_out:,} more pairs", "dim")] if left_out else [table]
-
-
-def _numbers() -> dict[str, str]:
-    """The columns of numbers there is room for: heading and field of a visit."""
-    some = {"p(label)": "p_label", "loss": "loss_nats"}
-    return (
-        some
-        if stdout_console().width < _ROOMY
-        else {"p(label)": "p_label", "p(pred)": "p_pred", "margin": "margin", "loss": "loss_nats"}
-    )
-
-
-def _worst(phase: PhaseScore, pictures: Sequence[Picture], notes: Sequence[str]) -> list[RenderableType]:
-    """The samples with the highest losses: pictures on a terminal, then a table."""
-    if not phase.worst:
-        return []
-    numbers = _numbers()
-    table = new_table(("", "#"), ("highest loss", "fold"), ("label", ""), ("pred", ""), *((name, "#") for name in numbers))
-    for place, worst in enumerate(phase.worst, 1):
-        one = worst.visit
-        cells = (_number(getattr(one, name)) for name in numbers.values())
-        table.add_row(f"{place}", plain(one.file), plain(one.label), plain(one.pred), *cells)
-    parts: list[RenderableType] = []
-    if sys.stdout.isatty():
-        parts += _gallery(phase, pictures)
-        parts += [plain(note, "dim") for note in notes]
-    return [*parts, table]
-
-
-def _gallery(phase: PhaseScore, pictures: Sequence[Picture]) -> list[RenderableType]:
-    from capture_cli.views.pictures import Card, Gallery, Thumbnail, fitting
-    from capture_cli.views.text import shorten
-
-    cards = []
-    for place, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):
-        if picture is not None:
-            one = worst.visit
-            texts = (f"{place} {one.label}", f"said {one.pred}")
-            cards.append(Card(Thumbnail(picture, columns=_CARD, rows=8), [plain(shorten(text, _CARD)) for text in texts]))
-    console = stdout_console()
-    row = max(1, fitting(console.width, _CARD))
-    lines: list[RenderableType] = []
-    for start in range(0, len(cards), row):
-        lines += [Gallery(cards[start : start + row], card_width=_CARD), ""]
-    return lines
 
 
 def _picture(picture: Picture, note: str) -> list[RenderableType]:
@@ -302,6 +227,9 @@ def _command_lines(summary: Summary, run: str) -> list[str]:
         return [f"capture rows {name} --limit 5"]
     wrong = f"not correct and phase = '{phase.phase}'"
     lines = [f"capture rows {name} --where {_shell(wrong)} | jq -r .file | sort | uniq -c | sort -rn | head"]
+    if summary.run.task == "regression":
+        here = f"phase = '{phase.phase}' and epoch = {phase.epoch}"
+        lines = [f"capture rows {name} --where {_shell(here)} --columns file,targets,outputs,loss --format csv"]
     if phase.confusions:
         worst = phase.confusions[0]
         where = (
