@@ -19,7 +19,7 @@ from pathlib import Path
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import RECORDS, Line, Reading, open_run
 from capture_cli.records import Batch, Epoch, Numbers, loads
-from capture_cli.replay import Replay, Selection
+from capture_cli.replay import Made, Replay, Selection
 from capture_cli.sinks.background import described
 from capture_cli.sinks.gathering import WORST, Gathering, Sample
 from capture_cli.sinks.mlflow import earlier_run, place_of
@@ -133,7 +133,7 @@ class _Chosen(Selection):
     def may_hold(self, line: Line) -> bool:
         return line.phase_and_epoch() in {(phase, epoch) for phase, epoch, _ in self.places}
 
-    def positions(self, batch: Batch) -> list[int]:
+    def positions(self, batch: Batch | Numbers) -> list[int]:
         return sorted(self.places.get((batch.phase, batch.epoch, batch.batch), ()))
 
 
@@ -149,6 +149,8 @@ def _pictured(run: Path, evaluations: Evaluations, images: Path | None) -> tuple
     try:
         with open_run(run) as reading:
             for some in Replay(reading, _Chosen(places=places), folder=images):
+                if not isinstance(some, Made):  # a run without recipe: there is nothing to make inputs of
+                    continue
                 for index, image in zip(some.equal.tolist(), some.inputs, strict=True):
                     made[some.batch.phase, some.batch.epoch, some.batch.batch, index] = image
                 why = why or next((f"{one.subject}: {one.detail or one.cause}" for one in some.differences), "")
