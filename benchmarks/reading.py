@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import CAPTURE, DATA, Ran, Row, ran, table
+from measuring import CAPTURE, DATA, Ran, Row, ran, table
 from fashion import folder_of
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import Row, machine, ran, table
+from measuring import Row, machine, ran, table
 
 HERE = Path(__file__).resolve()
 BATCHES = {"capture": 300, "mlflow": 30}
