@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import peers
+import reading
 from cuda import cuda
 from data_cost import photographs
 from debian import NoDataError
 from growth import growth, memory
 from measuring import HERE, NotMeasuredError, Row, machine, table, table_line
+from record_cost import record_cost
 from scan import scan
 from startup import startup
 from steps import step, thousand
@@ -39,14 +41,20 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "mlflow": peers.mlflow,
     "lightning": peers.lightning,
     "weightslab": peers.weightslab,
+    "record": record_cost,
     "photographs": photographs,
     "memory": memory,
     "growth": growth,
+    "inspect": reading.inspect,
+    "rows": reading.rows,
     "startup": startup,
     "scan": scan,
+    "large": reading.large,
     "cuda": cuda,
 }
 """Name -> what measures it, so often in turn as it is told."""
+ONLY_IF_NAMED = {"large", "cuda"}
+"""One needs 10 GB on the disk, the other a GPU."""
 
 
 def main() -> int:
@@ -62,7 +70,7 @@ def main() -> int:
         return 0
     print(machine() + "\n\n" + table([]), flush=True)
     failed = []
-    for name in options.only or MEASUREMENTS:
+    for name in options.only or [name for name in MEASUREMENTS if name not in ONLY_IF_NAMED]:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         rows = []
         try:
