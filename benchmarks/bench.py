@@ -78,7 +78,7 @@ def main() -> int:
                 print(table_line(row), flush=True)
                 rows.append(row)
         except (NoDataError, NotMeasuredError) as reason:
-            rows.append(Row(name, "not measured", "-", "-", str(reason), False))
+            rows.append(Row(name, "not measured", str(reason), "-", "-", False))
             print(table_line(rows[-1]), flush=True)
         except subprocess.CalledProcessError as error:
             said = (error.stderr or "").strip()[-500:]

@@ -27,8 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from measuring import CAPTURE, DATA, NotMeasuredError, Ran, Row, ran, table
 from fashion import folder_of
+from measuring import CAPTURE, DATA, NotMeasuredError, Ran, Row, ran, table
 
 if TYPE_CHECKING:
     from capture_cli.records import Record

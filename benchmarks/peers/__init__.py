@@ -57,5 +57,5 @@ def _version(package: str) -> str:
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise NotMeasuredError(f"{PYTHON} does not have {package} ({said}); name one that has in PEERS_PYTHON")
+        raise NotMeasuredError(f"{said}: name an interpreter that has {package} in PEERS_PYTHON")
     return done.stdout.split()[-1]
