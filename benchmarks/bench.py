@@ -1,130 +1,60 @@
 """`make bench`: what capture costs, beside what one would do without it, measured in one run on one machine.
 
-    python benchmarks/bench.py [--only startup|step|scan] [--repeats 5]
+    python benchmarks/bench.py [--only NAME] [--repeats 5] [--json FILE]
+    python benchmarks/bench.py --table FILE
 
-* startup: how soon help and the first batch are there: startup.py.
-* step: one training step with everything captured beside the plain loop of plain_loop.py, which captures nothing; the same
-  model, batch size, input size and images (Fashion-MNIST's 10,000 test images as PNG files: fashion.py says where from).
-* scan: finding and labelling 100,000 image files: seconds and peak memory.
+Each measurement is a module of its own, which says what it does; most can be run alone, with more options. Whatever is
+compared takes turns, so that a slow moment of the machine hits both; figures are medians unless a row says otherwise. Rows are
+printed as they finish, as one Markdown table. `--json` puts them into a file as well, in place of earlier ones of the same
+measurement, so that a whole run can be made in parts; `--table` prints what such a file holds. docs/benchmarks.md tells what
+each row means and holds one run.
 
-Everything runs in processes of its own, with whatever is compared taking turns, so that a slow moment of the machine hits
-both; figures are medians. Prints one Markdown table; docs/benchmarks.md tells what each row means and holds one run.
-Exit code 1 where something could not be measured; a target that is missed is shown, and is no failure.
+What cannot be measured here, since a package, data or a GPU is missing, has a row that says so. That is no failure, and a
+target that is missed is none; exit code 1 is for a command that fails.
 """
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-from fashion import NoDataError, folder_of
-from measuring import CAPTURE, Row, ran
-from measuring import Ran as Ran
+import peers
+import reading
+from cuda import cuda
+from data_cost import photographs
+from debian import NoDataError
+from growth import growth, memory
+from measuring import HERE, NotMeasuredError, Row, machine, table, table_line
+from record_cost import record_cost
+from scan import scan
 from startup import startup
+from steps import step, thousand
+from whole import whole
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE / "data"
-SCANNED_FILES = 100_000
-PEER_OPTIONS = (
-    f"--model={HERE / 'peer_models.py'}:one_conv --img-size=32 --channels=3 --opt=adam --lr=1e-3"
-    " --weight-decay=0 --sched=constant --val-split=0"
-).split()
-"""What makes `capture train` do the work of plain_loop.py."""
-
-
-def step(repeats: int) -> list[Row]:
-    """Milliseconds of one step: everything captured, the plain loop, and the computation alone."""
-    folder = folder_of("fashion10k", DATA)
-    plain = [sys.executable, str(HERE / "plain_loop.py"), str(folder)]
-    times: dict[str, list[float]] = {"capture": [], "plain": [], "in memory": []}
-    whole: dict[str, list[float]] = {"capture": [], "plain": []}
-    for _ in range(repeats):
-        seconds, epochs = _captured(folder)
-        whole["capture"].append(seconds)
-        times["capture"] += epochs
-        result = ran(plain)
-        whole["plain"].append(result.seconds)
-        times["plain"] += _per_step(result.stdout)
-        times["in memory"] += _per_step(ran([*plain, "--in-memory"]).stdout)
-    ms = {name: median(values) * 1e3 for name, values in times.items()}
-    run = {name: median(values) for name, values in whole.items()}
-    return [
-        Row(
-            "a step, all captured, beside the plain loop",
-            f"{ms['capture']:.2f} ms",
-            f"{ms['plain']:.2f} ms",
-            f"{ms['plain'] / ms['capture']:.1f} times as fast",
-            "at least 3",
-            ms["plain"] >= 3 * ms["capture"],
-        ),
-        Row(
-            "a step, all captured, beside the computation alone",
-            f"{ms['capture']:.2f} ms",
-            f"{ms['in memory']:.2f} ms",
-            f"{ms['capture'] / ms['in memory']:.2f}",
-            "-",
-            True,
-        ),
-        Row(
-            "3 epochs from start to exit, beside the plain loop",
-            f"{run['capture']:.1f} s",
-            f"{run['plain']:.1f} s",
-            f"{run['plain'] / run['capture']:.1f} times as fast",
-            "-",
-            True,
-        ),
-    ]
-
-
-def _captured(folder: Path) -> tuple[float, list[float]]:
-    """Train with capture: seconds of the whole process, and seconds per step of each epoch."""
-    with tempfile.TemporaryDirectory() as out:
-        result = ran([*CAPTURE, "train", str(folder), *PEER_OPTIONS, "-e", "3", "-q", "-o", f"{out}/run"])
-        events = [json.loads(line) for line in Path(out, "run", "events.jsonl").read_text().splitlines()]
-        return result.seconds, [event["seconds"] / event["steps"] for event in events if event["event"] == "epoch"]
-
-
-def _per_step(stdout: str) -> list[float]:
-    return [epoch["seconds"] / epoch["steps"] for epoch in map(json.loads, stdout.splitlines())]
-
-
-def scan(repeats: int) -> list[Row]:
-    """Finding and labelling 100,000 files. Only names count here, so links to the sample images do."""
-    images = sorted((HERE.parent / "sample_data").glob("*.png"))
-    with tempfile.TemporaryDirectory(dir=HERE) as folder:  # beside the images, since a hard link cannot leave its file system
-        for number in range(SCANNED_FILES):
-            image = images[number % len(images)]
-            os.link(image, f"{folder}/{image.name.split('_')[0]}_{number:06d}.png")
-        results = [ran([*CAPTURE, "labels", folder, "--json"]) for _ in range(repeats)]
-    seconds, peak = median(result.seconds for result in results), median(result.peak_mb for result in results)
-    return [
-        Row(f"labels of {SCANNED_FILES:,} files: time", f"{seconds:.1f} s", "-", "-", "at most 10 s", seconds <= 10),
-        Row(f"labels of {SCANNED_FILES:,} files: peak memory", f"{peak:.0f} MB", "-", "-", "at most 500 MB", peak <= 500),
-    ]
-
-
-MEASUREMENTS: dict[str, Callable[[int], list[Row]]] = {"startup": startup, "step": step, "scan": scan}
-
-
-def machine() -> str:
-    """What was measured on, without naming the host."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("capture-cli", "torch", "torchvision", "pillow"))
-    return f"{len(cpus)} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, {packages}"
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
-    lines = [("what", "capture", "beside", "ratio", "wanted", "met"), ("---",) * 6]
-    lines += [(*row[:-1], "-" if row.wanted == "-" else "yes" if row.met else "NO") for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
+    "step": step,
+    "thousand": thousand,
+    "whole": whole,
+    "mlflow": peers.mlflow,
+    "lightning": peers.lightning,
+    "weightslab": peers.weightslab,
+    "record": record_cost,
+    "photographs": photographs,
+    "memory": memory,
+    "growth": growth,
+    "inspect": reading.inspect,
+    "rows": reading.rows,
+    "startup": startup,
+    "scan": scan,
+    "large": reading.large,
+    "cuda": cuda,
+}
+"""Name -> what measures it, so often in turn as it is told."""
+ONLY_IF_NAMED = {"large", "cuda"}
+"""One needs 10 GB on the disk, the other a GPU."""
 
 
 def main() -> int:
@@ -132,22 +62,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="measure this alone (may be repeated)")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put the rows into this file as well")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, print the rows of such a file")
     options = parser.parse_args()
-    rows, missing = [], []
-    for name in options.only or MEASUREMENTS:
+    if options.table:
+        print(told(json.loads(options.table.read_text())))
+        return 0
+    print(machine() + "\n\n" + table([]), flush=True)
+    failed = []
+    for name in options.only or [name for name in MEASUREMENTS if name not in ONLY_IF_NAMED]:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        rows = []
         try:
-            rows += MEASUREMENTS[name](options.repeats)
-        except NoDataError as reason:
-            missing.append(f"{name} not measured, there is no Fashion-MNIST: {reason}")
+            for row in MEASUREMENTS[name](options.repeats):
+                print(table_line(row), flush=True)
+                rows.append(row)
+        except (NoDataError, NotMeasuredError) as reason:
+            rows.append(Row(name, "not measured", str(reason), "-", "-", False))
+            print(table_line(rows[-1]), flush=True)
         except subprocess.CalledProcessError as error:
-            said = error.stderr.strip()[-500:]
-            missing.append(f"{name} not measured: {' '.join(error.cmd[:4])} ... left with exit code {error.returncode}: {said}")
-    if rows:
-        print(f"{machine()}\n\n{table(rows)}")
-    for line in missing:
+            said = (error.stderr or "").strip()[-500:]
+            failed.append(f"{name} not measured: {' '.join(error.cmd[:4])} ... left with exit code {error.returncode}: {said}")
+        if options.json and rows:
+            keep(options.json, name, rows, options.repeats)
+    for line in failed:
         print(line, file=sys.stderr)
-    return 1 if missing else 0
+    return 1 if failed else 0
+
+
+def keep(file: Path, name: str, rows: list[Row], repeats: int) -> None:
+    """Put the rows of a measurement into a file, in place of those that it has."""
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    kept[name] = {"machine": machine(), "commit": commit(), "repeats": repeats, "rows": rows}
+    file.write_text(json.dumps({each: kept[each] for each in MEASUREMENTS if each in kept}, indent=1) + "\n")
+
+
+def commit() -> str:
+    """Of the checkout, with a + where files of it were changed since; empty where there is no git."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def told(kept: dict[str, Any]) -> str:
+    """The table of a file, below what was measured on and of which commits."""
+    machines = dict.fromkeys(one["machine"] for one in kept.values())
+    commits = dict.fromkeys(one["commit"] for one in kept.values())
+    rows = [Row(*row) for one in kept.values() for row in one["rows"]]
+    return f"{'; '.join(machines)}; commit {', '.join(commits)}\n\n{table(rows)}"
 
 
 if __name__ == "__main__":

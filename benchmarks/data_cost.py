@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from statistics import median
 
-from bench import DATA, HERE, Row, machine, ran, table
+from measuring import DATA, HERE, Row, machine, ran, table
 from photographs import folder_of
 
 SIZE, BATCH_SIZE, EPOCHS = 224, 64, 3

@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import CAPTURE, DATA, Ran, Row, ran, table
 from fashion import folder_of
+from measuring import CAPTURE, DATA, NotMeasuredError, Ran, Row, ran, table
 
 if TYPE_CHECKING:
     from capture_cli.records import Record
@@ -80,9 +81,33 @@ for row in duckdb.sql(query).fetchall():
 
 def reading(repeats: int, megabytes: int = MEGABYTES) -> list[Row]:
     """Seconds and peak memory of both commands beside the others. Raises NoDataError where there is no Fashion-MNIST."""
+    return [*inspect(repeats, megabytes), *rows(repeats, megabytes)]
+
+
+def inspect(repeats: int, megabytes: int = MEGABYTES) -> list[Row]:
+    """`capture inspect` alone. Raises NotMeasuredError where there is no jq."""
+    _prepare()
+    return _inspect(min(repeats, 3), records_file(megabytes), records_file(megabytes // 10))
+
+
+def rows(repeats: int, megabytes: int = MEGABYTES) -> list[Row]:
+    """`capture rows` alone. Raises NotMeasuredError where there is no jq."""
+    _prepare()
+    return _rows(min(repeats, 3), records_file(megabytes), records_file(megabytes // 10))
+
+
+def large(_repeats: int) -> Iterator[Row]:
+    """Peak memory of both with ten times as many records, once: 10 GB on the disk."""
+    whole = records_file(10 * MEGABYTES)
+    for name, options in {"inspect": ["--json"], "rows": []}.items():
+        command = [*CAPTURE, name, str(whole), *options]
+        yield _memory(f"{name}, 10 GB", [ran(["bash", "-c", 'exec "$@" > /dev/null', "-", *command])])
+
+
+def _prepare() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as for anyone who has installed capture
-    whole, tenth = records_file(megabytes), records_file(megabytes // 10)
-    return [*_inspect(repeats, whole, tenth), *_rows(repeats, whole, tenth)]
+    if not shutil.which("jq"):
+        raise NotMeasuredError("there is no jq on the PATH")
 
 
 def _inspect(repeats: int, whole: Path, tenth: Path) -> list[Row]:

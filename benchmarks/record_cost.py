@@ -16,11 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import Row, machine, ran, table
+from measuring import NotMeasuredError, Row, machine, ran, table
 
 HERE = Path(__file__).resolve()
 BATCHES = {"capture": 300, "mlflow": 30}
@@ -112,7 +113,9 @@ def _resident_bytes() -> int:
 
 
 def record_cost(repeats: int) -> list[Row]:
-    """The rows of the table."""
+    """The rows of the table. Raises NotMeasuredError where there is no MLflow."""
+    if not find_spec("mlflow"):
+        raise NotMeasuredError("mlflow is not installed beside capture")
     seconds: dict[str, list[float]] = {f"{who} {how}": [] for how in ("alone", "training") for who in BATCHES}
     for _ in range(repeats):
         for name, found in seconds.items():

@@ -1,0 +1,61 @@
+"""A step with everything captured, beside what people use instead: each peer a script of its own, on the same work.
+
+    python benchmarks/bench.py --only mlflow --only lightning --only weightslab
+    PEERS_PYTHON=/path/to/python python benchmarks/bench.py --only weightslab
+
+The model, optimizer, batch size, input size and images are those of plain_loop.py. The peers run in the interpreter that
+PEERS_PYTHON names, so that what they install never meets what capture needs; without it in this one. It needs torch,
+torchvision, Pillow and the peer itself. Each script prints the JSON object of plain_loop.py for each epoch.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from statistics import median
+
+from fashion import folder_of
+from measuring import DATA, HERE, NotMeasuredError, Row, json_lines, per_step, ran, speed_row, trained
+
+PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
+
+
+def mlflow(repeats: int) -> Iterator[Row]:
+    """Beside the plain loop with MLflow's calls for each batch."""
+    return _beside("mlflow", "the plain loop with MLflow for each batch", 6, repeats)
+
+
+def lightning(repeats: int) -> Iterator[Row]:
+    """Beside Lightning with its CSV logger."""
+    return _beside("lightning", "Lightning with a CSV logger", 4, repeats)
+
+
+def weightslab(repeats: int) -> Iterator[Row]:
+    """Beside WeightsLab, as it comes and without its live projection, which trains a network of its own beside the model."""
+    repeats = min(repeats, 2)  # an epoch takes half a minute
+    yield from _beside("weightslab", "WeightsLab over ready tensors", 25, repeats)
+    without = "WeightsLab over ready tensors, its projection off"
+    yield from _beside("weightslab", without, 25, repeats, "WEIGHTSLAB_PROJECTION=0")
+
+
+def _beside(package: str, what: str, at_least: float, repeats: int, *environment: str) -> Iterator[Row]:
+    """The peer's epochs beside the warm ones of as many trainings of 3 epochs."""
+    folder = folder_of("fashion10k", DATA)
+    peer = [PYTHON, str(HERE / "peers" / f"{package}_loop.py"), str(folder)]
+    version = _version(package)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(repeats):
+        ours += trained(folder, "--epochs=3").warm_steps
+        theirs += per_step(json_lines(ran(["env", f"PYTHONPATH={HERE}", *environment, *peer]).stdout))
+    yield speed_row(f"step, beside {what} ({version})", median(ours) * 1e3, median(theirs) * 1e3, "ms", at_least)
+
+
+def _version(package: str) -> str:
+    """Raises NotMeasuredError where the peers' interpreter does not have the package."""
+    code = f"from importlib.metadata import version; import {package}; print(version('{package}'))"
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise NotMeasuredError(f"{said}: name an interpreter that has {package} in PEERS_PYTHON")
+    return done.stdout.split()[-1]
