@@ -247,9 +247,7 @@ class Recorder:
         if pending.reason or not isfinite(loss):
             return False
         before = self._waiting[-2] if len(self._waiting) > 1 else self._before
-        if before and not self._wants_inputs(
-            before.header["phase"]
-        ):  # this one is well: nobody has a use for the inputs of the one before
+        if before and not self._wants_inputs(before.header["phase"]):  # as this one is well, they are of no use
             before.inputs = None
         return len(self._waiting) < MOST_TOGETHER and monotonic() - self._waits_since < SECONDS_TOGETHER
 
@@ -450,9 +448,7 @@ class Recorder:
             losses = results["losses"]
             total = float(losses.sum(dtype=np.float64))
             finite = isfinite(total)
-            if self._raises and (
-                not finite or "losses" in host
-            ):  # an answer that is NaN has a loss that is, unless it was given
+            if self._raises and (not finite or "losses" in host):  # where the answer is NaN, so is a loss that was not given
                 columns.check_numbers(results)
         except UsageError as error:
             raise UsageError(f"{phase} batch {header['batch']} of epoch {epoch}: {error.message}", error.hint) from error
