@@ -1,6 +1,8 @@
 """The figures of docs/reliability.md in their small size: nothing that is done to a run there may fail."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +13,23 @@ ROOT = Path(__file__).parent.parent
 FIGURES = sorted(path.stem for path in (ROOT / "benchmarks" / "reliability").glob("*.py") if "def figure(" in path.read_text())
 PAGE = ROOT / "docs" / "reliability.md"
 
-pytestmark = pytest.mark.timeout(900)  # a minute on a quiet machine with two processors
+COMMAND = [sys.executable, "-m", "benchmarks.reliability"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+pytestmark = pytest.mark.timeout(900)  # two minutes on a quiet machine with two processors
 
 
 @pytest.fixture(scope="module")
-def done() -> subprocess.CompletedProcess[str]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the figures keep of themselves."""
+    return tmp_path_factory.mktemp("reliability") / "found.json"
+
+
+@pytest.fixture(scope="module")
+def done(kept: Path) -> subprocess.CompletedProcess[str]:
     """All figures, in one process."""
-    command = [sys.executable, "-m", "benchmarks.reliability", "--size", "ci"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=880)
+    command = [*COMMAND, "--size", "ci", "--json", str(kept)]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=880)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -37,6 +47,30 @@ def test_nothing_failed(done: subprocess.CompletedProcess[str], figure: str) -> 
 def test_the_exit_code_says_whether_anything_failed(done: subprocess.CompletedProcess[str]) -> None:
     """0, since nothing did."""
     assert done.returncode == 0, done.stderr
+
+
+def test_what_was_found_is_kept(done: subprocess.CompletedProcess[str], kept: Path) -> None:
+    """The file has the table that was printed."""
+    again = subprocess.run(
+        [*COMMAND, "--table", str(kept)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_figure_that_is_ended_early_is_kept(tmp_path: Path, signum: int) -> None:
+    """What it had tried until then, and that this was not all."""
+    kept = tmp_path / "found.json"
+    command = [*COMMAND, "--only", "replays", "--only", "kills", "--json", str(kept)]
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert [process.stdout.readline()[:8] for _ in range(3)] == ["| figure", "| --- | ", "| `repla"]
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    found = json.loads(kept.read_text())
+    assert found["replays"]["ended"]
+    assert "kills" not in found or not found["kills"]["ended"]
 
 
 def test_every_figure_is_told_of() -> None:

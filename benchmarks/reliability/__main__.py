@@ -36,6 +36,8 @@ FIGURES = (
 )
 SHOWN_FAILURES = 10
 KEPT_EVERY_SECONDS = 10
+stopped: list[bool] = []
+"""Not empty once somebody has asked to end."""
 HEAD = "| figure | failed | bound | seconds | what was done |\n| --- | --- | --- | --- | --- |"
 
 
@@ -53,7 +55,8 @@ def main() -> int:
         found = json.loads(options.table.read_text())
         print("\n".join(row(name, found[name]) for name in FIGURES if name in found))
         return int(any(found[name]["failed"] for name in found))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
     failed = False
     try:
         for name in options.only or FIGURES:
@@ -61,6 +64,12 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return int(failed)
+
+
+def _stop(*_: object) -> None:
+    """End what is going; where this falls into a place that drops exceptions (a hook of fork), after the next case."""
+    stopped.append(True)
+    raise KeyboardInterrupt
 
 
 def row(name: str, found: dict[str, Any]) -> str:
@@ -103,6 +112,8 @@ def _show(name: str, *, size: str, keep: Path | None, kept: Path | None) -> bool
 
     def note(result: Result) -> None:
         nonlocal last
+        if stopped:
+            raise KeyboardInterrupt
         if kept and time.perf_counter() - last > KEPT_EVERY_SECONDS:
             last = time.perf_counter()
             _keep(kept, name, found(result, ended=False))
@@ -114,9 +125,9 @@ def _show(name: str, *, size: str, keep: Path | None, kept: Path | None) -> bool
         ended = True
     finally:
         now = found(result, ended=ended)
-        print(row(name, now), flush=True)
         if kept:
             _keep(kept, name, now)
+        print(row(name, now), flush=True)
     for failure in result.failures[:SHOWN_FAILURES]:
         print(f"    {name}: {failure}", file=sys.stderr, flush=True)
     return not result.failures
