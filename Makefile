@@ -59,7 +59,7 @@ format: $(VENV)/dev.stamp ## put the code into its format
 	$(BIN)/ruff format $(SOURCES)
 
 .PHONY: bench
-bench: setup ## measure start-up, a training step and a scan beside what one would do without capture
+bench: $(VENV)/dev.stamp ## measure for half an hour what capture costs beside what one would do without it
 	$(BIN)/python benchmarks/bench.py
 
 .PHONY: reliability

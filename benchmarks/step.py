@@ -40,7 +40,7 @@ from capture_cli.training import Learning, Setup, make_optimizer, train_step
 from peer_models import one_conv
 
 LR = 1e-3
-THOUSAND = r"(?P<label>\d{3})$"
+THOUSAND = r"(?P<label>\d{3})\.png$"
 
 
 class Nothing:
