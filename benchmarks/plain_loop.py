@@ -3,8 +3,9 @@
     python benchmarks/plain_loop.py FOLDER [--in-memory] [--mlflow URI] [--epochs 3]
 
 The same model, optimizer, batch size and input size as `capture train` is given there. `--in-memory` makes all inputs ready as
-tensors first, which leaves the computation alone: the limit that no loop can pass. `--mlflow` logs what people log by hand: each
-batch's loss as a metric, and inputs, probabilities and labels of its first two samples as texts. Prints one JSON object an epoch:
+tensors first, which leaves the computation alone: the limit that no loop can pass. `--mlflow` logs what people log by hand: the
+loss of each batch as a metric, and inputs, probabilities and labels of its first two samples as texts. Prints one JSON object
+an epoch:
 {"epoch": 0, "seconds": 3.1, "steps": 157}.
 """
 
