@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -14,9 +15,9 @@ import pandas as pd
 import pytest
 
 from capture_cli.answers.visits import COLUMNS
-from capture_cli.records import Batch
+from capture_cli.records import Batch, Numbers
 from conftest import CAPTURE
-from runs import chained, run_records, write_run
+from runs import chained, run_records, task_records, write_run
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -134,7 +135,8 @@ def test_options(capture: Capture) -> None:
         (["run", "--where", "copy (select 1) to 'x'"], "syntax error"),
         (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
         (["run", "--columns", ""], "no such column: ''"),
-        (["run", "--format", "parquet"], "no such format: 'parquet'"),
+        (["run", "--format", "xml"], "no such format: 'xml'; choose jsonl, csv or parquet"),
+        (["run", "--out", "run/records.jsonl"], "'run/records.jsonl' exists; give --out the name of a new file"),
         (["run", "--limit", "-1"], "--limit"),
         (["nope"], "no such run: 'nope'"),
         (["run", "--nope"], "no such option"),
@@ -148,6 +150,61 @@ def test_wrong_usage(capture: Capture, args: list[str], message: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert message.lower() in done.stderr.lower()
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("task", [None, "sequence", "multilabel", "regression"])
+def test_parquet_has_the_rows_of_jsonl(capture: Capture, tmp_path: Path, task: str | None) -> None:
+    """To a file or to stdout: the same columns and values, numbers with the types of the records."""
+    records = list(task_records(task, text_ids=False, extra=False) if task else run_records())
+    beside = {"n": [1, None, "x", {"y": [2.5]}]}
+    if task:
+        records = [replace(one, extra=beside) if isinstance(one, Batch | Numbers) else one for one in records]
+    write_run(tmp_path / "run", records)
+    rows = [json.loads(line) for line in capture("rows", "run").stdout.splitlines()]
+    done = capture("rows", "run", "--format", "parquet", "--out", "rows.parquet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / "piped.parquet").write_bytes(capture("rows", "run", "--format", "parquet", text=False).stdout)
+    for name in ("rows", "piped"):
+        relation = duckdb.read_parquet(str(tmp_path / f"{name}.parquet"))
+        found = [dict(zip(relation.columns, values, strict=True)) for values in relation.fetchall()]
+        assert [list(one) for one in found] == [list(one) for one in rows]
+        for one, row in zip(found, rows, strict=True):
+            assert json.loads(one.pop("extra", "{}")) == row.get("extra", {})
+            for column, value in one.items():
+                assert value == (row[column] if isinstance(value, str | None) else pytest.approx(row[column], rel=1e-6))
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        assert (types["id"], types["correct"]) == ("BIGINT", "BOOLEAN")
+        assert {types[name] for name in ("p_label", "margin", "loss_nats", "loss") if name in types} == {"FLOAT"}
+
+
+@pytest.mark.usefixtures("run")
+def test_parquet_without_rows_has_its_columns(capture: Capture, tmp_path: Path) -> None:
+    """So that what reads it finds them."""
+    assert capture("rows", "run", "--format", "parquet", "--where", "false", "--out", "none.parquet").returncode == 0
+    relation = duckdb.read_parquet(str(tmp_path / "none.parquet"))
+    assert (tuple(relation.columns), relation.fetchall()) == (COLUMNS, [])
+
+
+def test_parquet_of_what_it_cannot_hold(capture: Capture, tmp_path: Path) -> None:
+    """A name that is not UTF-8 is an error, with another format as the way out, and no half of a file is left."""
+    write_run(tmp_path / "run", run_records(files=[os.fsdecode(b"a\x80.png"), "b.png"], classes=("x", "y"), val_every=0))
+    done = capture("rows", "run", "--format", "parquet", "--out", "rows.parquet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "names that are not UTF-8 need --format jsonl or csv" in done.stderr
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+@pytest.mark.parametrize("style", ["jsonl", "parquet"])
+def test_rows_before_damage_are_in_the_file(capture: Capture, tmp_path: Path, style: str) -> None:
+    """As they are on stdout: exit code 4, and what verified."""
+    lines = chained(run_records(val_every=0))
+    place = [number for number, line in enumerate(lines) if b'"kind":"batch"' in line][2]
+    lines[place] = lines[place].replace(b'"epoch":0', b'"epoch":1')
+    (tmp_path / "damaged.jsonl").write_bytes(b"".join(lines))
+    done = capture("rows", "damaged.jsonl", "--format", style, "--out", "rows")
+    assert (done.returncode, done.stdout) == (4, "")
+    read = duckdb.read_parquet if style == "parquet" else duckdb.read_json
+    assert len(read(str(tmp_path / "rows"))) == 2 * 8
 
 
 def test_damage_ends_the_rows(capture: Capture, tmp_path: Path) -> None:

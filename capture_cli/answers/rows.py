@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading
 
 FORMATS = ("jsonl", "csv")
+"""Parquet is made of JSON Lines: capture_cli.answers.parquet."""
 EXTRA = "extra"
 """A further column, an object: what the caller of the recorder said beside. Left out by default where there is nothing."""
 _TABLES = [Table(task=task, text_ids=text_ids) for task in (None, "sequence", "multilabel") for text_ids in (False, True)]
@@ -75,7 +76,7 @@ class _Rows:
 
     def __init__(self, where: str | None, columns: Sequence[str] | None, style: str) -> None:
         if style not in FORMATS:
-            raise UsageError(f"no such format: '{style}'", f"choose {' or '.join(FORMATS)}")
+            raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
         every = tuple(dict.fromkeys(name for table in _TABLES for name in table.columns))
         if columns is not None and not columns:
             raise UsageError("no columns", f"the columns are {', '.join(every)}")

@@ -1,6 +1,9 @@
 """`capture rows RUN`: one flat row per sample and visit, for jq, DuckDB, pandas and spreadsheets."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
 
 import typer
 
@@ -15,7 +18,10 @@ def rows(
         str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.", show_default="all")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after so many rows.", show_default="all")] = None,
-    style: Annotated[str, typer.Option("--format", metavar="jsonl|csv", help="What a row looks like.")] = "jsonl",
+    style: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet", help="What a row looks like.")] = "jsonl",
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", metavar="FILE", help="Write a new file instead.", show_default="stdout")
+    ] = None,
 ) -> int:
     """Write one flat row per sample and visit to stdout.
 
@@ -26,24 +32,80 @@ def rows(
     with p_other at least 1.4e-45): positive where the prediction is right, near
     0 where it is a toss-up, null where it cannot be known.
 
+    Of sequences each position is a row, with its place in the column position.
+    Where targets are numbers the columns after file are targets, outputs, correct
+    and loss. What was said beside a sample when it was recorded is in the column
+    extra, an object. Where there are no files, file is the id.
+
     Rows come as soon as their batch has arrived, so a run that is still going
     can be piped in. A condition is asked of each row by itself. A record that
     does not verify ends the rows with exit code 4.
     """
-    import sys
-
     from capture_cli.answers.rows import rows
     from capture_cli.reader import open_run
     from capture_cli.views.text import safe
 
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     with open_run(run) as reading:
-        for block in rows(reading, where=where, columns=chosen, limit=limit, style=style):
-            sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
+        blocks = rows(reading, where=where, columns=chosen, limit=limit, style="jsonl" if style == "parquet" else style)
+        with _opened(out) as file:
+            if style == "parquet":
+                _write_parquet(blocks, file, chosen)
+            else:
+                for block in blocks:
+                    file.write(block)
+                    file.flush()
         error = reading.ending.error(reading.name)
         if error:
             raise error
         if reading.ending.state in ("torn", "unsealed") and limit is None:
             typer.echo(safe(f"{reading.name}: {reading.ending.sentence}"), err=True)
     return 0
+
+
+@contextmanager
+def _opened(out: str | None) -> Iterator[IO[bytes]]:
+    """The new file `out`, which is gone again if nothing can be made of it, or stdout."""
+    import sys
+
+    from capture_cli.errors import CaptureError, RecordsError, UsageError
+
+    if out is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        with Path(out).open("xb") as file:
+            try:
+                yield file
+            except RecordsError:  # what stands before that is in it
+                raise
+            except BaseException:
+                Path(out).unlink()
+                raise
+    except FileExistsError as error:
+        raise UsageError(f"'{out}' exists", "give --out the name of a new file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CaptureError(f"'{out}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _write_parquet(blocks: Iterator[bytes], file: IO[bytes], columns: list[str] | None) -> None:
+    """Into the file, or through one where it is stdout: a Parquet file is not written from front to back."""
+    import shutil
+    import sys
+    import tempfile
+
+    from capture_cli.answers.parquet import write_parquet
+    from capture_cli.errors import UsageError
+
+    if file is not sys.stdout.buffer:
+        write_parquet(blocks, file, columns=columns)
+        return
+    if sys.stdout.isatty():
+        raise UsageError("Parquet is nothing to read on a terminal", "give --out FILE, or pipe it on")
+    with tempfile.TemporaryFile() as whole:
+        try:
+            write_parquet(blocks, whole, columns=columns)
+        finally:
+            whole.seek(0)
+            shutil.copyfileobj(whole, file)
+            file.flush()
