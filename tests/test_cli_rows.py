@@ -263,3 +263,11 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     assert (path / "records.jsonl").stat().st_size > 60 << 20
     assert peaks[1] < 1.4 * peaks[0]
     assert max(peaks) < 600
+
+
+@pytest.mark.parametrize("more", [(), ("--limit", 1), ("--format", "csv")], ids=str)
+def test_nothing_is_said_beside_the_rows(capture: Capture, tmp_path: Path, more: tuple[object, ...]) -> None:
+    """Of a run that is complete: stderr stays empty, also of what libraries say when the process ends."""
+    write_run(tmp_path / "run", run_records())
+    done = capture("rows", "run", *more)
+    assert (done.returncode, done.stderr) == (0, "")
