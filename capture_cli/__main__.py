@@ -4,6 +4,9 @@ import gc
 import sys
 from typing import NoReturn
 
+COMPLAINING = {"duckdb", "mlflow", "triton"}
+"""Packages that write to stderr what is left of them when the process ends, so that nothing may be left."""
+
 
 def main() -> NoReturn:
     """Run the command line in sys.argv and leave with its exit code.
@@ -17,7 +20,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before a command could hear of it
         code = 130
-    if "torch" in sys.modules and "duckdb" not in sys.modules:  # DuckDB complains of what is left when it ends
+    if "torch" in sys.modules and not COMPLAINING & sys.modules.keys():
         gc.freeze()  # else the interpreter goes through all of torch once more before it ends
     sys.exit(code)
 
