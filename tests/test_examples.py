@@ -1,5 +1,6 @@
 """The examples run as they are, each in a process of its own, and what they record verifies."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from conftest import CAPTURE
 from recordings import records, verified
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def capture(*args: str | Path) -> str:
+    """What a command of capture prints."""
+    done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run(name: str, place: Path) -> str:
@@ -43,6 +52,9 @@ def test_every_sample_of_every_pass_is_captured_once(name: str, tmp_path: Path) 
     epochs = {(one.phase, one.epoch): one for one in records(tmp_path / "run", "epoch")}
     assert {one: epoch.n for one, epoch in epochs.items()} == WANTED[name]
     assert all(epoch.captured == epoch.n for epoch in epochs.values())
+    rows = capture("rows", tmp_path / "run", "--format", "csv").splitlines()
+    assert len(rows) == 1 + sum(WANTED[name].values())
+    assert f"{max(epoch for _, epoch in epochs)}  " in capture("inspect", tmp_path / "run")
     first, last = (epochs["train", at].loss for at in (0, max(epoch for _, epoch in epochs)))
     assert last < first, "nothing was learnt"
 
@@ -54,6 +66,9 @@ def test_images_are_called_by_their_files(tmp_path: Path) -> None:
     for batch in records(tmp_path / "run", "batch"):
         assert batch.files == batch.ids
         assert [head.classes[label] for label in batch.labels] == [name.split("_")[0] for name in batch.ids]
+    history = capture("inspect", tmp_path / "run", "--sample", "shirt_0001.png")
+    assert history.startswith("shirt_0001.png\n")
+    assert len(re.findall(r"^(?:train|val) +[0-2] ", history, re.MULTILINE)) == 3
 
 
 def test_a_translation_is_traced_from_text_to_tokens_to_the_answer(tmp_path: Path) -> None:
@@ -69,6 +84,10 @@ def test_a_translation_is_traced_from_text_to_tokens_to_the_answer(tmp_path: Pat
             assert [batch.positions[row] for row in at] == list(range(len(at)))
             assert [head.classes[batch.labels[row]] for row in at] == [*text[:198], "<end>"]
     assert len({name for batch in batches for name in batch.sequences["ids"]}) == 60
+    rows = capture("rows", tmp_path / "run", "--where", "epoch = 2 and id = '4.1'").splitlines()
+    assert {json.loads(row)["extra"]["source"].split(";")[0] for row in rows} == {
+        "No one shall be held in slavery or servitude"
+    }
     assert re.search(r"article \d+\.\d+.*: [A-Z].*\nposition \d+ of its translation is '.*', taken for '.*'", said)
 
 
@@ -83,6 +102,8 @@ def test_targets_that_are_numbers(task: str, outputs: int, tmp_path: Path) -> No
     assert {batch.outputs.shape for batch in batches} == {(16, outputs)}
     epochs = records(path, "epoch")
     assert epochs[-1].loss < epochs[0].loss
+    assert len(capture("rows", path).splitlines()) == 640
+    assert f"task      {task}" in capture("inspect", path)
 
 
 def test_a_language_model_of_transformers(tmp_path: Path) -> None:
@@ -94,6 +115,7 @@ def test_a_language_model_of_transformers(tmp_path: Path) -> None:
     for batch in records(tmp_path / "run", "batch"):
         assert len(set(batch.sequences["ids"])) == len(batch.sequences["ids"])
         assert batch.sequences["length"] == 63
+    assert "task      sequence" in capture("inspect", tmp_path / "run")
 
 
 def test_every_example_is_run_here_and_listed() -> None:
