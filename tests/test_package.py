@@ -230,7 +230,7 @@ def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
 PUBLIC = {
     "__version__",
     *{"Recorder", "identified", "open_run", "CaptureError"},
-    *{"LightningCapture", "TransformersCapture"},
+    *{"MlflowSink", "TensorBoardSink", "LightningCapture", "TransformersCapture"},
 }
 """All that other programs may rely on: a name more or less is a decision."""
 
