@@ -63,7 +63,7 @@ bench: $(VENV)/dev.stamp ## measure for half an hour what capture costs beside w
 	$(BIN)/python benchmarks/bench.py
 
 .PHONY: reliability
-reliability: setup ## kill, cut, fill up and damage runs for about an hour, and count what did not hold
+reliability: setup ## kill, cut, fill up and damage runs for an hour or two, and count what did not hold
 	$(BIN)/python -m benchmarks.reliability --size large
 
 .PHONY: docs
