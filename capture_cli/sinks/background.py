@@ -14,13 +14,15 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from queue import Full, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, NamedTuple
 
 from capture_cli.errors import CaptureError
 
 CAPACITY = 64
 """Jobs that may wait: some minutes of them at a job every few seconds."""
+WAIT_SECONDS = 60.0
+"""At the end of a run, for what is still to be sent."""
 MAX_CHARACTERS = 200
 """Of an error in a warning."""
 
@@ -44,6 +46,7 @@ class Background:
         self._queue: Queue[_Job | None] = Queue(capacity)
         self._abandoned = Event()
         self._under_way: _Job | None = None
+        self._settling = Lock()
         self._warned = False
         self._thread = Thread(target=self._work, name=f"capture-{name}", daemon=True)
         self._thread.start()
@@ -79,6 +82,8 @@ class Background:
                 self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._abandoned.set()
+            if job := self._under_way:
+                self._settle(job, self._failed)
             self.error = self.error or f"no end within {seconds:g} seconds"
         self._count_what_is_left()
         self._warn_of_error()
@@ -99,15 +104,19 @@ class Background:
             try:
                 job.run()
             except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises must not reach the training
-                self.error = self.error or described(error)
-                self._failed.update(job.parts)
+                self._settle(job, self._failed, described(error))
             else:
-                self._sent.update(job.parts)
-            self._under_way = None
+                self._settle(job, self._sent)
+
+    def _settle(self, job: _Job, counts: Counter[str], error: str = "") -> None:
+        """Count what became of a job, once: the thread may be given up while it is at it."""
+        with self._settling:
+            if self._under_way is job:
+                counts.update(job.parts)
+                self.error = self.error or error
+                self._under_way = None
 
     def _count_what_is_left(self) -> None:
-        if self._thread.is_alive() and (job := self._under_way):
-            self._failed.update(job.parts)
         with self._queue.mutex:
             left = [job for job in self._queue.queue if job]
             self._queue.queue.clear()

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from capture_cli.errors import CaptureError
 from capture_cli.records import Batch, End, Epoch, Numbers, Record, Run
 from capture_cli.runfolder import EVENTS, Output
-from capture_cli.sinks.background import Background
+from capture_cli.sinks.background import WAIT_SECONDS, Background
 from capture_cli.sinks.gathering import WORST, Gathering
 from capture_cli.sinks.messages import sample_to_json
 from capture_cli.sinks.parts import PART_BYTES, PART_SECONDS
@@ -58,7 +58,7 @@ class MlflowSink:
         run_name: str | None = None,
         model: Any = None,
         worst: int = WORST,
-        wait_seconds: float = 30.0,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """Find the store; nothing is written there yet but the experiment, where it is new.
 
@@ -119,7 +119,7 @@ class MlflowSink:
         if self.model is not None and self._example is not None and self._status == "completed":
             self._background.put(self._log_model, models=1)
         self._background.close(self._wait_seconds)
-        self._remote.close()
+        self._remote.close(at_once=self._background.abandoned)
         with suppress(CaptureError):  # a full disk ends the run by itself, and not here
             known = {"sink": NAME, "uri": shown(self._uri), "run_id": self.run_id}
             self._output.event("sink", **known, **self._background.counts())

@@ -42,7 +42,7 @@ class Remote:
             self.made = self.call("make", kind=kind, **options)
             """What is known of it once it is made."""
         except BaseException:
-            self.kill()
+            self.close(at_once=True)
             raise
 
     def call(self, name: str, **arguments: Any) -> dict[str, Any]:
@@ -63,8 +63,10 @@ class Remote:
             raise (UsageError if answer["usage"] else CaptureError)(answer["error"], answer["hint"])
         return answer
 
-    def close(self) -> None:
-        """Let it end, and end it if it does not. May be called twice."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Let it end, and end it if it does not, or `at_once`. May be called twice."""
+        if at_once:
+            self.kill()
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()

@@ -27,7 +27,7 @@ from capture_cli.answers.visits import margins
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.records import Batch, Epoch, Numbers, Record, Run
 from capture_cli.runfolder import TENSORBOARD, Output
-from capture_cli.sinks.background import Background
+from capture_cli.sinks.background import WAIT_SECONDS, Background
 from capture_cli.sinks.gathering import WORST, Gathering, Sample
 from capture_cli.sinks.histogram import Histogram
 from capture_cli.sinks.messages import sample_to_json
@@ -44,7 +44,9 @@ class TensorBoardSink:
     every_input = "evaluation"
     """The worst samples of one are known at its end."""
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, *, worst: int = WORST, wait_seconds: float = 30.0) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, *, worst: int = WORST, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
         """`folder` is by default `tensorboard` in the run folder; of each evaluation the `worst` samples are shown.
 
         Raises UsageError where tensorboard is missing.
@@ -93,7 +95,7 @@ class TensorBoardSink:
         self._send_points()
         self._background.put(self._call("end"))
         self._background.close(self._wait_seconds)
-        self._remote.close()
+        self._remote.close(at_once=self._background.abandoned)
         with suppress(CaptureError):  # a full disk ends the run by itself, and not here
             self._output.event("sink", sink=NAME, **self._background.counts())
 
