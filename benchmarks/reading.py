@@ -66,6 +66,7 @@ for (phase, epoch), (n, loss, right) in sums.items():
 """
 DUCKDB_AGGREGATE = """
 import json, sys, duckdb
+duckdb.sql("set enable_progress_bar = false")  # where a query is slow it would be among the answers
 columns = {"kind": "VARCHAR", "phase": "VARCHAR", "epoch": "INTEGER", "labels": "INTEGER[]", "preds": "INTEGER[]"}
 columns |= {"losses": "FLOAT[]"}
 batches = duckdb.read_json(sys.argv[1], columns=columns, format="newline_delimited")

@@ -70,7 +70,7 @@ def _opened(out: str | None) -> Iterator[IO[bytes]]:
 
     from capture_cli.errors import CaptureError, RecordsError, UsageError
 
-    if out is None:
+    if out in (None, "-"):
         yield sys.stdout.buffer
         return
     try:
