@@ -30,6 +30,7 @@ from growth import growth, memory
 from measuring import HERE, NotMeasuredError, Row, machine, table, table_line
 from record_cost import record_cost
 from scan import scan
+from sinks import sinks
 from startup import startup
 from steps import step, thousand
 from whole import whole
@@ -42,6 +43,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "lightning": peers.lightning,
     "weightslab": peers.weightslab,
     "record": record_cost,
+    "sinks": sinks,
     "photographs": photographs,
     "memory": memory,
     "growth": growth,

@@ -1,16 +1,18 @@
 """The loop that people write by hand, as the yardstick of `make bench`: PIL and transforms in a DataLoader, nothing captured.
 
-    python benchmarks/plain_loop.py FOLDER [--in-memory] [--mlflow URI] [--epochs 3]
+    python benchmarks/plain_loop.py FOLDER [--in-memory] [--mlflow] [--epochs 3]
 
 The same model, optimizer, batch size and input size as `capture train` is given there. `--in-memory` makes all inputs ready as
 tensors first, which leaves the computation alone: the limit that no loop can pass. `--mlflow` logs what people log by hand: the
-loss of each batch as a metric, and inputs, probabilities and labels of its first two samples as texts. Prints one JSON object
-an epoch:
+loss of each batch as a metric, and inputs, probabilities and labels of its first two samples as texts, into an SQLite store
+and a folder that are gone afterwards. Prints one JSON object an epoch:
 {"epoch": 0, "seconds": 3.1, "steps": 157}.
 """
 
 import argparse
+import contextlib
 import json
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,36 +75,44 @@ def log_by_hand(
         mlflow.log_text(str(value[:2].numpy()), f"{epoch}_{step}_{what}.txt")
 
 
+@contextlib.contextmanager
+def mlflow_run() -> Iterator[None]:
+    """A run of MLflow, active, in a store of its own."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as store:
+        mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+        experiment = mlflow.create_experiment("by hand", artifact_location=Path(store, "artifacts").as_uri())
+        with mlflow.start_run(experiment_id=experiment):
+            yield
+
+
 def main() -> None:
     """Train, and print how long each epoch took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--in-memory", action="store_true")
-    parser.add_argument("--mlflow", metavar="URI")
+    parser.add_argument("--mlflow", action="store_true")
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     torch.manual_seed(0)
     data = Folder(options.folder)
     batches: Iterable[Batch] = InMemory(data) if options.in_memory else DataLoader(data, BATCH_SIZE, shuffle=True)
     model = one_conv(classes=len(data.classes), channels=3, height=SIZE, width=SIZE)
-    if options.mlflow:
-        import mlflow
-
-        mlflow.set_tracking_uri(options.mlflow)
-        mlflow.start_run()
     optimizer, criterion = torch.optim.Adam(model.parameters(), lr=LR), nn.CrossEntropyLoss()
-    for epoch in range(options.epochs):
-        start, steps = time.perf_counter(), 0
-        for inputs, labels in batches:
-            optimizer.zero_grad()
-            logits = model(inputs)
-            loss = criterion(logits, labels)
-            loss.backward()
-            optimizer.step()
-            if options.mlflow:
-                log_by_hand(epoch, steps, inputs, logits, labels, loss)
-            steps += 1
-        print(json.dumps({"epoch": epoch, "seconds": time.perf_counter() - start, "steps": steps}), flush=True)
+    with mlflow_run() if options.mlflow else contextlib.nullcontext():
+        for epoch in range(options.epochs):
+            start, steps = time.perf_counter(), 0
+            for inputs, labels in batches:
+                optimizer.zero_grad()
+                logits = model(inputs)
+                loss = criterion(logits, labels)
+                loss.backward()
+                optimizer.step()
+                if options.mlflow:
+                    log_by_hand(epoch, steps, inputs, logits, labels, loss)
+                steps += 1
+            print(json.dumps({"epoch": epoch, "seconds": time.perf_counter() - start, "steps": steps}), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,11 +22,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from bench import CAPTURE, DATA, HERE, PEER_OPTIONS, Row, machine, ran, table
 from fashion import folder_of
+from measuring import CAPTURE, DATA, HERE, PEER_OPTIONS, NotMeasuredError, Row, machine, ran, table
 
 WANTED = 1.05
 """A step with the MLflow sink takes at most so many times as long as one without."""
@@ -85,6 +85,30 @@ def server(folder: str) -> Iterator[str]:
         process.wait()
 
 
+def sinks(repeats: int, epochs: int = 3, *, hand: bool = True) -> Iterator[Row]:
+    """The rows; `hand` is what people log by hand, which takes longest. Raises NotMeasuredError where a tracker is missing."""
+    for package in ("mlflow", "tensorboard"):
+        if not find_spec(package):
+            raise NotMeasuredError(f"{package} is not installed beside capture")
+    data = folder_of("fashion10k", DATA)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as here, server(here) as uri:
+        ways = {
+            "plain": lambda: captured(data, epochs),
+            "sqlite": lambda: captured(data, epochs, f"--mlflow=sqlite:///{here}/mlflow.db"),
+            "server": lambda: captured(data, epochs, f"--mlflow={uri}"),
+            "tensorboard": lambda: captured(data, epochs, "--tensorboard"),
+        }
+        if hand:
+            ways["hand"] = lambda: by_hand(data, 1)
+            ways["hand with mlflow"] = lambda: by_hand(data, 1, "--mlflow")
+        for _ in range(repeats):
+            for name, way in ways.items():
+                times.setdefault(name, []).extend(way())
+    yield from _rows(times)
+
+
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -92,28 +116,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--skip-hand", action="store_true", help="leave out plain_loop.py, which takes longest")
     options = parser.parse_args()
-    data = folder_of("fashion10k", DATA)
-    here = tempfile.mkdtemp(prefix="capture-bench-")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    times: dict[str, list[float]] = {}
-    try:
-        with server(here) as uri:
-            ways = {
-                "plain": lambda: captured(data, options.epochs),
-                "sqlite": lambda: captured(data, options.epochs, f"--mlflow=sqlite:///{here}/mlflow.db"),
-                "server": lambda: captured(data, options.epochs, f"--mlflow={uri}"),
-                "tensorboard": lambda: captured(data, options.epochs, "--tensorboard"),
-            }
-            if not options.skip_hand:
-                ways["hand"] = lambda: by_hand(data, 1)
-                ways["hand with mlflow"] = lambda: by_hand(data, 1, "--mlflow", f"sqlite:///{here}/hand.db")
-            for _ in range(options.repeats):
-                for name, way in ways.items():
-                    times.setdefault(name, []).extend(way())
-                    print(f"{name}: {median(times[name]) * 1e3:.2f} ms", file=sys.stderr, flush=True)
-    finally:
-        shutil.rmtree(here, ignore_errors=True)
-    print(f"{machine()}\n\n{table(list(_rows(times)))}")
+    rows = list(sinks(options.repeats, options.epochs, hand=not options.skip_hand))
+    print(f"{machine()}\n\n{table(rows)}")
     return 0
 
 

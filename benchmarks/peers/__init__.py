@@ -21,33 +21,34 @@ PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
 
 
 def mlflow(repeats: int) -> Iterator[Row]:
-    """Beside the plain loop with MLflow's calls for each batch."""
-    return _beside("mlflow", "the plain loop with MLflow for each batch", 6, repeats)
+    """Beside the plain loop with MLflow's calls for each batch, as they are advised."""
+    return _beside("mlflow", "plain_loop.py --epochs=1 --mlflow", "the plain loop with MLflow for each batch", 6, repeats)
 
 
 def lightning(repeats: int) -> Iterator[Row]:
     """Beside Lightning with its CSV logger."""
-    return _beside("lightning", "Lightning with a CSV logger", 4, repeats)
+    return _beside("lightning", "peers/lightning_loop.py", "Lightning with a CSV logger", 4, repeats)
 
 
 def weightslab(repeats: int) -> Iterator[Row]:
     """Beside WeightsLab, as it comes and without its live projection, which trains a network of its own beside the model."""
     repeats = min(repeats, 2)  # an epoch takes half a minute
-    yield from _beside("weightslab", "WeightsLab over ready tensors", 25, repeats)
-    without = "WeightsLab over ready tensors, its projection off"
-    yield from _beside("weightslab", without, 25, repeats, "WEIGHTSLAB_PROJECTION=0")
+    script, what = "peers/weightslab_loop.py", "WeightsLab over ready tensors"
+    yield from _beside("weightslab", script, what, 25, repeats)
+    yield from _beside("weightslab", script, f"{what}, its projection off", 25, repeats, "WEIGHTSLAB_PROJECTION=0")
 
 
-def _beside(package: str, what: str, at_least: float, repeats: int, *environment: str) -> Iterator[Row]:
-    """The peer's epochs beside the warm ones of as many trainings of 3 epochs."""
+def _beside(package: str, script: str, what: str, at_least: float, repeats: int, *environment: str) -> Iterator[Row]:
+    """The peer's epochs beside the warm ones of as many trainings of 3 epochs; `script` is a file with its options."""
     folder = folder_of("fashion10k", DATA)
-    peer = [PYTHON, str(HERE / "peers" / f"{package}_loop.py"), str(folder)]
+    peer, *options = script.split()
+    command = ["env", f"PYTHONPATH={HERE}", *environment, PYTHON, str(HERE / peer), str(folder), *options]
     version = _version(package)
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(repeats):
         ours += trained(folder, "--epochs=3").warm_steps
-        theirs += per_step(json_lines(ran(["env", f"PYTHONPATH={HERE}", *environment, *peer]).stdout))
+        theirs += per_step(json_lines(ran(command).stdout))
     yield speed_row(f"step, beside {what} ({version})", median(ours) * 1e3, median(theirs) * 1e3, "ms", at_least)
 
 
