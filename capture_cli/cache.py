@@ -197,7 +197,8 @@ class PixelCache:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _demand_own(self._folder)
         while not self._own:
-            self._shelf.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # also where it is gone again by the time it is asked what it is
+                self._shelf.mkdir(mode=0o700)
             with contextlib.suppress(FileNotFoundError):  # another run has just taken away the last part there, and the folder
                 self._own = _Writing(self._shelf / secrets.token_hex(8), self._slot_bytes, self._make_room)
         return self._own

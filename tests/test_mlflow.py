@@ -363,7 +363,7 @@ class TestMisfortune:
         (warning,) = (str(one.message) for one in heard if "mlflow" in str(one.message))
         assert "sends the rest" in warning
         assert slowest < 0.5
-        assert waited < 3
+        assert waited < 8
         counts = sunk(run)
         assert counts["dropped"]["steps"] > 100
         assert sum(counts[what].get("steps", 0) for what in ("sent", "dropped", "failed")) == 201

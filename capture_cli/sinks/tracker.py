@@ -12,6 +12,7 @@ Everything may be told twice: a number that is there with its step, and a part t
 
 import copy
 import json
+import logging
 import math
 import os
 import re
@@ -280,6 +281,7 @@ def log_model(model: Any, example: Any, *, uri: str, experiment_id: str, run_id:
     import mlflow
     import mlflow.pytorch
 
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # without pip here it says so, which nobody asked
     client, before = mlflow.MlflowClient(uri), mlflow.get_tracking_uri()
     there = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
     try:
