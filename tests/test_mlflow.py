@@ -24,6 +24,7 @@ from PIL import Image
 from capture_cli import MlflowSink
 from capture_cli.errors import UsageError
 from capture_cli.sinks import mlflow as module
+from capture_cli.sinks.messages import dumps
 from capture_cli.sinks.sending import send
 from conftest import CAPTURE, make_images
 from mlflow_server import QUIET, Server, free_port, serving
@@ -53,10 +54,12 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes where the environment says."""
+def _own_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test writes where the environment says, and what MLflow puts there is gone with the test."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
 def points(run: Path) -> list[tuple[int, float]]:
@@ -397,6 +400,21 @@ class TestMisfortune:
             wait(lambda: (run / "events.jsonl").exists() and b'"sink"' in (run / "events.jsonl").read_bytes())
             process.kill()
         wait(lambda: server.run(run).info.status == "KILLED")
+
+    def test_a_run_that_is_killed_while_the_sink_is_sending(self, server: Server, tmp_path: Path) -> None:
+        """Nobody is there for the answer; MLflow is told all the same."""
+        run, sink = tmp_path / "run", MlflowSink(server.uri)
+        recorder = recording(run, sinks=[sink])
+        give(recorder)
+        wait(lambda: sink.run_id)
+        process = sink._remote._process
+        process.stdout.close()
+        process.stdin.write(dumps({"call": "points", "points": []}))
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert server.run(run).info.status == "KILLED"
+        with pytest.warns(UserWarning, match="the run goes on without it"):
+            recorder.close()
 
     def test_the_process_of_the_sink_is_killed(self, server: Server, tmp_path: Path) -> None:
         """One warning, and the rest can be sent; nothing waits for it."""

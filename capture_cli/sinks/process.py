@@ -168,8 +168,11 @@ def serve(calls: BinaryIO, answers: BinaryIO) -> None:
                 answer = getattr(sender, name)(**call) or {}
         except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises is for the caller to tell of
             answer = _failure(error)
-        answers.write(dumps(answer))
-        answers.flush()
+        try:
+            answers.write(dumps(answer))
+            answers.flush()
+        except BrokenPipeError:  # the run was killed while the call was under way
+            break
     if sender:
         sender.abandon()
 
