@@ -48,9 +48,18 @@ def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
-            header = Header(**json.loads(text))
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise UsageError(f"no model can be read from '{path}': {error}", "give a run folder that has finished") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"'{path}' has a header that this capture does not know") from error
+
+
+def _header(text: str) -> Header:
+    """Raises ValueError, TypeError or RecursionError for what no run has: a file may come from anywhere."""
+    header = Header(**json.loads(text))
+    classes = header.classes
+    named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
+    if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
+        raise ValueError("a header whose values are of other types")
+    return header

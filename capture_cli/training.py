@@ -75,7 +75,12 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
     visits = [(epoch, phase) for epoch in range(learning.epochs) for phase in phases]
     first = (start.epoch, start.phase)
     if start.batch:
-        before = next(setup.data.batches(start.phase, start.epoch, start=start.batch - 1))
+        before = next(setup.data.batches(start.phase, start.epoch, start=start.batch - 1), None)
+        if before is None:
+            raise CaptureError(
+                f"the checkpoint is of no such run: {start.phase} epoch {start.epoch} has no {start.batch} batches",
+                "remove it to go on from the one before, or from the beginning",
+            )
         setup.recorder.precede(
             phase=start.phase, epoch=start.epoch, batch=start.batch - 1, ids=before.ids, inputs=before.inputs
         )

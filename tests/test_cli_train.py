@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xxhash
 from PIL import Image
+from safetensors.torch import save_file
 
 from capture_cli.records import GENESIS, link, open_envelope
 from conftest import CAPTURE, SAMPLE_DATA, make_images
@@ -196,6 +198,15 @@ class TestEvaluate:
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert "ant_000.png" in done.stderr
+
+    @pytest.mark.parametrize("header", ["[]", "[" * 100_000, '{"model":7,"classes":"ab","recipe":[]}', '{"model":"cnn"}'])
+    def test_a_header_that_no_run_has_is_refused(self, capture: Capture, images: Path, tmp_path: Path, header: str) -> None:
+        """The file may come from anywhere."""
+        save_file({"weight": torch.zeros(2)}, tmp_path / "crafted.safetensors", {"capture": header})
+        done = capture("evaluate", tmp_path / "crafted.safetensors", images)
+        assert done.returncode == 2
+        assert "a header that this capture does not know" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 class TestOptions:

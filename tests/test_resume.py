@@ -247,6 +247,24 @@ def test_a_checkpoint_of_another_place_is_refused(
     assert kept(Path("run")) == before
 
 
+def test_a_checkpoint_behind_the_last_batch_of_a_phase_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where not every batch is captured, the record before it cannot tell."""
+    options = ("images", "-e", "2", "--checkpoint-every=1", "--capture-every=2")
+    train(*options, "-o", "whole")
+    lines = Path("whole/records.jsonl").read_bytes().splitlines()
+    train(*options, "-o", "run", cut_after=1 + next(n for n, line in enumerate(lines) if b'"kind":"epoch"' in line))
+    path, before = Path("run/checkpoint.safetensors"), kept(Path("run"))
+    place, tensors = checkpoint.read(path)
+    sums = {**place.recorder["sums"], "batches": place.batch + 1}
+    recorder = {**place.recorder, "sums": sums, "step": place.recorder["step"] + 1}
+    body = {**vars(place), "batch": place.batch + 1, "recorder": recorder}
+    path.write_bytes(checkpoint.to_bytes(json.dumps({"place": body}), tensors))
+    capsys.readouterr()
+    assert train("--resume", "run") == 1
+    assert f"has no {place.batch + 1} batches" in capsys.readouterr().err
+    assert kept(Path("run")) == before
+
+
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
     """One flipped bit: a warning, more to compute again, and equal bytes."""
     train("images", "-e", "3", "-o", "whole")

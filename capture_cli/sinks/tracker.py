@@ -282,7 +282,8 @@ def log_model(model: Any, example: Any, *, uri: str, experiment_id: str, run_id:
     import mlflow.pytorch
 
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # without pip here it says so, which nobody asked
-    client, before = mlflow.MlflowClient(uri), mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    client = mlflow.MlflowClient(uri)
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     there = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
     try:
         if before != uri:
@@ -297,7 +298,7 @@ def log_model(model: Any, example: Any, *, uri: str, experiment_id: str, run_id:
         )
     finally:
         if before != uri:
-            mlflow.set_tracking_uri(before)  # type: ignore[arg-type] - None takes it out of the environment again
+            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None takes it out of the environment
     client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(there.model_id, step=0)])
 
 
