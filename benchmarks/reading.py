@@ -228,7 +228,8 @@ def extend(run: Path, to: Path, megabytes: int) -> None:
     """Write the epoch of `run` again and again into the file `to`, until it has about that many bytes."""
     from collections import Counter
 
-    from capture_cli.records import GENESIS, Batch, Epoch, decode, encode
+    from capture_cli.records import Batch, Epoch, decode, encode
+    from capture_cli.records.chain import GENESIS
 
     with run.open("rb") as file:
         lines = [(len(line), decode(line)[1]) for line in file]

@@ -28,9 +28,9 @@ from measuring import DATA, HERE, PEER_OPTIONS, machine, ran
 EPOCHS = 3
 PARTS = {
     "capture_cli.plan.make_plan": "folder scanned, labels found",
-    "capture_cli.job.prepare": "model built",
+    "capture_cli.training.job.prepare": "model built",
     "capture_cli.pixels.PixelStore.admit": "images read and decoded",
-    "capture_cli.batches.Data._minibatch": "batch gathered, made floats",
+    "capture_cli.training.batches.Data._minibatch": "batch gathered, made floats",
     "torch.nn.Module.__call__": "forward",
     "torch.nn.functional.cross_entropy": "loss of the update",
     "torch.Tensor.backward": "backward",
@@ -41,7 +41,7 @@ PARTS = {
     "capture_cli.journal.encode": "record: JSON and chain",
     "capture_cli.journal.Journal.append": "record: written",
     "capture_cli.journal.Journal.sync": "made durable",
-    "capture_cli.job.save": "checkpoint",
+    "capture_cli.training.job.save": "checkpoint",
     "capture_cli.runfolder.Output.write_model": "model file",
 }
 """What is timed -> what it is called."""
@@ -103,7 +103,8 @@ def inside(started: float, arguments: list[str]) -> None:
     """Run the command in this process and print what took how long."""
     clock = Clock(time.perf_counter() - (time.time() - started))
     import capture_cli.__main__ as door
-    from capture_cli import job, training
+    from capture_cli import training
+    from capture_cli.training import job
 
     for name, part in PARTS.items():
         if name != "update":

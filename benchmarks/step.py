@@ -28,7 +28,6 @@ import torch
 from torch import nn
 
 from capture_cli import models
-from capture_cli.batches import Data, Minibatch
 from capture_cli.config import TrainConfig
 from capture_cli.pixels import PixelStore
 from capture_cli.plan import make_plan
@@ -37,6 +36,7 @@ from capture_cli.records import Epoch, Samples, Skip
 from capture_cli.runfolder import open_output
 from capture_cli.runtime import Runtime, keep_compiler_out, start, without_compiler
 from capture_cli.training import Learning, Setup, make_optimizer, train_step
+from capture_cli.training.batches import Data, Minibatch
 from peer_models import one_conv
 
 LR = 1e-3

@@ -14,7 +14,7 @@ _HOMES = {
     "Recorder": "recorder",
     "MlflowSink": "sinks.mlflow",
     "TensorBoardSink": "sinks.tensorboard",
-    "identified": "watching",
+    "identified": "recorder.watching",
     "open_run": "reader",
     "CaptureError": "errors",
     "LightningCapture": "integrations.lightning",

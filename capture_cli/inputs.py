@@ -36,9 +36,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from capture_cli.decoding import BACKGROUND
 from capture_cli.draws import Keys, below, draw, epoch_order, path_keys
 from capture_cli.errors import RecordsError
+from capture_cli.pixels.decoding import BACKGROUND
 
 if TYPE_CHECKING:
     import torch

@@ -41,9 +41,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from capture_cli.comparing import first_difference
 from capture_cli.errors import CaptureError, RecordsError
-from capture_cli.records import GENESIS, End, Record, encode, follow
+from capture_cli.records import End, Record, encode
+from capture_cli.records.chain import GENESIS, follow
+from capture_cli.records.comparing import first_difference
 
 SYNC_EVERY_SECONDS = 1.0
 Rest = Literal["compare", "aside", "keep"]

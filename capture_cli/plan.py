@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capture_cli import models
-from capture_cli.access import read_file
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.folder import Scan, scan
+from capture_cli.folder.access import read_file
 from capture_cli.inputs import Recipe
 from capture_cli.pixels import Geometry, geometry
 

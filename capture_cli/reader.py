@@ -36,8 +36,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.fields import PHASE, check
-from capture_cli.records import GENESIS, End, Followed, Record, Run, claimed_chain, decode, follow, follow_all
+from capture_cli.records import End, Record, Run, decode
+from capture_cli.records.chain import GENESIS, Followed, claimed_chain, follow, follow_all
+from capture_cli.records.checking import PHASE, check
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from capture_cli.decoding import Pixels, decode, peek
 from capture_cli.errors import Unusable
+from capture_cli.pixels.decoding import Pixels, decode, peek
 
 REASONS = {
     "not-an-image",

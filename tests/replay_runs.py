@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from capture_cli.records import GENESIS, Record, decode, encode
+from capture_cli.records import Record, decode, encode
+from capture_cli.records.chain import GENESIS
 from conftest import CAPTURE, make_images
 
 VISITS = 120

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from capture_cli.records import GENESIS, Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip, encode, link
+from capture_cli.records import Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip, encode
+from capture_cli.records.chain import GENESIS, link
 
 ANIMALS = ("cat", "dog", "great pyrenees")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from capture_cli.access import MAX_FILE_BYTES, opened, read_file
 from capture_cli.errors import CaptureError, DataError, Unusable, UsageError
+from capture_cli.folder.access import MAX_FILE_BYTES, opened, read_file
 
 SECRET = b"what lies outside the folder"
 
@@ -150,7 +150,7 @@ def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         opened_names.append(path)
         return really_open(path, *args, **kwargs)
 
-    monkeypatch.setattr("capture_cli.access.os.open", record)
+    monkeypatch.setattr("capture_cli.folder.access.os.open", record)
     assert refusal("/dev", "zero") == ("not-a-regular-file", "")
     assert opened_names == ["/dev"]
 
@@ -208,7 +208,7 @@ def test_a_file_that_is_replaced_between_look_and_open_is_refused(
             target.write_bytes(bytes(101))
         return status
 
-    monkeypatch.setattr("capture_cli.access.os.stat", look_and_swap)
+    monkeypatch.setattr("capture_cli.folder.access.os.stat", look_and_swap)
     assert refusal(folder, "cat/1.png", max_bytes=100)[0] == reason
 
 
@@ -224,7 +224,7 @@ def test_a_folder_that_becomes_a_link_on_the_way_is_refused(folder: Path, monkey
         (folder / "cat").symlink_to(outside)
         return look(*args, **kwargs)
 
-    monkeypatch.setattr("capture_cli.access.os.stat", swap_and_look)
+    monkeypatch.setattr("capture_cli.folder.access.os.stat", swap_and_look)
     assert read_file(folder, "cat/1.png") == b"pixels"
     monkeypatch.undo()
     assert refusal(folder, "cat/1.png") == ("link", "")
@@ -248,7 +248,7 @@ def test_running_out_of_descriptors_is_not_the_files_fault(folder: Path) -> None
     """The run stops; it does not leave out one good file after the other."""
     code = (
         "import os, sys\n"
-        "from capture_cli.access import opened, read_file\n"
+        "from capture_cli.folder.access import opened, read_file\n"
         "from capture_cli.errors import CaptureError\n"
         "with opened(sys.argv[1]) as folder:\n"
         "    for _ in range(100):\n"

@@ -16,7 +16,7 @@ from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import open_run
-from capture_cli.records import Batch, Epoch, Run
+from capture_cli.records import Batch, Epoch, Run, Samples
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
 
@@ -173,6 +173,16 @@ def test_an_image_is_named_by_its_end(tmp_path: Path, wanted: str, found: str) -
             assert raised.value.hint
             if wanted in ("cat_12.png", "X.PNG"):
                 assert {"cat_12.png": "'cat_0012.png'", "X.PNG": "'c/x.png'"}[wanted] in raised.value.hint
+
+
+def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None:
+    """The very line that names the image is the bad one: the error is of the line, whatever else was named before."""
+    path = tmp_path / "run.jsonl"
+    lines = chained(replace(one, labels=[*one.labels[:-1], 99]) if isinstance(one, Samples) else one for one in run_records())
+    path.write_bytes(b"".join(lines))
+    (last,) = [one.files[-1] for one in run_records() if isinstance(one, Samples)]
+    with open_run(path) as run, pytest.raises(RecordsError, match="a label that is none of the 3 classes"):
+        sample_history(run, last)
 
 
 def test_verify_reads_every_record(tmp_path: Path) -> None:

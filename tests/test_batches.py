@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from capture_cli.batches import Data
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.journal import Journal
@@ -15,6 +14,7 @@ from capture_cli.plan import make_plan
 from capture_cli.recorder import Recorder
 from capture_cli.records import Samples, Skip, decode
 from capture_cli.runfolder import Output
+from capture_cli.training.batches import Data
 from conftest import make_images
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capture_cli import cache as module
-from capture_cli.cache import WORTH_BYTES, PixelCache, cache_folder, parts, remove
-from capture_cli.slots import Pixels
+from capture_cli.pixels import cache as module
+from capture_cli.pixels.cache import WORTH_BYTES, PixelCache, cache_folder, parts, remove
+from capture_cli.pixels.slots import Pixels
 
 SHAPE = (3, 8, 10)
 SLOT = 240

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capture_cli.cache import WORTH_BYTES
+from capture_cli.pixels.cache import WORTH_BYTES
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 OPTIONS = ("-m", "linear", "-e", "2", "-b", "16", "--img-size", "48", "--augment", "flip+crop", "--device", "cpu", "-q")

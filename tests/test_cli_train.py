@@ -17,7 +17,7 @@ import xxhash
 from PIL import Image
 from safetensors.torch import save_file
 
-from capture_cli.records import GENESIS, link, open_envelope
+from capture_cli.records.chain import GENESIS, link, open_envelope
 from conftest import CAPTURE, SAMPLE_DATA, make_images
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capture_cli import decoding
-from capture_cli.decoding import Pixels, decode, decoder, peek
+from capture_cli.pixels import decoding
+from capture_cli.pixels.decoding import Pixels, decode, decoder, peek
 from image_bytes import GOOD, NOISE, chunk, exif, into_jpeg, png, saved, segment, shown
 
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from capture_cli.decoding import MAX_PIXELS, MAX_SCANS, decode
 from capture_cli.errors import Unusable
+from capture_cli.pixels.decoding import MAX_PIXELS, MAX_SCANS, decode
 from image_bytes import GOOD, NOISE, chunk, into_jpeg, outcome, png, reason, saved, segment, shown
 
 
@@ -125,7 +125,7 @@ def test_the_81_megapixel_bomb_takes_no_memory() -> None:
     """A 10 kB PNG of 81 megapixels, which Pillow alone would unpack, leaves the memory of the process as it was."""
     program = """
 import sys
-from capture_cli.decoding import decode
+from capture_cli.pixels.decoding import decode
 from capture_cli.errors import Unusable
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 small, bomb = sys.stdin.buffer.read().split(b"SPLIT")

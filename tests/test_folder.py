@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capture_cli.access import read_file
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
 from capture_cli.folder import VAL_SPLIT, Scan, scan, warnings
+from capture_cli.folder.access import read_file
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:

@@ -13,7 +13,8 @@ import pytest
 import capture_cli.journal
 from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.journal import BEGINNING, Journal
-from capture_cli.records import GENESIS, Skip, link, open_envelope
+from capture_cli.records import Skip
+from capture_cli.records.chain import GENESIS, link, open_envelope
 
 
 def verified(path: Path) -> int:

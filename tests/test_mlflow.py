@@ -162,7 +162,7 @@ class TestOneRun:
 
     def test_the_model_has_a_signature_and_answers_alike(self, server: Server, run: Path) -> None:
         """It takes batches of any size, has no pickle in it, and gives what the weights in the run folder give."""
-        from capture_cli.evaluation import trained
+        from capture_cli.training.evaluation import trained
 
         mlflow.set_tracking_uri(server.uri)
         uri = f"runs:/{server.run(run).info.run_id}/model"

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from capture_cli import CaptureError, Recorder, given
+from capture_cli import CaptureError, Recorder
 from capture_cli.errors import UsageError
 from capture_cli.recorder import Recorder as _Recorder
+from capture_cli.recorder import given
 from recordings import batch_of, records, verified
 
 NAN = torch.full((4, 3), 0.5).index_fill(0, torch.tensor([2]), torch.nan)
@@ -315,7 +316,8 @@ class TestPlaces:
         code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from capture_cli import CaptureError, Recorder, given
+from capture_cli import CaptureError, Recorder
+from capture_cli.recorder import given
 from recordings import batch_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

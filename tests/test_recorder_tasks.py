@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch progra
 import xxhash
 
 from capture_cli import Recorder
-from capture_cli.columns import TASKS
+from capture_cli.recorder.columns import TASKS
 from recordings import batch_of, records, verified
 
 

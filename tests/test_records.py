@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 
 from capture_cli.errors import RecordsError
 from capture_cli.records import (
-    GENESIS,
     KINDS,
     Batch,
     End,
@@ -23,8 +22,8 @@ from capture_cli.records import (
     Skip,
     decode,
     encode,
-    open_envelope,
 )
+from capture_cli.records.chain import GENESIS, open_envelope
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 FILE_BYTES = st.binary(min_size=1, max_size=20).filter(lambda b: b"\0" not in b)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from capture_cli.access import opened
 from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.folder.access import opened
 from capture_cli.inputs import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
 from capture_cli.pixels import Geometry
 from capture_cli.reader import open_run
-from capture_cli.records import GENESIS, Batch, Inputs, Record, Run, Samples, decode, link
+from capture_cli.records import Batch, Inputs, Record, Run, Samples, decode
+from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Made, Replay, Selection
 from capture_cli.replay.exports import Tensors, picture_name, to_pixels
 from capture_cli.replay.findings import CAUSES, Report

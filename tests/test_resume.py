@@ -16,7 +16,8 @@ import pytest
 from capture_cli import checkpoint, runtime
 from capture_cli.cli import run as command
 from capture_cli.journal import Journal
-from capture_cli.records import GENESIS, Record, link, open_envelope
+from capture_cli.records import Record
+from capture_cli.records.chain import GENESIS, link, open_envelope
 from conftest import CAPTURE, make_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -82,7 +83,7 @@ def test_another_environment_cut_short_before_its_first_checkpoint_goes_on(
     assert train("images", "-e", "3", "-o", "whole", "--checkpoint-every=4", cut_after=9) == -9
     shutil.copytree("whole", "cut")
     versions = runtime.versions()
-    monkeypatch.setattr("capture_cli.job.versions", lambda: versions | {"pillow": "0.0"})
+    monkeypatch.setattr("capture_cli.training.job.versions", lambda: versions | {"pillow": "0.0"})
     assert train("--resume", "whole", "--allow-env-change") == 0
     assert train("--resume", "cut", "--allow-env-change", "--checkpoint-every=1000", cut_after=4) == -9
     assert train("--resume", "cut") == 0

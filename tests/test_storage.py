@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capture_cli import cache as cache_module
-from capture_cli import storage
-from capture_cli.cache import cache_folder
 from capture_cli.errors import DataError, Unusable
-from capture_cli.pixels import Geometry, PixelStore, decode
+from capture_cli.pixels import Geometry, PixelStore, decode, storage
+from capture_cli.pixels import cache as cache_module
+from capture_cli.pixels.cache import cache_folder
+from capture_cli.pixels.storage import DiskStore, open_store
 from capture_cli.resources import Resources
-from capture_cli.storage import DiskStore, open_store
 from image_bytes import GOOD, NOISE, png, saved
 
 SIZE = Geometry(height=6, width=5, channels=3)
@@ -191,7 +190,7 @@ import numpy as np
 from PIL import Image
 from capture_cli.pixels import Geometry
 from capture_cli.resources import Resources
-from capture_cli.storage import open_store
+from capture_cli.pixels.storage import open_store
 
 def memory(name):
     return int(re.search(rf"{name}:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024

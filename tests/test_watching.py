@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from capture_cli import Recorder, identified
 from capture_cli.errors import UsageError
-from capture_cli.watching import Pair
+from capture_cli.recorder.watching import Pair
 from recordings import batch_of, records, verified
 
 N, CLASSES = 50, 3

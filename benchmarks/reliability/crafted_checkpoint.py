@@ -167,12 +167,12 @@ def _other_value(draw: random.Random, body: dict[str, Any]) -> str:
             del inside[name]
             return f"{where} removed"
         case 1:
-            inside[draw.choice(("other", "__class__", ""))] = value
+            inside[draw.choice(("other", "__class__", ""))] = copy.deepcopy(value)
             return f"{where} doubled"
         case 2 | 3 if isinstance(value, int | float):
             inside[name] = value + draw.choice((-1, 1, 4, 100))
         case _:
-            inside[name] = draw.choice(VALUES)
+            inside[name] = copy.deepcopy(draw.choice(VALUES))
     return f"{where} = {str(inside[name])[:30]}"
 
 

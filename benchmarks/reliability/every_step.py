@@ -70,7 +70,7 @@ def _after_record(step: int) -> None:
 
 def _after_checkpoint(step: int) -> None:
     """Die when the checkpoint after the `step`-th batch is there."""
-    from capture_cli import job
+    from capture_cli.training import job
 
     save, left = job.save, [step]
 

@@ -19,7 +19,8 @@ from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError
 from capture_cli.reader import open_run
-from capture_cli.records import GENESIS, Run, decode, link
+from capture_cli.records import Run, decode
+from capture_cli.records.chain import GENESIS, link
 
 OPTIONS = (
     *("images", "-m", "linear", "-e", "2", "-b", "6", "--device=cpu"),
@@ -178,7 +179,7 @@ def _read(path: Path, draw: random.Random, first: Run, *, with_rows: bool, chain
             verified.append(verify(run) is None)
 
     def resumption() -> None:
-        from capture_cli.resuming import continuation, read_earlier
+        from capture_cli.training.resuming import continuation, read_earlier
 
         images = ("ant_0002.png", "ant_0004.png", "bee_0001.png")
         more = replace(first, config={**first.config, "epochs": 3})

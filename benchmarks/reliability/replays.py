@@ -59,7 +59,7 @@ def _answer(command: list[str], place: Path, *, code: int = 0) -> Any:
 
 def shuffled(run: str, seed: int) -> dict[str, Any]:
     """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
-    from capture_cli.access import opened
+    from capture_cli.folder.access import opened
     from capture_cli.inputs import digests
     from capture_cli.reader import open_run
     from capture_cli.records import Batch, Run, Samples

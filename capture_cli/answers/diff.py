@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.files import Few, FileChanges, FileTable
 from capture_cli.answers.outcome import Outcome, Phases, outcome
-from capture_cli.comparing import Change, changes
 from capture_cli.errors import RecordsError
 from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Batch, End, Epoch, Numbers, Run, Samples, Skip, loads
+from capture_cli.records.comparing import Change, changes
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading

@@ -130,13 +130,13 @@ class _Search:
         if self._exact or not (exact or file.endswith(self._wanted)):
             self._files[file] = None
             return
+        one = sample()
         self._matching += 1
         if exact:  # whatever else it is the end of, this is what was named
             self._exact, self._matching = True, 1
             self._candidates.clear()
             self.visits.clear()
         if len(self._candidates) < MAX_CANDIDATES:
-            one = sample()
             self._candidates[one.id] = one
             self.visits[one.id] = []
 
@@ -170,7 +170,7 @@ class _Search:
                 self.extra[number] = extra_of(batch, index)
 
     def found(self, error: RecordsError | None) -> Sample:
-        """The one that is meant. Raises UsageError if that is not clear, or `error` where the file said nothing else."""
+        """The one that is meant. Raises UsageError if that is not clear, or `error`, behind which it may stand."""
         what = "image" if self._are_listed else "sample"
         if self._matching == 1:
             return next(iter(self._candidates.values()))
@@ -179,7 +179,7 @@ class _Search:
             raise UsageError(
                 f"{self._matching:,} {what}s end in '{self._wanted}': {names}", "give the whole path as the records have it"
             )
-        if error and not self._files:
+        if error:  # who knows what stands behind it
             raise error
         close = _close(self._wanted, list(self._files))
         hint = f"did you mean {_listed(close)}?" if close else "`capture rows RUN --columns file` lists them"

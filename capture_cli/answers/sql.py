@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from capture_cli.answers.visits import NUMBERS_TASKS, SMALLEST, columns_of, extra_of
-from capture_cli.fields import PHASE
 from capture_cli.records import Batch, Numbers, loads
+from capture_cli.records.checking import PHASE
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,7 +15,7 @@ def cache(
     large, and when a run last used it. CAPTURE_CACHE_SIZE (10G) is how large all
     of it may become; what was not used for longest goes first.
     """
-    from capture_cli.cache import cache_folder, parts, remove
+    from capture_cli.pixels.cache import cache_folder, parts, remove
     from capture_cli.resources import cache_limit
     from capture_cli.views.cache import cleared, show_parts, to_json
 

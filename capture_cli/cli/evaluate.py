@@ -52,9 +52,9 @@ def evaluate(
     )
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     from capture_cli.cli.session import session
-    from capture_cli.evaluation import prepare_evaluation
-    from capture_cli.job import run_evaluation
     from capture_cli.runfolder import open_output
+    from capture_cli.training.evaluation import prepare_evaluation
+    from capture_cli.training.job import run_evaluation
 
     ready, weights = prepare_evaluation(Path(model), Path(folder), config)
     open_it = partial(open_output, out, name=name, model=f"evaluate-{ready.plan.config.model}", force=force)

@@ -96,9 +96,9 @@ def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt
     """One image, or why there is none. Only a file with the recorded digest is opened as a picture."""
     from hashlib import blake2b
 
-    from capture_cli.access import read_file
-    from capture_cli.decoding import decode
     from capture_cli.errors import Unusable
+    from capture_cli.folder.access import read_file
+    from capture_cli.pixels.decoding import decode
 
     size = [one for name in ("height", "width", "channels") if isinstance(one := run.recipe.get(name), int)]
     if len(size) < 3 or not all(0 < one <= _MAX_SIDE for one in size) or size[2] not in (1, 3):
@@ -122,8 +122,8 @@ def _places(run: Run, run_folder: Path | None) -> Iterator[Path]:
 
     import orjson
 
-    from capture_cli.access import read_file
     from capture_cli.errors import Unusable
+    from capture_cli.folder.access import read_file
 
     if run.folder and "\0" not in run.folder:
         yield Path(run.folder)

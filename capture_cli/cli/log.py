@@ -52,8 +52,8 @@ def _send_model(run: str, tracker: "Tracker") -> None:
         return
     import numpy as np
 
-    from capture_cli.evaluation import trained
     from capture_cli.inputs import Recipe
+    from capture_cli.training.evaluation import trained
 
     model, header = trained(Path(run))
     recipe = Recipe.from_dict(dict(header.recipe))

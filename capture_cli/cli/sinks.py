@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from capture_cli.job import Ready
     from capture_cli.plan import Plan
-    from capture_cli.recorder import Sink
+    from capture_cli.recorder.sink import Sink
     from capture_cli.sinks.mlflow import MlflowSink
+    from capture_cli.training.job import Ready
 
 DEFAULT_STORE = "a URI such as http://host:5000 or sqlite:///mlflow.db; without one MLFLOW_TRACKING_URI, else the latter"
 
@@ -24,7 +24,7 @@ class Wanted:
 
 def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     """A run that can begin, and the sinks that are wanted, made meanwhile. Raises UsageError for what cannot be had."""
-    from capture_cli.job import prepare
+    from capture_cli.training.job import prepare
 
     if wanted.mlflow is None and not wanted.tensorboard:
         return prepare(plan), []

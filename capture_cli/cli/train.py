@@ -264,8 +264,8 @@ def _train(
     quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
-    from capture_cli.job import run_training
     from capture_cli.runfolder import open_output
+    from capture_cli.training.job import run_training
 
     ready, sinks = make_ready(plan, wanted)
     needs = "--inputs all" if plan.config.inputs == "all" else "--tensorboard" if wanted.tensorboard else ""
@@ -287,9 +287,9 @@ def _resume(
     quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
-    from capture_cli.job import run_training
-    from capture_cli.resuming import continuation, read_earlier
     from capture_cli.runfolder import reopen_output
+    from capture_cli.training.job import run_training
+    from capture_cli.training.resuming import continuation, read_earlier
 
     earlier = read_earlier(run)
     ready, sinks = make_ready(plan, wanted)

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.access import opened
 from capture_cli.errors import RecordsError, UsageError
+from capture_cli.folder.access import opened
 from capture_cli.inputs import digests
 from capture_cli.reader import Line, Reading
 from capture_cli.records import Batch, Inputs, Numbers, Run, Samples

@@ -6,8 +6,8 @@
         originals.pixels[taken.slots]               # uint8 [n, C, H, W]; a slot is -1 where the file cannot be had
         taken.lost                                  # place in the list -> why
 
-Records name the files and are hostile: nothing but regular files beneath the folder is opened (capture_cli.access), and no
-bytes but those with the recorded BLAKE2b reach a decoder.
+Records name the files and are hostile: nothing but regular files beneath the folder is opened (capture_cli.folder.access),
+and no bytes but those with the recorded BLAKE2b reach a decoder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from capture_cli.access import read_file
 from capture_cli.errors import Unusable, UsageError
+from capture_cli.folder.access import read_file
 from capture_cli.pixels import Geometry, Pixels, PixelStore
 from capture_cli.records import Run
 

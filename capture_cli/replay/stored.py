@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, Self
 
 import xxhash
 
-from capture_cli.access import beneath, opened, path_parts, unusable
 from capture_cli.errors import RecordsError, Unusable, UsageError
+from capture_cli.folder.access import beneath, opened, path_parts, unusable
 from capture_cli.records import Inputs
 
 DTYPES = {

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from capture_cli.cache import Part
+from capture_cli.pixels.cache import Part
 from capture_cli.views.tables import new_table, show
 from capture_cli.views.text import plain, safe
 

@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from capture_cli.folder import Scan, warnings
-from capture_cli.labels import other_rules
+from capture_cli.folder.labels import other_rules
 from capture_cli.views.text import plain
 
 if TYPE_CHECKING:

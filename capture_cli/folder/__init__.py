@@ -17,7 +17,7 @@ What it promises:
       no-label            the rule finds no label, with unmatched="skip"
       unknown-class       a label that is not among the classes asked for, with unmatched="skip"
 
-  A folder's entry ends in `/`. What turns out when a file is read is added by capture_cli.access and capture_cli.pixels.
+  A folder's entry ends in `/`. What turns out when a file is read is added by capture_cli.folder.access and capture_cli.pixels.
 * Names are data. A path is the bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale; names that differ
   only in case or in Unicode's normal forms are different files.
 * The same tree gives the same scan: nothing depends on the order in which the system lists names.
@@ -37,10 +37,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capture_cli.access import beneath, opened, path_parts, unusable
-from capture_cli.access import read_file as read_file
 from capture_cli.errors import DataError, Unusable, UsageError
-from capture_cli.labels import ENDINGS, RULES, SPLIT_NAMES, Rule, choose_rule, is_image, natural_order, other_rules, parse_rule
+from capture_cli.folder.access import beneath, opened, path_parts, unusable
+from capture_cli.folder.access import read_file as read_file
+from capture_cli.folder.labels import (
+    ENDINGS,
+    RULES,
+    SPLIT_NAMES,
+    Rule,
+    choose_rule,
+    is_image,
+    natural_order,
+    other_rules,
+    parse_rule,
+)
 
 if TYPE_CHECKING:
     from capture_cli.records import Skip
@@ -116,9 +126,9 @@ def scan(
 ) -> Scan:
     """List `folder` and its sub-folders, label every image and divide them into `train` and `val`.
 
-    `labels` is a rule (capture_cli.labels.RULES), `unmatched` what becomes of files that it does not fit: `error` or `skip`.
-    With `classes`, as when a trained model is evaluated, labels are indices into these, one class is enough, a label that
-    is not among them is treated as `unmatched` says, and every split is `test`.
+    `labels` is a rule (capture_cli.folder.labels.RULES), `unmatched` what becomes of files that it does not fit: `error` or
+    `skip`. With `classes`, as when a trained model is evaluated, labels are indices into these, one class is enough, a label
+    that is not among them is treated as `unmatched` says, and every split is `test`.
 
     Raises UsageError for an option or folder that cannot be honoured, DataError where no two classes can be had.
     """

@@ -22,11 +22,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.cache import RESERVE_BYTES, PixelCache, Place, cache_folder
 from capture_cli.errors import DataError, Unusable
 from capture_cli.pixels import Admission, Geometry, Pixels, PixelStore, Read, Tally, admitted, decode, each
+from capture_cli.pixels.cache import RESERVE_BYTES, PixelCache, Place, cache_folder
+from capture_cli.pixels.slots import Slots, mark
 from capture_cli.resources import Resources
-from capture_cli.slots import Slots, mark
 
 Ids = npt.NDArray[np.int64]
 

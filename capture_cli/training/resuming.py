@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from capture_cli.checkpoint import Checkpoint, Place, load
-from capture_cli.comparing import changes
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.fields import check
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.keeping import FLIGHT, PACK
-from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, follow, inputs_to_json
+from capture_cli.recorder.keeping import FLIGHT, PACK
+from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, inputs_to_json
+from capture_cli.records.chain import follow
+from capture_cli.records.checking import check
+from capture_cli.records.comparing import changes
 from capture_cli.runfolder import RECORDS
 
 _WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}

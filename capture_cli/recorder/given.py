@@ -6,7 +6,7 @@ still_coming(ids, b)                                                        # id
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -129,3 +129,17 @@ def named(value: object) -> str:
     if not text or len(text) > 60:
         return f"a {type(value).__name__}"
     return text
+
+
+def demand(name: str, value: object, fits: object, wanted: str) -> None:
+    """Raise UsageError, saying what the argument takes, unless it `fits`."""
+    if not fits:
+        raise UsageError(f"{name}={value!r} cannot be honoured", f"it takes {wanted}")
+
+
+def are_names(classes: object) -> bool:
+    """Whether these are texts, each once."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        return False
+    names = list(classes)
+    return bool(names) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)

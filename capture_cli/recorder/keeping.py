@@ -18,8 +18,8 @@ from typing import Any
 import numpy.typing as npt
 
 from capture_cli.inputs import digests
-from capture_cli.pack import Pack
-from capture_cli.pending import Pending
+from capture_cli.recorder.pack import Pack
+from capture_cli.recorder.pending import Pending
 from capture_cli.records import Inputs, inputs_to_json
 from capture_cli.runfolder import INPUTS
 

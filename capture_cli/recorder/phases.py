@@ -19,8 +19,8 @@ from operator import itemgetter
 from typing import cast
 
 from capture_cli.errors import UsageError
-from capture_cli.fields import PHASE
 from capture_cli.records import Epoch
+from capture_cli.records.checking import PHASE
 
 _FLAGS_UP_TO = 2**26
 

@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import UsageError
-from capture_cli.given import described, named
+from capture_cli.recorder.given import described, named
+from capture_cli.records import Batch, Inputs, Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -210,6 +211,29 @@ def _class_columns(found: dict[str, Any]) -> dict[str, Any]:
         columns = {"labels": labels, "preds": preds, "probs": probs, "tops": tops, "p_labels": np.exp(own)}
     columns["losses"] = found["losses"] if own is None or "losses" in found else -own
     return columns | ({"loss": found["loss"]} if "loss" in found else {})
+
+
+def as_record(
+    header: Mapping[str, Any],
+    columns: dict[str, Any],
+    *,
+    classes: int,
+    ignore_index: int,
+    inputs: Inputs,
+    flight: Mapping[str, Any] | None,
+) -> Batch | Numbers:
+    """The record of a batch with these columns; of a sequence, what stands for a sample is repeated for its positions."""
+    if "probs" not in columns:
+        return Numbers(**header, **columns, inputs=inputs, flight=flight)
+    if "counted" in columns:
+        length, counted = columns.pop("length"), columns.pop("counted")
+        header, ids = dict(header), header["ids"]
+        columns["sequences"] = {"ids": ids, "length": length, "counted": counted, "ignore_index": ignore_index}
+        for name in ("ids", "files"):
+            if header[name] is not None:
+                header[name] = [one for one, count in zip(header[name], counted, strict=True) for _ in range(count)]
+    not_kept = classes - columns["probs"].shape[1]
+    return Batch(**header, **columns, not_kept=not_kept or None, inputs=inputs, flight=flight)
 
 
 def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:

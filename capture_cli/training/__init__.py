@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 from torch import nn
 
-from capture_cli.batches import Data, Minibatch
 from capture_cli.checkpoint import Place
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Epoch, Numbers
 from capture_cli.runtime import Runtime, seed_step
+from capture_cli.training.batches import Data, Minibatch
 
 BEGINNING = Place()
 

@@ -8,11 +8,11 @@
     for part in parts(cache_folder()): ...          # what is there; `remove(part)` takes it away
 
 What is asked for is a digest, the BLAKE2b of a file's bytes; whoever asks has read the file. Pixels lie in a folder for their
-shape and for the decoder that made them (capture_cli.decoding.decoder), so that another decoder never finds them. In it each
-run that decoded something leaves a part of its own:
+shape and for the decoder that made them (capture_cli.pixels.decoding.decoder), so that another decoder never finds them. In
+it each run that decoded something leaves a part of its own:
 
     NAME.pixels     the pixels, one picture after the other
-    NAME.index      for each of them 24 bytes: the digest, and the mark of the pixels (capture_cli.slots)
+    NAME.index      for each of them 24 bytes: the digest, and the mark of the pixels (capture_cli.pixels.slots)
 
 A part is written by one process alone and never changed afterwards, so runs need not wait for each other; one that was killed
 leaves what it had written. Whatever is read is compared with its mark: what is damaged, or was never written whole, is as if it
@@ -37,9 +37,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.decoding import decoder
+from capture_cli.pixels.decoding import decoder
+from capture_cli.pixels.slots import Pixels, Slots, mark, write_at
 from capture_cli.resources import CACHE_SIZE
-from capture_cli.slots import Pixels, Slots, mark, write_at
 
 WORTH_BYTES = 4 * 2**20
 """Some hundred photographs, some thousand small PNG files: half a second of decoding."""

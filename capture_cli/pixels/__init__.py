@@ -5,8 +5,8 @@
     admission = store.admit(ids, lambda i: read_file(folder, files[i]))    # reads, decodes and judges each file once
     store.pixels[admission.ids]                                            # those that can be used
 
-What the bytes of a file must be, and what is done to a picture on its way here, stands in capture_cli.decoding, whose `decode`
-and `peek` may be used from here. Pixels that do not fit into memory are held by capture_cli.storage.
+What the bytes of a file must be, and what is done to a picture on its way here, stands in capture_cli.pixels.decoding, whose
+`decode` and `peek` may be used from here. Pixels that do not fit into memory are held by capture_cli.pixels.storage.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.cache import PixelCache
-from capture_cli.decoding import Peek, Pixels, decode, peek, pillow_silenced
 from capture_cli.draws import draw, path_keys
 from capture_cli.errors import CaptureError, Unusable, UsageError
+from capture_cli.pixels.cache import PixelCache
+from capture_cli.pixels.decoding import Peek, Pixels, decode, peek, pillow_silenced
 
 __all__ = ["Admission", "Geometry", "Peek", "PixelStore", "Pixels", "admitted", "decode", "each", "geometry", "peek"]
 

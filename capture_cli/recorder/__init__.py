@@ -30,27 +30,28 @@ from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli import columns, given
 from capture_cli.config import kept_inputs, kept_probs
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.flight import SpikeRule
 from capture_cli.inputs import digests
-from capture_cli.keeping import Keeping
-from capture_cli.pending import Pending, to_host
-from capture_cli.phases import Phases, Sums
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip
+from capture_cli.recorder import columns, given
+from capture_cli.recorder.flight import SpikeRule
+from capture_cli.recorder.keeping import Keeping
+from capture_cli.recorder.pending import Pending, to_host
+from capture_cli.recorder.phases import Phases, Sums
+from capture_cli.recorder.sink import Sink
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
 from capture_cli.runfolder import Output, open_output
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from capture_cli.watching import Watch, WatchedLoader
+    from capture_cli.recorder.watching import Watch, WatchedLoader
 
     Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any] | torch.Tensor
 
@@ -58,30 +59,6 @@ if TYPE_CHECKING:
 SECONDS_TOGETHER = 0.05
 MOST_TOGETHER = 32
 """How long records of our own loop wait to be written together, and how many."""
-
-
-class Sink(Protocol):
-    """What sees the records beside the journal: the terminal, a tracker."""
-
-    @property
-    def every_input(self) -> bool | str:
-        """Whether it needs the inputs of every batch, which is taken for granted where it does not say.
-
-        False: it is content with those of the last of some batches that are written together. `evaluation`: so it is in
-        training.
-        """
-
-    def begin(self, output: Output) -> None:
-        """Be told, before anything else, where the records go."""
-
-    def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
-        """Take a record as it was written, and with a batch its `inputs` [B, ...] as the network saw them, if they are there.
-
-        Not to be changed, and to be copied if they are to be kept: the next step may overwrite them.
-        """
-
-    def close(self) -> None:
-        """Let go; nothing more comes."""
 
 
 class Recorder:
@@ -108,21 +85,21 @@ class Recorder:
         """Open `out`: FILE.jsonl for the records alone, else a run folder. What exists is overwritten only with `force`.
 
         `classes` are their names, in the order of the logits (of a `multilabel` or `regression` task: names of the outputs);
-        without them they are called 0, 1, ... `task` is one of capture_cli.columns.TASKS. `config` (plain values) and `model`
-        are named in the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
+        without them they are called 0, 1, ... `task` is one of capture_cli.recorder.columns.TASKS. `config` (plain values)
+        and `model` are named in the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
         Logits that are NaN `raise`, unless `nonfinite` is `record`. An id that comes twice in a phase of an epoch is an
         error unless `repeats`. Labels that are `ignore_index` are padding where the task is `sequence`.
 
         Raises UsageError for what cannot be honoured, CaptureError if `out` exists, cannot be written or is in use.
         A caller that hands over an open Output writes its run record itself, and closes it.
         """
-        _demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
-        _demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
-        _demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
-        _demand("spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never")
-        _demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
-        _demand("classes", classes, classes is None or _are_names(classes), "a list of names, each once")
-        _demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
+        given.demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
+        given.demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
+        given.demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
+        given.demand("spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never")
+        given.demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
+        given.demand("classes", classes, classes is None or given.are_names(classes), "a list of names, each once")
+        given.demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
         self.step = 0
         """Updates so far: batches whose phase is `train`."""
         self.nonfinite: Batch | Numbers | None = None
@@ -185,12 +162,12 @@ class Recorder:
     ) -> None:
         """Take one batch after its forward pass and before its update.
 
-        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.columns says for the
-        task; `ids` [B] what the samples are called, all integers or all strings, in a list, an array or a tensor; `files` [B]
-        where they come from. `losses` ([B], for sequences [B, T]) are plain cross-entropy in nats, computed here where they
-        are not given; `loss` is the scalar that is differentiated (else their mean), `lr` the learning rate of the update that
-        follows. `extra` holds further columns, one plain value (text, number, true, false, None, or lists and
-        objects of them) for each of the B.
+        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.recorder.columns
+        says for the task; `ids` [B] what the samples are called, all integers or all strings, in a list, an array or a
+        tensor; `files` [B] where they come from. `losses` ([B], for sequences [B, T]) are plain cross-entropy in nats,
+        computed here where they are not given; `loss` is the scalar that is differentiated (else their mean), `lr` the
+        learning rate of the update that follows. `extra` holds further columns, one plain value (text, number, true, false,
+        None, or lists and objects of them) for each of the B.
 
         Batches are counted from 0 in each phase of each epoch, steps over all batches whose phase is `train`. A phase of an
         epoch ends, and its sums are written, when the same phase comes with a later epoch, at `end_phase`, or at the end.
@@ -258,8 +235,9 @@ class Recorder:
         """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.
 
         `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss, of which a forward hook sees logits and labels; `model`
-        the one whose first tensor is the inputs. What cannot be known this way: capture_cli.watching. Raises UsageError for
-        what cannot be watched; what does not fit later is raised by the call of `criterion`. The hooks go with `close`.
+        the one whose first tensor is the inputs. What cannot be known this way: capture_cli.recorder.watching. Raises
+        UsageError for what cannot be watched; what does not fit later is raised by the call of `criterion`. The hooks go with
+        `close`.
         """
         self._demand_open()
         self._watching().criterion(criterion, model)
@@ -275,7 +253,7 @@ class Recorder:
 
     def _watching(self) -> Watch:
         if self._watch is None:
-            from capture_cli.watching import Watch
+            from capture_cli.recorder.watching import Watch
 
             self._watch = Watch(self, task=self._task, ignore_index=self._ignore_index)
         return self._watch
@@ -320,7 +298,7 @@ class Recorder:
         """
         if self._closed:
             return
-        _demand("status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed")
+        given.demand("status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed")
         unfit = None
         try:
             try:
@@ -476,8 +454,13 @@ class Recorder:
         if captured:
             if inputs is None and pending.inputs is not None:
                 inputs = pending.copy_inputs()
-            batch = self._batch(
-                pending, results, self._keeping.inputs(pending, inputs, whole=bool(wrong)), self._keeping.flight(wrong, before)
+            batch = columns.as_record(
+                header,
+                results,
+                classes=pending.classes,
+                ignore_index=self._ignore_index,
+                inputs=self._keeping.inputs(pending, inputs, whole=bool(wrong)),
+                flight=self._keeping.flight(wrong, before),
             )
             if not finite and self.nonfinite is None:
                 self.nonfinite = batch
@@ -503,22 +486,6 @@ class Recorder:
         if count and sum(self._journal.counts.values()) >= count.lines:
             self._count(count)
 
-    def _batch(
-        self, pending: Pending, results: dict[str, Any], inputs: Inputs, flight: Mapping[str, Any] | None
-    ) -> Batch | Numbers:
-        header = pending.header
-        if "probs" not in results:
-            return Numbers(**header, **results, inputs=inputs, flight=flight)
-        if self._task == "sequence":
-            length, counted = results.pop("length"), results.pop("counted")
-            header, ids = dict(header), header["ids"]
-            results["sequences"] = {"ids": ids, "length": length, "counted": counted, "ignore_index": self._ignore_index}
-            for name in ("ids", "files"):
-                if header[name] is not None:
-                    header[name] = [one for one, count in zip(header[name], counted, strict=True) for _ in range(count)]
-        not_kept = pending.classes - results["probs"].shape[1]
-        return Batch(**header, **results, not_kept=not_kept or None, inputs=inputs, flight=flight)
-
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         self._journal.append(record)
         for sink in self._sinks:
@@ -542,18 +509,6 @@ def _opened(out: str, *, force: bool, needs_folder: bool) -> Output:
         raise UsageError(error.message, "give a folder in place of FILE.jsonl") from error
     except CaptureError as error:
         raise CaptureError(error.message, "give another place; with force=True what is there goes") from error
-
-
-def _demand(name: str, value: object, fits: object, wanted: str) -> None:
-    if not fits:
-        raise UsageError(f"{name}={value!r} cannot be honoured", f"it takes {wanted}")
-
-
-def _are_names(classes: object) -> bool:
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        return False
-    names = list(classes)
-    return bool(names) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
 
 
 def _parameters(model: nn.Module) -> int:
