@@ -24,6 +24,7 @@ from PIL import Image
 from capture_cli import MlflowSink
 from capture_cli.errors import UsageError
 from capture_cli.sinks import mlflow as module
+from capture_cli.sinks.gathering import WORST
 from capture_cli.sinks.messages import dumps
 from capture_cli.sinks.sending import send
 from conftest import CAPTURE, make_images
@@ -205,6 +206,23 @@ def test_a_run_that_goes_on_is_the_same_run_in_mlflow(server: Server, capture: C
     assert found.data.tags["capture.now.epochs"] == "3"
     assert server.history(run, "loss") == points(run)
     assert parts(server.artifacts(run, tmp_path / "all")) == (run / "records.jsonl").read_bytes()
+
+
+def test_an_evaluation_is_a_run_too(server: Server, run: Path, tmp_path: Path) -> None:
+    """`capture evaluate --mlflow`: its sums, its worst samples with pictures, its records; no model a second time."""
+    command = [*CAPTURE, "evaluate", str(run), "images", "-q", "-o", str(tmp_path / "test"), "--mlflow", server.uri]
+    done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    (sums,) = lines(tmp_path / "test" / "records.jsonl", "epoch")
+    found = server.run(tmp_path / "test")
+    assert found.info.status == "FINISHED"
+    assert {name: found.data.metrics[f"test/{name}"] for name in ("loss", "accuracy")} == {
+        name: sums[name] for name in ("loss", "accuracy")
+    }
+    artifacts = server.artifacts(tmp_path / "test", tmp_path / "artifacts")
+    assert parts(artifacts) == (tmp_path / "test" / "records.jsonl").read_bytes()
+    assert len([name for name in artifacts if name.startswith("worst/test-epoch-0000/") and name.endswith(".png")]) == WORST
+    assert not found.outputs or not found.outputs.model_outputs
 
 
 def test_a_run_that_was_stopped_says_so_and_is_completed(server: Server, capture: Capture, tmp_path: Path) -> None:

@@ -106,6 +106,22 @@ def test_force_takes_the_old_events_away(capture: Capture, images: Path, tmp_pat
     assert not (run / "tensorboard").exists()
 
 
+def test_an_evaluation_is_there_too(capture: Capture, images: Path, tmp_path: Path) -> None:
+    """`capture evaluate --tensorboard`: its sums, its worst samples and its margins, of the phase `test`."""
+    capture("train", images, "-m", "linear", "-e", "1", "-q", "--device=cpu", "-o", "run")
+    done = capture("evaluate", "run", images, "-q", "--device=cpu", "--tensorboard", "-o", "test")
+    assert (done.returncode, done.stderr) == (0, "")
+    (sums,) = lines(tmp_path / "test/records.jsonl", "epoch")
+    for name in ("loss", "accuracy"):
+        assert scalars(tmp_path / "test", f"test/{name}") == [(0, np.float32(sums[name]))]
+    found = events(tmp_path / "test" / "tensorboard")
+    assert {"test/worst/0", "test/worst/7"} <= set(found.Tags()["images"])
+    assert sum(found.Histograms("test/margins in nats")[0].histogram_value.bucket) == sums["n"]
+    done = capture("evaluate", "run", images, "-q", "--tensorboard", "-o", "-")
+    assert done.returncode == 2
+    assert "run folder" in done.stderr
+
+
 def test_it_needs_a_folder(capture: Capture, images: Path, tmp_path: Path) -> None:
     """Records in a file or a pipe have none: wrong usage, before anything is written."""
     done = capture("train", images, *TRAIN, "-o", "run.jsonl")

@@ -7,6 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from capture_cli.cli.sinks import DEFAULT_STORE, Wanted, make_sinks
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
 from capture_cli.resources import Resources
@@ -30,6 +31,10 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run folder below runs/.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the records of an earlier run.")] = False,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="[URI]", help=f"Send the evaluation to MLflow, too: {DEFAULT_STORE}.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, too.")] = False,
     preview: Annotated[int, typer.Option(metavar="N", min=0, help="Images of the last batch shown meanwhile.")] = 4,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
@@ -57,8 +62,10 @@ def evaluate(
     from capture_cli.training.job import run_evaluation
 
     ready, weights = prepare_evaluation(Path(model), Path(folder), config)
-    open_it = partial(open_output, out, name=name, model=f"evaluate-{ready.plan.config.model}", force=force)
-    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet) as (around, stopping):
+    sinks = make_sinks(Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
+    needs, called = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
+    open_it = partial(open_output, out, name=name, model=called, force=force, needs_folder=needs)
+    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet, sinks=sinks) as (around, stopping):
         sums = run_evaluation(ready, around, weights=weights, resources=resources)
     if stopping():
         return stopping.exit_code

@@ -39,6 +39,12 @@ def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     return ready, [*([tracked] if tracked else []), *others]
 
 
+def make_sinks(wanted: Wanted) -> "list[Sink]":
+    """The sinks that are wanted, none of which is given a model. Raises UsageError for what cannot be had."""
+    tracked, others = _make_sinks(wanted)
+    return [*([tracked] if tracked else []), *others]
+
+
 def _make_sinks(wanted: Wanted) -> "tuple[MlflowSink | None, list[Sink]]":
     tracked, others = None, list["Sink"]()
     if wanted.tensorboard:
