@@ -330,6 +330,10 @@ class TestNobodyThere:
             assert done.returncode == 2
             assert done.stderr == f"capture: the package {option} is missing; pip install 'capture-cli[{option}]'\n"
             assert not (tmp_path / "run").exists()
+        (tmp_path / "trap" / "mlflow" / "__init__.py").write_text("__version__ = '3.9.1rc0'")
+        done = capture("train", images, *TRAIN, "-o", "run", "--mlflow", env={"PYTHONPATH": path})
+        assert (done.returncode, (tmp_path / "run").exists()) == (2, False)
+        assert done.stderr == "capture: mlflow 3.9.1rc0 is too old; pip install --upgrade 'capture-cli[mlflow]'\n"
 
 
 class TestMisfortune:

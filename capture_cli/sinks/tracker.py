@@ -36,6 +36,8 @@ from capture_cli.sinks.reach import absolute, check, shown
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+OLDEST = (3, 11)
+"""The first MLflow that saves a model as a graph, without pickle."""
 EXPERIMENT = "capture"
 WORST_LIST = "worst.json"
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 6000
@@ -77,12 +79,14 @@ class Tracker:
     def __init__(self, uri: str | None = None, *, experiment: str | None = None, run_name: str | None = None) -> None:
         """Find the store, by default where MLflow itself would log, and the experiment.
 
-        Raises UsageError where mlflow is missing, nobody answers at the URI, or it is none.
+        Raises UsageError where mlflow is missing or too old, nobody answers at the URI, or it is none.
         """
         try:
             import mlflow
         except ImportError as error:
             raise UsageError("the package mlflow is missing", "pip install 'capture-cli[mlflow]'") from error
+        if tuple(map(int, mlflow.__version__.split(".")[:2])) < OLDEST:
+            raise UsageError(f"mlflow {mlflow.__version__} is too old", "pip install --upgrade 'capture-cli[mlflow]'")
 
         self.uri = absolute(uri or mlflow.get_tracking_uri())
         check(self.uri)
