@@ -80,14 +80,13 @@ Batches = Iterable[Sequence[Sized]]
 
 def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     """The batches of each epoch, made by what `capture train` makes them with."""
-    from capture_cli.batches import Data
-    from capture_cli.storage import open_store
-
     from capture_cli.config import TrainConfig
+    from capture_cli.pixels.storage import open_store
     from capture_cli.plan import make_plan
     from capture_cli.recorder import Recorder
     from capture_cli.resources import Resources
     from capture_cli.runtime import start
+    from capture_cli.training.batches import Data
 
     plan = make_plan(str(folder), TrainConfig(img_size=str(SIZE), channels=3, val_split=0.0))
     runtime = start("cpu", amp=False)

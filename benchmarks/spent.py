@@ -93,10 +93,19 @@ class Clock:
 def _owner(name: str) -> tuple[Any, str]:
     before, _, last = name.rpartition(".")
     try:
-        return importlib.import_module(before), last
+        return _module(before), last
     except ModuleNotFoundError:
         module, _, kind = before.rpartition(".")
-        return getattr(importlib.import_module(module), kind), last
+        return getattr(_module(module), kind), last
+
+
+def _module(name: str) -> Any:
+    """Older versions had no folders in the package."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        package, *_, last = name.split(".")
+        return importlib.import_module(f"{package}.{last}" if package == "capture_cli" else name)
 
 
 def inside(started: float, arguments: list[str]) -> None:
@@ -104,8 +113,8 @@ def inside(started: float, arguments: list[str]) -> None:
     clock = Clock(time.perf_counter() - (time.time() - started))
     import capture_cli.__main__ as door
     from capture_cli import training
-    from capture_cli.training import job
 
+    job = _module("capture_cli.training.job")
     for name, part in PARTS.items():
         if name != "update":
             clock.put_around(name, part)

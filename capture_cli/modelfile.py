@@ -49,8 +49,12 @@ def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
             if text is None:
                 raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
             return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"no model can be read from '{path}': {error}", "give a run folder that has finished") from error
+    except OSError as error:
+        why = error.strerror or "it cannot be read"
+        raise UsageError(f"no model can be read from '{path}': {why}", "give a run folder that has finished") from error
+    except SafetensorError as error:
+        why = "it is no safetensors file, or damaged"
+        raise UsageError(f"no model can be read from '{path}': {why}", "give a run folder that has finished") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"'{path}' has a header that this capture does not know") from error
 

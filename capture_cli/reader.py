@@ -238,6 +238,9 @@ class Chain:
 def open_run(run: str | os.PathLike[str]) -> Reading:
     """Open a run folder, a file of records or, for `-`, stdin.
 
+    Going through it ends at the first line that does not verify, without an error, so that what stands before it can be used;
+    `run.ending.error(name)` then says whether that was the end of it, and what is wrong if it was not.
+
     Raises UsageError if there is no such thing, CaptureError if it cannot be read.
     """
     text = os.fspath(run)

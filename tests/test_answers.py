@@ -108,6 +108,20 @@ def test_losses_that_are_not_finite_are_the_worst(tmp_path: Path) -> None:
     assert [one.loss for one in phase.classes].count(None) == 1
 
 
+def test_an_answer_that_is_no_number_is_not_right(tmp_path: Path) -> None:
+    """Though its prediction, the first of ten NaN, may be the label: in rows, classes and the whole."""
+    (batch,) = (record for record in one_batch() if isinstance(record, Batch))
+    n = len(batch.labels)
+    nothing = np.full_like(batch.probs, np.nan)
+    records = one_batch(losses=np.full(n, np.nan, np.float32), probs=nothing, preds=batch.labels)
+    folder = write_run(tmp_path / "run", records)
+    phase = summary_of(folder).phase
+    assert phase is not None
+    assert (phase.correct, [one.correct for one in phase.classes]) == (0, [0] * len(phase.classes))
+    assert [row["correct"] for row in as_dicts(taken(folder))] == [False] * n
+    assert [one.visit.correct for one in phase.worst] == [False] * n
+
+
 def test_a_phase_of_which_nothing_was_captured(tmp_path: Path) -> None:
     """Is a row in the table of epochs and says how much was left out."""
     records = [record for record in run_records() if not (isinstance(record, Batch) and record.phase == "val")]
@@ -183,6 +197,14 @@ def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None
     (last,) = [one.files[-1] for one in run_records() if isinstance(one, Samples)]
     with open_run(path) as run, pytest.raises(RecordsError, match="a label that is none of the 3 classes"):
         sample_history(run, last)
+
+
+@pytest.mark.parametrize("wanted", ["broken_0.png", "_0.png"])
+def test_an_image_that_was_left_out_is_said_to_be(tmp_path: Path, wanted: str) -> None:
+    """With the reason, in place of names that look alike."""
+    said = r"'broken_0.png' was left out of this run: truncated \(the file ends early\)"
+    with open_run(write_run(tmp_path / "run", run_records(skips=2))) as run, pytest.raises(UsageError, match=said):
+        sample_history(run, wanted)
 
 
 def test_verify_reads_every_record(tmp_path: Path) -> None:

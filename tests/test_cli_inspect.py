@@ -56,6 +56,16 @@ def _until_empty(lines: Iterator[str]) -> Iterator[str]:
         yield line
 
 
+def test_images_are_those_that_could_be_used(capture: Capture, images: Path) -> None:
+    """A file that could not be decoded is counted once: among those that were left out."""
+    for name in ("ant_001.png", "bee_001.png"):
+        (images / name).write_bytes(b"no image")
+    assert capture("train", images, "-m", "linear", "-e", "1", "--device", "cpu", "-q", "-o", "r").returncode == 0
+    header = capture("inspect", "r").stdout
+    assert "22 images of 3 classes" in header
+    assert "left out: 2 not-an-image" in header
+
+
 @pytest.mark.usefixtures("run")
 def test_a_run_at_a_glance(capture: Capture) -> None:
     """What was trained on what with what, how it ended, a row an epoch, a row a class, pairs, the worst samples."""

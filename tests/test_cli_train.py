@@ -170,6 +170,21 @@ class TestWhatIsRecorded:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "again/records.jsonl").read_bytes() == (run / "records.jsonl").read_bytes()
 
+    @pytest.mark.parametrize("option", [["--out", "other"], ["--name", "other"], ["--force"]])
+    def test_a_run_that_goes_on_stays_where_it_is(self, run: Path, capture: Capture, option: list[str]) -> None:
+        """What could only be ignored is refused, and the records are as they were."""
+        before = (run / "records.jsonl").read_bytes()
+        done = capture("train", "--resume", run, "-e", "9", *option)
+        assert (done.returncode, (run / "records.jsonl").read_bytes()) == (2, before)
+        assert f"{option[0]} cannot be honoured with --resume; the records go on in '{run}'" in done.stderr
+
+    def test_that_nothing_is_held_out_is_said(self, capture: Capture, tmp_path: Path) -> None:
+        """Of few images the split may find none for validation."""
+        make_images(tmp_path / "few", each=1)
+        done = capture("train", "few", "-m", "linear", "-e", "1", "--device", "cpu", "-o", "r")
+        assert done.returncode == 0
+        assert "none of the 3 images is held out for validation" in done.stderr
+
 
 class TestEvaluate:
     """A trained model on another folder."""
@@ -279,6 +294,8 @@ class TestOptions:
             (["--inputs", "all", "-o", "x.jsonl"], 2, "--inputs all"),
             (["--name", "a", "-o", "b"], 2, "--name"),
             (["-o", "/proc/none/run"], 1, "/proc/none/run"),
+            (["--folder", "elsewhere"], 2, "--folder is for a run that goes on"),
+            (["--allow-env-change"], 2, "--allow-env-change is for a run that goes on"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

@@ -358,16 +358,17 @@ class TestWhatCameOfIt:
         assert (result.phase, result.a.epoch, result.b.epoch) == (phase, 1, 0)
         assert result.a.complete
 
-    def test_evaluations_are_compared_in_test(self, tmp_path: Path) -> None:
-        """Runs that only evaluated have the phase test."""
+    @pytest.mark.parametrize("phase", ["test", "hold-out"])
+    def test_evaluations_are_compared_whatever_they_are_called(self, tmp_path: Path, phase: str) -> None:
+        """Runs that only evaluated have the phase test, or one of somebody's own."""
 
         def evaluated(seed: int) -> Iterator[Record]:
             for record in run_records(val_every=0, seed=seed, epochs=1, batch_size=64):
-                yield replace(record, phase="test") if record.kind in ("batch", "epoch") else record  # type: ignore[call-overload]
+                yield replace(record, phase=phase) if record.kind in ("batch", "epoch") else record  # type: ignore[call-overload]
 
         result = compared(tmp_path, evaluated(0), evaluated(1)).outcome
         assert result
-        assert (result.phase, result.both) == ("test", 36)
+        assert (result.phase, result.both) == (phase, 36)
         assert compared(tmp_path, evaluated(0), run_records()).outcome is None
 
     def test_a_phase_under_way_serves_where_none_is_complete(self, tmp_path: Path) -> None:

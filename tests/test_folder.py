@@ -297,7 +297,7 @@ def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
     """The message says of which class all images are by which rule, the hint which rules find more."""
     touch(tmp_path, ["a/cat_1.png", "a/cat_2.png", "a/cat_2_3.png"])
     told = refusal(tmp_path, labels="parent")
-    assert told.startswith("one class only: by the rule parent, 3 images are all of class 'a'; choose another rule: ")
+    assert told.startswith("one class only: by the rule parent, 3 images of class 'a' and of no other; choose another rule: ")
     assert "--labels field:2 (2 classes)" in told
     (tmp_path / "b").mkdir()
     touch(tmp_path / "b", ["cat_9.png"])

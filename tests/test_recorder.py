@@ -363,6 +363,22 @@ class TestFlightRecorder:
             assert [xxhash.xxh3_64_hexdigest(value) for value in values] == inputs["digests"]
         assert last["flight"]["before"]["inputs"]["digests"] == first["inputs"]["digests"]
 
+    @pytest.mark.parametrize("task", ["classification", "multilabel"])
+    def test_an_answer_that_is_no_number_is_not_right(self, tmp_path: Path, task: str) -> None:
+        """Though the first of three NaN is class 0, and NaN is not above 0.5."""
+        given = batch_of(4, 3)
+        labels = torch.zeros(4, dtype=torch.int64) if task == "classification" else torch.zeros(4, 3)
+        with Recorder(tmp_path / "r.jsonl", task=task, nonfinite="record") as recorder:
+            recorder.record(**given | {"logits": given["logits"] * torch.nan, "labels": labels})
+        assert lines(tmp_path / "r.jsonl", "epoch")[0]["accuracy"] == 0
+
+    def test_a_loss_of_nothing_has_no_sign(self, tmp_path: Path) -> None:
+        """Where the network is as sure as float32 lets it be: 0.0, not -0.0."""
+        logits = torch.tensor([[200.0, 0.0, 0.0]] * 4)
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3) | {"logits": logits, "labels": torch.zeros(4, dtype=torch.int64)})
+        assert b'"losses":[0.0,0.0,0.0,0.0]' in (tmp_path / "r.jsonl").read_bytes()
+
     def test_inputs_changed_in_place_are_not_given_out_as_what_was_seen(self, tmp_path: Path) -> None:
         """A loop that fills the same tensor anew: of the batch before there are the digests, and no values."""
         buffer = torch.zeros(4, 3, 4, 4)

@@ -48,11 +48,11 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "logits that are NaN": (
         {"logits": NAN},
-        r"batch 1 of epoch 0: logits are NaN: 1 of 4 samples, .* number 2",
+        r"batch 1 of epoch 0: logits are NaN or infinite: 1 of 4 samples, .* number 2",
     ),
     "logits that are NaN, and losses that are not": (
         {"logits": NAN, "losses": torch.ones(4)},
-        r"logits are NaN: 1 of 4 samples",
+        r"logits are NaN or infinite: 1 of 4 samples",
     ),
     "inputs of another batch": (
         {"inputs": torch.rand(5, 3, 4, 4)},
@@ -175,7 +175,7 @@ UNFIT_TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "sequence, NaN": (
         "sequence",
         {"logits": torch.full((4, 2, 7), torch.nan), "labels": torch.zeros(4, 2).long()},
-        r"logits are NaN: 8 of 8 samples",
+        r"logits are NaN or infinite: 8 of 8 samples",
     ),
     "sequence, losses": (
         "sequence",
@@ -194,7 +194,11 @@ UNFIT_TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "multilabel, one label": ("multilabel", {}, r'labels int64 \[4\].*\[B, K\] or \[B\].*task="classification"'),
     "regression, shapes": ("regression", {"labels": torch.rand(4, 2)}, r"labels float32 \[4, 2\].*of the same shape"),
-    "regression, NaN": ("regression", {"logits": NAN, "labels": torch.rand(4, 3)}, r"logits are NaN: 1 of 4 samples"),
+    "regression, NaN": (
+        "regression",
+        {"logits": NAN, "labels": torch.rand(4, 3)},
+        r"logits are NaN or infinite: 1 of 4 samples",
+    ),
 }
 
 
@@ -310,6 +314,24 @@ class TestPlaces:
         with pytest.raises(UsageError, match="needs a run folder") as caught:
             Recorder(tmp_path / "r.jsonl", inputs="all")
         assert "FILE.jsonl" in caught.value.hint
+
+    def test_a_process_that_was_forked_off_writes_nothing(self, tmp_path: Path) -> None:
+        """Neither when it leaves through the `with` block nor when it records: the file is the parent's."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch_of(4, 3))
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    recorder.record(**batch_of(4, 3))
+                except UsageError:
+                    recorder.close()
+                    code = 0
+                os._exit(code)
+            assert os.waitpid(child, 0)[1] == 0
+            recorder.record(**batch_of(4, 3, epoch=1))
+        assert verified(tmp_path / "r.jsonl") == "completed"
+        assert [one.kind for one in records(tmp_path / "r.jsonl")] == ["run", "batch", "epoch", "batch", "epoch", "end"]
 
     def test_a_full_disk_is_an_error_and_what_was_written_verifies(self, tmp_path: Path) -> None:
         """A limit on the size of files stands for it: the record that does not fit is taken back whole."""

@@ -165,6 +165,11 @@ class TestSequence:
         _, empty = records(tmp_path / "r.jsonl", "batch")
         assert (empty.ids, empty.sequences["counted"], empty.probs.size) == ([], [0, 0, 0], 0)
         assert records(tmp_path / "r.jsonl", "epoch")[0].n == 10
+        with Recorder(tmp_path / "e.jsonl", task="sequence", spike=0) as recorder:
+            recorder.record(epoch=0, phase="val", **given | {"labels": torch.full((3, 5), -100)})
+        assert verified(tmp_path / "e.jsonl") == "completed"
+        (sums,) = records(tmp_path / "e.jsonl", "epoch")
+        assert (sums.n, math.isnan(sums.loss), sums.accuracy) == (0, True, None)
 
     def test_what_the_padding_holds_does_not_matter(self, tmp_path: Path, given: dict[str, Any]) -> None:
         """NaN at positions that do not count is what attention over nothing gives, and no error."""

@@ -89,6 +89,12 @@ class Part(NamedTuple):
     sums: npt.NDArray[np.float64] | None
     """[8, K] over the samples, where targets are numbers: see `of_numbers`."""
 
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """[N] whether the label was predicted, by an answer that is a number."""
+        same: npt.NDArray[np.bool_] = self.labels == self.preds
+        return same & np.isfinite(self.losses)
+
 
 def of_classes(lines: Sequence[Line], run: Run) -> Part:
     """Read labels, predictions and losses. Raises RecordsError where they do not fit together."""
@@ -139,7 +145,7 @@ def joined(parts: Sequence[Part]) -> Part:
 def class_scores(part: Part, run: Run) -> tuple[ClassScore, ...]:
     """One for each class, in the order of the run."""
     size, labels = len(run.classes), part.labels
-    counts, correct = np.bincount(labels, minlength=size), np.bincount(labels[labels == part.preds], minlength=size)
+    counts, correct = np.bincount(labels, minlength=size), np.bincount(labels[part.right], minlength=size)
     sums = np.bincount(labels, weights=part.losses, minlength=size)
     columns = zip(run.classes, counts.tolist(), correct.tolist(), sums.tolist(), strict=True)
     return tuple(ClassScore(name=name, n=n, correct=k, loss=finite(loss / n) if n else None) for name, n, k, loss in columns)

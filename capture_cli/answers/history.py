@@ -20,7 +20,7 @@ import orjson
 from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.reader import BATCHES, Ending
-from capture_cli.records import Run, Samples
+from capture_cli.records import Run, Samples, Skip
 
 if TYPE_CHECKING:
     from capture_cli.reader import Line, Reading
@@ -107,6 +107,8 @@ class _Search:
         """Of samples that could not be meant, for suggestions; of samples that only batches name, all."""
         self._are_listed = False
         """Whether samples records name them."""
+        self._left_out: dict[str, Skip] = {}
+        """Files that could be meant, and are no samples."""
 
     def take(self, line: Line) -> None:
         """Add one line. Raises RecordsError for one that verifies but makes no sense."""
@@ -116,6 +118,10 @@ class _Search:
             record = line.record()
             if isinstance(record, Samples):
                 self._samples(record, line)
+        elif line.kind == "skip":
+            skip = line.record()
+            if isinstance(skip, Skip) and skip.file.endswith(self._wanted) and len(self._left_out) < MAX_CANDIDATES:
+                self._left_out[skip.file] = skip
         elif line.kind in BATCHES and (self.visits or not self._are_listed):
             self._batch(line)
 
@@ -179,6 +185,10 @@ class _Search:
             raise UsageError(
                 f"{self._matching:,} {what}s end in '{self._wanted}': {names}", "give the whole path as the records have it"
             )
+        if len(self._left_out) == 1 or self._wanted in self._left_out:
+            skip = self._left_out.get(self._wanted) or next(iter(self._left_out.values()))
+            why = f"{skip.reason} ({skip.detail})" if skip.detail else skip.reason
+            raise UsageError(f"'{skip.file}' was left out of this run: {why}", "no network has seen it")
         if error:  # who knows what stands behind it
             raise error
         close = _close(self._wanted, list(self._files))

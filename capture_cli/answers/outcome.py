@@ -178,8 +178,6 @@ class Phases:
     def take(self, line: Line, run: Run) -> None:
         """Add one batch. Raises RecordsError for one that makes no sense."""
         phase, epoch = line.phase_and_epoch()
-        if phase not in PREFERRED:
-            return
         captured = self._under_way.get(phase)
         if captured is None or captured.epoch != epoch:
             captured = self._under_way[phase] = Captured(phase, epoch, run, self._names)
@@ -195,7 +193,7 @@ class Phases:
     def common(self, other: Phases) -> tuple[Captured, Captured] | None:
         """The phase that says most of those that both have, complete in both if there is one."""
         for mine, others in ((self._complete, other._complete), (self._last(), other._last())):
-            for phase in PREFERRED:
+            for phase in dict.fromkeys([*PREFERRED, *mine]):
                 if phase in mine and phase in others:
                     return mine[phase], others[phase]
         return None
@@ -210,9 +208,9 @@ def outcome(a: Answers, b: Answers, *, limit: int) -> Outcome:
     classes = list(dict.fromkeys([*a.classes, *b.classes]))
     label_a, pred_a = _renumbered(a, classes, mine)
     label_b, pred_b = _renumbered(b, classes, others)
-    right_a, right_b = label_a == pred_a, label_b == pred_b
     files = list(a.names)
     p_a, p_b = a.p_labels[mine], b.p_labels[others]
+    right_a, right_b = (label_a == pred_a) & np.isfinite(p_a), (label_b == pred_b) & np.isfinite(p_b)
     change = np.nan_to_num(np.abs(p_b.astype(np.float64) - p_a))
 
     def turned(which: Bools) -> Few[Turn]:

@@ -153,7 +153,7 @@ class CapturedPhase:
             complete=self.sums is not None,
             n=len(part.losses),
             not_captured=self.sums.not_captured if self.sums else 0,
-            correct=None if self._are_numbers else int((part.labels == part.preds).sum()),
+            correct=None if self._are_numbers else int(part.right.sum()),
             loss=columns.mean(part.losses),
             classes=() if self._are_numbers else columns.class_scores(part, self._run),
             confusions=pairs,

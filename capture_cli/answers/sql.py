@@ -149,7 +149,8 @@ class Table:
         """
         return f"""
             select phase, epoch, batch, step, per_batch, id, file, {position}
-                $classes[label + 1] as label, $classes[pred + 1] as pred, label = pred as correct, p_label, p_pred,
+                $classes[label + 1] as label, $classes[pred + 1] as pred, label = pred and loss is not null as correct,
+                p_label, p_pred,
                 (-loss - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float as margin, loss as loss_nats, extra,
                 $written[label + 1] as written_label, $written[pred + 1] as written_pred
             from ({measured})

@@ -49,6 +49,7 @@ class Visit:
     """Class name, as is `pred`."""
     pred: str
     correct: bool
+    """Of an answer that is no number: no."""
     p_label: float | None
     p_pred: float | None
     margin: float | None
@@ -146,7 +147,7 @@ def visit(batch: Batch | Numbers, index: int, run: Run) -> AnyVisit:
         file=name_of(batch, index),
         label=run.classes[label],
         pred=run.classes[pred],
-        correct=label == pred,
+        correct=label == pred and math.isfinite(loss),
         p_label=_finite(p_label),
         p_pred=_finite(p_pred),
         margin=_margin(loss, p_pred if label != pred else _second(probs)),

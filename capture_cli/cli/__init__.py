@@ -7,6 +7,7 @@ where help is all that is wanted, no other command is imported, and nothing of R
 """
 
 import contextlib
+import errno
 import functools
 import gc
 import importlib
@@ -39,6 +40,8 @@ COMMANDS = {
 }
 """Each is a function in the module of its name in this package; this is the first line of what it says of itself."""
 HELP = {"-h", "--help"}
+_CANNOT_BE_WRITTEN = {errno.EPIPE, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors that name no file: of what is written to standard output."""
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -47,6 +50,7 @@ SETTINGS: dict[str, Any] = {
 
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot show is no reason to fail
     args = with_values(args)
@@ -75,6 +79,21 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last door: a traceback is for whoever asks for it
         fault = f"a fault in capture: {type(error).__name__}: {error}"
         return _fail(CaptureError(fault, "set CAPTURE_DEBUG=1 to see where, and report it"))
+
+
+def _open_streams() -> None:
+    """Put something in the place of standard streams that are closed, so that no file gets their numbers.
+
+    Reading gives nothing, what is for people goes nowhere, and writing data fails, as it should: nobody would have it.
+    """
+    modes = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for number, (name, (mode, flags)) in enumerate(modes.items()):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, flags)
+            if fd != number:
+                os.dup2(fd, number)
+                os.close(fd)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def one_command(name: str) -> typer.Typer:
@@ -172,10 +191,16 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # What is still buffered has no reader: the interpreter would complain about it at exit.
+        except OSError as error:
+            if error.filename is not None or error.errno not in _CANNOT_BE_WRITTEN:
+                raise
+            # What is still buffered can go nowhere: the interpreter would complain about it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            if isinstance(error, BrokenPipeError):
+                return 0
+            raise CaptureError(
+                f"standard output could not be written: {error.strerror}", "what was written is not all"
+            ) from error
         return result
 
     return guarded

@@ -42,6 +42,7 @@ def evaluate(
     """Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.
 
     The records go where those of `capture train` would; `capture inspect` and `capture rows` read them all the same.
+    A model of the form FILE.py:FACTORY is code, which runs.
     """
     if as_json and out == "-":
         raise UsageError("--json and -o - both want standard output", "give one of them")

@@ -41,11 +41,15 @@ def inspect(
     do not verify are not shown: what stands before them is, with exit code 4.
     """
     import json
+    from pathlib import Path
 
     from capture_cli.answers.summary import summarise
+    from capture_cli.errors import UsageError
     from capture_cli.reader import open_run
     from capture_cli.views import inspect as view
 
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
     with open_run(run) as reading:
         if sample is not None:
             from capture_cli.answers.history import sample_history

@@ -28,6 +28,8 @@ def log(
     """
     if mlflow is None:
         raise UsageError("where to?", "capture log RUN --mlflow [URI]")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
     from capture_cli.sinks.process import quieten
     from capture_cli.sinks.reach import shown
     from capture_cli.sinks.sending import send

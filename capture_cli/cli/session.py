@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
 from capture_cli.folder import warnings
+from capture_cli.plan import Plan
 from capture_cli.recorder.sink import Sink
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
@@ -48,7 +49,7 @@ def session(
         with view, Stopping(view.note) as stopping:
             for text in [*_beforehand(ready), *notes]:
                 view.note(text)
-            for text in [*warnings(plan.scan), *doubts]:
+            for text in [*warnings(plan.scan), *_unvalidated(plan), *doubts]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
                 yield Session(output, view, stopping, sinks), stopping
@@ -59,6 +60,13 @@ def session(
                 view.note(f"stopped; the records up to here are sealed in {output.where}{resume}")
             elif not piped:
                 view.note(f"captured in {output.where}; look at it with: capture inspect {where}")
+
+
+def _unvalidated(plan: Plan) -> list[str]:
+    """A warning where images should be held out and none is."""
+    if not plan.config.val_split or {"val", "test"} & set(plan.scan.splits):
+        return []
+    return [f"none of the {len(plan.scan.files)} images is held out for validation: in few images, --val-split may find none"]
 
 
 def _beforehand(ready: Ready) -> list[str]:

@@ -224,6 +224,7 @@ def train(
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
     every = Every.parse(checkpoint_every)
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
+    _demand_fitting(options)
     if folder is None:
         raise UsageError("which folder?", "capture train FOLDER")
     from capture_cli.plan import make_plan
@@ -237,6 +238,19 @@ def train(
         run = Path(resume)
         return _resume(plan, run, every, resources, wanted, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
     return _train(plan, every, resources, wanted, out=out, name=name, force=force, preview=preview, quiet=quiet)
+
+
+def _demand_fitting(options: dict[str, Any]) -> None:
+    """Raise UsageError for an option that could only be ignored."""
+    run = options["resume"]
+    if run is None:
+        for name, option in (("moved", "--folder"), ("allow_env_change", "--allow-env-change")):
+            if options[name]:
+                raise UsageError(f"{option} is for a run that goes on", "give --resume RUN as well, or leave it out")
+        return
+    for name in ("out", "name", "force"):
+        if options[name]:
+            raise UsageError(f"--{name} cannot be honoured with --resume", f"the records go on in '{run}'; leave it out")
 
 
 def _show(plan: "Plan") -> None:

@@ -296,7 +296,7 @@ def _classes(named: dict[str, str], rule: Rule) -> list[str]:
     classes = natural_order(set(named.values()))
     if len(classes) < 2:
         raise DataError(
-            f"one class only: by the rule {rule.name}, {_images(len(named))} are all of class '{classes[0]}'",
+            f"one class only: by the rule {rule.name}, {_images(len(named))} of class '{classes[0]}' and of no other",
             _others(list(named), rule),
         )
     return classes

@@ -111,8 +111,11 @@ def _run(path: Path) -> ModuleType:
 
 def _nearest(factory: str, module: ModuleType) -> str:
     own = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == MODULE_NAME]
-    close = difflib.get_close_matches(factory, own, n=1) or own[:3]
-    return f"it has {', '.join(close)}" if close else "define it there: it takes classes, channels, height, width"
+    if close := difflib.get_close_matches(factory, own, n=1):
+        return f"did you mean {close[0]}?"
+    if own:
+        return f"it has {', '.join(own[:3])}{', ...' if own[3:] else ''}"
+    return "define it there: it takes classes, channels, height, width"
 
 
 def _where(error: BaseException, path: Path) -> str:

@@ -125,7 +125,7 @@ class Recorder:
         self._phases = Phases()
         self._uncounted: _Count | None = None
         self._own = not isinstance(out, Output)
-        self._closed = False
+        self._closed, self._pid = False, os.getpid()
         self._begun = isinstance(out, Output)
         if isinstance(out, Output):
             self._output = out
@@ -296,7 +296,7 @@ class Recorder:
 
         `status` is completed, interrupted or failed: what `with` makes of how its block ended.
         """
-        if self._closed:
+        if self._closed or os.getpid() != self._pid:  # a process that was forked off has no part in what is written
             return
         given.demand("status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed")
         unfit = None
@@ -377,6 +377,11 @@ class Recorder:
     def _demand_open(self) -> None:
         if self._closed:
             raise UsageError(f"the recorder of '{self._output.where}' is closed", "record inside its `with` block")
+        if os.getpid() != self._pid:
+            raise UsageError(
+                f"the recorder of '{self._output.where}' is that of the process this one was forked from",
+                "give each process a recorder of its own",
+            )
 
     def _check_width(self, logits: torch.Tensor, classes: int) -> None:
         """Raise UsageError unless the logits are as wide as the names of the classes, or the logits before them."""

@@ -209,7 +209,7 @@ def _class_columns(found: dict[str, Any]) -> dict[str, Any]:
         own = found["own_log_probs"]
         preds = np.where(probs == probs[:, :1], tops, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
         columns = {"labels": labels, "preds": preds, "probs": probs, "tops": tops, "p_labels": np.exp(own)}
-    columns["losses"] = found["losses"] if own is None or "losses" in found else -own
+    columns["losses"] = found["losses"] if own is None or "losses" in found else 0.0 - own  # and never -0.0
     return columns | ({"loss": found["loss"]} if "loss" in found else {})
 
 
@@ -246,23 +246,26 @@ def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> 
 
 
 def count_right(task: str, columns: Mapping[str, Any]) -> float:
-    """How many samples were answered right: whole, but for `multilabel`, where each output is a share of its sample."""
+    """How many samples were answered right: whole, but for `multilabel`, where each output is a share of its sample.
+
+    What is no number is no right answer, though the largest of ten NaN is the first of them.
+    """
     if task in (CLASSIFICATION, "sequence"):
-        return int(np.count_nonzero(columns["preds"] == columns["labels"]))
+        return int(np.count_nonzero((columns["preds"] == columns["labels"]) & np.isfinite(columns["losses"])))
     if task == "multilabel":
         right = (columns["outputs"] > 0.5) == (columns["targets"] > 0.5)
-        return float(right.mean(1).sum())
+        return float((right & ~np.isnan(columns["outputs"])).mean(1).sum())
     return 0.0
 
 
 def check_numbers(columns: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the first sample, where answers that count are NaN."""
+    """Raise UsageError, naming the first sample, where answers that count are NaN, as softmax makes of infinite logits."""
     answers = columns["probs"] if "probs" in columns else columns["outputs"]
     bad = np.isnan(answers)
     if not bad.any():
         return
     rows: Sequence[int] = np.unique(np.argwhere(bad)[:, 0]).tolist()
     raise UsageError(
-        f"logits are NaN: {len(rows)} of {len(answers)} samples, the first is number {rows[0]}",
+        f"logits are NaN or infinite: {len(rows)} of {len(answers)} samples, the first is number {rows[0]}",
         'they are not recorded; Recorder(nonfinite="record") does, and keeps their inputs whole',
     )

@@ -11,6 +11,7 @@
 More than one phase may be open: who evaluates in the middle of an epoch goes on with it afterwards.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -55,8 +56,8 @@ class Sums:
             phase=self.phase,
             epoch=self.epoch,
             n=self.n,
-            loss=self.loss / max(self.n, 1),
-            accuracy=self.correct / max(self.n, 1) if accuracy else None,
+            loss=self.loss / self.n if self.n else math.nan,
+            accuracy=self.correct / self.n if accuracy and self.n else None,
             captured=self.captured,
             not_captured=self.n - self.captured,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from capture_cli.checkpoint import Checkpoint, Place, load
-from capture_cli.errors import RecordsError, UsageError
+from capture_cli.errors import DataError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Rest
 from capture_cli.recorder.keeping import FLIGHT, PACK
 from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, inputs_to_json
@@ -54,7 +54,7 @@ class Earlier:
         if self.checkpoint is None:
             return "going on from the beginning: there is no checkpoint"
         place = self.checkpoint.place
-        return f"going on from epoch {place.epoch + 1}, {place.phase} batch {place.batch}"
+        return f"going on from {place.phase} batch {place.batch + 1} of epoch {place.epoch + 1}"
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -196,8 +196,8 @@ def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_en
     """Warnings, and what becomes of the records behind its checkpoint.
 
     `now` is the run record as it would be written today, `files` are the images of today. Raises UsageError, naming what
-    differs, where that would be another run: other options (a completed run may get more epochs), other images, or an
-    environment in which results may come out otherwise, unless that is allowed.
+    differs, where that would be another run: other options (a completed run may get more epochs), or an environment in which
+    results may come out otherwise, unless that is allowed; DataError, naming images that are gone or new.
     """
     before, place = earlier.run, earlier.checkpoint.place if earlier.checkpoint else None
     epochs = before.config.get("epochs") if before else None
@@ -215,8 +215,8 @@ def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_en
             f"'{earlier.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
         )
     options, environment = _changes(before, now, may_have_more_epochs=earlier.completed)
-    if images := _other_images(earlier, before, files):
-        options = [*images, *(option for option in options if not option.startswith("images."))]
+    if images := _other_images(earlier, before, files):  # whatever else differs may be what comes of it
+        raise DataError(f"the images are not those of the run: {'; '.join(images)}", "put them back, or start a new run")
     if options:
         raise UsageError(f"this would be another run: {'; '.join(options)}", "give the options and images it began with")
     if environment and not allow_env_change:

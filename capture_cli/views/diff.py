@@ -50,7 +50,7 @@ def show_diff(diff: Diff, *, a: str, b: str, limit: int = 10) -> None:
     if diff.outcome:
         parts += ["", *_outcome(diff.outcome, limit)]
     elif diff.relation != "equal" and not diff.error:
-        parts += ["", plain("no images to compare: there is no phase that was captured in both")]
+        parts += ["", plain("no predictions to compare: no phase in which classes are predicted was captured in both")]
     show(parts)
 
 

@@ -138,6 +138,8 @@ def _finite(value: float | None) -> float | None:
 def _header(summary: Summary) -> Table:
     run, ending = summary.run, summary.ending
     counts = {split: n for split, n in run.images.items() if isinstance(n, int)} or summary.splits
+    if counts.keys() <= {one.phase for one in summary.epochs}:  # every file was looked at: those that could be used
+        counts = {split: summary.splits.get(split, 0) for split in counts}
     images = (
         f"{sum(counts.values()):,} images of {len(run.classes):,} classes ({_joined(f'{n:,} {s}' for s, n in counts.items())})"
     )

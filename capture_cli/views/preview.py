@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -59,7 +60,7 @@ def _caption(batch: Batch, i: int, classes: Sequence[str], width: int) -> list[T
     """File, label, prediction and what it cost, in CAPTION_ROWS lines of `width` cells."""
     label, pred = int(batch.labels[i]), int(batch.preds[i])
     p_label = batch.p_labels[i] if batch.p_labels is not None else batch.probs[i, label]
-    right = label == pred
+    right = label == pred and bool(np.isfinite(batch.losses[i]))
     return [
         Text(shorten(batch.names[i], width)),
         Text.assemble(("label ", "dim"), shorten(classes[label], width - 6)),
