@@ -85,7 +85,7 @@ def server(folder: str) -> Iterator[str]:
         process.wait()
 
 
-def sinks(repeats: int, epochs: int = 3, *, hand: bool = True) -> Iterator[Row]:
+def sinks(repeats: int, epochs: int = 8, *, hand: bool = True) -> Iterator[Row]:
     """The rows; `hand` is what people log by hand, which takes longest. Raises NotMeasuredError where a tracker is missing."""
     for package in ("mlflow", "tensorboard"):
         if not find_spec(package):

@@ -54,9 +54,9 @@ def _beside(package: str, script: str, what: str, at_least: float, repeats: int,
 
 def _version(package: str) -> str:
     """Raises NotMeasuredError where the peers' interpreter does not have the package."""
-    code = f"from importlib.metadata import version; import {package}; print(version('{package}'))"
+    code = f"from importlib.metadata import version; import {package}; print('\\nversion', version('{package}'))"
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise NotMeasuredError(f"{said}: name an interpreter that has {package} in PEERS_PYTHON")
-    return done.stdout.split()[-1]
+    return next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("version "))  # a banner may be about it

@@ -351,7 +351,8 @@ def _field(name: str, value: Any, nonfinite: Sequence[str]) -> Any:
     if value is None and not nonfinite:
         return None
     if name in _FLOATS:
-        array = np.array(value, np.float32)  # null reads as nan
+        with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
+            array = np.array(value, np.float32)  # null reads as nan
         if nonfinite:
             array[np.isnan(array)] = np.array(nonfinite, np.float32)
         return array if array.size or name not in _TABLES else array.reshape(0, 0)
