@@ -292,10 +292,10 @@ class TestNobodyThere:
     @pytest.mark.parametrize(
         ("uri", "message"),
         [
-            (f"http://127.0.0.1:{free_port()}", "no server at http"),
+            ("http://127.0.0.1:9", "no server at http"),
             ("http://user:secret@127.0.0.1:9/", "no server at http://127.0.0.1:9/"),
             ("sqlite:///nowhere/at/all/mlflow.db", "cannot be written"),
-            (f"postgresql://user:secret@127.0.0.1:{free_port()}/db", "no server at postgresql://127.0.0.1"),
+            ("postgresql://user:secret@127.0.0.1:9/db", "no server at postgresql://127.0.0.1"),
             ("gopher://here", "MLflow cannot log to gopher://here"),
         ],
     )
