@@ -5,7 +5,8 @@
 Fashion-MNIST's 10,000 test images and the model of plain_loop.py, as in bench.py. Trainings take turns, each in a process of
 its own: `capture train` as it is, with `--mlflow` to SQLite, with `--mlflow` to a server, with `--tensorboard`; and
 plain_loop.py with and without what people log by hand (one metric and three `log_text` of the first two samples, every batch).
-A step's time is that of the epochs' loops without the first, which reads the files. The server runs niced beside the training,
+A step's time is that of the epochs' loops without the first, which reads the files; a ratio is the median of those of the turns, since
+the machine may be slower in one turn than in the next. The server runs niced beside the training,
 since as a rule it has a machine of its own.
 
 Prints a Markdown table as bench.py does.
@@ -105,7 +106,7 @@ def sinks(repeats: int, epochs: int = 8, *, hand: bool = True) -> Iterator[Row]:
             ways["hand with mlflow"] = lambda: by_hand(data, 1, "--mlflow")
         for _ in range(repeats):
             for name, way in ways.items():
-                times.setdefault(name, []).extend(way())
+                times.setdefault(name, []).append(median(way()))
     yield from _rows(times)
 
 
@@ -124,12 +125,16 @@ def main() -> int:
 def _rows(times: dict[str, list[float]]) -> Iterator[Row]:
     ms = {name: median(values) * 1e3 for name, values in times.items()}
     for name, what in (("sqlite", "--mlflow to SQLite"), ("server", "--mlflow to a server"), ("tensorboard", "--tensorboard")):
-        ratio, shown = ms[name] / ms["plain"], (f"{ms[name]:.2f} ms", f"{ms['plain']:.2f} ms")
+        ratio = median(one / plain for one, plain in zip(times[name], times["plain"], strict=True))
+        shown = (f"{ms[name]:.2f} ms", f"{ms['plain']:.2f} ms")
         yield Row(f"a step with {what}, beside one without", *shown, f"{ratio:.3f}", f"at most {WANTED}", ratio <= WANTED)
     if "hand" in ms:
-        cost, hand = ms["sqlite"] - ms["plain"], ms["hand with mlflow"] - ms["hand"]
-        less = f"{cost / hand:.3f}"
-        yield Row("what MLflow adds to a step, beside logging by hand", f"{cost:.2f} ms", f"{hand:.2f} ms", less, "-", True)
+        cost, hand = (
+            1e3 * median(one - other for one, other in zip(times[more], times[less], strict=True))
+            for more, less in (("sqlite", "plain"), ("hand with mlflow", "hand"))
+        )
+        share = f"{cost / hand:.3f}"
+        yield Row("what MLflow adds to a step, beside logging by hand", f"{cost:.2f} ms", f"{hand:.2f} ms", share, "-", True)
 
 
 if __name__ == "__main__":
