@@ -523,7 +523,9 @@ class TestOnADevice:
         assert verified(tmp_path / "r.jsonl") == "completed"
         assert [batch.ids for batch in records(tmp_path / "r.jsonl", "batch")] == [[7, 5, 3, 1], [2, 4, 6, 8]]
 
-    @pytest.mark.parametrize("ids", [torch.full((4,), 0.5), torch.ones(4, 1).long(), torch.arange(3), torch.ones(4).bool()], ids=str)
+    @pytest.mark.parametrize(
+        "ids", [torch.full((4,), 0.5), torch.ones(4, 1).long(), torch.arange(3), torch.ones(4).bool()], ids=str
+    )
     def test_ids_on_a_device_that_are_none_are_seen_at_once(self, ids: torch.Tensor) -> None:
         """Their shape and type need no waiting."""
         with pytest.raises(UsageError, match=r"ids \w+ \[.*\] are not 4 integers"):
