@@ -36,8 +36,8 @@ from capture_cli.sinks.reach import absolute, check, shown
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-OLDEST = (3, 11)
-"""The first MLflow that saves a model as a graph, without pickle."""
+OLDEST = (3, 17)
+"""The first MLflow that all of this was tested with."""
 EXPERIMENT = "capture"
 WORST_LIST = "worst.json"
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 6000
