@@ -50,7 +50,7 @@ def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
                 raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
             return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except OSError as error:
-        why = error.strerror or "it cannot be read"
+        why = "it is not there" if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
         raise UsageError(f"no model can be read from '{path}': {why}", "give a run folder that has finished") from error
     except SafetensorError as error:
         why = "it is no safetensors file, or damaged"

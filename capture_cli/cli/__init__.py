@@ -40,8 +40,8 @@ COMMANDS = {
 }
 """Each is a function in the module of its name in this package; this is the first line of what it says of itself."""
 HELP = {"-h", "--help"}
-_CANNOT_BE_WRITTEN = {errno.EPIPE, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""Errors that name no file: of what is written to standard output."""
+_CANNOT_BE_WRITTEN = {errno.EPIPE, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors that name no file and that only writing has: they are of standard output."""
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},

@@ -207,9 +207,10 @@ class Epoch:
     epoch: int
     n: int
     loss: float
-    """Mean of `losses` over the n samples, nats."""
+    """Mean of `losses` over the n samples, nats; NaN where n is 0."""
     accuracy: float | None
-    """Share of right predictions; for `multilabel` of outputs on the right side of 0.5; None for `regression`."""
+    """Share of right predictions; for `multilabel` of outputs on the right side of 0.5; None for `regression`,
+    and where n is 0."""
     captured: int
     """Samples whose batch was written; captured + not_captured = n."""
     not_captured: int
