@@ -243,6 +243,4 @@ def digests(inputs: npt.NDArray[Any]) -> list[str]:
         inputs = inputs.astype(inputs.dtype.newbyteorder("<"))
     if inputs.size == 0:
         return [xxhash.xxh3_64_hexdigest(b"")] * len(inputs)
-    view = np.ascontiguousarray(inputs).reshape(-1).view(np.uint8).data  # slices of it are made sooner than numpy's
-    size = len(view) // len(inputs)
-    return [xxhash.xxh3_64_hexdigest(view[start : start + size]) for start in range(0, len(view), size)]
+    return list(map(xxhash.xxh3_64_hexdigest, np.ascontiguousarray(inputs)))

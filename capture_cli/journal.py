@@ -139,6 +139,11 @@ class Journal:
         return {"seq": self._seq, "bytes": self._length, "chain": self.chain.hex()}
 
     @property
+    def lines(self) -> int:
+        """How many records there are."""
+        return self._seq
+
+    @property
     def comparing(self) -> bool:
         """Whether the next record is compared with one that is there already."""
         return self._expected is not None

@@ -18,8 +18,7 @@ import torch
 
 from capture_cli import CaptureError, Recorder
 from capture_cli.errors import UsageError
-from capture_cli.recorder import Recorder as _Recorder
-from capture_cli.recorder import given
+from capture_cli.recorder import given, pending
 from recordings import batch_of, records, verified
 
 NAN = torch.full((4, 3), 0.5).index_fill(0, torch.tensor([2]), torch.nan)
@@ -471,9 +470,8 @@ class _OnItsWay:
 @pytest.fixture
 def one_call_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results come as from a device: they are looked at when the next batch comes."""
-    module = sys.modules[_Recorder.__module__]
-    plain = module.to_host  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "to_host", lambda tensors: ({k: v.clone() for k, v in plain(tensors)[0].items()}, _OnItsWay()))
+    plain = pending.to_host
+    monkeypatch.setattr(pending, "to_host", lambda tensors: ({k: v.clone() for k, v in plain(tensors)[0].items()}, _OnItsWay()))
 
 
 @pytest.mark.usefixtures("one_call_late")

@@ -26,11 +26,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from math import isfinite
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,9 @@ from capture_cli.inputs import digests
 from capture_cli.recorder import columns, given
 from capture_cli.recorder.flight import SpikeRule
 from capture_cli.recorder.keeping import Keeping
-from capture_cli.recorder.pending import Pending, to_host
+from capture_cli.recorder.pending import Pending
 from capture_cli.recorder.phases import Phases, Sums
+from capture_cli.recorder.room import Room
 from capture_cli.recorder.sink import Sink
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
 from capture_cli.runfolder import Output, open_output
@@ -57,8 +58,7 @@ if TYPE_CHECKING:
 
 
 SECONDS_TOGETHER = 0.05
-MOST_TOGETHER = 32
-"""How long records of our own loop wait to be written together, and how many."""
+"""How long records of our own loop wait to be written together."""
 
 
 class Recorder:
@@ -122,6 +122,7 @@ class Recorder:
         self._waiting: list[Pending] = []
         """Batches that are not written yet, all of one phase of one epoch: one on a device, or some to be written together."""
         self._waits_since = 0.0
+        self._room = Room()
         self._phases = Phases()
         self._uncounted: _Count | None = None
         self._own = not isinstance(out, Output)
@@ -180,32 +181,35 @@ class Recorder:
         first = self._waiting[0] if self._waiting else None
         if self._uncounted or (first and not (first.arrived is None and first.is_of(phase, epoch))):
             self.flush()
-        b, classes = len(logits), 1 if logits.ndim == 1 else logits.shape[-1]
+        classes = 1 if logits.ndim == 1 else logits.shape[-1]
         if self._rank < 0:
             self._rank = _rank()
         header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
         header |= {"ids": ids, "files": files, "extra": extra}
-        results: dict[str, torch.Tensor] = {}
-        if self._own:  # who hands over an Output has numbered its samples
-            self._check_width(logits, classes)
-            self._phases.check(phase, epoch)
-            results = given.still_coming(ids, b)
-            header["ids"] = None if results else self._fresh(phase, epoch, given.checked_ids(ids, b))
-            header |= {"files": given.checked_files(files, b), "extra": given.checked_extra(extra, b)}
-            given.check_lr(lr)
+        late = self._checked(header, logits, classes) if self._own else {}  # who hands over an Output has numbered its samples
         header["batch"] = self._phases.batches(phase, epoch) + len(self._waiting)
-        results |= columns.measured(self._task, logits, labels, losses, loss, top_k=kept_probs(self._probs, classes))
-        inputs = inputs.detach()
         captured = header["batch"] % self._every == 0
-        if captured:
-            results["inputs"] = inputs
-        dtype = str(inputs.dtype).removeprefix("torch.")
-        pending = Pending(header, inputs, tuple(inputs.shape[1:]), dtype, captured, classes, *to_host(results))
+        rows = self._room.take(logits, labels) if self._together and logits.is_cpu and loss is not None else None
+        results = late if rows else late | columns.taken(self._task, logits, labels, losses, loss, probs=self._probs)
+        pending = Pending.of(header, inputs, results, captured=captured, classes=classes)
+        if rows and loss is not None:
+            pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()
         self._device = logits.device
         self.step += phase == "train"
         self._waiting.append(pending)
         if pending.arrived is None and not self._may_wait(pending):
             self.flush()
+
+    def _checked(self, header: dict[str, Any], logits: torch.Tensor, classes: int) -> dict[str, torch.Tensor]:
+        """Make what stands beside the tensors plain; ids that come from a device are returned. Raises UsageError."""
+        phase, epoch, b = header["phase"], header["epoch"], len(logits)
+        self._check_width(logits, classes)
+        self._phases.check(phase, epoch)
+        late = given.still_coming(header["ids"], b)
+        header["ids"] = None if late else self._fresh(phase, epoch, given.checked_ids(header["ids"], b))
+        header |= {"files": given.checked_files(header["files"], b), "extra": given.checked_extra(header["extra"], b)}
+        given.check_lr(header["lr"])
+        return late
 
     def _may_wait(self, pending: Pending) -> bool:
         """Whether a batch that is on the host may be written together with those that follow.
@@ -213,11 +217,11 @@ class Recorder:
         Right after a forward and a backward pass the caches hold nothing of what writes records, so that one record takes as
         long as three in a row. So they wait, for SECONDS_TOGETHER at most; digests are taken and the loss is judged at once.
         """
-        if not self._together or "loss" not in pending.host:
+        if pending.rows is None:
             return False
-        if pending.captured:
-            pending.digests = digests(pending.host.pop("inputs").numpy())
-        loss = pending.host["loss"].item()
+        loss = pending.loss
+        if pending.captured and (inputs := pending.input_array()) is not None:
+            pending.digests, pending.copied = digests(inputs), None
         pending.reason = self._rule.judge(loss) if pending.header["phase"] == "train" else ""
         if len(self._waiting) == 1:
             self._waits_since = monotonic()
@@ -226,7 +230,7 @@ class Recorder:
         before = self._waiting[-2] if len(self._waiting) > 1 else self._before
         if before and not self._wants_inputs(before.header["phase"]):  # as this one is well, they are of no use
             before.inputs = None
-        return len(self._waiting) < MOST_TOGETHER and monotonic() - self._waits_since < SECONDS_TOGETHER
+        return monotonic() - self._waits_since < SECONDS_TOGETHER
 
     def _wants_inputs(self, phase: str) -> bool:
         return True in self._wanted or ("evaluation" in self._wanted and phase != "train")
@@ -277,13 +281,27 @@ class Recorder:
     def flush(self) -> None:
         """Write what is pending, waiting for the device if need be."""
         self._settle()
+        made: list[dict[str, Any]] = []
         while self._waiting:
-            pending = self._waiting.pop(0)
-            try:
-                self._finish(pending)
-            except UsageError:
-                self.step -= pending.header["phase"] == "train"
-                raise
+            made = made or self._columns()
+            self._finish(self._waiting.pop(0), made.pop(0))
+        self._room.clear()
+
+    def _columns(self) -> list[dict[str, Any]]:
+        """Of the batches that wait: made in one go of all whose answers wait in the room, else of the first."""
+        first, *_ = self._waiting
+        taken = self._room.taken() if first.rows else first.wait()
+        try:
+            made = columns.made(self._task, taken, probs=self._probs, classes=first.classes, ignore_index=self._ignore_index)
+        except UsageError as error:
+            raise self._refused(self._waiting.pop(0), error) from error
+        return [columns.part(made, one.rows, one.loss) for one in self._waiting if one.rows] if first.rows else [made]
+
+    def _refused(self, pending: Pending, error: UsageError) -> UsageError:
+        """What is said of a batch that cannot be recorded, and is as if it had not been."""
+        header = pending.header
+        self.step -= header["phase"] == "train"
+        return UsageError(f"{header['phase']} batch {header['batch']} of epoch {header['epoch']}: {error.message}", error.hint)
 
     def sync(self) -> None:
         """Write what is pending and return when everything would survive a power cut."""
@@ -371,8 +389,7 @@ class Recorder:
     def precede(self, *, phase: str, epoch: int, batch: int, ids: npt.NDArray[np.int64], inputs: torch.Tensor) -> None:
         """Be told the batch before, which an earlier process has recorded: if the next goes wrong, it is kept whole too."""
         header = {"phase": phase, "epoch": epoch, "batch": batch, "ids": ids}
-        dtype = str(inputs.dtype).removeprefix("torch.")
-        self._before = Pending(header, inputs.detach(), tuple(inputs.shape[1:]), dtype, False, 0, {}, None)
+        self._before = Pending.of(header, inputs, {})
 
     def _demand_open(self) -> None:
         if self._closed:
@@ -419,22 +436,20 @@ class Recorder:
         )
         self._begun = True
 
-    def _finish(self, pending: Pending) -> None:
+    def _finish(self, pending: Pending, results: dict[str, Any]) -> None:
         """Check the values of a batch; then, and only then, write it and count it."""
-        header, host = pending.header, pending.wait()
+        header = pending.header
         phase, epoch = header["phase"], header["epoch"]
-        inputs = host.pop("inputs", None)
+        losses = results["losses"]
+        total = float(losses.sum(dtype=np.float64))
+        finite = isfinite(total)
         try:
-            if header["ids"] is None:
-                header["ids"] = self._fresh(phase, epoch, host.pop("ids").tolist())
-            results = columns.as_columns(self._task, host, classes=pending.classes, ignore_index=self._ignore_index)
-            losses = results["losses"]
-            total = float(losses.sum(dtype=np.float64))
-            finite = isfinite(total)
-            if self._raises and (not finite or "losses" in host):  # where the answer is NaN, so is a loss that was not given
+            if pending.late_ids is not None:
+                header["ids"] = self._fresh(phase, epoch, pending.late_ids.tolist())
+            if self._raises and (not finite or "losses" in pending.host):  # where the answer is NaN, so is a loss not given
                 columns.check_numbers(results)
         except UsageError as error:
-            raise UsageError(f"{phase} batch {header['batch']} of epoch {epoch}: {error.message}", error.hint) from error
+            raise self._refused(pending, error) from error
         if not self._begun:
             self._begin(pending.classes)
         self._width = pending.classes
@@ -445,6 +460,7 @@ class Recorder:
         if wrong is None:
             wrong = self._rule.judge(float(results["loss"])) if phase == "train" else ""
         before, self._before = self._before, pending
+        pending.host = {}
         captured = pending.captured or bool(wrong) or not finite  # what went wrong is captured whatever `every` says
         count = _Count(
             sums.plus(
@@ -454,11 +470,10 @@ class Recorder:
                 captured=captured,
             ),
             header["ids"],
-            sum(self._journal.counts.values()) + captured,
+            self._journal.lines + captured,
         )
         if captured:
-            if inputs is None and pending.inputs is not None:
-                inputs = pending.copy_inputs()
+            inputs, pending.copied = pending.input_array(), None
             batch = columns.as_record(
                 header,
                 results,
@@ -488,7 +503,7 @@ class Recorder:
     def _settle(self) -> None:
         """Count a batch that was written when something broke in, such as Ctrl-C, and forget one that was not."""
         count, self._uncounted = self._uncounted, None
-        if count and sum(self._journal.counts.values()) >= count.lines:
+        if count and self._journal.lines >= count.lines:
             self._count(count)
 
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
@@ -497,8 +512,7 @@ class Recorder:
             sink.write(record, inputs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
+class _Count(NamedTuple):
     """What is counted once a batch is written: the sums with it, its ids, and how many lines there are then."""
 
     sums: Sums

@@ -1,8 +1,8 @@
 """From the tensors of one forward pass to the columns of a record.
 
     check("classification", inputs=inputs, logits=logits, ...)                 # shapes and types, before anything else
-    results = measured("classification", logits, labels, losses, loss, top_k=None)                    # on the device
-    columns = as_columns("classification", {name: tensor.numpy() for ...}, classes=10, ignore_index=-100)  # on the host
+    results = taken("classification", logits, labels, losses, loss, probs="all")                          # on the device
+    columns = made("classification", {name: tensor.cpu() for ...}, probs="all", classes=10, ignore_index=-100)
 
 Four tasks are known:
 
@@ -13,8 +13,9 @@ Four tasks are known:
     multilabel      [B, K], [B] like the logits, 0 and 1    one of the B, with K targets and outputs
     regression      [B, K], [B] like the logits, numbers    one of the B, with K targets and outputs
 
-`measured` waits for nothing on the device. What needs values (are labels classes? are logits numbers?) is asked on the host,
-before a record is made.
+`taken` waits for nothing on the device. What needs values (are labels classes? are logits numbers?) is asked on the host,
+before a record is made. What is on the host already is measured there too, and batches that wait are measured together: no row
+depends on another, so the bits are the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.config import kept_probs
 from capture_cli.errors import UsageError
 from capture_cli.recorder.given import described, named
 from capture_cli.records import Batch, Inputs, Numbers
@@ -118,31 +120,50 @@ def _way_out(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
     return f'; for these, give the recorder task="{other}"' if other else ""
 
 
-def measured(
+def taken(
     task: str,
     logits: torch.Tensor,
     labels: torch.Tensor,
     losses: torch.Tensor | None,
     loss: torch.Tensor | float | None,
     *,
-    top_k: int | None,
+    probs: str | None,
 ) -> dict[str, torch.Tensor]:
-    """The results of one batch, still on the device: float32 and int64. `as_columns` makes the rest of them.
-
-    What the caller computed (losses, loss) is taken; what is not there is computed on the host.
-    """
-    logits, labels = logits.detach().float(), labels.detach()
-    if task in (CLASSIFICATION, "sequence"):
-        results = _of_classes(logits, labels.long(), top_k)
-    else:
-        results = _of_numbers(task, logits, labels.float(), losses)
+    """What `made` needs of one batch, detached: measured where it is on a device, as it is where it is on the host."""
+    results = {"logits": logits.detach(), "labels": labels}
     if losses is not None:
-        results["losses"] = losses.detach().float()
+        results["losses"] = losses.detach()
     if loss is not None:
         import torch
 
-        results["loss"] = loss.detach().float() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return results
+        results["loss"] = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+    return results if logits.is_cpu else _measured(task, results, probs)
+
+
+def made(task: str, taken: Mapping[str, torch.Tensor], *, probs: str | None, classes: int, ignore_index: int) -> dict[str, Any]:
+    """Columns of a record, from what was `taken` of a batch and is on the host by now.
+
+    Losses that were not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
+    error. A `loss` that was not given is their mean. Padding is left out. Raises UsageError, naming the first sample, where a
+    label is no class.
+    """
+    results = _measured(task, taken, probs) if "logits" in taken else taken
+    return _as_columns(task, {name: tensor.numpy() for name, tensor in results.items()}, classes, ignore_index)
+
+
+def part(columns: Mapping[str, Any], rows: slice, loss: float) -> dict[str, Any]:
+    """The columns of one of several batches whose columns were made together; `loss` is its own."""
+    return {name: column[rows] for name, column in columns.items() if name != "loss"} | {"loss": np.float32(loss)}
+
+
+def _measured(task: str, taken: Mapping[str, torch.Tensor], probs: str | None) -> dict[str, torch.Tensor]:
+    """float32 and int64, where the tensors are; what can as well be computed on the host is left to it."""
+    logits, losses = taken["logits"].float(), taken.get("losses")
+    if task in (CLASSIFICATION, "sequence"):
+        results = _of_classes(logits, taken["labels"].long(), kept_probs(probs, logits.shape[-1]))
+    else:
+        results = _of_numbers(task, logits, taken["labels"].detach().float(), losses)
+    return results | {name: taken[name].float() for name in ("losses", "loss") if name in taken}
 
 
 def _of_classes(logits: torch.Tensor, labels: torch.Tensor, top_k: int | None) -> dict[str, torch.Tensor]:
@@ -167,12 +188,7 @@ def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: 
     return {"targets": targets, "outputs": outputs, "losses": losses}
 
 
-def as_columns(task: str, host: Host, *, classes: int, ignore_index: int) -> dict[str, Any]:
-    """The results of `measured`, on the host, as columns of a record; those of padding are left out.
-
-    Losses that were not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
-    error. A `loss` that was not given is their mean. Raises UsageError, naming the first sample, where a label is no class.
-    """
+def _as_columns(task: str, host: Host, classes: int, ignore_index: int) -> dict[str, Any]:
     columns = dict(host)
     beside: dict[str, Any] = {}
     if task == "sequence":

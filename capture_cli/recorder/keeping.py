@@ -47,7 +47,7 @@ class Keeping:
 
         Without an array (nothing of it is to be kept) by the digests alone, which then were taken.
         """
-        shape, dtype = pending.shape, pending.dtype
+        shape, dtype = tuple(pending.shape), str(pending.dtype).removeprefix("torch.")
         if pending.digests is not None and (array is None or not (whole or self.keeps_some)):
             return Inputs(shape=shape, dtype=dtype, digests=pending.digests, not_stored=len(pending.digests))
         assert array is not None  # noqa: S101
@@ -70,7 +70,7 @@ class Keeping:
         named = {name: before.header[name] for name in ("phase", "epoch", "batch", "ids")}
         return {
             "reason": reason,
-            "before": named | {"inputs": inputs_to_json(self.inputs(before, before.copy_inputs(), whole=True))},
+            "before": named | {"inputs": inputs_to_json(self.inputs(before, before.input_array(), whole=True))},
         }
 
     def sync(self) -> None:

@@ -28,8 +28,9 @@ Units: `losses` and `loss` in nats, `sizes` in bytes, `epoch`, `batch`, `step`, 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from operator import attrgetter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -233,7 +234,13 @@ _FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
 _INTS = {"labels", "preds", "tops", "positions"}
 _TABLES = {"probs", "tops", "targets", "outputs"}
 """[B, K]: also where B is 0, since a batch of sequences may be all padding."""
-_FINITE_ONLY = {Run, Samples, Skip, End}
+_NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in KINDS.values()}
+_VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+_NUMBERS = {
+    kind: [one.name for one in fields(kind) if one.name in _FLOATS or float in (one.type, *get_args(one.type))]
+    for kind in KINDS.values()
+}
+"""The fields of each kind that may be NaN or infinite."""
 
 
 class Encoded(NamedTuple):
@@ -246,18 +253,19 @@ class Encoded(NamedTuple):
 def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     """Write `record` as line number `seq` (from 0) after the line whose chain is `previous`."""
     body: dict[str, Any] = {"seq": seq, "kind": record.kind}
-    pairs = zip(_names(type(record)), _values(record), strict=True)
-    body |= {name: value for name, value in pairs if value is not None or name in _ALWAYS}
+    body.update(zip(_NAMES[type(record)], _VALUES[type(record)](record), strict=True))
+    for name in [name for name, value in body.items() if value is None and name not in _ALWAYS]:
+        del body[name]
     if "inputs" in body:
         body["inputs"] = inputs_to_json(body["inputs"])
     text = _dumps(body)
-    if b"null" in text and type(record) not in _FINITE_ONLY:  # most lines have none: to look is quicker than to ask each number
-        nonfinite = {name: texts for name in body if (texts := _nonfinite(body[name]))}
+    if not all(_is_finite(body.get(name)) for name in _NUMBERS[type(record)]):
+        nonfinite = {name: texts for name in _NUMBERS[type(record)] if (texts := _nonfinite(body.get(name)))}
         if nonfinite:
             text = _dumps(body | {"nonfinite": nonfinite})
     text = text[:-1]
     chain = link(previous, text)
-    return Encoded(b'%b,"chain":"%b"}\n' % (text, chain.hex().encode()), chain)
+    return Encoded(b"".join((text, b',"chain":"', chain.hex().encode(), b'"}\n')), chain)
 
 
 def decode(line: bytes) -> tuple[int, Record]:
@@ -273,7 +281,7 @@ def decode(line: bytes) -> tuple[int, Record]:
     body = loads(line)
     try:
         nonfinite = body.get("nonfinite", {})
-        values = {name: _field(name, body[name], nonfinite.get(name, ())) for name in _names(cls) if name in body}
+        values = {name: _field(name, body[name], nonfinite.get(name, ())) for name in _NAMES[cls] if name in body}
         if cls in (Batch, Numbers):
             values["inputs"] = Inputs(**values["inputs"])
         record: Record = cls(**values)
@@ -304,28 +312,6 @@ _ALWAYS = {"lr", "loss", "accuracy"}
 """Fields that are written even when they are None."""
 
 
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    names = _NAMES.get(cls)
-    if names is None:
-        names = _NAMES[cls] = tuple(f.name for f in fields(cls))
-    return names
-
-
-_NAMES: dict[type[Any], tuple[str, ...]] = {}
-
-
-def _values(record: Record) -> tuple[Any, ...]:
-    """The values of all fields, in order."""
-    getter = _GETTERS.get(type(record))
-    if getter is None:
-        getter = _GETTERS[type(record)] = attrgetter(*_names(type(record)))
-    values: tuple[Any, ...] = getter(record)
-    return values
-
-
-_GETTERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {}
-
-
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
     """As they stand in a record, what was not asked for left out."""
     body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
@@ -338,14 +324,17 @@ def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
     return body
 
 
+def _is_finite(value: Any) -> bool:
+    """Whether a number is, or all those of an array: else the sum of their squares is not. To search the text takes longer."""
+    return value is None or isfinite(np.vdot(value, value) if isinstance(value, np.ndarray) else value)
+
+
 def _nonfinite(value: Any) -> list[str]:
     """Which values the nulls of a float or float array stand for, in order: nan, inf or -inf."""
-    if isinstance(value, float | np.floating) or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
-        array = np.asarray(value)
-        finite = np.isfinite(array)
-        if not finite.all():
-            return [str(v) for v in array[~finite].tolist()]
-    return []
+    if value is None:
+        return []
+    array = np.asarray(value)
+    return [str(v) for v in array[~np.isfinite(array)].tolist()]
 
 
 def _field(name: str, value: Any, nonfinite: Sequence[str]) -> Any:
