@@ -21,6 +21,8 @@ PEER_OPTIONS = (
     " --weight-decay=0 --sched=constant --val-split=0"
 ).split()
 """What makes `capture train` do the work of plain_loop.py."""
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""As where capture was installed: its modules are compiled once, not at every start of a command that is measured."""
 
 
 class NotMeasuredError(Exception):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 MLFLOW = "--mlflow"
+DEFAULT_STORE = "a URI such as http://host:5000 or sqlite:///mlflow.db; without one MLFLOW_TRACKING_URI, else the latter"
 
 
 def with_values(args: Sequence[str]) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Annotated
 import orjson
 import typer
 
-from capture_cli.cli.sinks import DEFAULT_STORE, Wanted, make_sinks
+from capture_cli.cli.arguments import DEFAULT_STORE
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
-from capture_cli.resources import Resources
 
 
 def evaluate(
@@ -56,12 +55,14 @@ def evaluate(
         epochs=1,
         val_split=0.0,
     )
-    resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     from capture_cli.cli.session import session
+    from capture_cli.cli.sinks import Wanted, make_sinks
+    from capture_cli.resources import Resources
     from capture_cli.runfolder import open_output
     from capture_cli.training.evaluation import prepare_evaluation
     from capture_cli.training.job import run_evaluation
 
+    resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     ready, weights = prepare_evaluation(Path(model), Path(folder), config)
     sinks = make_sinks(Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
     needs, called = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.sinks import DEFAULT_STORE
+from capture_cli.cli.arguments import DEFAULT_STORE
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:

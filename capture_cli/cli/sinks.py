@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from capture_cli.sinks.mlflow import MlflowSink
     from capture_cli.training.job import Ready
 
-DEFAULT_STORE = "a URI such as http://host:5000 or sqlite:///mlflow.db; without one MLFLOW_TRACKING_URI, else the latter"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.cli.sinks import DEFAULT_STORE, Wanted, make_ready
+from capture_cli.cli.arguments import DEFAULT_STORE
 from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
-from capture_cli.resources import Resources
 
 if TYPE_CHECKING:
+    from capture_cli.cli.sinks import Wanted
     from capture_cli.plan import Plan
+    from capture_cli.resources import Resources
 
 TRAINING, DATA, CAPTURE, OUTPUT, RESUME = "Training", "Data", "What is captured", "Output", "Going on"
 MACHINE = "The machine"
@@ -223,6 +224,9 @@ def train(
     options: dict[str, Any] = locals()
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
     every = Every.parse(checkpoint_every)
+    from capture_cli.cli.sinks import Wanted
+    from capture_cli.resources import Resources
+
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     _demand_fitting(options)
     if folder is None:
@@ -268,8 +272,8 @@ def _show(plan: "Plan") -> None:
 def _train(
     plan: "Plan",
     every: Every,
-    resources: Resources,
-    wanted: Wanted,
+    resources: "Resources",
+    wanted: "Wanted",
     *,
     out: str | None,
     name: str | None,
@@ -278,6 +282,7 @@ def _train(
     quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
+    from capture_cli.cli.sinks import make_ready
     from capture_cli.runfolder import open_output
     from capture_cli.training.job import run_training
 
@@ -293,14 +298,15 @@ def _resume(
     plan: "Plan",
     run: Path,
     every: Every,
-    resources: Resources,
-    wanted: Wanted,
+    resources: "Resources",
+    wanted: "Wanted",
     *,
     allow_env_change: bool,
     preview: int,
     quiet: bool,
 ) -> int:
     from capture_cli.cli.session import session
+    from capture_cli.cli.sinks import make_ready
     from capture_cli.runfolder import reopen_output
     from capture_cli.training.job import run_training
     from capture_cli.training.resuming import continuation, read_earlier
