@@ -509,6 +509,16 @@ class TestOnADevice:
         assert verified(tmp_path / "r.jsonl") == "failed"
         assert len(records(tmp_path / "r.jsonl", "batch")) == 1
 
+    def test_logits_may_be_overwritten_while_ids_are_on_their_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is on the host already is measured in the call, not when the rest has come."""
+        monkeypatch.setattr(given, "still_coming", lambda ids, _: {"ids": ids} if isinstance(ids, torch.Tensor) else {})
+        batch = batch_of(4, 3) | {"ids": torch.tensor([7, 5, 3, 1])}
+        expected = batch["logits"].softmax(1).numpy()
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(**batch)
+            batch["logits"].zero_()
+        assert np.allclose(records(tmp_path / "r.jsonl", "batch")[0].probs, expected)
+
     def test_ids_on_the_device_are_looked_at_with_the_results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody waits for them; one that comes twice is an error of the next call, which names the batch."""
         monkeypatch.setattr(given, "still_coming", lambda ids, _: {"ids": ids} if isinstance(ids, torch.Tensor) else {})

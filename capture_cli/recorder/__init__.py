@@ -186,11 +186,15 @@ class Recorder:
             self._rank = _rank()
         header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
         header |= {"ids": ids, "files": files, "extra": extra}
-        late = self._checked(header, logits, classes) if self._own else {}  # who hands over an Output has numbered its samples
+        results = (
+            self._checked(header, logits, classes) if self._own else {}
+        )  # who hands over an Output numbers its samples
         header["batch"] = self._phases.batches(phase, epoch) + len(self._waiting)
         captured = header["batch"] % self._every == 0
         rows = self._room.take(logits, labels) if self._together and logits.is_cpu and loss is not None else None
-        results = late if rows else late | columns.taken(self._task, logits, labels, losses, loss, probs=self._probs)
+        if not rows:
+            at_once = bool(results) or not inputs.is_cpu  # while these come from a device, logits may be overwritten
+            results |= columns.taken(self._task, logits, labels, losses, loss, probs=self._probs, at_once=at_once)
         pending = Pending.of(header, inputs, results, captured=captured, classes=classes)
         if rows and loss is not None:
             pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()

@@ -1,7 +1,7 @@
 """From the tensors of one forward pass to the columns of a record.
 
     check("classification", inputs=inputs, logits=logits, ...)                 # shapes and types, before anything else
-    results = taken("classification", logits, labels, losses, loss, probs="all")                          # on the device
+    results = taken("classification", logits, labels, losses, loss, probs="all", at_once=False)           # on the device
     columns = made("classification", {name: tensor.cpu() for ...}, probs="all", classes=10, ignore_index=-100)
 
 Four tasks are known:
@@ -128,8 +128,9 @@ def taken(
     loss: torch.Tensor | float | None,
     *,
     probs: str | None,
+    at_once: bool,
 ) -> dict[str, torch.Tensor]:
-    """What `made` needs of one batch, detached: measured where it is on a device, as it is where it is on the host."""
+    """What `made` needs of one batch, detached: measured if it is on a device, or `at_once`; else as it is."""
     results = {"logits": logits.detach(), "labels": labels}
     if losses is not None:
         results["losses"] = losses.detach()
@@ -137,7 +138,7 @@ def taken(
         import torch
 
         results["loss"] = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return results if logits.is_cpu else _measured(task, results, probs)
+    return results if logits.is_cpu and not at_once else _measured(task, results, probs)
 
 
 def made(task: str, taken: Mapping[str, torch.Tensor], *, probs: str | None, classes: int, ignore_index: int) -> dict[str, Any]:
