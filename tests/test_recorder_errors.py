@@ -509,7 +509,7 @@ class TestOnADevice:
         assert verified(tmp_path / "r.jsonl") == "failed"
         assert len(records(tmp_path / "r.jsonl", "batch")) == 1
 
-    def test_logits_may_be_overwritten_while_ids_are_on_their_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_logits_may_be_overwritten_while_ids_are_coming(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is on the host already is measured in the call, not when the rest has come."""
         monkeypatch.setattr(given, "still_coming", lambda ids, _: {"ids": ids} if isinstance(ids, torch.Tensor) else {})
         batch = batch_of(4, 3) | {"ids": torch.tensor([7, 5, 3, 1])}
