@@ -186,9 +186,7 @@ class Recorder:
             self._rank = _rank()
         header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
         header |= {"ids": ids, "files": files, "extra": extra}
-        results = (
-            self._checked(header, logits, classes) if self._own else {}
-        )  # who hands over an Output numbers its samples
+        results = self._checked(header, logits, classes) if self._own else {}  # who hands over an Output numbers its samples
         header["batch"] = self._phases.batches(phase, epoch) + len(self._waiting)
         captured = header["batch"] % self._every == 0
         rows = self._room.take(logits, labels) if self._together and logits.is_cpu and loss is not None else None
