@@ -274,19 +274,22 @@ def test_chunks_say_when_nothing_is_waiting() -> None:
         assert [line for chunk in chunks for line in chunk] == []
 
 
-def test_chunks_leave_no_thread_behind(tmp_path: Path) -> None:
-    """Who has seen enough can stop: the thread that reads ahead ends too."""
-    before = threading.active_count()
+def test_chunks_leave_no_thread_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has seen enough can stop: the threads that read ahead end too."""
     folder = write_run(tmp_path / "run", run_records(epochs=30, per_class=60))
+    monkeypatch.setattr(reader, "_BLOCK_BYTES", 4096)  # far more blocks than may wait
+    others = set(threading.enumerate())  # of earlier tests: some may end meanwhile
     with open_run(folder) as run:
         chunks = run.chunks(1)
         while not next(chunks):
             pass
+        time.sleep(0.2)  # as much has been read ahead as may wait, and the thread stands still
+        ahead = set(threading.enumerate()) - others
         chunks.close()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+        assert ahead
+        for thread in ahead:
+            thread.join(timeout=10)
+        assert not any(thread.is_alive() for thread in ahead)
 
 
 def test_an_error_while_reading_ahead_reaches_the_reader(tmp_path: Path) -> None:
