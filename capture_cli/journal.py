@@ -41,7 +41,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import End, Record, encode
 from capture_cli.records.chain import GENESIS, follow
 from capture_cli.records.comparing import first_difference
@@ -84,7 +84,8 @@ class Journal:
     def create(cls, path: Path, *, force: bool = False) -> Self:
         """Open `path` for a new run; a pipe or device that exists is written to as it is.
 
-        Raises CaptureError if the file exists and `force` is off, cannot be written, or is in use by another run.
+        Raises UsageError if the file exists and `force` is off, CaptureError if it cannot be written or is in use by another
+        run.
         """
         flags = os.O_APPEND | os.O_CLOEXEC
         try:
@@ -93,9 +94,7 @@ class Journal:
             except FileExistsError:
                 regular = stat.S_ISREG(path.stat().st_mode)
                 if regular and not force:
-                    raise CaptureError(
-                        f"'{path}' exists", "choose another -o or --name, or overwrite it with --force"
-                    ) from None
+                    raise UsageError(f"'{path}' exists", "choose another -o or --name, or overwrite it with --force") from None
                 _demand_not_held(path)
                 fd = os.open(path, flags | (os.O_RDWR if regular else os.O_WRONLY))
         except OSError as error:

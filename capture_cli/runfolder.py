@@ -112,8 +112,8 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
     """Open where `-o OUT` or `--name NAME` says, by default `runs/<time>-<model>` in the current folder.
 
     OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder.
-    `needs_folder` names an option that only a run folder can honour. Raises UsageError for a contradiction, CaptureError for
-    what exists (without `force`) or cannot be written.
+    `needs_folder` names an option that only a run folder can honour. Raises UsageError for a contradiction and for
+    what exists (without `force`), CaptureError for what cannot be written or is in use.
     """
     if out is not None and name is not None:
         raise UsageError("--out and --name both say where the run goes", "give one of them")
@@ -173,11 +173,11 @@ def _make_folder(folder: Path, *, force: bool) -> set[str]:
             sync_folder(one.parent)
         held = {entry.name for entry in folder.iterdir()}
     except FileExistsError as error:
-        raise CaptureError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
+        raise UsageError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
     if held and RECORDS not in held:
-        raise CaptureError(f"'{folder}' is not empty and no run folder", "choose another -o or --name")
+        raise UsageError(f"'{folder}' is not empty and no run folder", "choose another -o or --name")
     if held and not force:
-        raise CaptureError(f"'{folder}' holds a run already", "choose another -o or --name, or overwrite it with --force")
+        raise UsageError(f"'{folder}' holds a run already", "choose another -o or --name, or overwrite it with --force")
     return held

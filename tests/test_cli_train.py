@@ -386,12 +386,12 @@ class TestOutput:
         (tmp_path / "old.jsonl").write_text("old\n")
         for out in ("old.jsonl", "mine"):
             done = capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", out)
-            assert done.returncode == 1
+            assert done.returncode == 2
             assert len(done.stderr.splitlines()) == 1
         assert (tmp_path / "old.jsonl").read_text() == "old\n"
         assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "old.jsonl", "--force").returncode == 0
         assert records(tmp_path / "old.jsonl")[-1]["status"] == "completed"
-        assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "mine", "--force").returncode == 1
+        assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "mine", "--force").returncode == 2
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
     def test_a_full_disk_keeps_what_was_captured(self, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class TestRepair:
         """The original least of all; and where no line verifies, no file is left."""
         path = write_run(tmp_path / "r") / "records.jsonl"
         before = path.read_bytes()
-        assert capture("verify", path, "--repair", path).returncode == 1
+        assert capture("verify", path, "--repair", path).returncode == 2
         assert path.read_bytes() == before
         (tmp_path / "none.jsonl").write_bytes(b"no record\n")
         assert capture("verify", "none.jsonl", "--repair", "saved.jsonl").returncode == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import capture_cli.journal
-from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Journal
 from capture_cli.records import Skip
 from capture_cli.records.chain import GENESIS, link, open_envelope
@@ -67,7 +67,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     """Nothing is overwritten without being told to, and `force` begins anew."""
     path = tmp_path / "records.jsonl"
     path.write_text("precious\n")
-    with pytest.raises(CaptureError, match=r"records\.jsonl' exists"):
+    with pytest.raises(UsageError, match=r"records\.jsonl' exists"):
         Journal.create(path)
     assert path.read_text() == "precious\n"
     Journal.create(path, force=True).close()

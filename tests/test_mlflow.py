@@ -438,6 +438,12 @@ class TestMisfortune:
         with pytest.warns(UserWarning, match="the run goes on without it"):
             recorder.close()
 
+    def test_a_sink_that_no_run_took_leaves_no_process(self, server: Server) -> None:
+        """It can be closed all the same."""
+        sink = MlflowSink(server.uri)
+        sink.close()
+        assert sink._remote._process.poll() == 0
+
     def test_the_process_of_the_sink_is_killed(self, server: Server, tmp_path: Path) -> None:
         """One warning, and the rest can be sent; nothing waits for it."""
         run, sink = tmp_path / "run", MlflowSink(server.uri)

@@ -260,7 +260,7 @@ class TestPlaces:
     def test_a_file_that_exists_is_kept(self, tmp_path: Path) -> None:
         """Unless `force` says otherwise; the message names both ways out."""
         (tmp_path / "r.jsonl").write_text("mine")
-        with pytest.raises(CaptureError, match=r"r.jsonl' exists") as caught:
+        with pytest.raises(UsageError, match=r"r.jsonl' exists") as caught:
             Recorder(tmp_path / "r.jsonl")
         assert "force=True" in caught.value.hint
         assert (tmp_path / "r.jsonl").read_text() == "mine"

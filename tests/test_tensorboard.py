@@ -128,8 +128,10 @@ def test_it_needs_a_folder(capture: Capture, images: Path, tmp_path: Path) -> No
     assert done.returncode == 2
     assert "--tensorboard needs a run folder" in done.stderr
     assert not (tmp_path / "run.jsonl").exists()
+    sink = TensorBoardSink()
     with pytest.raises(UsageError, match="event files need a folder"):
-        recording(tmp_path / "own.jsonl", sinks=[TensorBoardSink()])
+        recording(tmp_path / "own.jsonl", sinks=[sink])
+    sink.close()
 
 
 def test_a_loop_of_anything(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.visits import checked
-from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.reader import BATCHES
 from capture_cli.records import KINDS, Run
 
@@ -54,7 +54,7 @@ def repair(reading: Reading, target: Path) -> RecordsError | None:
 
     Returns what is wrong, or None where nothing is: then, and where not even the first line verifies, no file is left. What
     stands behind a line that does not verify is not saved: nothing proves that it belonged there.
-    Raises CaptureError if the file exists or cannot be written.
+    Raises UsageError if the file exists, CaptureError if it cannot be written.
     """
     try:
         with target.open("xb") as file:
@@ -62,6 +62,8 @@ def repair(reading: Reading, target: Path) -> RecordsError | None:
             file.flush()
             os.fsync(file.fileno())
             saved = file.tell()
+    except FileExistsError as failure:
+        raise UsageError(f"'{target}' exists", "give --repair the name of a new file") from failure
     except OSError as failure:
         raise CaptureError(
             f"'{target}' cannot be written: {failure.strerror}", "give --repair the name of a new file"

@@ -90,7 +90,7 @@ class Recorder:
         Logits that are NaN `raise`, unless `nonfinite` is `record`. An id that comes twice in a phase of an epoch is an
         error unless `repeats`. Labels that are `ignore_index` are padding where the task is `sequence`.
 
-        Raises UsageError for what cannot be honoured, CaptureError if `out` exists, cannot be written or is in use.
+        Raises UsageError for what cannot be honoured and if `out` exists, CaptureError if it cannot be written or is in use.
         A caller that hands over an open Output writes its run record itself, and closes it.
         """
         given.demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
@@ -523,13 +523,16 @@ class _Count(NamedTuple):
 
 
 def _opened(out: str, *, force: bool, needs_folder: bool) -> Output:
-    """Raises what open_output raises, with the ways out that a recorder has."""
+    """Raises what open_output raises, with the ways out in a recorder's words."""
     try:
         return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else "")
-    except UsageError as error:
-        raise UsageError(error.message, "give a folder in place of FILE.jsonl") from error
     except CaptureError as error:
-        raise CaptureError(error.message, "give another place; with force=True what is there goes") from error
+        ways = {
+            "--force": "give another place; with force=True what is there goes",
+            "-o a folder": "give a folder in place of FILE.jsonl",
+            "": "give another place",
+        }
+        raise type(error)(error.message, next(ways[said] for said in ways if said in error.hint)) from error
 
 
 def _parameters(model: nn.Module) -> int:

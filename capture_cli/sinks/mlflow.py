@@ -79,7 +79,7 @@ class MlflowSink:
         self._gathering = Gathering(worst=worst)
         self._example: npt.NDArray[Any] | None = None
         self._status: str | None = None
-        self._closed = False
+        self._begun = self._closed = False
 
     def begin(self, output: Output) -> None:
         """Take the place of the records; what an earlier process of the same run has sent is gone on with."""
@@ -88,6 +88,7 @@ class MlflowSink:
         self._records_to = 0
         rest = f"`capture log {output.where} --mlflow {shown(self._uri)}` sends the rest" if output.records else ""
         self._background = Background(NAME, rest=rest)
+        self._begun = True
         if output.records and self._journal.place["bytes"]:
             self._background.put(partial(self._begin, None))
 
@@ -113,6 +114,9 @@ class MlflowSink:
         if self._closed:
             return
         self._closed = True
+        if not self._begun:  # there was no run
+            self._remote.close()
+            return
         self._send_points()
         self._send_records(True)
         self._background.put(self._call("end", status=self._status, chain=self._journal.chain.hex()))

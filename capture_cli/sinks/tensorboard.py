@@ -58,7 +58,7 @@ class TensorBoardSink:
         self._margins: dict[str, Histogram] = defaultdict(Histogram)
         self._sent_at = time.monotonic()
         self._step = 0
-        self._closed = False
+        self._begun = self._closed = False
 
     def begin(self, output: Output) -> None:
         """Take the folder of the records. Raises UsageError where there is none and none was given."""
@@ -67,6 +67,7 @@ class TensorBoardSink:
             raise UsageError(f"event files need a folder, and the records go to {output.where}", "give a run folder")
         self._output, self._events = output, str(folder.absolute())
         self._background = Background(NAME)
+        self._begun = True
         if output.journal.place["bytes"]:
             self._background.put(self._call("begin", folder=self._events, run=None, records=str(output.records)))
 
@@ -92,6 +93,9 @@ class TensorBoardSink:
         if self._closed:
             return
         self._closed = True
+        if not self._begun:  # there was no run
+            self._remote.close()
+            return
         self._send_points()
         self._background.put(self._call("end"))
         self._background.close(self._wait_seconds)
