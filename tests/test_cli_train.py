@@ -315,6 +315,16 @@ class TestOptions:
         assert done.stdout == ""
         assert sorted(tmp_path.rglob("*")) == before
 
+    def test_a_wrong_value_in_the_config_file(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """It is shown, and where it stands; given on the command line as well, it does not matter."""
+        (tmp_path / "c.toml").write_text('batch-size = "many"\n')
+        done = capture("train", images, "--config", "c.toml")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "'many' in the config file: Invalid value for '--batch-size'" in done.stderr
+        assert capture("train", images, "--config", "c.toml", "--batch-size", 2, "-n").returncode == 0
+        done = capture("train", images, "--config", "c.toml", "--batch-size", "few")
+        assert "'few': Invalid value for '--batch-size'" in done.stderr
+
     def test_a_dry_run_shows_the_plan_without_torch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
         """Labels, split, inputs and options on stdout; nothing is written and torch is not imported."""
         done = capture("train", images, "-n", env={"PYTHONPROFILEIMPORTTIME": "1"})

@@ -175,11 +175,16 @@ def _fail(error: CaptureError) -> int:
 
 def _what_was_wrong(error: typer.TyperException, args: Sequence[str]) -> str:
     """Typer's message, and the value that it leaves out of it."""
-    options = getattr(getattr(error, "param", None), "opts", [])
+    parameter = getattr(error, "param", None)
+    options = getattr(parameter, "opts", [])
     given = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
     given += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
     message = error.format_message().rstrip(".")
-    return f"'{given[-1]}': {message}" if given else message
+    if given:
+        return f"'{given[-1]}': {message}"
+    values = getattr(getattr(error, "ctx", None), "default_map", None) or {}
+    name = getattr(parameter, "name", None)
+    return f"{values[name]!r} in the config file: {message}" if name in values else message
 
 
 def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
