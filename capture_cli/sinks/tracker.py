@@ -18,6 +18,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,9 @@ class Tracker:
     def model(self, model: Any, example: Any) -> None:
         """Log the run's model: see `log_model`."""
         self._ask_first()
-        log_model(model, example, uri=self.uri, experiment_id=self.experiment_id, run_id=self.run_id, torch=self.torch)
+        with warnings.catch_warnings():  # of torch 2.11, which warns of what it does itself
+            warnings.simplefilter("ignore")
+            log_model(model, example, uri=self.uri, experiment_id=self.experiment_id, run_id=self.run_id, torch=self.torch)
 
     def end(self, status: str | None, chain: str) -> None:
         """Say how it ended: the status of the records, None where they have no end, and their last chain."""
