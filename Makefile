@@ -41,6 +41,13 @@ demo: setup ## train on sample_data/ into runs/demo, capturing everything, and l
 test: $(VENV)/dev.stamp ## run every test
 	$(BIN)/python -m pytest -q
 
+.PHONY: oldest
+oldest: $(BIN)/python ## run every test with the oldest versions that pyproject.toml allows (needs uv)
+	uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
+	uv pip install --quiet --compile-bytecode --python $(VENV)/oldest/bin/python --resolution lowest-direct --group dev \
+	  --editable '.[mlflow,tensorboard,lightning,transformers]'
+	$(VENV)/oldest/bin/python -m pytest -q
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style and formatting
 	$(BIN)/ruff check $(SOURCES)

@@ -204,7 +204,7 @@ def test_ci_runs_the_command_of_the_readme() -> None:
     assert "make" not in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "lint", "types", "check", "bench", "clean"])
+@pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "oldest", "lint", "types", "check", "bench", "clean"])
 def test_make_knows_its_targets_and_lists_them(target: str) -> None:
     """`make` alone lists every target with what it does; each can be planned."""
     listed = subprocess.run(["make", "-C", str(ROOT), "--no-print-directory"], capture_output=True, text=True, timeout=60)

@@ -239,7 +239,7 @@ def _syntax_tree(database: duckdb.DuckDBPyConnection, where: str) -> dict[str, A
     sql = f"select 1 where (\n{where}\n)"
     tree = json.loads(database.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()[0][0])
     if tree["error"]:
-        raise UsageError(f"--where '{where}': {tree['error_message']}", _hint())
+        raise UsageError(f"--where '{where}': {' '.join(tree['error_message'].split())}", _hint())
     nodes: list[dict[str, Any]] = [statement["node"] for statement in tree["statements"]]
     return nodes[0] if len(nodes) == 1 else {}
 
