@@ -474,6 +474,31 @@ def one_call_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "to_host", lambda tensors: ({k: v.clone() for k, v in plain(tensors)[0].items()}, _OnItsWay()))
 
 
+class _OnCuda(torch.Tensor):
+    """Says that it is there, and is copied from there, where no GPU is."""
+
+    is_cuda, is_cpu = True, False
+
+
+def test_what_is_on_the_host_beside_a_device_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be overwritten before the rest has come. Where all of it is on the host nothing is copied."""
+
+    class Event(_OnItsWay):
+        def record(self, stream: object) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    inputs, logits = torch.ones(4, 3), torch.ones(4, 2).as_subclass(_OnCuda)
+    host, arrived = pending.to_host({"inputs": inputs, "logits": logits})
+    assert isinstance(arrived, Event)
+    inputs.zero_()
+    assert host["inputs"].tolist() == torch.ones(4, 3).tolist()
+    host, arrived = pending.to_host({"inputs": inputs})
+    assert host["inputs"] is inputs
+    assert arrived is None
+
+
 @pytest.mark.usefixtures("one_call_late")
 class TestOnADevice:
     """What only the values show is an error of the next call; shapes and ids are seen at once."""

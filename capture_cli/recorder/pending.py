@@ -99,10 +99,11 @@ class Pending:
 def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event | None]:
     """The same tensors on the host, and the event after which they are there (None: now).
 
-    A copy from CUDA without waiting goes to pinned memory, which torch sees to itself.
+    A copy from CUDA without waiting goes to pinned memory, which torch sees to itself. What is on the host beside it is copied
+    too: by the time that the others are there it may have been overwritten.
     """
     on_cuda = None
-    for name, tensor in tensors.items():  # those on the host are left as they are
+    for name, tensor in tensors.items():
         if tensor.is_cuda:
             on_cuda = tensor.device
         elif not tensor.is_cpu:
@@ -111,8 +112,10 @@ def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], 
         return tensors, None
     import torch
 
-    # contiguous on the device: on the host it would be a copy of what has not arrived yet
-    host = {name: tensor.contiguous().to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+    host = {  # contiguous on the device: on the host it would be a copy of what has not arrived yet
+        name: tensor.clone() if tensor.is_cpu else tensor.contiguous().to("cpu", non_blocking=True)
+        for name, tensor in tensors.items()
+    }
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(on_cuda))
     return host, arrived
