@@ -15,7 +15,7 @@ _HOMES = {
     "MlflowSink": "sinks.mlflow",
     "TensorBoardSink": "sinks.tensorboard",
     "identified": "recorder.watching",
-    "open_run": "reader",
+    "open_run": "runs",
     "CaptureError": "errors",
     "LightningCapture": "integrations.lightning",
     "TransformersCapture": "integrations.transformers",

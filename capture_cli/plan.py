@@ -10,12 +10,12 @@ from pathlib import Path
 from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
-from capture_cli.folder import Scan, scan
-from capture_cli.folder.access import read_file
-from capture_cli.inputs import Recipe
+from capture_cli.labels import Scan, scan
 from capture_cli.pixels import Geometry, geometry
+from capture_cli.preprocessing import Recipe
+from capture_cli.sources.access import read_file
 
-EXPECTED = frozenset({"ending", "hidden", "run-folder"})
+EXPECTED = frozenset({"unsupported-extension", "hidden", "run-folder"})
 """Reasons of files that nobody took for images of the data set; `--strict` lets them be."""
 
 

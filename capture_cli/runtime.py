@@ -4,7 +4,7 @@
     with runtime.autocast():
         logits = model(inputs)
 
-Everything random in a run comes from `seed_step` and from capture_cli.draws; there is no generator state to keep.
+Everything random in a run comes from `seed_step` and from capture_cli.keyed_random; there is no generator state to keep.
 """
 
 import ctypes

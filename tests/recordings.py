@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from capture_cli.answers.verification import verify
-from capture_cli.reader import open_run
+from capture_cli.runs.reading import open_run
 
 
 def records(path: Path, *kinds: str) -> list[Any]:

@@ -136,7 +136,7 @@ def _batch(
         preds=probs.argmax(1),
         losses=losses,
         probs=probs if kept is None else np.ascontiguousarray(np.take_along_axis(probs, kept, 1)),
-        tops=kept,
+        topk=kept,
         p_labels=None if kept is None else probs[np.arange(len(ids)), labels[ids]],
         not_kept=None if top_k is None else classes - top_k,
         inputs=Inputs(

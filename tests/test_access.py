@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from capture_cli.errors import CaptureError, DataError, Unusable, UsageError
-from capture_cli.folder.access import MAX_FILE_BYTES, opened, read_file
+from capture_cli.sources.access import MAX_FILE_BYTES, opened, read_file
 
 SECRET = b"what lies outside the folder"
 
@@ -120,7 +120,7 @@ def test_links_are_refused_wherever_they_stand(folder: Path) -> None:
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "up").symlink_to("..")
     for path in ("out.png", "within.png", "nowhere.png", "loop.png", "up/secret.png"):
-        assert refusal(folder, path) == ("link", ""), path
+        assert refusal(folder, path) == ("symlink", ""), path
 
 
 def test_a_hard_link_is_a_file_like_any_other(folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         opened_names.append(path)
         return really_open(path, *args, **kwargs)
 
-    monkeypatch.setattr("capture_cli.folder.access.os.open", record)
+    monkeypatch.setattr("capture_cli.sources.access.os.open", record)
     assert refusal("/dev", "zero") == ("not-a-regular-file", "")
     assert opened_names == ["/dev"]
 
@@ -184,12 +184,12 @@ def test_a_vanished_file_is_gone(folder: Path) -> None:
     """Removed since the scan, with its folder, or its folder replaced by a file."""
     (folder / "plain").touch()
     for path in ("none.png", "none/1.png", "plain/1.png"):
-        assert refusal(folder, path) == ("gone", ""), path
+        assert refusal(folder, path) == ("missing", ""), path
 
 
 @pytest.mark.parametrize(
     ("becomes", "reason"),
-    [("a link", "link"), ("a FIFO", "not-a-regular-file"), ("larger", "file-too-large"), ("nothing", "gone")],
+    [("a link", "symlink"), ("a FIFO", "not-a-regular-file"), ("larger", "file-too-large"), ("nothing", "missing")],
 )
 def test_a_file_that_is_replaced_between_look_and_open_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, becomes: str, reason: str
@@ -208,7 +208,7 @@ def test_a_file_that_is_replaced_between_look_and_open_is_refused(
             target.write_bytes(bytes(101))
         return status
 
-    monkeypatch.setattr("capture_cli.folder.access.os.stat", look_and_swap)
+    monkeypatch.setattr("capture_cli.sources.access.os.stat", look_and_swap)
     assert refusal(folder, "cat/1.png", max_bytes=100)[0] == reason
 
 
@@ -224,10 +224,10 @@ def test_a_folder_that_becomes_a_link_on_the_way_is_refused(folder: Path, monkey
         (folder / "cat").symlink_to(outside)
         return look(*args, **kwargs)
 
-    monkeypatch.setattr("capture_cli.folder.access.os.stat", swap_and_look)
+    monkeypatch.setattr("capture_cli.sources.access.os.stat", swap_and_look)
     assert read_file(folder, "cat/1.png") == b"pixels"
     monkeypatch.undo()
-    assert refusal(folder, "cat/1.png") == ("link", "")
+    assert refusal(folder, "cat/1.png") == ("symlink", "")
 
 
 def test_threads_read_at_the_same_time(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_threads_read_at_the_same_time(folder: Path) -> None:
     with opened(folder) as descriptor, ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda i: read_file(descriptor, f"{i}.png"), range(200))) == [i.to_bytes(2) for i in range(200)]
         assert read_file(descriptor, "cat/kittens/1.png") == b"young"
-        assert refusal(descriptor, "cat/kittens/none.png") == ("gone", "")
+        assert refusal(descriptor, "cat/kittens/none.png") == ("missing", "")
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 
@@ -248,7 +248,7 @@ def test_running_out_of_descriptors_is_not_the_files_fault(folder: Path) -> None
     """The run stops; it does not leave out one good file after the other."""
     code = (
         "import os, sys\n"
-        "from capture_cli.folder.access import opened, read_file\n"
+        "from capture_cli.sources.access import opened, read_file\n"
         "from capture_cli.errors import CaptureError\n"
         "with opened(sys.argv[1]) as folder:\n"
         "    for _ in range(100):\n"

@@ -15,8 +15,8 @@ from capture_cli.answers.history import sample_history
 from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import open_run
 from capture_cli.records import Batch, Epoch, Run, Samples
+from capture_cli.runs.reading import open_run
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
 

@@ -1,4 +1,4 @@
-"""capture_cli.views.area: lines redrawn in place, and nothing else touched."""
+"""capture_cli.views.terminal.area: lines redrawn in place, and nothing else touched."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from capture_cli.views.area import Area
+from capture_cli.views.terminal.area import Area
 from terminal import Screen
 
 

@@ -39,7 +39,7 @@ def test_the_tables_hold_rule_classes_and_what_was_left_out(capture: Command, pe
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert sum(int(count) for name in ("cat", "dog") for count in rows[name][:2]) == 12
     assert rows["cat"][2] == "cat_00.png"
-    assert rows["ending"] == ["2", "NOTES.md"]
+    assert rows["unsupported-extension"] == ["2", "NOTES.md"]
     assert rows["hidden"] == ["1", ".x"]
     assert rows["other"] == ["rules", "classes", "without", "label"]
     assert rows["--labels"] == ["field:2", "6", "0"]
@@ -74,11 +74,11 @@ def test_json_is_one_object_on_stdout(capture: Command, pets: Path) -> None:
             {"name": "cat", "train": 6, "val": 0, "example": "cat_00.png"},
             {"name": "dog", "train": 6, "val": 0, "example": "dog_00.png"},
         ],
-        "left_out": {"ending": 2, "hidden": 1},
+        "left_out": {"unsupported-extension": 2, "hidden": 1},
         "skipped": [
             {"file": ".x", "reason": "hidden", "detail": ""},
-            {"file": "NOTES.md", "reason": "ending", "detail": ""},
-            {"file": "README.md", "reason": "ending", "detail": ""},
+            {"file": "NOTES.md", "reason": "unsupported-extension", "detail": ""},
+            {"file": "README.md", "reason": "unsupported-extension", "detail": ""},
         ],
         "warnings": [],
     }
@@ -106,7 +106,13 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
     [
         (None, [], 2, "no such folder: 'photos'", "name a folder"),
         ([], [], 3, "the folder 'photos' is empty", "put images into it"),
-        (["a.txt"], [], 3, "no images in the folder 'photos'; left out: 1 ending, such as 'a.txt'", "images end in .png"),
+        (
+            ["a.txt"],
+            [],
+            3,
+            "no images in the folder 'photos'; left out: 1 unsupported-extension, such as 'a.txt'",
+            "images end in .png",
+        ),
         (["cat.png", "dog.png"], [], 3, "no label in any of the 2 names", "like cat_0012.png"),
         (["cat_1.png", "cat_2.png"], ["--labels", "prefix"], 3, "one class only", "--labels field:2 (2 classes)"),
         (

@@ -15,8 +15,8 @@ from PIL import Image
 
 from capture_cli import checkpoint
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.outputs import Outputs, _differences, _prepare
 from capture_cli.records import Batch, Record, Run, decode
+from capture_cli.replay.outputs import Outputs, _differences, _prepare
 from conftest import CAPTURE
 from replay_runs import VISITS, copied, rewrite, trained
 
@@ -299,12 +299,12 @@ class TestOutputs:
         other = (nans.view(np.int32) | 1).view(np.float32)
         assert _differences(replace(batch, losses=nans), replace(batch, losses=other)) == ""
         assert _differences(batch, replace(batch, probs=probs[:, :2])) == "probs of another shape"
-        assert _differences(batch, replace(batch, tops=batch.labels[:, None])) == "tops of another shape"
+        assert _differences(batch, replace(batch, topk=batch.labels[:, None])) == "topk of another shape"
 
 
 def test_torch_is_loaded_for_outputs_alone(here: Path) -> None:
     """The trap of these tests works, and the library as a whole stays light."""
-    code = "import sys, capture_cli.replay.exports, capture_cli.views.replay; print('torch' in sys.modules)"
+    code = "import sys, capture_cli.replay.exports, capture_cli.views.terminal.replay; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
     args = [*CAPTURE, "replay", "whole", "--outputs"]

@@ -135,7 +135,7 @@ class TestWhatIsRecorded:
     def test_files_that_are_left_out_have_a_record(self, run: Path) -> None:
         """The list of mislabelled files beside the images is no image, and says so."""
         skips = {body["file"]: body["reason"] for body in of_kind(records(run / "records.jsonl"), "skip")}
-        assert skips["MISLABELLED.tsv"] == "ending"
+        assert skips["MISLABELLED.tsv"] == "unsupported-extension"
 
     def test_the_run_record_says_what_was_trained_with_what(self, run: Path) -> None:
         """Options, classes, parameters, recipe, versions, device, threads; and nothing that differs between equal runs."""
@@ -258,10 +258,10 @@ class TestOptions:
         args = ["-m", "linear", "-e", "1", "--probs", "top:2", "-q", "-o", tmp_path / "r.jsonl"]
         assert capture("train", images, *args).returncode == 0
         for batch in of_kind(records(tmp_path / "r.jsonl"), "batch"):
-            probs, tops = np.array(batch["probs"]), np.array(batch["tops"])
-            assert probs.shape == tops.shape == (len(batch["files"]), 2)
+            probs, topk = np.array(batch["probs"]), np.array(batch["topk"])
+            assert probs.shape == topk.shape == (len(batch["files"]), 2)
             assert (probs[:, 0] >= probs[:, 1]).all()
-            np.testing.assert_array_equal(tops[:, 0], batch["preds"])
+            np.testing.assert_array_equal(topk[:, 0], batch["preds"])
             np.testing.assert_allclose(-np.log(batch["p_labels"]), batch["losses"], atol=1e-4)
             assert batch["not_kept"] == 1
 

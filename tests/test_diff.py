@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture_cli import reader
 from capture_cli.answers import outcome
 from capture_cli.answers.diff import Diff, FileDifference, compare
-from capture_cli.reader import open_run
 from capture_cli.records import Batch, End, Record, Run, Samples, Skip
 from capture_cli.records.comparing import changes
+from capture_cli.runs import reading as reader
+from capture_cli.runs.reading import open_run
 from runs import chained, run_records, write_run
 
 

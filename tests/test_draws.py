@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from capture_cli.draws import below, draw, epoch_order, path_keys
+from capture_cli.keyed_random import below, draw, epoch_order, path_keys
 
 FILES = [f"class_{i % 10}/{i:05d}.png" for i in range(10_000)]
 KEYS = path_keys(FILES)

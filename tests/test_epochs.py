@@ -1,4 +1,4 @@
-"""capture_cli.views.epochs: sums of phases as lines."""
+"""capture_cli.views.terminal.epochs: sums of phases as lines."""
 
 import math
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture_cli.records import Epoch
-from capture_cli.views.epochs import EpochTable, clock, duration, number, phase_line
+from capture_cli.views.terminal.epochs import EpochTable, clock, duration, number, phase_line
 
 
 def sums(phase: str = "train", epoch: int = 0, *, n: int = 480, loss: float = 0.512, accuracy: float = 0.812) -> Epoch:

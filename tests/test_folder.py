@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
-from capture_cli.folder import VAL_SPLIT, Scan, scan, warnings
-from capture_cli.folder.access import read_file
+from capture_cli.labels import VAL_SPLIT, Scan, scan, warnings
+from capture_cli.sources.access import read_file
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:
@@ -84,16 +84,16 @@ def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch:
     assert left_out(found) == {
         ".hidden_1.png": "hidden",
         ".git/": "hidden",
-        "notes.txt": "ending",
+        "notes.txt": "unsupported-extension",
         "x_1.png/": "not-a-regular-file",
-        "cat_4.png\n": "ending",
+        "cat_4.png\n": "unsupported-extension",
         "runs/one/": "run-folder",
-        "runs/records.jsonl": "ending",
+        "runs/records.jsonl": "unsupported-extension",
         "cat_6.png": "not-a-regular-file",
         "cat_7.png": "not-a-regular-file",
-        "cat_8.png": "link",
-        "nowhere": "link",
-        "loop": "link",
+        "cat_8.png": "symlink",
+        "nowhere": "symlink",
+        "loop": "symlink",
     }
     assert [skip.file for skip in found.skipped] == sorted(left_out(found))
 
@@ -119,7 +119,7 @@ def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "outside")
     found = scan(tmp_path / "photos")
     assert found.classes == ["cat", "dog"]
-    assert left_out(found) == {"more": "link"}
+    assert left_out(found) == {"more": "symlink"}
 
 
 def test_a_folder_that_may_not_be_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_paths_do_not_depend_on_the_locale(tmp_path: Path) -> None:
     """In a locale without UTF-8 Python decodes names otherwise; the records must not differ."""
     touch(tmp_path, ["caf\u00e9_1.png", "dog_1.png", os.fsdecode(b"fox\xff_1.png")])
     code = (
-        "import sys; from pathlib import Path; from capture_cli.folder import scan; print(ascii(scan(Path(sys.argv[1])).files))"
+        "import sys; from pathlib import Path; from capture_cli.labels import scan; print(ascii(scan(Path(sys.argv[1])).files))"
     )
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     outputs = {
@@ -313,7 +313,7 @@ def test_an_empty_folder_and_one_without_images_are_told_apart(tmp_path: Path) -
     touch(tmp_path, ["a.txt", "b.txt", ".x"])
     (tmp_path / "link.png").symlink_to("a.txt")
     told = refusal(tmp_path)
-    assert f"no images in the folder '{tmp_path}'; left out: 2 ending, 1 hidden, 1 link, such as '.x'" in told
+    assert f"no images in the folder '{tmp_path}'; left out: 2 unsupported-extension, 1 hidden, 1 symlink, such as '.x'" in told
     assert "images end in .png" in told
 
 

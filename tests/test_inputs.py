@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture_cli.errors import RecordsError
-from capture_cli.inputs import AUGMENTATIONS, CENTRE, SCALE, Recipe, digests, epoch_order, make_batch, make_one, path_keys
+from capture_cli.preprocessing import (
+    AUGMENTATIONS,
+    CENTRE,
+    SCALE,
+    Recipe,
+    digests,
+    epoch_order,
+    make_batch,
+    make_one,
+    path_keys,
+)
 
 FILES = [f"{name}_{i:03d}.png" for name in ("cat", "dog") for i in range(100)]
 KEYS = path_keys(FILES)
@@ -233,7 +243,7 @@ def test_a_recipe_survives_its_record() -> None:
     """Written as JSON and read again it is the same recipe, and it names all that was done to the picture."""
     recorded = json.loads(json.dumps(RECIPE.to_dict()))
     assert Recipe.from_dict(recorded) == RECIPE
-    assert {"height", "width", "channels", "augment", "filter", "resize", "background", "deep", "centre", "scale"} <= set(
+    assert {"height", "width", "channels", "augment", "filter", "resize", "background", "depth", "centre", "scale"} <= set(
         recorded
     )
 
@@ -256,7 +266,7 @@ def test_a_recipe_survives_its_record() -> None:
         {"scale": 1.0},
         {"centre": float("nan")},
         {"dtype": "float16"},
-        {"draws": "os.system"},
+        {"random": "os.system"},
         {"another": 1},
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture_cli.errors import DataError, UsageError
-from capture_cli.folder.labels import choose_rule, natural_order, other_rules, parse_rule, stem
+from capture_cli.labels.rules import choose_rule, natural_order, other_rules, parse_rule, stem
 
 PATHS = st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20), min_size=1, max_size=3).map(
     "/".join

@@ -1,4 +1,4 @@
-"""capture_cli.views.live: what a person sees of a run as it goes, on a terminal in memory and under a clock of ours."""
+"""capture_cli.views.terminal.live: what a person sees of a run as it goes, on a terminal in memory and under a clock of ours."""
 
 import io
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from capture_cli.records import Skip
-from capture_cli.views.live import LiveView, PlainView
+from capture_cli.views.terminal.live import LiveView, PlainView
 from pretend import CLASSES, HOSTILE, INPUTS, RUN, SHOWN, batch, sums
 from terminal import Screen
 

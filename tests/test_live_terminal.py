@@ -1,4 +1,4 @@
-"""capture_cli.views.live in real processes: on real terminals, in files, quiet, killed, and whatever the files are called."""
+"""capture_cli.views.terminal.live in real processes: on real terminals, in files, quiet, killed, and whatever the files are called."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 from pretend import CLASSES, HOSTILE, INPUTS, RUN, batch, sums
 from capture_cli.records import Skip
-from capture_cli.views.live import make_view
+from capture_cli.views.terminal.live import make_view
 
 def view(**options):
     return make_view(sys.stderr, classes=CLASSES, epochs=1, total_images=200, **options)

@@ -1,4 +1,4 @@
-"""capture_cli.views.pictures: an image is shown as it is, as far as the terminal allows."""
+"""capture_cli.views.terminal.pictures: an image is shown as it is, as far as the terminal allows."""
 
 import io
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from capture_cli.views.pictures import Card, Gallery, Thumbnail, fitting, reduce
+from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting, reduce
 
 
 def shown(what: RenderableType, color_system: str | None = "truecolor", *, width: int = 80, no_color: bool = False) -> str:
@@ -122,5 +122,5 @@ def test_only_as_many_cards_as_fit(width: int) -> None:
 
 def test_no_torch_is_needed() -> None:
     """The reading half shows pictures as well."""
-    script = "import sys, capture_cli.views.pictures; sys.exit('torch' in sys.modules)"
+    script = "import sys, capture_cli.views.terminal.pictures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

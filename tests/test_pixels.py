@@ -76,7 +76,7 @@ def test_files_that_cannot_be_used_have_no_say() -> None:
 
     def read(file: str) -> bytes:
         if file == "gone":
-            raise Unusable("gone")
+            raise Unusable("missing")
         return b"no image" if file.startswith("bad") else picture(7, 7)
 
     size = geometry(SimpleNamespace(files=["bad1", "bad2", "gone", "good"]), read)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capture_cli import reader
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import Chain, Ending, Line, Reading, open_run
 from capture_cli.records import Batch, End, Epoch, Run, Samples
+from capture_cli.runs import reading as reader
+from capture_cli.runs.reading import Chain, Ending, Line, Reading, open_run
 from runs import body, chained, rechained, run_records, write_run
 
 
@@ -353,7 +353,7 @@ def test_columns_are_found_whatever_the_names(tmp_path: Path) -> None:
         ("batch", b'"labels":[', b'"labels":[[],', "not of format"),
         ("batch", b'"losses":[', b'"losses":["x",', "not of format"),
         ("batch", b'"probs":[[', b'"probs":[[0.5,', "not of format"),
-        ("batch", b'"inputs":{', b'"tops":[[1]],"inputs":{', "tops"),
+        ("batch", b'"inputs":{', b'"topk":[[1]],"inputs":{', "topk"),
         ("batch", b'"dtype":"float32"', b'"dtype":7', "inputs"),
         ("epoch", b'"n":', b'"n":1e3,"m":', "n"),
     ],

@@ -16,8 +16,8 @@ import xxhash
 
 from capture_cli.errors import UsageError
 from capture_cli.recorder import Recorder
-from capture_cli.recorder.flight import WINDOW, SpikeRule
-from capture_cli.recorder.phases import Phases
+from capture_cli.writer.flight import WINDOW, SpikeRule
+from capture_cli.writer.phases import Phases
 from recordings import batch_of, records, verified
 
 
@@ -210,7 +210,7 @@ with Recorder("r.jsonl") as recorder:
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from capture_cli.recorder.phases import Phases
+from capture_cli.writer.phases import Phases
 def resident():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1])
 phases = Phases()

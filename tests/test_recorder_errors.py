@@ -338,7 +338,7 @@ class TestPlaces:
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from capture_cli import CaptureError, Recorder
-from capture_cli.recorder import given
+from capture_cli.recorder import validation as given
 from recordings import batch_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

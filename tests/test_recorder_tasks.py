@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch progra
 import xxhash
 
 from capture_cli import Recorder
-from capture_cli.recorder.columns import TASKS
+from capture_cli.writer.columns import TASKS
 from recordings import batch_of, records, verified
 
 
@@ -67,13 +67,13 @@ class TestClassification:
 
     @pytest.mark.parametrize("k", [2, 5])
     def test_of_top_k_the_largest_and_the_label_are_kept(self, tmp_path: Path, k: int) -> None:
-        """`probs` fall, `tops` are their classes, `p_labels` is the label's own, and what was left out is counted."""
+        """`probs` fall, `topk` are their classes, `p_labels` is the label's own, and what was left out is counted."""
         given = batch_of(30, 12)
         whole = recorded(tmp_path / "whole.jsonl", **given)
         batch = recorded(tmp_path / "top.jsonl", options={"probs": f"top:{k}"}, **given)
         for i, probs in enumerate(whole.probs):
             order = sorted(range(12), key=lambda c: -probs[c])[:k]
-            assert batch.tops[i].tolist() == order
+            assert batch.topk[i].tolist() == order
             assert batch.probs[i].tolist() == [probs[c] for c in order]
             assert batch.p_labels[i] == probs[given["labels"][i]]
         assert batch.not_kept == 12 - k
@@ -154,7 +154,7 @@ class TestSequence:
         assert batch.sequences["counted"] == counts
         assert batch.files == [name for name, count in zip("abc", counts, strict=True) for _ in range(count)]
         assert 0 not in batch.labels
-        assert batch.tops.shape == (sum(counts), 3)
+        assert batch.topk.shape == (sum(counts), 3)
 
     def test_a_batch_that_is_all_padding_has_no_samples(self, tmp_path: Path, given: dict[str, Any]) -> None:
         """It is recorded as what it is, and the sums are those of the batches that have some."""

@@ -17,10 +17,8 @@ import pytest
 import torch
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.folder.access import opened
-from capture_cli.inputs import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
 from capture_cli.pixels import Geometry
-from capture_cli.reader import open_run
+from capture_cli.preprocessing import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
 from capture_cli.records import Batch, Inputs, Record, Run, Samples, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Made, Replay, Selection
@@ -29,6 +27,8 @@ from capture_cli.replay.findings import CAUSES, Report
 from capture_cli.replay.originals import File, Originals, place_of
 from capture_cli.replay.remaking import Rules, decoder_versions
 from capture_cli.replay.stored import StoredInputs
+from capture_cli.runs.reading import open_run
+from capture_cli.sources.access import opened
 from replay_runs import VISITS, copied, rewrite, trained
 
 
@@ -85,7 +85,7 @@ class TestEqual:
 import random, sys
 sys.modules["torch"] = None
 from pathlib import Path
-from capture_cli.reader import open_run
+from capture_cli.runs.reading import open_run
 from capture_cli.records import Batch, decode
 from capture_cli.replay import Replay, Selection
 lines = Path("whole/records.jsonl").read_bytes().splitlines()
@@ -171,10 +171,10 @@ class TestFiles:
         (images / "ant_003.png").unlink()
         os.mkfifo(images / "ant_003.png")
         report = replayed(here / "whole")
-        wrong = {"gone": {"ant_000.png"}, "changed": {"ant_001.png"}, "unreadable": {"ant_002.png", "ant_003.png"}}
+        wrong = {"missing": {"ant_000.png"}, "changed": {"ant_001.png"}, "unreadable": {"ant_002.png", "ant_003.png"}}
         assert causes(report) == wrong
         assert (report.inputs, report.equal) == (VISITS, VISITS - 8)
-        assert report.causes == {"gone": 2, "changed": 2, "unreadable": 4}
+        assert report.causes == {"missing": 2, "changed": 2, "unreadable": 4}
 
     def test_the_folder_is_the_one_given_or_where_it_was_last(self, here: Path) -> None:
         """What is no folder is no place: a NUL, a file, a folder that is gone, events that are none."""
@@ -328,7 +328,7 @@ class TestStored:
         with pytest.raises(RecordsError, match=r"line \d+: a batch record (whose|with) stored"):
             replayed(here / "whole", stored=True)
 
-    @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "gone", "linked-folder"])
+    @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "missing", "linked-folder"])
     def test_what_is_no_pack_is_not_read(self, here: Path, kind: str) -> None:
         """A link, a FIFO or a folder in its place is named and neither followed nor waited for."""
         folder = here / "whole" / "inputs"
@@ -492,5 +492,5 @@ def test_the_report_grows_with_files_alone(here: Path) -> None:
         path.unlink()
     report = replayed(here / "whole")
     assert len(report.differences) == 60
-    assert report.causes["gone"] == VISITS
+    assert report.causes["missing"] == VISITS
     assert set(report.causes) <= set(CAUSES)

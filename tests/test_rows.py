@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capture_cli.answers.rows import rows
-from capture_cli.answers.sql import escape, locked_database, unescape
 from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.visits import COLUMNS, SMALLEST, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.reader import BATCHES, open_run
 from capture_cli.records import Batch, Record, Run
+from capture_cli.runs.reading import BATCHES, open_run
+from capture_cli.tables.rows import rows
+from capture_cli.tables.sql import escape, locked_database, unescape
 from runs import body, chained, rechained, run_records, write_run
 
 HOSTILE = [
@@ -180,8 +180,8 @@ def test_rows_can_be_chosen(tmp_path: Path) -> None:
 
 def test_order_is_kept_over_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the lines are divided among the threads, rows come as the records stand."""
-    monkeypatch.setattr("capture_cli.answers.rows._CHUNK_BYTES", 1)
-    monkeypatch.setattr("capture_cli.reader._BLOCK_BYTES", 4096)
+    monkeypatch.setattr("capture_cli.tables.rows._CHUNK_BYTES", 1)
+    monkeypatch.setattr("capture_cli.runs.reading._BLOCK_BYTES", 4096)
     folder = write_run(tmp_path / "run", run_records(epochs=6, per_class=60))
     found = as_dicts(taken(folder))
     assert [(row["step"], row["batch"], row["id"]) for row in found] == [(v.step, v.batch, v.id) for v in slow_visits(folder)]

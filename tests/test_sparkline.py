@@ -1,4 +1,4 @@
-"""capture_cli.views.sparkline: the shape of a series in one line."""
+"""capture_cli.views.terminal.sparkline: the shape of a series in one line."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture_cli.views.sparkline import BARS, NOT_A_NUMBER, Curve, sparkline
+from capture_cli.views.terminal.sparkline import BARS, NOT_A_NUMBER, Curve, sparkline
 
 values = st.lists(st.floats(-1e6, 1e6), max_size=300)
 

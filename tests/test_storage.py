@@ -146,14 +146,14 @@ def test_an_image_that_changed_meanwhile_is_an_error() -> None:
             held.rows(IDS[:1])
 
     def gone(i: int) -> bytes:
-        raise Unusable("gone")
+        raise Unusable("missing")
 
     held, _ = store(reread=gone)
     with held:
         held.admit(GOOD_IDS, FILES.__getitem__)
         for file in cache_files(".pixels"):
             file.write_bytes(b"")
-        with pytest.raises(DataError, match="gone"):
+        with pytest.raises(DataError, match="missing"):
             held.rows(IDS[:1])
 
 

@@ -18,8 +18,8 @@ from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.answers.visits import columns_of, extra_of
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.reader import BATCHES, open_run
 from capture_cli.records import Batch, Numbers, Record, Run
+from capture_cli.runs.reading import BATCHES, open_run
 from conftest import CAPTURE
 from runs import body, chained, rechained, task_records, write_run
 from test_rows import as_dicts, slow_visits, taken

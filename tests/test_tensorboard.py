@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from capture_cli import TensorBoardSink
 from capture_cli.answers.visits import margins
 from capture_cli.errors import UsageError
-from capture_cli.reader import open_run
 from capture_cli.records import Batch
+from capture_cli.runs.reading import open_run
 from test_recorder import give, lines, recording
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]

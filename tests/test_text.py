@@ -1,4 +1,4 @@
-"""capture_cli.views.text: nothing in a name reaches the terminal as anything but characters to read."""
+"""capture_cli.views.terminal.text: nothing in a name reaches the terminal as anything but characters to read."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.views.text import error_line, plain, safe, shorten
+from capture_cli.views.terminal.text import error_line, plain, safe, shorten
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()))  # lone surrogates included
 nasty_text = st.text(
@@ -143,7 +143,7 @@ def test_any_name_can_be_printed_to_stderr(encoding: str) -> None:
     """Every code point there is, to a real stderr of either encoding."""
     script = """if True:
         import sys
-        from capture_cli.views.text import safe
+        from capture_cli.views.terminal.text import safe
         for start in range(0, sys.maxunicode + 1, 4096):
             print(safe("".join(map(chr, range(start, start + 4096)))), file=sys.stderr)
         """
@@ -156,7 +156,7 @@ def test_any_name_can_be_printed_to_stderr(encoding: str) -> None:
 
 def test_importing_it_imports_nothing_heavy() -> None:
     """The way an error is printed must not wait for Rich."""
-    script = "import sys, capture_cli.views.text; print(sorted({'rich', 'numpy', 'torch'} & set(sys.modules)))"
+    script = "import sys, capture_cli.views.terminal.text; print(sorted({'rich', 'numpy', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
 from capture_cli.errors import RecordsError
-from capture_cli.reader import Chain, open_run
+from capture_cli.runs.reading import Chain, open_run
 
 OPTIONS = ("images", "-m", "linear", "-e", "3", "-b", "2", "--device=cpu", "--checkpoint-every=1000")
 RECORDS_WANTED = 100

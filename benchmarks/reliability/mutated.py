@@ -14,13 +14,13 @@ from pathlib import Path
 
 from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
 from capture_cli.answers.history import sample_history
-from capture_cli.answers.rows import rows
 from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError
-from capture_cli.reader import open_run
 from capture_cli.records import Run, decode
 from capture_cli.records.chain import GENESIS, link
+from capture_cli.runs.reading import open_run
+from capture_cli.tables.rows import rows
 
 OPTIONS = (
     *("images", "-m", "linear", "-e", "2", "-b", "6", "--device=cpu"),

@@ -59,12 +59,12 @@ def _answer(command: list[str], place: Path, *, code: int = 0) -> Any:
 
 def shuffled(run: str, seed: int) -> dict[str, Any]:
     """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
-    from capture_cli.folder.access import opened
-    from capture_cli.inputs import digests
-    from capture_cli.reader import open_run
+    from capture_cli.preprocessing import digests
     from capture_cli.records import Batch, Run, Samples
     from capture_cli.replay.originals import File, Originals, place_of
     from capture_cli.replay.remaking import rules_of
+    from capture_cli.runs.reading import open_run
+    from capture_cli.sources.access import opened
 
     files: dict[str, File] = {}
     visits: list[tuple[str, int, str, str]] = []  # phase, epoch, file, digest

@@ -21,8 +21,8 @@ from capture_cli.answers.visits import checked, right
 from capture_cli.records import Numbers
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line
     from capture_cli.records import Run
+    from capture_cli.runs.reading import Line
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.files import Few, FileChanges, FileTable
 from capture_cli.answers.outcome import Outcome, Phases, outcome
 from capture_cli.errors import RecordsError
-from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Batch, End, Epoch, Numbers, Run, Samples, Skip, loads
 from capture_cli.records.comparing import Change, changes
+from capture_cli.runs.reading import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line, Reading
+    from capture_cli.runs.reading import Line, Reading
 
 MAX_FILES = 5
 """Files that are named of those that differ."""
 
 _OF_SAMPLES = ("digests", "sizes", "labels", "splits")
-_COLUMNS = ("inputs", *_OF_SAMPLES, "targets", "losses", "preds", "outputs", "p_labels", "tops", "probs")
+_COLUMNS = ("inputs", *_OF_SAMPLES, "targets", "losses", "preds", "outputs", "p_labels", "topk", "probs")
 """Columns of samples and batches, what other differences come from first."""
 
 

@@ -19,11 +19,11 @@ import orjson
 
 from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Run, Samples, Skip
+from capture_cli.runs.reading import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line, Reading
+    from capture_cli.runs.reading import Line, Reading
 
 MAX_CANDIDATES = 20
 """Samples that are followed until it is clear which of them was meant; of more, none can be."""

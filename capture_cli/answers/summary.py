@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from capture_cli.answers.phase import CapturedPhase, PhaseScore, UnderWay
 from capture_cli.errors import RecordsError
-from capture_cli.reader import BATCHES, Ending
 from capture_cli.records import Epoch, Run, Samples, Skip
+from capture_cli.runs.reading import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line, Reading
+    from capture_cli.runs.reading import Line, Reading
 
 _PREFERRED = ("val", "test", "train")
 _MAX_PHASES = 16

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from capture_cli.answers.visits import checked
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import BATCHES
 from capture_cli.records import KINDS, Run
+from capture_cli.runs.reading import BATCHES
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Reading
+    from capture_cli.runs.reading import Reading
 
 
 def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: None) -> RecordsError | None:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from capture_cli.records import Batch, Numbers, Run
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line
+    from capture_cli.runs.reading import Line
 
 SMALLEST = 1.4e-45
 """The smallest float32 above 0."""
@@ -117,12 +117,12 @@ def checked_batch(line: Line, run: Run) -> Batch:
 
 
 def _of_classes(line: Line, batch: Batch, classes: int) -> Batch:
-    known = [batch.labels, batch.preds] if batch.tops is None else [batch.labels, batch.preds, batch.tops]
+    known = [batch.labels, batch.preds] if batch.topk is None else [batch.labels, batch.preds, batch.topk]
     if not len(batch.labels):  # sequences that are all padding
         return batch
     if any(numbers.min() < 0 or numbers.max() >= classes for numbers in known):
         raise line.error(f"a batch record with class numbers that are none of the {classes:,} classes")
-    if batch.tops is None and batch.probs.shape[1] != classes:
+    if batch.topk is None and batch.probs.shape[1] != classes:
         raise line.error(f"a batch record with {batch.probs.shape[1]:,} probabilities a sample for {classes:,} classes")
     return batch
 
@@ -222,11 +222,11 @@ def _shortest(value: float) -> float:
 def margins(batch: Batch) -> npt.NDArray[np.float64]:
     """[B] the margins of a batch in nats, as `visit` has them; NaN where it has none."""
     rows = np.arange(len(batch.labels))
-    if batch.tops is None:
+    if batch.topk is None:
         others = batch.probs.copy()
         others[rows, batch.labels] = -1.0
     else:
-        others = np.where(batch.tops == batch.labels[:, None], np.float32(-1.0), batch.probs)
+        others = np.where(batch.topk == batch.labels[:, None], np.float32(-1.0), batch.probs)
     best = others.max(axis=1).astype(np.float64)  # -1: no other class was kept
     with np.errstate(invalid="ignore"):
         found = -batch.losses.astype(np.float64) - np.log(np.maximum(best, SMALLEST))

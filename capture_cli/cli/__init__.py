@@ -24,7 +24,7 @@ import typer
 from capture_cli import __version__
 from capture_cli.cli.arguments import with_values
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.views.text import error_line
+from capture_cli.views.terminal.text import error_line
 
 COMMANDS = {
     "labels": "Show what a folder would become: the label rule, the classes and their images, and what is left out and why.",

@@ -17,7 +17,7 @@ def cache(
     """
     from capture_cli.pixels.cache import cache_folder, parts, remove
     from capture_cli.resources import cache_limit
-    from capture_cli.views.cache import cleared, show_parts, to_json
+    from capture_cli.views.terminal.cache import cleared, show_parts, to_json
 
     folder, limit = cache_folder(), cache_limit()
     found = sorted(parts(folder), key=lambda part: -part.used)

@@ -30,8 +30,8 @@ def diff(
 
     from capture_cli.answers.diff import compare
     from capture_cli.errors import UsageError
-    from capture_cli.reader import open_run
-    from capture_cli.views import diff as view
+    from capture_cli.runs.reading import open_run
+    from capture_cli.views.terminal import diff as view
 
     if a == b == "-":
         raise UsageError("stdin can be only one of the two runs", "give the other as a run folder or file")

@@ -45,8 +45,8 @@ def inspect(
 
     from capture_cli.answers.summary import summarise
     from capture_cli.errors import UsageError
-    from capture_cli.reader import open_run
-    from capture_cli.views import inspect as view
+    from capture_cli.runs.reading import open_run
+    from capture_cli.views.terminal import inspect as view
 
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
@@ -101,8 +101,8 @@ def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt
     from hashlib import blake2b
 
     from capture_cli.errors import Unusable
-    from capture_cli.folder.access import read_file
     from capture_cli.pixels.decoding import decode
+    from capture_cli.sources.access import read_file
 
     size = [one for name in ("height", "width", "channels") if isinstance(one := run.recipe.get(name), int)]
     if len(size) < 3 or not all(0 < one <= _MAX_SIDE for one in size) or size[2] not in (1, 3):
@@ -115,7 +115,7 @@ def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt
                 return decode(data, height=size[0], width=size[1], channels=size[2])
             reason = "the file has changed since the run"
         except Unusable as error:
-            if error.reason != "gone":
+            if error.reason != "missing":
                 reason = error.reason
     return reason
 
@@ -127,7 +127,7 @@ def _places(run: Run, run_folder: Path | None) -> Iterator[Path]:
     import orjson
 
     from capture_cli.errors import Unusable
-    from capture_cli.folder.access import read_file
+    from capture_cli.sources.access import read_file
 
     if run.folder and "\0" not in run.folder:
         yield Path(run.folder)

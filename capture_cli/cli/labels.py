@@ -30,9 +30,9 @@ def labels(
 
     Nothing is opened, trained or written. `capture train` takes the same options and does what is shown here.
     """
-    from capture_cli.folder import scan, warnings
-    from capture_cli.views.labels import show_scan, to_json
-    from capture_cli.views.text import safe
+    from capture_cli.labels import scan, warnings
+    from capture_cli.views.terminal.labels import show_scan, to_json
+    from capture_cli.views.terminal.text import safe
 
     found = scan(folder, labels=labels, unmatched=unmatched, val_split=val_split)
     typer.echo(safe(found.rule_sentence), err=True)

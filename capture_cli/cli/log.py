@@ -31,8 +31,8 @@ def log(
     if folder is not None and not folder.is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
     from capture_cli.sinks.process import quieten
-    from capture_cli.sinks.reach import shown
     from capture_cli.sinks.sending import send
+    from capture_cli.sinks.uri import shown
 
     quieten()
     sent = send(run, uri=mlflow or None, images=folder)
@@ -54,7 +54,7 @@ def _send_model(run: str, tracker: "Tracker") -> None:
         return
     import numpy as np
 
-    from capture_cli.inputs import Recipe
+    from capture_cli.preprocessing import Recipe
     from capture_cli.training.evaluation import trained
 
     model, header = trained(Path(run))

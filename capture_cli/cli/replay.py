@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from capture_cli.outputs import Outputs
-    from capture_cli.reader import Reading
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.findings import Report
+    from capture_cli.replay.outputs import Outputs
+    from capture_cli.runs.reading import Reading
 
 CHOICE, FILES = "Which inputs", "Files to write"
 
@@ -73,9 +73,9 @@ def replay(
     from contextlib import ExitStack
     from pathlib import Path
 
-    from capture_cli.reader import open_run
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.findings import Report
+    from capture_cli.runs.reading import open_run
 
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
@@ -100,8 +100,8 @@ def replay(
 
 def _outputs(run_folder: Path | None, model: str | None) -> Outputs:
     from capture_cli import models
-    from capture_cli.outputs import Outputs
-    from capture_cli.views.text import safe
+    from capture_cli.replay.outputs import Outputs
+    from capture_cli.views.terminal.text import safe
 
     notes = [models.notice(model)] if model and models.notice(model) else []
     teller = Outputs(run_folder, model=model)
@@ -157,8 +157,8 @@ def _demand_some(reading: Reading, replayed: Replay, report: Report, selection: 
 def _show(run: str, report: Report, teller: Outputs | None, *, stored: bool, as_json: bool) -> None:
     import json
 
-    from capture_cli.views import replay as view
-    from capture_cli.views.text import safe
+    from capture_cli.views.terminal import replay as view
+    from capture_cli.views.terminal.text import safe
 
     if as_json:
         typer.echo(json.dumps({"run": run, **view.to_json(report), "outputs": teller.batches if teller else None}))
@@ -169,8 +169,8 @@ def _show(run: str, report: Report, teller: Outputs | None, *, stored: bool, as_
 
 
 def _judge(reading: Reading, report: Report, teller: Outputs | None) -> int:
-    from capture_cli.views import replay as view
-    from capture_cli.views.text import safe
+    from capture_cli.views.terminal import replay as view
+    from capture_cli.views.terminal.text import safe
 
     error = reading.ending.error(reading.name)
     if error:

@@ -41,9 +41,9 @@ def rows(
     can be piped in. A condition is asked of each row by itself. A record that
     does not verify ends the rows with exit code 4.
     """
-    from capture_cli.answers.rows import rows
-    from capture_cli.reader import open_run
-    from capture_cli.views.text import safe
+    from capture_cli.runs.reading import open_run
+    from capture_cli.tables.rows import rows
+    from capture_cli.views.terminal.text import safe
 
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     with open_run(run) as reading:
@@ -94,8 +94,8 @@ def _write_parquet(blocks: Iterator[bytes], file: IO[bytes], columns: list[str] 
     import sys
     import tempfile
 
-    from capture_cli.answers.parquet import write_parquet
     from capture_cli.errors import UsageError
+    from capture_cli.tables.parquet import write_parquet
 
     if file is not sys.stdout.buffer:
         write_parquet(blocks, file, columns=columns)

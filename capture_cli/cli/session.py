@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
-from capture_cli.folder import warnings
+from capture_cli.labels import warnings
 from capture_cli.plan import Plan
-from capture_cli.recorder.sink import Sink
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
 from capture_cli.training.job import Ready, Session
-from capture_cli.views.live import make_view
+from capture_cli.views.terminal.live import make_view
+from capture_cli.writer.sink import Sink
 
 
 @contextlib.contextmanager

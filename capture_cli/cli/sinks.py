@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
-    from capture_cli.recorder.sink import Sink
     from capture_cli.sinks.mlflow import MlflowSink
     from capture_cli.training.job import Ready
+    from capture_cli.writer.sink import Sink
 
 
 @dataclass(frozen=True, kw_only=True)

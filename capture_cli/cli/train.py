@@ -261,7 +261,7 @@ def _show(plan: "Plan") -> None:
     """The plan on stdout, in the form of a config file after the labels."""
     import tomli_w
 
-    from capture_cli.views.labels import show_scan
+    from capture_cli.views.terminal.labels import show_scan
 
     show_scan(plan.scan)
     size, config = plan.geometry, plan.config

@@ -26,8 +26,8 @@ def verify(
     import json
 
     from capture_cli.answers import verification
-    from capture_cli.reader import open_run
-    from capture_cli.views.text import safe
+    from capture_cli.runs.reading import open_run
+    from capture_cli.views.terminal.text import safe
 
     with open_run(run) as reading:
         error = verification.repair(reading, Path(repair)) if repair else verification.verify(reading)

@@ -28,8 +28,8 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.draws import draw, path_keys
 from capture_cli.errors import CaptureError, Unusable, UsageError
+from capture_cli.keyed_random import draw, path_keys
 from capture_cli.pixels.cache import PixelCache
 from capture_cli.pixels.decoding import Peek, Pixels, decode, peek, pillow_silenced
 
@@ -69,7 +69,7 @@ class Geometry:
 
 
 class Listing(Protocol):
-    """What `geometry` needs of capture_cli.folder.Scan."""
+    """What `geometry` needs of capture_cli.labels.Scan."""
 
     @property
     def files(self) -> Sequence[str]:

@@ -37,16 +37,17 @@ import numpy.typing as npt
 
 from capture_cli.config import kept_inputs, kept_probs
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.inputs import digests
-from capture_cli.recorder import columns, given
-from capture_cli.recorder.flight import SpikeRule
-from capture_cli.recorder.keeping import Keeping
-from capture_cli.recorder.pending import Pending
-from capture_cli.recorder.phases import Phases, Sums
-from capture_cli.recorder.room import Room
-from capture_cli.recorder.sink import Sink
+from capture_cli.preprocessing import digests
+from capture_cli.recorder import validation
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
 from capture_cli.runfolder import Output, open_output
+from capture_cli.writer import columns
+from capture_cli.writer.flight import SpikeRule
+from capture_cli.writer.kept_inputs import Keeping
+from capture_cli.writer.pending import Pending
+from capture_cli.writer.phases import Phases, Sums
+from capture_cli.writer.sink import Sink
+from capture_cli.writer.staging import Room
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class Recorder:
         """Open `out`: FILE.jsonl for the records alone, else a run folder. What exists is overwritten only with `force`.
 
         `classes` are their names, in the order of the logits (of a `multilabel` or `regression` task: names of the outputs);
-        without them they are called 0, 1, ... `task` is one of capture_cli.recorder.columns.TASKS. `config` (plain values)
+        without them they are called 0, 1, ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values)
         and `model` are named in the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
         Logits that are NaN `raise`, unless `nonfinite` is `record`. An id that comes twice in a phase of an epoch is an
         error unless `repeats`. Labels that are `ignore_index` are padding where the task is `sequence`.
@@ -93,18 +94,20 @@ class Recorder:
         Raises UsageError for what cannot be honoured and if `out` exists, CaptureError if it cannot be written or is in use.
         A caller that hands over an open Output writes its run record itself, and closes it.
         """
-        given.demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
-        given.demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
-        given.demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
-        given.demand("spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never")
-        given.demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
-        given.demand("classes", classes, classes is None or given.are_names(classes), "a list of names, each once")
-        given.demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
+        validation.demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
+        validation.demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
+        validation.demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
+        validation.demand(
+            "spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never"
+        )
+        validation.demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
+        validation.demand("classes", classes, classes is None or validation.are_names(classes), "a list of names, each once")
+        validation.demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
         self.step = 0
         """Updates so far: batches whose phase is `train`."""
         self.nonfinite: Batch | Numbers | None = None
         """The first batch whose loss was NaN or infinite."""
-        self._task, self._config = task, given.plain("config", dict(config or {}))
+        self._task, self._config = task, validation.plain("config", dict(config or {}))
         self._classes = list(classes) if classes is not None else None
         self._width = 0
         """Of the logits, once there were some."""
@@ -163,7 +166,7 @@ class Recorder:
     ) -> None:
         """Take one batch after its forward pass and before its update.
 
-        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.recorder.columns
+        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.writer.columns
         says for the task; `ids` [B] what the samples are called, all integers or all strings, in a list, an array or a
         tensor; `files` [B] where they come from. `losses` ([B], for sequences [B, T]) are plain cross-entropy in nats,
         computed here where they are not given; `loss` is the scalar that is differentiated (else their mean), `lr` the
@@ -207,10 +210,10 @@ class Recorder:
         phase, epoch, b = header["phase"], header["epoch"], len(logits)
         self._check_width(logits, classes)
         self._phases.check(phase, epoch)
-        late = given.still_coming(header["ids"], b)
-        header["ids"] = None if late else self._fresh(phase, epoch, given.checked_ids(header["ids"], b))
-        header |= {"files": given.checked_files(header["files"], b), "extra": given.checked_extra(header["extra"], b)}
-        given.check_lr(header["lr"])
+        late = validation.still_coming(header["ids"], b)
+        header["ids"] = None if late else self._fresh(phase, epoch, validation.checked_ids(header["ids"], b))
+        header |= {"files": validation.checked_files(header["files"], b), "extra": validation.checked_extra(header["extra"], b)}
+        validation.check_lr(header["lr"])
         return late
 
     def _may_wait(self, pending: Pending) -> bool:
@@ -318,7 +321,9 @@ class Recorder:
         """
         if self._closed or os.getpid() != self._pid:  # a process that was forked off has no part in what is written
             return
-        given.demand("status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed")
+        validation.demand(
+            "status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed"
+        )
         unfit = None
         try:
             try:
@@ -407,12 +412,12 @@ class Recorder:
         named = len(self._classes) if self._classes is not None else 0
         if named and classes != named:
             raise UsageError(
-                f"logits {given.described(logits)} have {classes} classes, classes names {named}",
+                f"logits {columns.described(logits)} have {classes} classes, classes names {named}",
                 "name each once, in the order of the logits",
             )
         if self._width and classes != self._width:
             raise UsageError(
-                f"logits {given.described(logits)} have {classes} classes, those before them {self._width}",
+                f"logits {columns.described(logits)} have {classes} classes, those before them {self._width}",
                 "give each model a recorder of its own",
             )
 

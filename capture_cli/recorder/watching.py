@@ -36,7 +36,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.hooks import RemovableHandle
 
 from capture_cli.errors import UsageError
-from capture_cli.recorder.given import checked_ids, described
+from capture_cli.recorder.validation import checked_ids
+from capture_cli.writer.columns import described
 
 ID = "id"
 """The key of the id in samples that are mappings."""

@@ -1,4 +1,4 @@
-"""THE FORMAT, version 1: what one line of `records.jsonl` says, encoded and decoded here and nowhere else.
+"""THE FORMAT, version 2: what one line of `records.jsonl` says, encoded and decoded here and nowhere else.
 
 A file of records is JSON Lines in UTF-8. Every line is one object, begins `{"seq":N,"kind":"..."` and ends
 `,"chain":"<32 hex digits>"}`, with its keys always in the same order. The kinds, in the order a run writes them:
@@ -39,7 +39,7 @@ import orjson
 from capture_cli.errors import RecordsError
 from capture_cli.records.chain import link, open_envelope
 
-FORMAT = 1
+FORMAT = 2
 MAX_SAMPLES_PER_LINE = 1024
 
 Floats = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ class Run:
     model: Mapping[str, Any]
     """`name`, and `parameters` (how many)."""
     recipe: Mapping[str, Any]
-    """How pixels become inputs: see capture_cli.inputs.Recipe."""
+    """How pixels become inputs: see capture_cli.preprocessing.Recipe."""
     versions: Mapping[str, str]
     device: str
     threads: int
@@ -145,8 +145,8 @@ class Batch:
     losses: Floats
     """[B] plain cross-entropy, -ln p(label), in nats."""
     probs: Floats
-    """[B, C] softmax of the logits; with `tops`, [B, K] the K largest, falling."""
-    tops: Ints | None = None
+    """[B, C] softmax of the logits; with `topk`, [B, K] the K largest, falling."""
+    topk: Ints | None = None
     """[B, K] the classes that `probs` are of, where not all were kept."""
     p_labels: Floats | None = None
     """[B] p(label), where not all probabilities were kept."""
@@ -159,7 +159,7 @@ class Batch:
     """Columns that the caller added, one plain value for each sample (or sequence)."""
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
-    """Where this batch's loss went wrong: `reason` (`nan`, `inf`, `spike`: capture_cli.recorder.flight), and `before`: the
+    """Where this batch's loss went wrong: `reason` (`nan`, `inf`, `spike`: capture_cli.writer.flight), and `before`: the
     batch before it (`phase`, `epoch`, `batch`, `ids`, `inputs`). The inputs of both are kept whole."""
 
     @property
@@ -231,8 +231,8 @@ class End:
 Record = Run | Samples | Skip | Batch | Numbers | Epoch | End
 KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Numbers, Epoch, End)}
 _FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
-_INTS = {"labels", "preds", "tops", "positions"}
-_TABLES = {"probs", "tops", "targets", "outputs"}
+_INTS = {"labels", "preds", "topk", "positions"}
+_TABLES = {"probs", "topk", "targets", "outputs"}
 """[B, K]: also where B is 0, since a batch of sequences may be all padding."""
 _NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in KINDS.values()}
 _VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
@@ -279,6 +279,8 @@ def decode(line: bytes) -> tuple[int, Record]:
     if cls is None:
         raise RecordsError(f"records of the kind {envelope.kind!r} are unknown", "read them with a newer capture")
     body = loads(line)
+    if cls is Run and body.get("format") != FORMAT:
+        raise _other_format(body.get("format"))
     try:
         nonfinite = body.get("nonfinite", {})
         values = {name: _field(name, body[name], nonfinite.get(name, ())) for name in _NAMES[cls] if name in body}
@@ -287,11 +289,15 @@ def decode(line: bytes) -> tuple[int, Record]:
         record: Record = cls(**values)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration) as error:
         raise RecordsError(f"a {envelope.kind} record whose fields are not of format {FORMAT}") from error
-    if isinstance(record, Run) and record.format != FORMAT:
-        raise RecordsError(
-            f"records of format {record.format}; this capture reads format {FORMAT}", "use the version that wrote them"
-        )
     return envelope.seq, record
+
+
+def _other_format(number: object) -> RecordsError:
+    age = "an older" if isinstance(number, int) and number < FORMAT else "another"
+    return RecordsError(
+        f"written by {age} version of capture, in record format {number}; this version reads format {FORMAT}",
+        "read it with the version that wrote it, or train again",
+    )
 
 
 def loads(line: bytes) -> dict[str, Any]:

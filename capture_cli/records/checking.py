@@ -41,8 +41,8 @@ def _unfit(batch: Batch | Numbers) -> list[str]:
     if isinstance(batch, Numbers):
         wrong += ["outputs"] * (batch.outputs.shape != batch.targets.shape)
     else:  # the kept probabilities are said what classes they are of
-        fits = (batch.tops is None) == (batch.p_labels is None) and (
-            batch.tops is None or batch.tops.shape == batch.probs.shape
+        fits = (batch.topk is None) == (batch.p_labels is None) and (
+            batch.topk is None or batch.topk.shape == batch.probs.shape
         )
         wrong += ["probs"] * (not fits)
         wrong += ["positions"] * ((batch.positions is None) != (sequences is None))
@@ -142,7 +142,7 @@ _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
         "positions": _array(1, optional=True),
         **dict.fromkeys(("labels", "preds", "losses"), _array(1)),
         "probs": _array(2),
-        "tops": _array(2, optional=True),
+        "topk": _array(2, optional=True),
         "p_labels": _array(1, optional=True),
         "sequences": _are_sequences,
     },
@@ -157,7 +157,7 @@ _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
 }
 """What each field must be, by kind."""
 _COLUMNS = {
-    *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "tops", "p_labels"},
+    *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "topk", "p_labels"},
     *{"targets", "outputs"},
 }
 """Fields with one value for each sample of the record."""

@@ -10,7 +10,7 @@ What it promises:
 
 * An input is `equal` only if its XXH3-64 is the recorded one, and its file has the recorded BLAKE2b.
 * What is not has a cause (capture_cli.replay.findings), looked for in this order: the file, the decoder's version, the record.
-* Nothing is believed: lines must verify (capture_cli.reader), recipes are looked up in a fixed table and carried out by this
+* Nothing is believed: lines must verify (capture_cli.runs.reading), recipes are looked up in a fixed table and carried out by this
   code alone, files are opened safely, and no record makes it take much memory. No model is run and torch is not imported.
 
 A run may have several run records, where it was extended or went on elsewhere: each holds for the batches behind it.
@@ -32,14 +32,14 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.folder.access import opened
-from capture_cli.inputs import digests
-from capture_cli.reader import Line, Reading
+from capture_cli.preprocessing import digests
 from capture_cli.records import Batch, Inputs, Numbers, Run, Samples
 from capture_cli.replay.findings import Difference, Report
 from capture_cli.replay.originals import File, Lost, Originals, place_of
 from capture_cli.replay.remaking import Rules, rules_of
 from capture_cli.replay.stored import StoredInputs, Wrong
+from capture_cli.runs.reading import Line, Reading
+from capture_cli.sources.access import opened
 
 PART_BYTES = 2**26
 """Of float32 inputs that are made at once."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.inputs import CENTRE, SCALE
+from capture_cli.preprocessing import CENTRE, SCALE
 from capture_cli.replay import Made
 
 MAX_BYTES = 2**32

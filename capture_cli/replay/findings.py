@@ -1,7 +1,7 @@
 """What a replay finds: differences, each with a cause, and their sums.
 
 report = Report()
-report.note(Difference(cause="gone", subject="cat_1.png", detail="", line=12, place="train batch 3 of epoch 0, sample 5"))
+report.note(Difference(cause="missing", subject="cat_1.png", detail="", line=12, place="train batch 3 of epoch 0, sample 5"))
 report.differences          # [(the first difference of a cause and file, how many)]
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 CAUSES = {
-    "gone": "the file is gone",
+    "missing": "the file is gone",
     "changed": "the file has changed since the run",
     "unreadable": "the file cannot be read now",
     "decoder": "the decoder is not the one of the run",

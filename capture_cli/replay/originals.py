@@ -6,7 +6,7 @@
         originals.pixels[taken.slots]               # uint8 [n, C, H, W]; a slot is -1 where the file cannot be had
         taken.lost                                  # place in the list -> why
 
-Records name the files and are hostile: nothing but regular files beneath the folder is opened (capture_cli.folder.access),
+Records name the files and are hostile: nothing but regular files beneath the folder is opened (capture_cli.sources.access),
 and no bytes but those with the recorded BLAKE2b reach a decoder.
 """
 
@@ -25,9 +25,9 @@ import numpy.typing as npt
 import orjson
 
 from capture_cli.errors import Unusable, UsageError
-from capture_cli.folder.access import read_file
 from capture_cli.pixels import Geometry, Pixels, PixelStore
 from capture_cli.records import Run
+from capture_cli.sources.access import read_file
 
 CACHE_BYTES = 2**29
 """Of decoded pixels that are held, one byte a channel."""
@@ -51,7 +51,7 @@ class Lost(NamedTuple):
     """Why a file cannot be had."""
 
     cause: str
-    """`gone`, `changed` or `unreadable`."""
+    """`missing`, `changed` or `unreadable`."""
     detail: str
 
 
@@ -157,6 +157,6 @@ class Originals:
 
 
 def _lost(unusable: Unusable) -> Lost:
-    if unusable.reason in ("gone", "changed"):
+    if unusable.reason in ("missing", "changed"):
         return Lost(unusable.reason, unusable.detail)
     return Lost("unreadable", str(unusable))

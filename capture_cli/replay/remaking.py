@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.draws import path_keys
 from capture_cli.errors import RecordsError
-from capture_cli.inputs import CENTRE, SCALE, Recipe, _gather
+from capture_cli.keyed_random import path_keys
 from capture_cli.pixels import Geometry, Pixels
+from capture_cli.preprocessing import CENTRE, SCALE, Recipe, _gather
 from capture_cli.records import Run
 
 _DECODERS = ("pillow", "libjpeg", "libwebp", "zlib")
@@ -43,7 +43,7 @@ class Rules:
     def make(self, pixels: Pixels, slots: Ints, files: Sequence[str], *, phase: str, epoch: int) -> Floats:
         """The inputs of n `files`, whose pixels are uint8 [C, H, W] at `slots` of `pixels`: float32 [n, C, H, W].
 
-        The same as capture_cli.inputs.make_batch, without torch.
+        The same as capture_cli.preprocessing.make_batch, without torch.
         """
         if not len(slots):
             return np.empty((0, *pixels.shape[1:]), np.float32)

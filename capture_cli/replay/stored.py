@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, Self
 import xxhash
 
 from capture_cli.errors import RecordsError, Unusable, UsageError
-from capture_cli.folder.access import beneath, opened, path_parts, unusable
 from capture_cli.records import Inputs
+from capture_cli.sources.access import beneath, opened, path_parts, unusable
 
 DTYPES = {
     **dict.fromkeys(("bool", "int8", "uint8"), 1),

@@ -122,7 +122,7 @@ def _sample(record: Batch | Numbers, index: int, inputs: npt.NDArray[Any] | None
     label = pred = p_pred = None
     if isinstance(record, Batch):
         label, pred = int(record.labels[index]), int(record.preds[index])
-        p_pred = _shortest(record.probs[index, pred] if record.tops is None else record.probs[index, 0])
+        p_pred = _shortest(record.probs[index, pred] if record.topk is None else record.probs[index, 0])
     return Sample(
         name=record.names[index],
         label=label,

@@ -36,8 +36,8 @@ from capture_cli.sinks.background import WAIT_SECONDS, Background
 from capture_cli.sinks.gathering import WORST, Gathering
 from capture_cli.sinks.messages import sample_to_json
 from capture_cli.sinks.parts import PART_BYTES, PART_SECONDS
-from capture_cli.sinks.reach import shown
 from capture_cli.sinks.remote import Remote
+from capture_cli.sinks.uri import shown
 
 SECONDS = 5.0
 """Between two parcels of numbers."""

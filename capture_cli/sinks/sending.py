@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import RECORDS, Line, Reading, open_run
 from capture_cli.records import Batch, Epoch, Numbers, loads
 from capture_cli.replay import Made, Replay, Selection
+from capture_cli.runs.reading import RECORDS, Line, Reading, open_run
 from capture_cli.sinks.background import described
 from capture_cli.sinks.gathering import WORST, Gathering, Sample
 from capture_cli.sinks.mlflow import earlier_run, place_of

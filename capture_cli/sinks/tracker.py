@@ -32,7 +32,7 @@ from capture_cli.sinks.background import described
 from capture_cli.sinks.gathering import Point, Sample
 from capture_cli.sinks.parts import Parts, Read, whole
 from capture_cli.sinks.pictures import caption, png
-from capture_cli.sinks.reach import absolute, check, shown
+from capture_cli.sinks.uri import absolute, check, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

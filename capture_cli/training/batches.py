@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 
 from capture_cli.errors import DataError
-from capture_cli.folder import Scan
-from capture_cli.folder.access import opened, read_file
-from capture_cli.inputs import Recipe, epoch_order, make_batch, path_keys
+from capture_cli.labels import Scan
 from capture_cli.pixels import Admission, PixelStore
 from capture_cli.pixels.storage import DiskStore
+from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.recorder import Recorder
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
+from capture_cli.sources.access import opened, read_file
 
 Ids = npt.NDArray[np.int64]
 

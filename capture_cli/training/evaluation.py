@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
-from capture_cli.inputs import Recipe
-from capture_cli.modelfile import Header, read
+from capture_cli.models.saved import Header, read
 from capture_cli.plan import plan_evaluation
+from capture_cli.preprocessing import Recipe
 from capture_cli.runfolder import MODEL
 from capture_cli.training.job import Ready, prepare
 

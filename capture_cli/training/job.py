@@ -26,20 +26,20 @@ from capture_cli import models
 from capture_cli.checkpoint import Place, save
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError
-from capture_cli.folder.access import read_file
-from capture_cli.modelfile import Header, to_bytes
+from capture_cli.models.saved import Header, to_bytes
 from capture_cli.pixels import PixelStore
 from capture_cli.pixels.storage import DiskStore, open_store
 from capture_cli.plan import Plan
 from capture_cli.recorder import Recorder
-from capture_cli.recorder.sink import Sink
 from capture_cli.records import Epoch, Run
 from capture_cli.resources import Resources
 from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
+from capture_cli.sources.access import read_file
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 from capture_cli.training.batches import Data
 from capture_cli.training.resuming import Earlier
+from capture_cli.writer.sink import Sink
 
 
 class View(Sink, Protocol):

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from capture_cli.checkpoint import Checkpoint, Place, load
 from capture_cli.errors import DataError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.recorder.keeping import FLIGHT, PACK
 from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, inputs_to_json
 from capture_cli.records.chain import follow
 from capture_cli.records.checking import check
 from capture_cli.records.comparing import changes
 from capture_cli.runfolder import RECORDS
+from capture_cli.writer.kept_inputs import FLIGHT, PACK
 
 _WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}
 _COUNTED = {Batch.kind, Epoch.kind}

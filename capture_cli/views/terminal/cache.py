@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capture_cli.pixels.cache import Part
-from capture_cli.views.tables import new_table, show
-from capture_cli.views.text import plain, safe
+from capture_cli.views.terminal.tables import new_table, show
+from capture_cli.views.terminal.text import plain, safe
 
 
 def show_parts(folder: Path, parts: Sequence[Part], limit_bytes: int) -> None:

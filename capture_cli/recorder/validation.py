@@ -11,6 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
+from capture_cli.writer.columns import described, named
 
 if TYPE_CHECKING:
     import torch
@@ -116,19 +117,6 @@ def _first_odd(value: Any) -> str:
     inside = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
     odd = next((one for one in inside if not _is_plain(one, MAX_DEPTH - 1)), value)
     return named(odd)
-
-
-def described(tensor: torch.Tensor) -> str:
-    """Type and shape, as `float32 [64, 10]`."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def named(value: object) -> str:
-    """What a person would call a value that does not fit, in few characters."""
-    text = repr(value) if isinstance(value, str | bytes | int | float | None) else ""
-    if not text or len(text) > 60:
-        return f"a {type(value).__name__}"
-    return text
 
 
 def demand(name: str, value: object, fits: object, wanted: str) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capture_cli.views.text import plain
+from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

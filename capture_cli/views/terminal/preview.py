@@ -14,9 +14,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from capture_cli.records import Batch
-from capture_cli.views.epochs import number
-from capture_cli.views.pictures import Card, Gallery, Thumbnail, fitting
-from capture_cli.views.text import safe, shorten
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
+from capture_cli.views.terminal.text import safe, shorten
 
 NARROWEST, WIDEST = 18, 26
 """Cells of a card: room for `p 0.031 loss 3.474`, and no more than can be taken in at a glance."""

@@ -33,11 +33,11 @@ from rich.table import Table
 from rich.text import Text
 
 from capture_cli.records import Batch, Epoch, Record, Run, Skip
-from capture_cli.views.area import Area
-from capture_cli.views.epochs import EpochTable, clock, number, phase_line
-from capture_cli.views.preview import NARROWEST, preview
-from capture_cli.views.sparkline import Curve
-from capture_cli.views.text import plain, safe
+from capture_cli.views.terminal.area import Area
+from capture_cli.views.terminal.epochs import EpochTable, clock, number, phase_line
+from capture_cli.views.terminal.preview import NARROWEST, preview
+from capture_cli.views.terminal.sparkline import Curve
+from capture_cli.views.terminal.text import plain, safe
 
 SECONDS_PER_FRAME = 0.5
 SECONDS_PER_PREVIEW = 1.0

@@ -12,9 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,17 +29,21 @@ class Header:
     """As `--model` takes it."""
     classes: Sequence[str]
     recipe: Mapping[str, Any]
-    """How pixels become inputs: capture_cli.inputs.Recipe."""
+    """How pixels become inputs: capture_cli.preprocessing.Recipe."""
 
 
 def to_bytes(model: "nn.Module", header: Header) -> bytes:
     """The file: every parameter and buffer by its name (tensors that share memory once each), and the header."""
+    from safetensors.torch import save
+
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     return save(weights, {KEY: json.dumps(asdict(header))})
 
 
 def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
     """The header and the weights, on the CPU. Raises UsageError for anything but a file that `to_bytes` made."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)

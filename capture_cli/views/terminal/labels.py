@@ -14,9 +14,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from capture_cli.folder import Scan, warnings
-from capture_cli.folder.labels import other_rules
-from capture_cli.views.text import plain
+from capture_cli.labels import Scan, warnings
+from capture_cli.labels.rules import other_rules
+from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.table import Table

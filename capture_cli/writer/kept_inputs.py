@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from capture_cli.inputs import digests
-from capture_cli.recorder.pack import Pack
-from capture_cli.recorder.pending import Pending
+from capture_cli.preprocessing import digests
 from capture_cli.records import Inputs, inputs_to_json
 from capture_cli.runfolder import INPUTS
+from capture_cli.writer.pack import Pack
+from capture_cli.writer.pending import Pending
 
 PACK, FLIGHT = "pack-00000.bin", "flight.bin"
 """Files below inputs/: of `inputs="all"`, and of batches whose loss went wrong."""

@@ -8,16 +8,16 @@ What it promises:
 * Everything below the folder is either an image of the scan or one entry in `skipped`, with a reason:
 
       hidden              the name begins with a dot; such a folder is one entry and is not entered
-      link                a symbolic link, wherever it leads; it is neither followed nor looked at
+      symlink             a symbolic link, wherever it leads; it is neither followed nor looked at
       run-folder          a sub-folder with records.jsonl and events.jsonl in it, which capture wrote; not entered
       not-a-regular-file  a FIFO, socket or device, or a folder whose name ends like an image's
-      ending              a file that does not end like an image (labels.ENDINGS)
+      unsupported-extension  a file that does not end like an image (labels.ENDINGS)
       unreadable          a folder that cannot be listed (the detail is the errno, `EACCES`), an entry that has no type
-      gone                a folder that was removed while its parent was listed
+      missing             a folder that was removed while its parent was listed
       no-label            the rule finds no label, with unmatched="skip"
       unknown-class       a label that is not among the classes asked for, with unmatched="skip"
 
-  A folder's entry ends in `/`. What turns out when a file is read is added by capture_cli.folder.access and capture_cli.pixels.
+  A folder's entry ends in `/`. What turns out when a file is read is added by capture_cli.sources.access and capture_cli.pixels.
 * Names are data. A path is the bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale; names that differ
   only in case or in Unicode's normal forms are different files.
 * The same tree gives the same scan: nothing depends on the order in which the system lists names.
@@ -38,9 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capture_cli.errors import DataError, Unusable, UsageError
-from capture_cli.folder.access import beneath, opened, path_parts, unusable
-from capture_cli.folder.access import read_file as read_file
-from capture_cli.folder.labels import (
+from capture_cli.labels.rules import (
     ENDINGS,
     RULES,
     SPLIT_NAMES,
@@ -51,6 +49,8 @@ from capture_cli.folder.labels import (
     other_rules,
     parse_rule,
 )
+from capture_cli.sources.access import beneath, opened, path_parts, unusable
+from capture_cli.sources.access import read_file as read_file
 
 if TYPE_CHECKING:
     from capture_cli.records import Skip
@@ -126,7 +126,7 @@ def scan(
 ) -> Scan:
     """List `folder` and its sub-folders, label every image and divide them into `train` and `val`.
 
-    `labels` is a rule (capture_cli.folder.labels.RULES), `unmatched` what becomes of files that it does not fit: `error` or
+    `labels` is a rule (capture_cli.labels.rules.RULES), `unmatched` what becomes of files that it does not fit: `error` or
     `skip`. With `classes`, as when a trained model is evaluated, labels are indices into these, one class is enough, a label
     that is not among them is treated as `unmatched` says, and every split is `test`.
 
@@ -237,7 +237,7 @@ def _walk(root: int) -> tuple[list[str], list[Skip]]:
                 raise DataError(f"the folder cannot be listed: {problem.detail or problem.reason}") from error
             skipped.append(Skip(file=folder, reason=problem.reason, detail=problem.detail))
             continue
-        if folder and all(kinds.get(name) == "ending" for name in _OURS):
+        if folder and all(kinds.get(name) == "unsupported-extension" for name in _OURS):
             skipped.append(Skip(file=folder, reason="run-folder"))
             continue
         for name, kind in kinds.items():
@@ -263,14 +263,14 @@ def _kind(entry: os.DirEntry[str]) -> str:
         if entry.name.startswith("."):
             return "hidden/" if is_folder else "hidden"
         if entry.is_symlink():
-            return "link"
+            return "symlink"
         if is_folder:
             return "not-a-regular-file/" if is_image(entry.name) else "folder"
         if not entry.is_file(follow_symlinks=False):
             return "not-a-regular-file"
     except OSError:  # where a listing has no types, each is asked for and may fail
         return "unreadable"
-    return "image" if is_image(entry.name) else "ending"
+    return "image" if is_image(entry.name) else "unsupported-extension"
 
 
 def _label(files: Sequence[str], rule: Rule, unmatched: str) -> tuple[dict[str, str], list[Skip]]:

@@ -54,7 +54,7 @@ class Room:
             self._logits, self._labels = np.empty((most, classes), np.float32), np.empty(most, np.int64)
 
     def taken(self) -> dict[str, torch.Tensor]:
-        """All of them, as capture_cli.recorder.columns takes the tensors of one batch."""
+        """All of them, as capture_cli.writer.columns takes the tensors of one batch."""
         import torch
 
         logits, labels = self._logits[: self._rows], self._labels[: self._rows]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.phase import PhaseScore
 from capture_cli.answers.visits import AnyVisit, NumbersVisit, TokenVisit
-from capture_cli.views.epochs import number
-from capture_cli.views.tables import new_table, stdout_console
-from capture_cli.views.text import plain
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.tables import new_table, stdout_console
+from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,8 +154,8 @@ def _worst(phase: PhaseScore, pictures: Sequence[Picture], notes: Sequence[str])
 
 
 def _gallery(phase: PhaseScore, pictures: Sequence[Picture]) -> list[RenderableType]:
-    from capture_cli.views.pictures import Card, Gallery, Thumbnail, fitting
-    from capture_cli.views.text import shorten
+    from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
+    from capture_cli.views.terminal.text import shorten
 
     cards = []
     for place, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):

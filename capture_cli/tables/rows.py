@@ -26,18 +26,18 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from capture_cli.answers.rowtext import row_text, written
-from capture_cli.answers.sql import Table, escape, feedable, has_extra, has_text_ids, locked_database, unescape
 from capture_cli.answers.visits import COLUMNS, NUMBERS_TASKS, checked, columns_of
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.reader import BATCHES
 from capture_cli.records import Run
+from capture_cli.runs.reading import BATCHES
+from capture_cli.tables.row_text import row_text, written
+from capture_cli.tables.sql import Table, escape, feedable, has_extra, has_text_ids, locked_database, unescape
 
 if TYPE_CHECKING:
-    from capture_cli.reader import Line, Reading
+    from capture_cli.runs.reading import Line, Reading
 
 FORMATS = ("jsonl", "csv")
-"""Parquet is made of JSON Lines: capture_cli.answers.parquet."""
+"""Parquet is made of JSON Lines: capture_cli.tables.parquet."""
 EXTRA = "extra"
 """A further column, an object: what the caller of the recorder said beside. Left out by default where there is nothing."""
 _TABLES = [Table(task=task, text_ids=text_ids) for task in (None, "sequence", "multilabel") for text_ids in (False, True)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from capture_cli.records import Epoch
-from capture_cli.views.text import safe
+from capture_cli.views.terminal.text import safe
 
 ROOMY = 60
 """Cells from which on the columns stand further apart."""

@@ -15,7 +15,7 @@ import orjson
 from capture_cli.answers.visits import NUMBERS_TASKS
 
 if TYPE_CHECKING:
-    from capture_cli.answers.sql import Table
+    from capture_cli.tables.sql import Table
 
 _OF_BATCH = {"phase", "epoch", "batch", "step"}
 _TEXTS = {"phase", "file"}

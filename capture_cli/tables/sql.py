@@ -33,7 +33,7 @@ from capture_cli.records.checking import PHASE
 if TYPE_CHECKING:
     import duckdb
 
-    from capture_cli.reader import Line
+    from capture_cli.runs.reading import Line
 
 MEMORY_MB = 1024
 
@@ -51,7 +51,7 @@ _OF_CLASSES = {
     "labels": "BIGINT[]",
     "preds": "BIGINT[]",
     "probs": "DOUBLE[][]",
-    "tops": "BIGINT[][]",
+    "topk": "BIGINT[][]",
     "p_labels": "DOUBLE[]",
 }
 _OF_NUMBERS = {"targets": "DOUBLE[][]", "outputs": "DOUBLE[][]"}
@@ -66,7 +66,7 @@ _CLASSES_FIT = """
     list_count(labels) = n and list_min(labels) >= 0 and list_max(labels) < len($classes::varchar[])
     and list_count(preds) = n and len(preds) = n and list_min(preds) >= 0 and list_max(preds) < len($classes::varchar[])
     and len(probs) = n and len(flatten(probs)) = n * len(probs[1])
-    and if(tops is null, p_labels is null and len(probs[1]) = len($classes::varchar[]), len(tops) = n and len(p_labels) = n)
+    and if(topk is null, p_labels is null and len(probs[1]) = len($classes::varchar[]), len(topk) = n and len(p_labels) = n)
 """
 _NUMBERS_FIT = """
     len(targets) = n and len(outputs) = n
@@ -137,7 +137,7 @@ class Table:
         unnested = f"""
             select {self._unnested(per_batch)}, {"unnest(positions) as position," if position else ""}
                 unnest(labels) as label, unnest(preds) as pred, unnest(losses) as loss, unnest(probs) as p,
-                unnest(tops) as kept, unnest(p_labels) as kept_p_label
+                unnest(topk) as kept, unnest(p_labels) as kept_p_label
             from ({self._checked(_CLASSES_FIT)})
         """
         measured = f"""

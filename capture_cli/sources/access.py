@@ -7,8 +7,8 @@ What it promises: nothing outside the folder is reached, by `..` or by a link; n
 no more than `max_bytes` are taken. What cannot be had is `Unusable` with one of these reasons:
 
     bad-path            empty, absolute, with `.`, `..` or a NUL in it, or no name that a file can have
-    gone                no such file (any more)
-    link                the file, or a folder on the way to it, is a symbolic link
+    missing              no such file (any more)
+    symlink              the file, or a folder on the way to it, is a symbolic link
     not-a-regular-file  a folder, FIFO, socket or device
     file-too-large      more than `max_bytes`
     unreadable          any other failure; the detail is its errno, `EACCES` or `EIO`
@@ -98,7 +98,7 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
 
 def _demand_regular(status: os.stat_result, max_bytes: int) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise Unusable("link")
+        raise Unusable("symlink")
     if not stat.S_ISREG(status.st_mode):
         raise Unusable("not-a-regular-file")
     if status.st_size > max_bytes:
@@ -126,7 +126,7 @@ def beneath(root: int, folders: Sequence[bytes]) -> Iterator[int]:
                 below = os.open(part, _FOLDER, dir_fd=at)
             except NotADirectoryError:
                 if stat.S_ISLNK(os.stat(part, dir_fd=at, follow_symlinks=False).st_mode):
-                    raise Unusable("link") from None
+                    raise Unusable("symlink") from None
                 raise
             if at != root:
                 os.close(at)
@@ -143,9 +143,9 @@ def unusable(error: OSError) -> CaptureError:
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return CaptureError(f"files can no longer be read: {os.strerror(number)}", "see `ulimit -n` and the memory left")
     if number == errno.ELOOP:
-        return Unusable("link")
+        return Unusable("symlink")
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return Unusable("gone")
+        return Unusable("missing")
     if number in (errno.ENXIO, errno.ENODEV):
         return Unusable("not-a-regular-file")
     return Unusable("unreadable", errno.errorcode.get(number, str(number)))

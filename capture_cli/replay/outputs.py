@@ -28,10 +28,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 from torch import nn
 
-from capture_cli import checkpoint, modelfile, models
+from capture_cli import checkpoint, models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
+from capture_cli.models import saved
 from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Record, Run
 from capture_cli.replay import Made, place
@@ -39,7 +40,7 @@ from capture_cli.replay.findings import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
 
-COMPARED = ("loss", "losses", "probs", "preds", "tops", "p_labels")
+COMPARED = ("loss", "losses", "probs", "preds", "topk", "p_labels")
 """Fields of a batch record that the model decides."""
 _CHAIN_TAIL = 32 + len('"}\n')
 
@@ -69,7 +70,7 @@ class Outputs:
             if os.path.lexists(run_folder / name):
                 self._take(run_folder, name)
         if not self._steps and not self.doubts and _is_regular(run_folder / MODEL):
-            self._final = modelfile.read(run_folder / MODEL)[1]
+            self._final = saved.read(run_folder / MODEL)[1]
         if not self._steps and self._final is None:
             why = "; ".join(self.doubts) or f"there is no {CHECKPOINT} and no {MODEL}"
             raise UsageError(f"no weights in '{run_folder}': {why}", "--outputs needs the checkpoints of the run")
@@ -255,7 +256,7 @@ def _differences(recorded: Batch, now: Batch) -> str:
         if (one is None) != (other is None) or np.shape(one) != np.shape(other):
             found.append(f"{name} of another shape")
         elif one is not None:
-            kind = np.int64 if name in ("preds", "tops") else np.float32
+            kind = np.int64 if name in ("preds", "topk") else np.float32
             equal = _equal_bits(np.atleast_1d(one).astype(kind), np.atleast_1d(other).astype(kind))
             if not equal.all():
                 count = int((~equal.reshape(len(equal), -1)).any(1).sum())

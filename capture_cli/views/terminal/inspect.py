@@ -22,10 +22,10 @@ from capture_cli.answers.phase import PhaseScore
 from capture_cli.answers.summary import Summary
 from capture_cli.answers.visits import NUMBERS_TASKS
 from capture_cli.records import Epoch, Run
-from capture_cli.views.epochs import number
-from capture_cli.views.scores import score_parts, visits_table
-from capture_cli.views.tables import new_table, show
-from capture_cli.views.text import plain, safe
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.scores import score_parts, visits_table
+from capture_cli.views.terminal.tables import new_table, show
+from capture_cli.views.terminal.text import plain, safe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -216,7 +216,7 @@ def _epochs(summary: Summary) -> list[RenderableType]:
 
 
 def _picture(picture: Picture, note: str) -> list[RenderableType]:
-    from capture_cli.views.pictures import Thumbnail
+    from capture_cli.views.terminal.pictures import Thumbnail
 
     return [plain(note, "dim")] if picture is None else ["", Thumbnail(picture, columns=32, rows=16)]
 

@@ -32,7 +32,7 @@ class Pending:
     captured: bool
     classes: int
     host: dict[str, torch.Tensor]
-    """What capture_cli.recorder.columns has taken."""
+    """What capture_cli.writer.columns has taken."""
     arrived: torch.cuda.Event | None
     """None where the results are there already."""
     copied: torch.Tensor | None

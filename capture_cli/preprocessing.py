@@ -36,8 +36,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from capture_cli.draws import Keys, below, draw, epoch_order, path_keys
 from capture_cli.errors import RecordsError
+from capture_cli.keyed_random import Keys, below, draw, epoch_order, path_keys
 from capture_cli.pixels.decoding import BACKGROUND
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class Recipe:
     """1 grey (ITU-R 601-2 luma), 3 RGB."""
     augment: str = "none"
     """Of the train phase: one of AUGMENTATIONS."""
-    draws: str = "xxh3-splitmix64"
-    """How chance is made: capture_cli.draws."""
+    random: str = "xxh3-splitmix64"
+    """How chance is made: capture_cli.keyed_random."""
     frame: str = "first"
     """Of animations and multi-picture files."""
     orientation: str = "exif"
     background: int = BACKGROUND
     """What transparency is laid on, in every channel: white."""
-    deep: str = "high-byte"
+    depth: str = "high-byte"
     """What is kept of 16 bits."""
     resize: str = "stretch"
     """To exactly height x width, proportions not kept; nothing is done to a picture of that size."""

@@ -28,7 +28,6 @@ import numpy.typing as npt
 
 from capture_cli.config import kept_probs
 from capture_cli.errors import UsageError
-from capture_cli.recorder.given import described, named
 from capture_cli.records import Batch, Inputs, Numbers
 
 if TYPE_CHECKING:
@@ -172,9 +171,9 @@ def _of_classes(logits: torch.Tensor, labels: torch.Tensor, top_k: int | None) -
     log_probs = logits.log_softmax(-1)
     if top_k is None:
         return {"labels": labels, "log_probs": log_probs}
-    kept, tops = log_probs.topk(top_k)
+    kept, topk = log_probs.topk(top_k)
     own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
-    return {"labels": labels, "log_probs": kept, "tops": tops, "own_log_probs": own}
+    return {"labels": labels, "log_probs": kept, "topk": topk, "own_log_probs": own}
 
 
 def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -216,16 +215,16 @@ def _as_columns(task: str, host: Host, classes: int, ignore_index: int) -> dict[
 
 def _class_columns(found: dict[str, Any]) -> dict[str, Any]:
     """Columns of a Batch from logarithms of probabilities [N, C], or of the K largest. Few operations: this is every step."""
-    labels, log_probs, tops = found["labels"], found["log_probs"], found.get("tops")
+    labels, log_probs, topk = found["labels"], found["log_probs"], found.get("topk")
     probs = np.exp(log_probs)
-    if tops is None:
+    if topk is None:
         preds = probs.argmax(1)
         own = log_probs[np.arange(len(labels)), labels] if "losses" not in found else None
         columns = {"labels": labels, "preds": preds, "probs": probs}
     else:
         own = found["own_log_probs"]
-        preds = np.where(probs == probs[:, :1], tops, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
-        columns = {"labels": labels, "preds": preds, "probs": probs, "tops": tops, "p_labels": np.exp(own)}
+        preds = np.where(probs == probs[:, :1], topk, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
+        columns = {"labels": labels, "preds": preds, "probs": probs, "topk": topk, "p_labels": np.exp(own)}
     columns["losses"] = found["losses"] if own is None or "losses" in found else 0.0 - own  # and never -0.0
     return columns | ({"loss": found["loss"]} if "loss" in found else {})
 
@@ -286,3 +285,16 @@ def check_numbers(columns: Mapping[str, Any]) -> None:
         f"logits are NaN or infinite: {len(rows)} of {len(answers)} samples, the first is number {rows[0]}",
         'they are not recorded; Recorder(nonfinite="record") does, and keeps their inputs whole',
     )
+
+
+def described(tensor: torch.Tensor) -> str:
+    """Type and shape, as `float32 [64, 10]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def named(value: object) -> str:
+    """What a person would call a value that does not fit, in few characters."""
+    text = repr(value) if isinstance(value, str | bytes | int | float | None) else ""
+    if not text or len(text) > 60:
+        return f"a {type(value).__name__}"
+    return text

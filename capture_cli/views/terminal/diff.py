@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.diff import Diff, Difference, Place, Side
 from capture_cli.answers.files import Few
 from capture_cli.answers.outcome import ClassChange, Outcome, Turn
-from capture_cli.views.epochs import number
-from capture_cli.views.tables import new_table, show
-from capture_cli.views.text import plain
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.tables import new_table, show
+from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

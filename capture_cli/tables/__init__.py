@@ -1,0 +1,1 @@
+"""Runs as flat rows: JSON Lines, CSV, Parquet, SQL conditions."""

@@ -1,0 +1,1 @@
+"""From tensors to records on disk: columns, staging, phases, kept inputs, sinks."""
