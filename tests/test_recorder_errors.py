@@ -18,7 +18,8 @@ import torch
 
 from capture_cli import CaptureError, Recorder
 from capture_cli.errors import UsageError
-from capture_cli.recorder import given, pending
+from capture_cli.recorder import validation as given
+from capture_cli.writer import pending
 from recordings import batch_of, records, verified
 
 NAN = torch.full((4, 3), 0.5).index_fill(0, torch.tensor([2]), torch.nan)

@@ -10,9 +10,10 @@ import torch
 
 from capture_cli import recorder as module
 from capture_cli.journal import Journal
-from capture_cli.recorder import Recorder, room
+from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Record, decode
 from capture_cli.runfolder import Output
+from capture_cli.writer import staging
 
 SIZES = [64, 64, 1, 2, 3, 7, 64, 31, 64, 64, 5]
 
@@ -71,7 +72,7 @@ def test_no_byte_depends_on_what_waits(
     alone = written(tmp_path / "alone", classes, probs)
     monkeypatch.setattr(module, "SECONDS_TOGETHER", 1e9)
     assert written(tmp_path / "together", classes, probs) == alone
-    monkeypatch.setattr(room, "MOST_NUMBERS", 100 * classes)
+    monkeypatch.setattr(staging, "MOST_NUMBERS", 100 * classes)
     assert written(tmp_path / "crowded", classes, probs) == alone
 
 
