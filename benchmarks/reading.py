@@ -247,7 +247,7 @@ def extend(run: Path, to: Path, megabytes: int) -> None:
 def _epochs(one_epoch: "Sequence[Record]", epochs: int, counts: dict[str, int]) -> "Iterator[Record]":
     from dataclasses import replace
 
-    from capture_cli.records import Batch, End, Epoch, Run
+    from capture_cli.records import Batch, End, Epoch, RunInfo
 
     steps = sum(isinstance(record, Batch) and record.phase == "train" for record in one_epoch)
     for epoch in range(epochs):
@@ -256,7 +256,7 @@ def _epochs(one_epoch: "Sequence[Record]", epochs: int, counts: dict[str, int]) 
                 yield replace(record, epoch=epoch, step=record.step + epoch * steps)
             elif isinstance(record, Epoch):
                 yield replace(record, epoch=epoch)
-            elif epoch == 0 and isinstance(record, Run):
+            elif epoch == 0 and isinstance(record, RunInfo):
                 yield replace(record, config={**record.config, "epochs": epochs})
             elif epoch == 0 and not isinstance(record, End):
                 yield record

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from capture_cli.records import Batch, Epoch, Inputs, Run
+from capture_cli.records import Batch, Epoch, Inputs, RunInfo
 
 CLASSES = ["boot", "coat"]
 HOSTILE = "\x1b[2J\x1b[31m\x1b]52;c;aGk=\x07[bold]x[/bold][/]:smile:\u202e\n\udc80.png"
@@ -35,4 +35,4 @@ def sums(phase: str, epoch: int = 0, *, n: int = 100) -> Epoch:
 
 
 INPUTS = np.zeros((2, 1, 8, 8), np.float32)
-RUN = Run(config={}, folder="f", classes=CLASSES, model={}, recipe={}, versions={}, device="cpu", threads=1)
+RUN = RunInfo(config={}, folder="f", classes=CLASSES, model={}, recipe={}, versions={}, device="cpu", threads=1)

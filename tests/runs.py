@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from capture_cli.records import Batch, End, Epoch, Inputs, Numbers, Record, Run, Samples, Skip, encode
+from capture_cli.records import Batch, End, Epoch, Inputs, Numbers, Record, RunInfo, Samples, Skip, encode
 from capture_cli.records.chain import GENESIS, link
 
 ANIMALS = ("cat", "dog", "great pyrenees")
@@ -79,7 +79,7 @@ def run_records(
 
 
 def _head(classes: Sequence[str], folder: str, batch_size: int, epochs: int, skips: int, seed: int) -> Iterator[Record]:
-    yield Run(
+    yield RunInfo(
         config={"epochs": epochs, "batch_size": batch_size, "lr": 1e-3, "opt": "adamw", "seed": seed},
         folder=folder,
         classes=list(classes),
@@ -187,7 +187,7 @@ def task_records(
 ) -> Iterator[Record]:
     """Yield what a Recorder in somebody's own loop writes: no samples records, ids as names, the columns of `task`."""
     rng = np.random.default_rng(seed)
-    yield Run(
+    yield RunInfo(
         config={}, folder="", classes=["a", "b", "é"], task=task, model={}, recipe={}, versions={}, device="cpu", threads=1
     )
     counts = Counter({"run": 1})

@@ -15,7 +15,7 @@ from capture_cli.answers.history import sample_history
 from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import Batch, Epoch, Run, Samples
+from capture_cli.records import Batch, Epoch, RunInfo, Samples
 from capture_cli.runs.reading import open_run
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
@@ -137,7 +137,7 @@ def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
     """A second run record is the header, and what stands before it counts all the same."""
     records = list(run_records(status=None))
     first = records[0]
-    assert isinstance(first, Run)
+    assert isinstance(first, RunInfo)
     records.insert(9, replace(first, threads=4))
     folder = write_run(tmp_path / "run", records)
     summary = summary_of(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from capture_cli.records import Batch, Run
+from capture_cli.records import Batch, RunInfo
 from conftest import CAPTURE, make_images
 from runs import chained, run_records, write_run
 
@@ -132,7 +132,7 @@ def test_hostile_names_reach_no_terminal(tmp_path: Path, capture: Capture) -> No
     def other() -> list[object]:
         records: list[object] = []
         for record in run_records(classes=classes, files=files):
-            if isinstance(record, Run):
+            if isinstance(record, RunInfo):
                 record = replace(record, config={**record.config, bad: bad})
             elif isinstance(record, Batch):
                 record = replace(record, losses=record.losses * 2, preds=1 - record.labels)

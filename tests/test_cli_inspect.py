@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from capture_cli.records import Batch, Record, Run
+from capture_cli.records import Batch, Record, RunInfo
 from conftest import CAPTURE, make_images
 from runs import chained, run_records, write_run
 from terminal import Screen
@@ -262,7 +262,7 @@ NASTY = [
 
 def nasty_run() -> Iterator[Record]:
     for record in run_records(files=NASTY, classes=("\x1b[31mred", "[/]", "'; drop"), val_every=0, folder="\x1b]0;title\x07"):
-        yield replace(record, model={"name": "\x1b[5m", "parameters": "many"}) if isinstance(record, Run) else record
+        yield replace(record, model={"name": "\x1b[5m", "parameters": "many"}) if isinstance(record, RunInfo) else record
 
 
 def test_names_are_hostile(capture: Capture, tmp_path: Path) -> None:

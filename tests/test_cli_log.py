@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from capture_cli.cli.arguments import with_values
 from capture_cli.journal import Journal
-from capture_cli.records import Run
+from capture_cli.records import RunInfo
 from conftest import make_images
 from runs import chained, run_records, write_run
 from test_mlflow import parts, points
@@ -99,7 +99,7 @@ def test_of_damaged_records_those_before_are_sent(capture: Capture, tmp_path: Pa
 def test_a_run_that_goes_on_is_left_alone(capture: Capture, tmp_path: Path) -> None:
     """Whoever writes it sends it, or it is sent when it has ended."""
     with Journal.create(tmp_path / "run.jsonl") as journal:
-        journal.append(next(record for record in run_records() if isinstance(record, Run)))
+        journal.append(next(record for record in run_records() if isinstance(record, RunInfo)))
         done = capture("log", "run.jsonl", "--mlflow", URI)
     assert (done.returncode, done.stderr) == (2, "capture: 'run.jsonl' is still being written; send it once it has ended\n")
 

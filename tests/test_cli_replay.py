@@ -15,7 +15,7 @@ from PIL import Image
 
 from capture_cli import checkpoint
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import Batch, Record, Run, decode
+from capture_cli.records import Batch, Record, RunInfo, decode
 from capture_cli.replay.outputs import Outputs, _differences, _prepare
 from conftest import CAPTURE
 from replay_runs import VISITS, copied, rewrite, trained
@@ -231,7 +231,7 @@ class TestOutputs:
     def test_other_threads_are_named(self, here: Path, replay: Replayed) -> None:
         """Bits are promised for the software, threads and device of the run alone: anything else is exit code 2."""
         run = records(here / "whole")[0]
-        assert isinstance(run, Run)
+        assert isinstance(run, RunInfo)
         other = run.threads - 1 or 2  # torch takes no more threads than there are processors
         done = replay("whole", "--outputs", env={"OMP_NUM_THREADS": str(other)})
         assert (done.returncode, done.stdout) == (2, "")
@@ -267,7 +267,7 @@ class TestOutputs:
         monkeypatch.chdir(here)
         Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
         run = records(Path("whole"))[0]
-        assert isinstance(run, Run)
+        assert isinstance(run, RunInfo)
         hostile = replace(run, config={**run.config, "model": "evil.py:build"})
         with pytest.raises(UsageError, match=r"the model of this run is evil\.py:build, a file of code"):
             _prepare(hostile, None)
@@ -279,7 +279,7 @@ class TestOutputs:
     def test_run_records_are_checked(self, here: Path) -> None:
         """Options of another version, an evaluation, other software or another device."""
         run = records(here / "whole")[0]
-        assert isinstance(run, Run)
+        assert isinstance(run, RunInfo)
         with pytest.raises(RecordsError, match="does not know"):
             _prepare(replace(run, config={**run.config, "new": 1}), None)
         with pytest.raises(UsageError, match="capture evaluate"):

@@ -11,7 +11,7 @@ import pytest
 
 from capture_cli.answers import outcome
 from capture_cli.answers.diff import Diff, FileDifference, compare
-from capture_cli.records import Batch, End, Record, Run, Samples, Skip
+from capture_cli.records import Batch, End, Record, RunInfo, Samples, Skip
 from capture_cli.records.comparing import changes
 from capture_cli.runs import reading as reader
 from capture_cli.runs.reading import open_run
@@ -34,7 +34,7 @@ def compared_files(folder: Path, a: Iterable[bytes], b: Iterable[bytes], *, limi
 def with_run(**fields: Any) -> Iterator[Record]:
     """The usual run, its run record changed."""
     for record in run_records():
-        yield replace(record, **fields) if isinstance(record, Run) else record
+        yield replace(record, **fields) if isinstance(record, RunInfo) else record
 
 
 def with_batch(phase: str, epoch: int, number: int, change: Callable[[Batch], Batch]) -> Iterator[Record]:
@@ -182,7 +182,7 @@ class TestWhereTheyPart:
 
         later = with_batch("train", 1, 2, change)
         head = next(later)
-        assert isinstance(head, Run)
+        assert isinstance(head, RunInfo)
         skip = Skip(file="other.png", reason="truncated")
         diff = compared(tmp_path, run_records(), [replace(head, config={**head.config, "lr": 0.1}), skip, *later][:-1])
         assert diff.first
@@ -242,7 +242,7 @@ class TestWhatTheyWereTold:
     def test_equal_run_records_have_no_changes(self) -> None:
         """Nothing is made up."""
         head = next(run_records())
-        assert isinstance(head, Run)
+        assert isinstance(head, RunInfo)
         assert changes(head, replace(head, config=dict(head.config), classes=list(head.classes))) == []
 
     def test_files_are_told_apart(self, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ class TestWhatCameOfIt:
 
         def other() -> Iterator[Record]:
             for record in run_records(files=names, classes=("cat", "dog", "elk")):
-                if isinstance(record, Run):
+                if isinstance(record, RunInfo):
                     record = replace(record, classes=["elk", "dog", "cat"])
                 elif isinstance(record, Samples | Batch):
                     files = ["new.png" if file == names[3] else file for file in record.files]

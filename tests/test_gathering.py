@@ -11,7 +11,7 @@ from PIL import Image
 
 from capture_cli.answers.visits import margins, visit
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, Epoch, Run, Samples
+from capture_cli.records import Batch, Epoch, RunInfo, Samples
 from capture_cli.sinks import parts as module
 from capture_cli.sinks.gathering import Gathering, Sample
 from capture_cli.sinks.histogram import EDGES, Histogram
@@ -90,7 +90,7 @@ def test_points_are_handed_over_once() -> None:
 def test_margins_of_a_batch_are_those_of_its_rows(top_k: int | None) -> None:
     """The same definition as in `capture rows`, for all samples at once."""
     records = list(run_records(top_k=top_k, per_class=30))
-    run = next(record for record in records if isinstance(record, Run))
+    run = next(record for record in records if isinstance(record, RunInfo))
     for batch in (record for record in records if isinstance(record, Batch)):
         rows = [visit(batch, i, run).margin for i in range(len(batch.labels))]
         assert np.allclose(margins(batch), [np.nan if one is None else one for one in rows], atol=1e-6, equal_nan=True)

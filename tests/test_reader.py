@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import Batch, End, Epoch, Run, Samples
+from capture_cli.records import Batch, End, Epoch, RunInfo, Samples
 from capture_cli.runs import reading as reader
 from capture_cli.runs.reading import Chain, Ending, Line, Reading, open_run
 from runs import body, chained, rechained, run_records, write_run
@@ -49,7 +49,7 @@ def test_a_sealed_run_is_read_whole(tmp_path: Path) -> None:
     assert [line.seq for line in lines] == list(range(len(lines)))
     assert (ending.state, ending.status, ending.lines, ending.bytes) == ("sealed", "completed", len(lines), len(data))
     assert ending.chain == data[-35:-3].decode()
-    assert isinstance(lines[0].record(), Run)
+    assert isinstance(lines[0].record(), RunInfo)
     assert isinstance(lines[-1].record(), End)
     assert sum(isinstance(line.record(), Batch) for line in lines) == ending.counts["batch"]
 
@@ -169,7 +169,7 @@ def test_a_completed_run_may_go_on(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_has_the_same_classes(tmp_path: Path) -> None:
     """Labels are numbers of classes: they may not change their meaning halfway."""
     one, other = next(run_records()), next(run_records(classes=("x", "y")))
-    assert isinstance(one, Run)
+    assert isinstance(one, RunInfo)
     lines, _ = read(written(tmp_path / "it", chained([one, one, other])))
     assert lines[1].run(lines[0].run()) == one
     with pytest.raises(RecordsError, match="line 3: a run record with other classes"):
@@ -374,7 +374,7 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     """Records of a later format are not guessed at."""
     records = list(run_records())
     run = records[0]
-    assert isinstance(run, Run)
+    assert isinstance(run, RunInfo)
     lines, _ = read(written(tmp_path / "it", chained([replace(run, format=2), *records[1:]])))
     with pytest.raises(RecordsError, match="records of format 2"):
         lines[0].record()

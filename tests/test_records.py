@@ -17,7 +17,7 @@ from capture_cli.records import (
     Epoch,
     Inputs,
     Record,
-    Run,
+    RunInfo,
     Samples,
     Skip,
     decode,
@@ -49,7 +49,7 @@ def batch(*, losses: list[float], probs: list[list[float]], files: list[str] | N
 
 
 ONE_OF_EACH: list[Record] = [
-    Run(
+    RunInfo(
         config={"epochs": 3},
         folder="images",
         classes=["cat", "dog"],
@@ -153,7 +153,7 @@ def test_a_line_that_was_never_written_is_refused_as_such(line: bytes) -> None:
 def test_records_of_another_format_are_refused_by_number() -> None:
     """A newer file says so instead of being misread."""
     run = ONE_OF_EACH[0]
-    assert isinstance(run, Run)
+    assert isinstance(run, RunInfo)
     line = encode(run, seq=0, previous=GENESIS).line.replace(b'"format":1', b'"format":2')
     with pytest.raises(RecordsError, match="format 2"):
         decode(line)

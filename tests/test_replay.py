@@ -19,7 +19,7 @@ import torch
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.pixels import Geometry
 from capture_cli.preprocessing import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
-from capture_cli.records import Batch, Inputs, Record, Run, Samples, decode
+from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Made, Replay, Selection
 from capture_cli.replay.exports import Tensors, picture_name, to_pixels
@@ -140,7 +140,7 @@ print(len(visits), equal)
     def test_the_decoders_are_those_that_a_run_records(self, place: Path) -> None:
         """Versions have the names and values that a run record has, or a changed decoder would not be noticed."""
         run = records(place / "whole")[0]
-        assert isinstance(run, Run)
+        assert isinstance(run, RunInfo)
         now = decoder_versions()
         assert now.keys() >= {"pillow", "libjpeg", "libwebp", "zlib"}
         assert now.items() <= dict(run.versions).items()
@@ -179,7 +179,7 @@ class TestFiles:
     def test_the_folder_is_the_one_given_or_where_it_was_last(self, here: Path) -> None:
         """What is no folder is no place: a NUL, a file, a folder that is gone, events that are none."""
         run = records(here / "whole")[0]
-        assert isinstance(run, Run)
+        assert isinstance(run, RunInfo)
         assert place_of(replace(run, folder=str(here / "images")), here / "whole") == here / "images"
         starts = [f'{{"event":"start","folder_absolute":"{here / name}"}}' for name in ("images", "grown", "nowhere")]
         events = ["[]", "no json", '{"event":"start"}', '{"event":"start","folder_absolute":5}', *starts]
@@ -215,7 +215,7 @@ def with_batch(change: Callable[[Batch], Batch]) -> Callable[[Record], Record]:
 
 
 def with_run(**fields: object) -> Callable[[Record], Record]:
-    return lambda r: replace(r, **fields) if isinstance(r, Run) else r  # type: ignore[arg-type]
+    return lambda r: replace(r, **fields) if isinstance(r, RunInfo) else r  # type: ignore[arg-type]
 
 
 class TestRecords:
@@ -251,7 +251,7 @@ class TestRecords:
     def test_another_seed_is_another_recipe(self, here: Path) -> None:
         """Augmented inputs do not come out with another seed; those of `val` do."""
         seed = {"seed": 99}
-        rewrite(here / "whole", lambda r: replace(r, config={**r.config, **seed}) if isinstance(r, Run) else r)
+        rewrite(here / "whole", lambda r: replace(r, config={**r.config, **seed}) if isinstance(r, RunInfo) else r)
         report = replayed(here / "whole")
         assert all("train" in first.place for first, _ in report.differences)
         assert set(causes(report)) == {"untrue"}

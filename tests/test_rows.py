@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.visits import COLUMNS, SMALLEST, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import Batch, Record, Run
+from capture_cli.records import Batch, Record, RunInfo
 from capture_cli.runs.reading import BATCHES, open_run
 from capture_cli.tables.rows import rows
 from capture_cli.tables.sql import escape, locked_database, unescape
@@ -41,7 +41,7 @@ def as_dicts(data: bytes) -> list[dict[str, object]]:
 def slow_visits(path: Path) -> Iterator[AnyVisit]:
     """Every visit, worked out one by one from the decoded records."""
     with open_run(path) as run:
-        header: Run | None = None
+        header: RunInfo | None = None
         for line in run:
             if line.kind == "run":
                 header = line.run()

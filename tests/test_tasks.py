@@ -18,7 +18,7 @@ from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.answers.visits import columns_of, extra_of
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import Batch, Numbers, Record, Run
+from capture_cli.records import Batch, Numbers, Record, RunInfo
 from capture_cli.runs.reading import BATCHES, open_run
 from conftest import CAPTURE
 from runs import body, chained, rechained, task_records, write_run
@@ -208,7 +208,7 @@ def test_verify_looks_at_what_the_task_demands(tmp_path: Path, task: str | None)
 
     assert verified(chained(records)) is None
     header = records[0]
-    assert isinstance(header, Run)
+    assert isinstance(header, RunInfo)
     others = [other for other in TASKS if other != task and {task, other} != {"multilabel", "regression"}]
     for other in others:
         error = verified(chained([replace(header, task=other), *records[1:]]))

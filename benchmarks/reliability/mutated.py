@@ -17,7 +17,7 @@ from capture_cli.answers.history import sample_history
 from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError
-from capture_cli.records import Run, decode
+from capture_cli.records import RunInfo, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.runs.reading import open_run
 from capture_cli.tables.rows import rows
@@ -66,7 +66,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
     whole = [_rows(place / f"reference-{number}") for number in range(len(logs))]
     for number in range(len(logs)):  # mutated in a copy of its run, with the checkpoint
         shutil.copytree(place / f"reference-{number}", place / f"mutated-{number}")
-    firsts = [run for lines in logs if isinstance(run := decode(lines[0])[1], Run)]
+    firsts = [run for lines in logs if isinstance(run := decode(lines[0])[1], RunInfo)]
     sealed_again = 0
     for number in range(1_000_000 if large else 10_000):
         which = draw.randrange(len(logs))
@@ -156,7 +156,9 @@ def _rows(path: Path) -> list[bytes]:
         return b"".join(rows(run)).splitlines()
 
 
-def _read(path: Path, draw: random.Random, first: Run, *, with_rows: bool, chained: bool, rows_of_whole: list[bytes]) -> str:
+def _read(
+    path: Path, draw: random.Random, first: RunInfo, *, with_rows: bool, chained: bool, rows_of_whole: list[bytes]
+) -> str:
     """Read the log in every way; what was wrong with how it was read, or nothing."""
     shown: list[bytes] = []
     verified: list[bool] = []

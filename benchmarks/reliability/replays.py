@@ -60,7 +60,7 @@ def _answer(command: list[str], place: Path, *, code: int = 0) -> Any:
 def shuffled(run: str, seed: int) -> dict[str, Any]:
     """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
     from capture_cli.preprocessing import digests
-    from capture_cli.records import Batch, Run, Samples
+    from capture_cli.records import Batch, RunInfo, Samples
     from capture_cli.replay.originals import File, Originals, place_of
     from capture_cli.replay.remaking import rules_of
     from capture_cli.runs.reading import open_run
@@ -71,7 +71,7 @@ def shuffled(run: str, seed: int) -> dict[str, Any]:
     with open_run(run) as reading:
         for line in reading:
             record = line.record()
-            if isinstance(record, Run):
+            if isinstance(record, RunInfo):
                 rules, folder = rules_of(record), place_of(record, reading.folder)
             elif isinstance(record, Samples):
                 files |= {name: File(name, digest) for name, digest in zip(record.files, record.digests, strict=True)}

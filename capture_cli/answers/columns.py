@@ -21,7 +21,7 @@ from capture_cli.answers.visits import checked, right
 from capture_cli.records import Numbers
 
 if TYPE_CHECKING:
-    from capture_cli.records import Run
+    from capture_cli.records import RunInfo
     from capture_cli.runs.reading import Line
 
 Floats = npt.NDArray[np.float32]
@@ -96,7 +96,7 @@ class Part(NamedTuple):
         return same & np.isfinite(self.losses)
 
 
-def of_classes(lines: Sequence[Line], run: Run) -> Part:
+def of_classes(lines: Sequence[Line], run: RunInfo) -> Part:
     """Read labels, predictions and losses. Raises RecordsError where they do not fit together."""
     sizes, losses = _numbers(lines, "losses", np.float32)
     label_sizes, labels = _numbers(lines, "labels", np.int64)
@@ -107,7 +107,7 @@ def of_classes(lines: Sequence[Line], run: Run) -> Part:
     return Part(sizes, losses, labels, preds, None)
 
 
-def of_numbers(lines: Sequence[Line], run: Run) -> Part:
+def of_numbers(lines: Sequence[Line], run: RunInfo) -> Part:
     """Read losses, and add up for each output: targets, outputs, differences, their squares, who is right and who is positive.
 
     Raises RecordsError for a record that makes no sense.
@@ -142,7 +142,7 @@ def joined(parts: Sequence[Part]) -> Part:
     )
 
 
-def class_scores(part: Part, run: Run) -> tuple[ClassScore, ...]:
+def class_scores(part: Part, run: RunInfo) -> tuple[ClassScore, ...]:
     """One for each class, in the order of the run."""
     size, labels = len(run.classes), part.labels
     counts, correct = np.bincount(labels, minlength=size), np.bincount(labels[part.right], minlength=size)
@@ -151,7 +151,7 @@ def class_scores(part: Part, run: Run) -> tuple[ClassScore, ...]:
     return tuple(ClassScore(name=name, n=n, correct=k, loss=finite(loss / n) if n else None) for name, n, k, loss in columns)
 
 
-def confusions(part: Part, run: Run, most: int) -> tuple[tuple[Confusion, ...], int]:
+def confusions(part: Part, run: RunInfo, most: int) -> tuple[tuple[Confusion, ...], int]:
     """The pairs of wrong predictions, the most frequent first, `most` of them, and how many more there are."""
     size, classes = len(run.classes), run.classes
     wrong = part.labels != part.preds
@@ -164,7 +164,7 @@ def confusions(part: Part, run: Run, most: int) -> tuple[tuple[Confusion, ...], 
     ), len(pairs) - len(chosen)
 
 
-def output_scores(part: Part, run: Run) -> tuple[OutputScore, ...]:
+def output_scores(part: Part, run: RunInfo) -> tuple[OutputScore, ...]:
     """One for each output, in the order of the run; none without samples."""
     n = len(part.losses)
     if part.sums is None or not n:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.files import Few, FileChanges, FileTable
 from capture_cli.answers.outcome import Outcome, Phases, outcome
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, End, Epoch, Numbers, Run, Samples, Skip, loads
+from capture_cli.records import Batch, End, Epoch, Numbers, RunInfo, Samples, Skip, loads
 from capture_cli.records.comparing import Change, changes
 from capture_cli.runs.reading import BATCHES, Ending
 
@@ -153,8 +153,10 @@ def compare(a: Reading, b: Reading, *, limit: int = 10) -> Diff:
 class _Side:
     """Goes through one run, and remembers on the way what is asked of it at the end."""
 
-    def __init__(self, reading: Reading, names: dict[str, int], take_file: Callable[[Line, Samples | Skip, Run], None]) -> None:
-        self.run: Run | None = None
+    def __init__(
+        self, reading: Reading, names: dict[str, int], take_file: Callable[[Line, Samples | Skip, RunInfo], None]
+    ) -> None:
+        self.run: RunInfo | None = None
         """The last run record: a run that went on with other software has more than one."""
         self.phases = Phases(names)
         self.error: RecordsError | None = None

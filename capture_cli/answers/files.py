@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
-from capture_cli.records import Run, Samples, Skip
+from capture_cli.records import RunInfo, Samples, Skip
 
 if TYPE_CHECKING:
     from capture_cli.runs.reading import Line
@@ -70,15 +70,15 @@ class FileTable:
         self._matched: set[str] = set()
         self._found: dict[str, list[str]] = {name: [] for name in ("bytes", "label", "split", "left_out_a", "left_out_b")}
 
-    def take_a(self, line: Line, record: Samples | Skip, run: Run) -> None:
+    def take_a(self, line: Line, record: Samples | Skip, run: RunInfo) -> None:
         """Take a record of run a. Raises RecordsError for a label that is no class."""
         self._take(0, line, record, run)
 
-    def take_b(self, line: Line, record: Samples | Skip, run: Run) -> None:
+    def take_b(self, line: Line, record: Samples | Skip, run: RunInfo) -> None:
         """Take a record of run b. Raises RecordsError for a label that is no class."""
         self._take(1, line, record, run)
 
-    def _take(self, side: int, line: Line, record: Samples | Skip, run: Run) -> None:
+    def _take(self, side: int, line: Line, record: Samples | Skip, run: RunInfo) -> None:
         if isinstance(record, Skip):
             self._match(side, record.file, None)
             return

@@ -19,7 +19,7 @@ import orjson
 
 from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import Run, Samples, Skip
+from capture_cli.records import RunInfo, Samples, Skip
 from capture_cli.runs.reading import BATCHES, Ending
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class History:
     """One image and its visits, in the order of the records."""
 
     name: str
-    run: Run
+    run: RunInfo
     ending: Ending
     error: RecordsError | None
     """Why what follows a certain line is not in here, if something is wrong with it."""
@@ -93,7 +93,7 @@ def sample_history(reading: Reading, wanted: str) -> History:
 class _Search:
     """Follows the samples that could be meant."""
 
-    def __init__(self, run: Run, wanted: str) -> None:
+    def __init__(self, run: RunInfo, wanted: str) -> None:
         self.run = run
         self.visits: dict[int | str, list[AnyVisit]] = {}
         """Of every sample that could be meant, by id."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.files import Few
 from capture_cli.answers.visits import checked_batch
-from capture_cli.records import Epoch, Run
+from capture_cli.records import Epoch, RunInfo
 
 if TYPE_CHECKING:
     from capture_cli.runs.reading import Line
@@ -118,7 +118,7 @@ class Answers:
 class Captured:
     """The batches of one phase of one epoch."""
 
-    def __init__(self, phase: str, epoch: int, run: Run, names: dict[str, int]) -> None:
+    def __init__(self, phase: str, epoch: int, run: RunInfo, names: dict[str, int]) -> None:
         self.phase = phase
         self.epoch = epoch
         self.complete = False
@@ -175,7 +175,7 @@ class Phases:
         self._under_way: dict[str, Captured] = {}
         self._complete: dict[str, Captured] = {}
 
-    def take(self, line: Line, run: Run) -> None:
+    def take(self, line: Line, run: RunInfo) -> None:
         """Add one batch. Raises RecordsError for one that makes no sense."""
         phase, epoch = line.phase_and_epoch()
         captured = self._under_way.get(phase)

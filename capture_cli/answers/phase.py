@@ -21,7 +21,7 @@ from capture_cli.answers import columns
 from capture_cli.answers.columns import ClassScore, Confusion, OutputScore, Part
 from capture_cli.answers.visits import NUMBERS_TASKS, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError
-from capture_cli.records import Epoch, Run
+from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs.reading import batch_beginning
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class UnderWay:
 class CapturedPhase:
     """The batches of one phase of one epoch, as far as needed."""
 
-    def __init__(self, phase: str, epoch: int, run: Run, *, keep: int) -> None:
+    def __init__(self, phase: str, epoch: int, run: RunInfo, *, keep: int) -> None:
         """Of the worst samples `keep` are kept."""
         self.phase = phase
         self.epoch = epoch

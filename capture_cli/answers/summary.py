@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.phase import CapturedPhase, PhaseScore, UnderWay
 from capture_cli.errors import RecordsError
-from capture_cli.records import Epoch, Run, Samples, Skip
+from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs.reading import BATCHES, Ending
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Summary:
     """A run at a glance."""
 
     name: str
-    run: Run
+    run: RunInfo
     """The last run record, where the run went on after it was completed or interrupted."""
     ending: Ending
     error: RecordsError | None
@@ -90,7 +90,7 @@ def summarise(reading: Reading, *, worst: int = 8, confusions: int = 10) -> Summ
 class _State:
     """What is remembered on the way through a run."""
 
-    def __init__(self, *, run: Run, worst: int) -> None:
+    def __init__(self, *, run: RunInfo, worst: int) -> None:
         self.run = run
         self.splits: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from capture_cli.answers.visits import checked
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import KINDS, Run
+from capture_cli.records import KINDS, RunInfo
 from capture_cli.runs.reading import BATCHES
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: Non
     `keep` is given each line that verifies, newline included, up to the first that does not. A kind of record that this
     version does not know is checked by its chain alone.
     """
-    run: Run | None = None
+    run: RunInfo | None = None
     try:
         for line in reading:
             if line.kind == "run":

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.records import Batch, Numbers, Run
+from capture_cli.records import Batch, Numbers, RunInfo
 
 if TYPE_CHECKING:
     from capture_cli.runs.reading import Line
@@ -96,7 +96,7 @@ def columns_of(task: str | None) -> tuple[str, ...]:
     return TOKEN_COLUMNS if task == "sequence" else NUMBERS_COLUMNS if task in NUMBERS_TASKS else COLUMNS
 
 
-def checked(line: Line, run: Run) -> Batch | Numbers:
+def checked(line: Line, run: RunInfo) -> Batch | Numbers:
     """Read a record of a batch whose numbers of classes and outputs are those of `run`. Raises RecordsError."""
     batch, classes = line.record(), len(run.classes)
     if isinstance(batch, Numbers) and run.task in NUMBERS_TASKS:
@@ -108,7 +108,7 @@ def checked(line: Line, run: Run) -> Batch | Numbers:
     return _of_classes(line, batch, classes)
 
 
-def checked_batch(line: Line, run: Run) -> Batch:
+def checked_batch(line: Line, run: RunInfo) -> Batch:
     """The same where it has to be of a classification or of sequences."""
     batch = checked(line, run)
     if not isinstance(batch, Batch):
@@ -127,7 +127,7 @@ def _of_classes(line: Line, batch: Batch, classes: int) -> Batch:
     return batch
 
 
-def visit(batch: Batch | Numbers, index: int, run: Run) -> AnyVisit:
+def visit(batch: Batch | Numbers, index: int, run: RunInfo) -> AnyVisit:
     """Sample `index` of a batch that has been checked."""
     if isinstance(batch, Numbers):
         return _of_numbers(batch, index, run)
@@ -158,7 +158,7 @@ def visit(batch: Batch | Numbers, index: int, run: Run) -> AnyVisit:
     return TokenVisit(**{name: getattr(one, name) for name in COLUMNS}, position=int(batch.positions[index]))
 
 
-def _of_numbers(batch: Numbers, index: int, run: Run) -> NumbersVisit:
+def _of_numbers(batch: Numbers, index: int, run: RunInfo) -> NumbersVisit:
     targets, outputs = batch.targets[index], batch.outputs[index]
     return NumbersVisit(
         phase=batch.phase,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from capture_cli.records import Run
+    from capture_cli.records import RunInfo
 
     Picture = npt.NDArray[np.uint8] | None
 
@@ -76,7 +76,7 @@ def inspect(
 
 
 def _pictures(
-    run: Run, wanted: list[tuple[str, str | None]], folder: str | None, run_folder: Path | None
+    run: RunInfo, wanted: list[tuple[str, str | None]], folder: str | None, run_folder: Path | None
 ) -> tuple[list[Picture], list[str]]:
     """The images `wanted` (file, digest) as the network saw them, uint8 [C, H, W], and notes on those that are not there."""
     import sys
@@ -96,7 +96,7 @@ def _pictures(
     return [None if isinstance(picture, str) else picture for picture in pictures], notes
 
 
-def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt.NDArray[np.uint8] | str:
+def _picture(run: RunInfo, places: list[Path], file: str, digest: str | None) -> npt.NDArray[np.uint8] | str:
     """One image, or why there is none. Only a file with the recorded digest is opened as a picture."""
     from hashlib import blake2b
 
@@ -120,7 +120,7 @@ def _picture(run: Run, places: list[Path], file: str, digest: str | None) -> npt
     return reason
 
 
-def _places(run: Run, run_folder: Path | None) -> Iterator[Path]:
+def _places(run: RunInfo, run_folder: Path | None) -> Iterator[Path]:
     """Where the images of a run may be: as the user named the folder, seen from here, and where it was."""
     from pathlib import Path
 

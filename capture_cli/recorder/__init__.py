@@ -39,7 +39,7 @@ from capture_cli.config import kept_inputs, kept_probs
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.preprocessing import digests
 from capture_cli.recorder import validation
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
+from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
 from capture_cli.runfolder import Output, open_output
 from capture_cli.writer import columns
 from capture_cli.writer.flight import SpikeRule
@@ -358,7 +358,7 @@ class Recorder:
 
     # What capture train needs besides: to write what is not of a batch, and to go on after a checkpoint.
 
-    def write(self, record: Run | Samples | Skip | Epoch) -> None:
+    def write(self, record: RunInfo | Samples | Skip | Epoch) -> None:
         """Write a record that is not of a batch."""
         self.flush()
         self._emit(record, None)
@@ -428,7 +428,7 @@ class Recorder:
         from capture_cli.runtime import device_name, versions
 
         self._emit(
-            Run(
+            RunInfo(
                 config=self._config,
                 folder="",
                 classes=self._classes or [str(number) for number in range(classes)],

@@ -47,7 +47,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class RunInfo:
     """The first line: everything that decides what the other lines say."""
 
     kind: ClassVar[str] = "run"
@@ -228,8 +228,8 @@ class End:
     """Lines by kind before this one."""
 
 
-Record = Run | Samples | Skip | Batch | Numbers | Epoch | End
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Run, Samples, Skip, Batch, Numbers, Epoch, End)}
+Record = RunInfo | Samples | Skip | Batch | Numbers | Epoch | End
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (RunInfo, Samples, Skip, Batch, Numbers, Epoch, End)}
 _FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
 _INTS = {"labels", "preds", "topk", "positions"}
 _TABLES = {"probs", "topk", "targets", "outputs"}
@@ -279,7 +279,7 @@ def decode(line: bytes) -> tuple[int, Record]:
     if cls is None:
         raise RecordsError(f"records of the kind {envelope.kind!r} are unknown", "read them with a newer capture")
     body = loads(line)
-    if cls is Run and body.get("format") != FORMAT:
+    if cls is RunInfo and body.get("format") != FORMAT:
         raise _other_format(body.get("format"))
     try:
         nonfinite = body.get("nonfinite", {})

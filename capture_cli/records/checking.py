@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, End, Epoch, Numbers, Record, Run, Samples, Skip
+from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
 
 _MAX_DEPTH = 8
 PHASE = "[a-z0-9_-]{1,32}"
@@ -124,7 +124,7 @@ _OF_ANY_BATCH: dict[str, Callable[[Any], bool]] = {
     "inputs": _is_inputs,
 }
 _FIELDS: dict[type[Any], dict[str, Callable[[Any], bool]]] = {
-    Run: {
+    RunInfo: {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
         "classes": lambda value: value != [] and _list_of(_is_text)(value),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from capture_cli.records import Run, loads
+from capture_cli.records import RunInfo, loads
 
 
 def first_difference(one: bytes, other: bytes) -> str:
@@ -36,10 +36,10 @@ class Change(NamedTuple):
         return f"{self.name} was {self.was}, is {self.now}"
 
 
-def changes(before: Run, after: Run) -> list[Change]:
+def changes(before: RunInfo, after: RunInfo) -> list[Change]:
     """What differs between two run records, in the order of the format."""
     found: list[Change] = []
-    for name in (field.name for field in fields(Run)):
+    for name in (field.name for field in fields(RunInfo)):
         was, now = getattr(before, name), getattr(after, name)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             keys = dict.fromkeys([*was, *now])

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.preprocessing import digests
-from capture_cli.records import Batch, Inputs, Numbers, Run, Samples
+from capture_cli.records import Batch, Inputs, Numbers, RunInfo, Samples
 from capture_cli.replay.findings import Difference, Report
 from capture_cli.replay.originals import File, Lost, Originals, place_of
 from capture_cli.replay.remaking import Rules, rules_of
@@ -87,7 +87,7 @@ class Made:
     """Some samples of one captured batch, made again."""
 
     line: Line
-    run: Run
+    run: RunInfo
     """The run record that holds for it."""
     batch: Batch
     n: int
@@ -290,7 +290,7 @@ class Replay:
 class _Chapter:
     """What one run record says, which holds until the next."""
 
-    run: Run
+    run: RunInfo
     rules: Rules
     originals: Originals
 

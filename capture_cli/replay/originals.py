@@ -26,7 +26,7 @@ import orjson
 
 from capture_cli.errors import Unusable, UsageError
 from capture_cli.pixels import Geometry, Pixels, PixelStore
-from capture_cli.records import Run
+from capture_cli.records import RunInfo
 from capture_cli.sources.access import read_file
 
 CACHE_BYTES = 2**29
@@ -64,7 +64,7 @@ class Taken(NamedTuple):
     """By place in the list that was asked for."""
 
 
-def place_of(run: Run, run_folder: Path | None) -> Path:
+def place_of(run: RunInfo, run_folder: Path | None) -> Path:
     """The folder of a run's images: as it was given, seen from here, or else where the run says that it was last.
 
     Raises UsageError where neither is there.

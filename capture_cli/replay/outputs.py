@@ -34,7 +34,7 @@ from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
 from capture_cli.recorder import Recorder
-from capture_cli.records import Batch, Record, Run
+from capture_cli.records import Batch, Record, RunInfo
 from capture_cli.replay import Made, place
 from capture_cli.replay.findings import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
@@ -132,7 +132,7 @@ class Outputs:
 class _Ready:
     """A model that can answer for one run record."""
 
-    run: Run
+    run: RunInfo
     config: TrainConfig
     runtime: Runtime
     model: nn.Module
@@ -194,7 +194,7 @@ class _Kept:
         pass
 
 
-def _prepare(run: Run, code: str | None) -> _Ready:
+def _prepare(run: RunInfo, code: str | None) -> _Ready:
     if "evaluates" in run.config:
         raise UsageError(
             "the weights that `capture evaluate` used are not in its run folder", "--outputs is for `capture train`"
@@ -222,7 +222,7 @@ def _prepare(run: Run, code: str | None) -> _Ready:
     return _Ready(run=run, config=config, runtime=runtime, model=model, forward=forward)
 
 
-def _environment(run: Run, runtime: Runtime) -> list[str]:
+def _environment(run: RunInfo, runtime: Runtime) -> list[str]:
     """What differs from where the run was computed; threads last."""
     now = versions()
     names = [*run.versions, *(name for name in now if name not in run.versions)]

@@ -17,7 +17,7 @@ from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys
 from capture_cli.pixels import Geometry, Pixels
 from capture_cli.preprocessing import CENTRE, SCALE, Recipe, _gather
-from capture_cli.records import Run
+from capture_cli.records import RunInfo
 
 _DECODERS = ("pillow", "libjpeg", "libwebp", "zlib")
 
@@ -57,7 +57,7 @@ class Rules:
         return inputs
 
 
-def rules_of(run: Run) -> Rules:
+def rules_of(run: RunInfo) -> Rules:
     """Of a run record, which may come from anywhere. Raises RecordsError for what this version cannot carry out."""
     recipe = Recipe.from_dict(run.recipe)
     seed = run.config.get("seed", 0)  # a run of `capture evaluate` draws nothing and has none

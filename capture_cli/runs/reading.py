@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import End, Record, Run, decode
+from capture_cli.records import End, Record, RunInfo, decode
 from capture_cli.records.chain import GENESIS, Followed, claimed_chain, follow, follow_all
 from capture_cli.records.checking import PHASE, check
 
@@ -82,13 +82,13 @@ class Line(NamedTuple):
             raise self.error(error.message, error.hint) from error
         return record
 
-    def run(self, before: Run | None = None) -> Run:
+    def run(self, before: RunInfo | None = None) -> RunInfo:
         """The run record on this line; where a run went on, `before` is the one before it, which has the same classes.
 
         Raises RecordsError if it has not, or if this is another kind of record.
         """
         record = self.record()
-        if not isinstance(record, Run):
+        if not isinstance(record, RunInfo):
             raise self.error("no run record")
         if before is not None and (list(before.classes) != list(record.classes) or before.task != record.task):
             raise self.error("a run record with other classes or another task than the one before it")

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError
-from capture_cli.records import Batch, End, Epoch, Numbers, Record, Run
+from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo
 from capture_cli.runfolder import EVENTS, Output
 from capture_cli.sinks.background import WAIT_SECONDS, Background
 from capture_cli.sinks.gathering import WORST, Gathering
@@ -100,7 +100,7 @@ class MlflowSink:
                 self._example = inputs[:2].copy()
             if time.monotonic() - self._sent_at >= SECONDS:
                 self._send_points()
-        elif isinstance(record, Run):
+        elif isinstance(record, RunInfo):
             self._background.put(partial(self._begin, asdict(record), self._journal.chain.hex()))
         elif isinstance(record, Epoch):
             worst = self._gathering.evaluated(record)

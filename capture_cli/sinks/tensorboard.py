@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.visits import margins
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.records import Batch, Epoch, Numbers, Record, Run
+from capture_cli.records import Batch, Epoch, Numbers, Record, RunInfo
 from capture_cli.runfolder import TENSORBOARD, Output
 from capture_cli.sinks.background import WAIT_SECONDS, Background
 from capture_cli.sinks.gathering import WORST, Gathering, Sample
@@ -80,7 +80,7 @@ class TensorBoardSink:
                 self._margins[record.phase].add(margins(record))
             if time.monotonic() - self._sent_at >= SECONDS:
                 self._send_points()
-        elif isinstance(record, Run):
+        elif isinstance(record, RunInfo):
             self._background.put(self._call("begin", folder=self._events, run=asdict(record), records=None))
         elif isinstance(record, Epoch):
             self._send_points()

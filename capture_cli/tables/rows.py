@@ -28,7 +28,7 @@ import duckdb
 
 from capture_cli.answers.visits import COLUMNS, NUMBERS_TASKS, checked, columns_of
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import Run
+from capture_cli.records import RunInfo
 from capture_cli.runs.reading import BATCHES
 from capture_cli.tables.row_text import row_text, written
 from capture_cli.tables.sql import Table, escape, feedable, has_extra, has_text_ids, locked_database, unescape
@@ -85,7 +85,7 @@ class _Rows:
         self._columns: Sequence[str] = columns or ()
         self._where = None if where is None else escape(where)
         self._database = locked_database()
-        self._run: Run | None = None
+        self._run: RunInfo | None = None
         self._classes: list[str] = []
         self._text_ids = False
         self._has_extra = EXTRA in self._columns or bool(where and re.search(rf"\b{EXTRA}\b", where, re.IGNORECASE))

@@ -31,7 +31,7 @@ from capture_cli.pixels import PixelStore
 from capture_cli.pixels.storage import DiskStore, open_store
 from capture_cli.plan import Plan
 from capture_cli.recorder import Recorder
-from capture_cli.records import Epoch, Run
+from capture_cli.records import Epoch, RunInfo
 from capture_cli.resources import Resources
 from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
@@ -72,13 +72,13 @@ class Ready:
     model: nn.Module
     """On the device, as built."""
 
-    def run_record(self, options: dict[str, Any] | None = None) -> Run:
+    def run_record(self, options: dict[str, Any] | None = None) -> RunInfo:
         """The first line of its records; `options` in place of those of a training."""
         config, scan = self.plan.config, self.plan.scan
         listing = blake2b(digest_size=16)
         for item in zip(scan.files, scan.labels, scan.splits, strict=True):
             listing.update(repr(item).encode())
-        return Run(
+        return RunInfo(
             config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
             folder=self.plan.folder,
             images={split: scan.splits.count(split) for split in sorted(set(scan.splits))} | {"listing": listing.hexdigest()},

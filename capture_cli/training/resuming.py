@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from capture_cli.checkpoint import Checkpoint, Place, load
 from capture_cli.errors import DataError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Rest
-from capture_cli.records import Batch, End, Epoch, Record, Run, Samples, Skip, decode, inputs_to_json
+from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode, inputs_to_json
 from capture_cli.records.chain import follow
 from capture_cli.records.checking import check
 from capture_cli.records.comparing import changes
 from capture_cli.runfolder import RECORDS
 from capture_cli.writer.kept_inputs import FLIGHT, PACK
 
-_WANTED = {Run.kind, Samples.kind, Skip.kind, End.kind}
+_WANTED = {RunInfo.kind, Samples.kind, Skip.kind, End.kind}
 _COUNTED = {Batch.kind, Epoch.kind}
 _NUMBER_BYTES = {"float32": 4}
 """Of one number of an input, by dtype."""
@@ -35,7 +35,7 @@ class Earlier:
     """A run folder as it was found."""
 
     folder: Path
-    run: Run | None
+    run: RunInfo | None
     """None where not even the first line was written."""
     checkpoint: Checkpoint | None
     known: dict[str, str | None]
@@ -82,7 +82,7 @@ def read_earlier(folder: Path) -> Earlier:
             if line.kind in _COUNTED and not behind:
                 last = line
             record = line.record() if line.kind in _WANTED or (b'"stored":' in line.data and not behind) else None
-            if isinstance(record, Run):
+            if isinstance(record, RunInfo):
                 run, begun_again = record, line.place if checkpoint and behind else None
             elif isinstance(record, Samples):
                 (later if behind else known).update(zip(record.files, record.digests, strict=True))
@@ -146,7 +146,7 @@ def _lines(path: Path) -> Iterator[_Line]:
             place = {"seq": place["seq"] + 1, "bytes": place["bytes"] + len(data), "chain": envelope.chain.hex()}
 
 
-def _leads_to(last: Record | None, lengths: Mapping[str, int], place: Place, run: Run) -> bool:
+def _leads_to(last: Record | None, lengths: Mapping[str, int], place: Place, run: RunInfo) -> bool:
     """Whether a run may be at `place` after this batch or epoch record, with kept inputs that take so many bytes."""
     if (lengths.get(PACK, 0), lengths.get(FLIGHT, 0)) != (place.recorder["pack"], place.recorder["flight"]):
         return False
@@ -192,7 +192,7 @@ def _stored(line: _Line, batch: Batch) -> Iterator[_Stored]:
         raise line.error("a batch record whose stored inputs do not fit") from error
 
 
-def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_env_change: bool) -> tuple[list[str], Rest]:
+def continuation(earlier: Earlier, now: RunInfo, files: Collection[str], *, allow_env_change: bool) -> tuple[list[str], Rest]:
     """Warnings, and what becomes of the records behind its checkpoint.
 
     `now` is the run record as it would be written today, `files` are the images of today. Raises UsageError, naming what
@@ -226,7 +226,7 @@ def continuation(earlier: Earlier, now: Run, files: Collection[str], *, allow_en
     return doubts, "keep" if earlier.completed else "aside" if environment else "compare"
 
 
-def _other_images(earlier: Earlier, run: Run, files: Collection[str]) -> list[str]:
+def _other_images(earlier: Earlier, run: RunInfo, files: Collection[str]) -> list[str]:
     """Which images are gone and which are new, as far as the records can tell: none but those that were read is named."""
     read = earlier.known | earlier.later
     gone = sorted(file for file, digest in read.items() if digest is not None and file not in files)
@@ -240,7 +240,7 @@ def _other_images(earlier: Earlier, run: Run, files: Collection[str]) -> list[st
     ]
 
 
-def _changes(before: Run, now: Run, *, may_have_more_epochs: bool) -> tuple[list[str], list[str]]:
+def _changes(before: RunInfo, now: RunInfo, *, may_have_more_epochs: bool) -> tuple[list[str], list[str]]:
     """What differs in options and images, and what in the environment."""
     if may_have_more_epochs:
         before = replace(before, config={**before.config, "epochs": now.config["epochs"]})

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.phase import PhaseScore
 from capture_cli.answers.summary import Summary
 from capture_cli.answers.visits import NUMBERS_TASKS
-from capture_cli.records import Epoch, Run
+from capture_cli.records import Epoch, RunInfo
 from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.scores import score_parts, visits_table
 from capture_cli.views.terminal.tables import new_table, show
@@ -113,7 +113,7 @@ def _ending_json(answer: Summary | History) -> dict[str, Any]:
     }
 
 
-def _run_json(run: Run) -> dict[str, Any]:
+def _run_json(run: RunInfo) -> dict[str, Any]:
     names = ("folder", "classes", "images", "model", "config", "recipe", "versions", "device", "threads")
     return {name: getattr(run, name) for name in names}
 

@@ -32,7 +32,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from capture_cli.records import Batch, Epoch, Record, Run, Skip
+from capture_cli.records import Batch, Epoch, Record, RunInfo, Skip
 from capture_cli.views.terminal.area import Area
 from capture_cli.views.terminal.epochs import EpochTable, clock, number, phase_line
 from capture_cli.views.terminal.preview import NARROWEST, preview
@@ -127,7 +127,7 @@ class PlainView:
 
     def write(self, record: Record, inputs: Inputs | None) -> None:  # noqa: ARG002 - a sink is given both
         """Say how a phase went; count files left out."""
-        if isinstance(record, Run):
+        if isinstance(record, RunInfo):
             self._phase_began = self._now()
         elif isinstance(record, Skip):
             self._left_out[record.reason] += 1
@@ -227,7 +227,7 @@ class LiveView:
             self._end_phase(record)
         elif isinstance(record, Skip):
             self._left_out[record.reason] += 1
-        elif isinstance(record, Run):
+        elif isinstance(record, RunInfo):
             self._phase_began = self._now()
             self._draw()
 
