@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from capture_cli.answers.verification import verify
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 
 
 def records(path: Path, *kinds: str) -> list[Any]:
     """The records of these kinds, by default of all, as far as they are written: each line verifies and fits the format."""
     with open_run(path) as reading:
-        found = [line.record() for line in reading]
+        found = [line.record() for line in reading.lines()]
         assert reading.ending.state in ("sealed", "unsealed"), reading.ending.sentence
     return [one for one in found if not kinds or one.kind in kinds]
 

@@ -16,7 +16,7 @@ from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, Epoch, RunInfo, Samples
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
 

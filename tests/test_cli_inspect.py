@@ -333,7 +333,7 @@ def test_a_picture_is_of_the_file_that_was_trained_on(tmp_path: Path) -> None:
     text = on_terminal(tmp_path, "run", "--worst", "4", columns=200).text
     assert "1 without a picture: the file has changed since the run" in text
     assert "1 without a picture: the file is not there" in text
-    assert "1 without a picture: link" in text
+    assert "1 without a picture: symlink" in text
     assert "▀" in text
 
 

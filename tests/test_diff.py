@@ -13,8 +13,8 @@ from capture_cli.answers import outcome
 from capture_cli.answers.diff import Diff, FileDifference, compare
 from capture_cli.records import Batch, End, Record, RunInfo, Samples, Skip
 from capture_cli.records.comparing import changes
+from capture_cli.runs import open_run
 from capture_cli.runs import reading as reader
-from capture_cli.runs.reading import open_run
 from runs import chained, run_records, write_run
 
 

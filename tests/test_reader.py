@@ -15,8 +15,10 @@ import pytest
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, End, Epoch, RunInfo, Samples
+from capture_cli.runs import Ending, Line, open_run
 from capture_cli.runs import reading as reader
-from capture_cli.runs.reading import Chain, Ending, Line, Reading, open_run
+from capture_cli.runs.lines import Chain
+from capture_cli.runs.reading import Reading
 from runs import body, chained, rechained, run_records, write_run
 
 
@@ -27,7 +29,7 @@ def small() -> list[bytes]:
 
 def read(path: Path) -> tuple[list[Line], Ending]:
     with open_run(path) as run:
-        return list(run), run.ending
+        return list(run.lines()), run.ending
 
 
 def written(path: Path, lines: Iterable[bytes]) -> Path:
@@ -240,7 +242,7 @@ def test_a_pipe_is_read_as_it_fills() -> None:
     lines = small()
     source, sink = os.pipe()
     with Reading(source, "pipe") as run:
-        blocks = run.blocks()
+        blocks = run.line_blocks()
         for line in lines:
             os.write(sink, line[:20])
             os.write(sink, line[20:])
@@ -370,13 +372,14 @@ def test_fields_that_do_not_fit_are_named(tmp_path: Path, kind: str, old: bytes,
     assert raised.value.line == place + 1
 
 
-def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
-    """Records of a later format are not guessed at."""
+@pytest.mark.parametrize(("number", "age"), [(1, "an older"), (3, "another")])
+def test_a_record_of_another_format_is_refused(tmp_path: Path, number: int, age: str) -> None:
+    """Records of another format are refused by name, never guessed at."""
     records = list(run_records())
     run = records[0]
     assert isinstance(run, RunInfo)
-    lines, _ = read(written(tmp_path / "it", chained([replace(run, format=2), *records[1:]])))
-    with pytest.raises(RecordsError, match="records of format 2"):
+    lines, _ = read(written(tmp_path / "it", chained([replace(run, format=number), *records[1:]])))
+    with pytest.raises(RecordsError, match=f"written by {age} version of capture, in record format {number}"):
         lines[0].record()
 
 

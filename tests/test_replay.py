@@ -27,7 +27,7 @@ from capture_cli.replay.findings import CAUSES, Report
 from capture_cli.replay.originals import File, Originals, place_of
 from capture_cli.replay.remaking import Rules, decoder_versions
 from capture_cli.replay.stored import StoredInputs
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 from capture_cli.sources.access import opened
 from replay_runs import VISITS, copied, rewrite, trained
 
@@ -85,7 +85,7 @@ class TestEqual:
 import random, sys
 sys.modules["torch"] = None
 from pathlib import Path
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 from capture_cli.records import Batch, decode
 from capture_cli.replay import Replay, Selection
 lines = Path("whole/records.jsonl").read_bytes().splitlines()

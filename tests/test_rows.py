@@ -18,7 +18,7 @@ from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.visits import COLUMNS, SMALLEST, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Record, RunInfo
-from capture_cli.runs.reading import BATCHES, open_run
+from capture_cli.runs import BATCHES, open_run
 from capture_cli.tables.rows import rows
 from capture_cli.tables.sql import escape, locked_database, unescape
 from runs import body, chained, rechained, run_records, write_run
@@ -42,7 +42,7 @@ def slow_visits(path: Path) -> Iterator[AnyVisit]:
     """Every visit, worked out one by one from the decoded records."""
     with open_run(path) as run:
         header: RunInfo | None = None
-        for line in run:
+        for line in run.lines():
             if line.kind == "run":
                 header = line.run()
             elif line.kind in BATCHES and header:
@@ -84,7 +84,7 @@ def test_the_margin_is_the_difference_of_logits(tmp_path: Path) -> None:
     """ln p(label) - ln max p(other), positive exactly where the prediction is right."""
     folder = write_run(tmp_path / "run")
     with open_run(folder) as run:
-        batches = [record for line in run if isinstance(record := line.record(), Batch)]
+        batches = [record for line in run.lines() if isinstance(record := line.record(), Batch)]
     probs = np.concatenate([batch.probs for batch in batches]).astype(np.float64)
     labels = np.concatenate([batch.labels for batch in batches])
     at = np.arange(len(labels)), labels

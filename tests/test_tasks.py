@@ -19,7 +19,7 @@ from capture_cli.answers.verification import verify
 from capture_cli.answers.visits import columns_of, extra_of
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Numbers, Record, RunInfo
-from capture_cli.runs.reading import BATCHES, open_run
+from capture_cli.runs import BATCHES, open_run
 from conftest import CAPTURE
 from runs import body, chained, rechained, task_records, write_run
 from test_rows import as_dicts, slow_visits, taken
@@ -30,7 +30,7 @@ TASKS = (None, "sequence", "multilabel", "regression")
 
 def batches_of(path: Path) -> list[Batch | Numbers]:
     with open_run(path) as run:
-        return [record for line in run if isinstance(record := line.record(), Batch | Numbers)]
+        return [record for line in run.lines() if isinstance(record := line.record(), Batch | Numbers)]
 
 
 def history_of(path: Path, wanted: str) -> History:

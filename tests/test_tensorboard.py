@@ -16,7 +16,7 @@ from capture_cli import TensorBoardSink
 from capture_cli.answers.visits import margins
 from capture_cli.errors import UsageError
 from capture_cli.records import Batch
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 from test_recorder import give, lines, recording
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,7 +75,7 @@ def _compare_worst(run: Path, images: Path, updates: int) -> None:
 
 def _compare_margins(run: Path) -> None:
     with open_run(run) as reading:
-        records = [line.record() for line in reading if line.kind == "batch"]
+        records = [line.record() for line in reading.lines() if line.kind == "batch"]
     values = [margins(one) for one in records if isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 1)]
     histogram = events(run / "tensorboard").Histograms("val/margins in nats")[1].histogram_value
     every = np.concatenate(values)

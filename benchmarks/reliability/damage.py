@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
 from capture_cli.errors import RecordsError
-from capture_cli.runs.reading import Chain, open_run
+from capture_cli.runs import Chain, open_run
 
 OPTIONS = ("images", "-m", "linear", "-e", "3", "-b", "2", "--device=cpu", "--checkpoint-every=1000")
 RECORDS_WANTED = 100
@@ -30,7 +30,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         result.expect(judge.notices(number, damaged), title)
     path = place / "reference" / RECORDS
     with open_run(path) as run:
-        result.expect(sum(1 for _ in run) == len(lines) and run.ending.state == "sealed", "the undamaged log")
+        result.expect(sum(1 for _ in run.lines()) == len(lines) and run.ending.state == "sealed", "the undamaged log")
     result.all_there_are = True
     result.note = f"every bit of a log of {len(lines)} records ({len(ref.records):,} bytes) flipped, every cut, lines swapped"
     result.note += f", doubled, removed, added; {judge.read:,} of them read from a file"
@@ -95,5 +95,5 @@ class _Judge:
         self.read += 1
         self._path.write_bytes(b"".join([*self._lines[:number], *damaged]))
         with open_run(os.fspath(self._path)) as run:
-            shown = [line.data + b"\n" for line in run]
+            shown = [line.data + b"\n" for line in run.lines()]
         return shown == self._lines[: len(shown)] and (run.ending.state != "sealed")

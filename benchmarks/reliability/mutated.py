@@ -19,7 +19,7 @@ from capture_cli.answers.verification import verify
 from capture_cli.errors import CaptureError
 from capture_cli.records import RunInfo, decode
 from capture_cli.records.chain import GENESIS, link
-from capture_cli.runs.reading import open_run
+from capture_cli.runs import open_run
 from capture_cli.tables.rows import rows
 
 OPTIONS = (

@@ -63,13 +63,13 @@ def shuffled(run: str, seed: int) -> dict[str, Any]:
     from capture_cli.records import Batch, RunInfo, Samples
     from capture_cli.replay.originals import File, Originals, place_of
     from capture_cli.replay.remaking import rules_of
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
     from capture_cli.sources.access import opened
 
     files: dict[str, File] = {}
     visits: list[tuple[str, int, str, str]] = []  # phase, epoch, file, digest
     with open_run(run) as reading:
-        for line in reading:
+        for line in reading.lines():
             record = line.record()
             if isinstance(record, RunInfo):
                 rules, folder = rules_of(record), place_of(record, reading.folder)

@@ -22,7 +22,7 @@ from capture_cli.records import Numbers
 
 if TYPE_CHECKING:
     from capture_cli.records import RunInfo
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

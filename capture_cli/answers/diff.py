@@ -26,10 +26,10 @@ from capture_cli.answers.outcome import Outcome, Phases, outcome
 from capture_cli.errors import RecordsError
 from capture_cli.records import Batch, End, Epoch, Numbers, RunInfo, Samples, Skip, loads
 from capture_cli.records.comparing import Change, changes
-from capture_cli.runs.reading import BATCHES, Ending
+from capture_cli.runs import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line, Reading
+    from capture_cli.runs import Line, Run
 
 MAX_FILES = 5
 """Files that are named of those that differ."""
@@ -119,7 +119,7 @@ class Diff:
         return self.a.error or self.b.error
 
 
-def compare(a: Reading, b: Reading, *, limit: int = 10) -> Diff:
+def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
     """Compare two runs; at most `limit` images are listed that turned from right to wrong, and as many the other way."""
     names: dict[str, int] = {}
     files = FileTable()
@@ -153,15 +153,13 @@ def compare(a: Reading, b: Reading, *, limit: int = 10) -> Diff:
 class _Side:
     """Goes through one run, and remembers on the way what is asked of it at the end."""
 
-    def __init__(
-        self, reading: Reading, names: dict[str, int], take_file: Callable[[Line, Samples | Skip, RunInfo], None]
-    ) -> None:
+    def __init__(self, reading: Run, names: dict[str, int], take_file: Callable[[Line, Samples | Skip, RunInfo], None]) -> None:
         self.run: RunInfo | None = None
         """The last run record: a run that went on with other software has more than one."""
         self.phases = Phases(names)
         self.error: RecordsError | None = None
         self._reading = reading
-        self._lines: Iterator[Line] = iter(reading)
+        self._lines: Iterator[Line] = reading.lines()
         self._take_file = take_file
 
     def next(self) -> Line | None:

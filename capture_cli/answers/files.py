@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 from capture_cli.records import RunInfo, Samples, Skip
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 MAX_NAMES = 5
 """Files that are named of those that differ in the same way."""

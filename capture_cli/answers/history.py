@@ -20,10 +20,10 @@ import orjson
 from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import RunInfo, Samples, Skip
-from capture_cli.runs.reading import BATCHES, Ending
+from capture_cli.runs import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line, Reading
+    from capture_cli.runs import Line, Run
 
 MAX_CANDIDATES = 20
 """Samples that are followed until it is clear which of them was meant; of more, none can be."""
@@ -60,7 +60,7 @@ class History:
     visits: tuple[AnyVisit, ...]
 
 
-def sample_history(reading: Reading, wanted: str) -> History:
+def sample_history(reading: Run, wanted: str) -> History:
     """Collect the visits of the image `wanted`, going through the run once.
 
     Raises UsageError if no image or several could be meant, RecordsError if not even the first line can be read.
@@ -68,7 +68,7 @@ def sample_history(reading: Reading, wanted: str) -> History:
     search: _Search | None = None
     error: RecordsError | None = None
     try:
-        for line in reading:
+        for line in reading.lines():
             if search is None:
                 search = _Search(line.run(), wanted)
             else:

@@ -26,7 +26,7 @@ from capture_cli.answers.visits import checked_batch
 from capture_cli.records import Epoch, RunInfo
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 PREFERRED = ("val", "train", "test")
 _WAITING_BYTES = 16 << 20

@@ -22,10 +22,10 @@ from capture_cli.answers.columns import ClassScore, Confusion, OutputScore, Part
 from capture_cli.answers.visits import NUMBERS_TASKS, AnyVisit, checked, visit
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo
-from capture_cli.runs.reading import batch_beginning
+from capture_cli.runs import batch_beginning
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 _WAITING_BYTES = 16 << 20
 

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from capture_cli.answers.phase import CapturedPhase, PhaseScore, UnderWay
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
-from capture_cli.runs.reading import BATCHES, Ending
+from capture_cli.runs import BATCHES, Ending
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line, Reading
+    from capture_cli.runs import Line, Run
 
 _PREFERRED = ("val", "test", "train")
 _MAX_PHASES = 16
@@ -55,12 +55,12 @@ class Summary:
     """None where no batch was captured."""
 
 
-def summarise(reading: Reading, *, worst: int = 8, confusions: int = 10) -> Summary:
+def summarise(reading: Run, *, worst: int = 8, confusions: int = 10) -> Summary:
     """Go through a run once. Raises RecordsError if not even its first line can be read."""
     state: _State | None = None
     error: RecordsError | None = None
     try:
-        for block in reading.blocks():
+        for block in reading.line_blocks():
             if state is None:
                 state = _State(run=block.pop(0).run(), worst=worst)
             state.take(block)

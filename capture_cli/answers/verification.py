@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from capture_cli.answers.visits import checked
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import KINDS, RunInfo
-from capture_cli.runs.reading import BATCHES
+from capture_cli.runs import BATCHES
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Reading
+    from capture_cli.runs import Run
 
 
-def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: None) -> RecordsError | None:
+def verify(reading: Run, keep: Callable[[bytes], object] = lambda _line: None) -> RecordsError | None:
     """Read all of it; what it was is in `reading.ending` afterwards. Returns what is wrong, or None.
 
     `keep` is given each line that verifies, newline included, up to the first that does not. A kind of record that this
@@ -31,7 +31,7 @@ def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: Non
     """
     run: RunInfo | None = None
     try:
-        for line in reading:
+        for line in reading.lines():
             if line.kind == "run":
                 run = line.run(run)
             elif line.kind in BATCHES and run is not None:
@@ -49,7 +49,7 @@ def verify(reading: Reading, keep: Callable[[bytes], object] = lambda _line: Non
     return RecordsError(f"{reading.name} is not sealed: {ending.sentence}", f"its {what}")
 
 
-def repair(reading: Reading, target: Path) -> RecordsError | None:
+def repair(reading: Run, target: Path) -> RecordsError | None:
     """Verify, and save what verifies in the new file `target`, durably; nothing is changed in what is read.
 
     Returns what is wrong, or None where nothing is: then, and where not even the first line verifies, no file is left. What

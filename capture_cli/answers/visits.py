@@ -28,7 +28,7 @@ import numpy.typing as npt
 from capture_cli.records import Batch, Numbers, RunInfo
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 SMALLEST = 1.4e-45
 """The smallest float32 above 0."""

@@ -30,7 +30,7 @@ def diff(
 
     from capture_cli.answers.diff import compare
     from capture_cli.errors import UsageError
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
     from capture_cli.views.terminal import diff as view
 
     if a == b == "-":

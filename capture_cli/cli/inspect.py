@@ -45,7 +45,7 @@ def inspect(
 
     from capture_cli.answers.summary import summarise
     from capture_cli.errors import UsageError
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
     from capture_cli.views.terminal import inspect as view
 
     if folder is not None and not Path(folder).is_dir():

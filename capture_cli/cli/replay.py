@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.findings import Report
     from capture_cli.replay.outputs import Outputs
-    from capture_cli.runs.reading import Reading
+    from capture_cli.runs import Run
 
 CHOICE, FILES = "Which inputs", "Files to write"
 
@@ -75,7 +75,7 @@ def replay(
 
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.findings import Report
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
 
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
@@ -136,7 +136,7 @@ def _go(replayed: Replay, report: Report, teller: Outputs | None, pictures: Pict
                 writer.write(made)
 
 
-def _demand_some(reading: Reading, replayed: Replay, report: Report, selection: Selection) -> None:
+def _demand_some(reading: Run, replayed: Replay, report: Report, selection: Selection) -> None:
     """Raise where nothing was made again or compared, since that proves nothing."""
     if report.inputs or report.stored:
         return
@@ -168,7 +168,7 @@ def _show(run: str, report: Report, teller: Outputs | None, *, stored: bool, as_
         typer.echo(safe(line), err=True)
 
 
-def _judge(reading: Reading, report: Report, teller: Outputs | None) -> int:
+def _judge(reading: Run, report: Report, teller: Outputs | None) -> int:
     from capture_cli.views.terminal import replay as view
     from capture_cli.views.terminal.text import safe
 

@@ -41,7 +41,7 @@ def rows(
     can be piped in. A condition is asked of each row by itself. A record that
     does not verify ends the rows with exit code 4.
     """
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 

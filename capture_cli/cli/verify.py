@@ -26,7 +26,7 @@ def verify(
     import json
 
     from capture_cli.answers import verification
-    from capture_cli.runs.reading import open_run
+    from capture_cli.runs import open_run
     from capture_cli.views.terminal.text import safe
 
     with open_run(run) as reading:

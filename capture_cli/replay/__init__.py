@@ -38,7 +38,7 @@ from capture_cli.replay.findings import Difference, Report
 from capture_cli.replay.originals import File, Lost, Originals, place_of
 from capture_cli.replay.remaking import Rules, rules_of
 from capture_cli.replay.stored import StoredInputs, Wrong
-from capture_cli.runs.reading import Line, Reading
+from capture_cli.runs import Line, Run
 from capture_cli.sources.access import opened
 
 PART_BYTES = 2**26
@@ -129,7 +129,7 @@ class Replay:
 
     def __init__(
         self,
-        reading: Reading,
+        reading: Run,
         selection: Selection,
         *,
         folder: Path | None = None,
@@ -163,7 +163,7 @@ class Replay:
         with contextlib.ExitStack() as stack:
             if self._stored:
                 stack.enter_context(self._stored)
-            for line in self._reading:
+            for line in self._reading.lines():
                 if line.kind == "run":
                     self._begin(line, stack)
                 elif line.kind == "samples":

@@ -19,7 +19,7 @@ from pathlib import Path
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, Epoch, Numbers, loads
 from capture_cli.replay import Made, Replay, Selection
-from capture_cli.runs.reading import RECORDS, Line, Reading, open_run
+from capture_cli.runs import RECORDS, Line, Run, open_run
 from capture_cli.sinks.background import described
 from capture_cli.sinks.gathering import WORST, Gathering, Sample
 from capture_cli.sinks.mlflow import earlier_run, place_of
@@ -63,7 +63,7 @@ def send(run: str, *, uri: str | None, images: Path | None = None, worst: int = 
         return Sent(tracker=tracker, error=reading.ending.error(reading.name), without_pictures=missing)
 
 
-def _send(reading: Reading, read: Read, tracker: Tracker, run: Path, images: Path | None, worst: int) -> str:
+def _send(reading: Run, read: Read, tracker: Tracker, run: Path, images: Path | None, worst: int) -> str:
     """Everything; why some of the worst samples have no picture."""
     evaluations = list(_numbers(reading, tracker, run, Gathering(worst=worst)))
     if not tracker.run_id:
@@ -95,10 +95,10 @@ def _kept_still(run: Path) -> Iterator[Read]:
         os.close(fd)
 
 
-def _numbers(reading: Reading, tracker: Tracker, run: Path, gathering: Gathering) -> Iterator[tuple[Epoch, list[Sample]]]:
+def _numbers(reading: Run, tracker: Tracker, run: Path, gathering: Gathering) -> Iterator[tuple[Epoch, list[Sample]]]:
     """Open the run in MLflow, send what is known of steps, and yield each evaluation."""
     waiting = 0
-    for line in reading:
+    for line in reading.lines():
         if line.kind == "run":
             _open(line, tracker, run)
             continue

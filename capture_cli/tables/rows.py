@@ -29,12 +29,12 @@ import duckdb
 from capture_cli.answers.visits import COLUMNS, NUMBERS_TASKS, checked, columns_of
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import RunInfo
-from capture_cli.runs.reading import BATCHES
+from capture_cli.runs import BATCHES
 from capture_cli.tables.row_text import row_text, written
 from capture_cli.tables.sql import Table, escape, feedable, has_extra, has_text_ids, locked_database, unescape
 
 if TYPE_CHECKING:
-    from capture_cli.runs.reading import Line, Reading
+    from capture_cli.runs import Line, Run
 
 FORMATS = ("jsonl", "csv")
 """Parquet is made of JSON Lines: capture_cli.tables.parquet."""
@@ -46,7 +46,7 @@ _MAX_WORKERS = 2
 
 
 def rows(
-    reading: Reading,
+    reading: Run,
     *,
     where: str | None = None,
     columns: Sequence[str] | None = None,
@@ -105,7 +105,7 @@ class _Rows:
                 return
         raise errors[0]
 
-    def of(self, reading: Reading, limit: int | None) -> Iterator[bytes]:
+    def of(self, reading: Run, limit: int | None) -> Iterator[bytes]:
         heading = self._style == "csv"
         for part in self._parts(reading, limit):
             if heading:
@@ -125,7 +125,7 @@ class _Rows:
     def _heading(self) -> bytes:
         return ",".join(self._columns or columns_of(self._run.task if self._run else None)).encode() + b"\n"
 
-    def _parts(self, reading: Reading, limit: int | None) -> Iterator[_Part]:
+    def _parts(self, reading: Run, limit: int | None) -> Iterator[_Part]:
         """The parts in order. With a limit one at a time, since the next depends on how many rows are still wanted."""
         workers = min(os.cpu_count() or 1, _MAX_WORKERS) if limit is None else 1
         pending: deque[Future[_Part]] = deque()

@@ -33,7 +33,7 @@ from capture_cli.records.checking import PHASE
 if TYPE_CHECKING:
     import duckdb
 
-    from capture_cli.runs.reading import Line
+    from capture_cli.runs import Line
 
 MEMORY_MB = 1024
 

@@ -1,0 +1,216 @@
+"""A run as its readers see it; `open_run` (capture_cli.runs) makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.records import End, Epoch, Record, RunInfo, Samples, Skip
+from capture_cli.runs.lines import BATCHES, Chain, Ending, Line, batch_beginning
+from capture_cli.runs.reading import Reading
+from capture_cli.runs.visits import Visits
+
+Block = RunInfo | Samples | Skip | Visits | Epoch | End
+"""What a pass over a run consists of, in the order of the records: records, and batches as blocks of visits."""
+_RECORDS = (*BATCHES, "run", "samples", "skip", "epoch", "end")
+
+
+class Fold(Protocol):
+    """An answer under construction: it is given every block of a pass, and keeps what it needs."""
+
+    def update(self, block: Block) -> None:
+        """Take the next block. Raises RecordsError for one that verifies but makes no sense."""
+
+
+class Run:
+    """The records of one run. A file is read anew by each pass; stdin can be read once.
+
+    Passes hand out only what verifies. A pass over damaged records raises RecordsError where the damage begins, after all
+    that comes before it; an incomplete last line is no damage. `ending` says how far the latest pass came.
+    """
+
+    def __init__(self, open_reading: Callable[[], Reading], name: str, *, folder: Path | None = None) -> None:
+        """`open_reading` is called for each pass, and once now. Raises what it raises."""
+        self.name = name
+        """What messages call the file."""
+        self.folder = folder
+        """The run folder, where one was given."""
+        self.ending: Ending = Chain().ending("unsealed")
+        """How the records end, as far as the latest pass has read."""
+        self._open_reading = open_reading
+        self._reading: Reading | None = open_reading()
+        self._started: tuple[Iterator[list[Line]], list[Line]] | None = None
+        self._info: RunInfo | None = None
+
+    @property
+    def info(self) -> RunInfo:
+        """The first run record. Raises RecordsError if there is none that can be read."""
+        if self._info is None:
+            lines = self.line_blocks()
+            first = next(lines, [])
+            self._started = lines, first
+            if not first:
+                raise self.error() or RecordsError(f"{self.name}: no records", "nothing was captured, or not yet")
+            self._info = self._first_info(first[0])
+        return self._info
+
+    def error(self) -> RecordsError | None:
+        """What the latest pass found wrong: damage, or no records at all."""
+        return self.ending.error(self.name)
+
+    def line_blocks(self) -> Iterator[list[Line]]:
+    XX
+        if self._started:
+            (lines, first), self._started = self._started, None
+            yield first
+            yield from lines
+            return
+        reading = self._next_reading()
+        with closing(reading):
+            for block in reading.line_blocks():
+                self.ending = reading.ending
+                yield block
+            self.ending = reading.ending
+
+    def lines(self) -> Iterator[Line]:
+        """The same, one by one."""
+        for block in self.line_blocks():
+            yield from block
+
+    def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
+        """The same in lists of about `max_bytes`, read ahead in a thread; an empty list says that nothing is waiting."""
+        reading = self._next_reading()
+        with closing(reading):
+            for block in reading.chunks(max_bytes):
+                self.ending = reading.ending
+                yield block
+            self.ending = reading.ending
+
+    def records(self) -> Iterator[Record]:
+        """Every record, typed, its fields checked. Raises RecordsError where the records are damaged."""
+        for line in self.lines():
+            if line.kind in _RECORDS:
+                yield self._record(line)
+        self._demand_whole()
+
+    def blocks(self) -> Iterator[Block]:
+        """One pass: records, typed, and batches as `Visits` of one phase and epoch. Raises RecordsError as `records` does."""
+        info: RunInfo | None = None
+        batches: list[Line] = []
+        phase, epoch, beginning = "", 0, b""
+        for lines in self.line_blocks():
+            for line in lines:
+                if batches and line.is_batch_of(beginning):  # nearly all are
+                    batches.append(line)
+                    continue
+                if batches and info:
+                    yield Visits(info, phase, epoch, batches, name=self.name)
+                    batches = []
+                if line.kind in BATCHES:
+                    phase, epoch = self._phase_and_epoch(line)
+                    beginning, batches = batch_beginning(line.kind, phase, epoch), [line]
+                elif line.kind == "run":
+                    info = self._info_after(line, info)
+                    yield info
+                elif line.kind in _RECORDS:
+                    record = self._record(line)
+                    if isinstance(record, Samples | Skip | Epoch | End):
+                        yield record
+            if batches and info:
+                yield Visits(info, phase, epoch, batches, name=self.name)
+                batches = []
+        self._demand_whole()
+
+    def visits(
+        self, columns: Sequence[str] = (), *, phase: str | None = None, epochs: Iterable[int] | None = None
+    ) -> Iterator[Visits]:
+        """The visits of a phase and of some epochs (default: all) as NumPy columns; see capture_cli.runs.visits.
+
+        Only columns that are asked for are parsed: those named here at once, others when they are first used. Raises UsageError
+        for a column that the run does not have, RecordsError as `records` does.
+        """
+        wanted = None if epochs is None else frozenset(epochs)
+        for block in self.blocks():
+            if isinstance(block, Visits) and phase in (None, block.phase) and (wanted is None or block.epoch in wanted):
+                for name in columns:
+                    block[name]
+                yield block
+
+    def fold(self, *folds: Fold) -> RecordsError | None:
+        """Feed one pass to any number of folds; return what is wrong with the records, None if nothing is."""
+        try:
+            for block in self.blocks():
+                for one in folds:
+                    one.update(block)
+        except RecordsError as error:
+            return error
+        return None
+
+    def located(self, error: RecordsError) -> RecordsError:
+        """An error of one line, such as `Line.record` raises, as one that names this run."""
+        return RecordsError(f"{self.name}: {error.message}", error.hint or "what follows is not shown", line=error.line)
+
+    def close(self) -> None:
+        """Close what is open. May be called twice."""
+        if self._started:
+            self._started[0].close()  # type: ignore[attr-defined]  # a generator
+            self._started = None
+        if self._reading:
+            self._reading.close()
+            self._reading = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _next_reading(self) -> Reading:
+        reading, self._reading = self._reading, None
+        return reading or self._open_reading()
+
+    def _first_info(self, line: Line) -> RunInfo:
+        try:
+            return line.run()
+        except RecordsError as error:
+            raise self.located(error) from error
+
+    def _info_after(self, line: Line, before: RunInfo | None) -> RunInfo:
+        try:
+            info = line.run(before)
+        except RecordsError as error:
+            raise self.located(error) from error
+        self._info = self._info or info
+        return info
+
+    def _record(self, line: Line) -> Record:
+        try:
+            return line.record()
+        except RecordsError as error:
+            raise self.located(error) from error
+
+    def _phase_and_epoch(self, line: Line) -> tuple[str, int]:
+        try:
+            return line.phase_and_epoch()
+        except RecordsError as error:
+            raise self.located(error) from error
+
+    def _demand_whole(self) -> None:
+        if error := self.error():
+            raise error
+
+
+def read_once(reading: Reading) -> Callable[[], Reading]:
+    """Hand out a reading of a stream for the first pass; a second raises UsageError."""
+    left = [reading]
+
+    def open_reading() -> Reading:
+        if not left:
+            raise UsageError(f"{reading.name} can be read only once", "give a run folder or a file of records")
+        return left.pop()
+
+    return open_reading

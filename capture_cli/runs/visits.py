@@ -1,0 +1,331 @@
+"""Visits as NumPy columns: consecutive batches of one phase and epoch, one row a sample and visit.
+
+    visits["loss"]              # float32 [N], in nats
+    visits["label"]             # int64 [N], positions in visits.info.classes
+    visits.starts               # int64 [B+1]: batch i has the rows starts[i] to starts[i + 1]
+
+A column is found in the bytes of its line and parsed when it is first asked for; nothing else of the line is. Columns of a
+record that do not have the same length, or class numbers that are no classes, raise RecordsError.
+
+    column              dtype, shape        of which tasks
+    batch, step         int64 [N]           all; counted from 0
+    id                  int64 or object     all; object where ids are texts
+    file                object [N]          all; the id as text where samples have no files
+    position            int64 [N]           sequence; place in the sequence, from 0
+    label, pred         int64 [N]           classification, sequence
+    correct             bool [N]            all but regression; False where the loss is not finite
+    p_label, p_pred     float32 [N]         classification, sequence
+    margin              float32 [N]         classification, sequence; in nats, see `margins`
+    loss                float32 [N]         all; nats (of regression the squared error)
+    probs               float32 [N, C or K] classification, sequence; with `topk`, the K largest, falling
+    topk                int64 [N, K]        the classes that `probs` are of, only where not all were kept
+    targets, outputs    float32 [N, K]      multilabel, regression
+    extra               object [N]          what the caller of the recorder added: a dict, or None
+
+A value that was not finite reads as NaN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.records import Batch, Numbers, RunInfo, loads
+
+if TYPE_CHECKING:
+    from capture_cli.runs.lines import Line
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+T = TypeVar("T", np.float32, np.int64)
+
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+"""The smallest float32 above 0, about 1.4e-45: what a probability that was written as 0 counts as in a margin."""
+NUMBER_TASKS = ("multilabel", "regression")
+"""Tasks whose targets are numbers."""
+_EVERY_TASK = ("batch", "step", "id", "file")
+_CLASSES = ("label", "pred", "correct", "p_label", "p_pred", "margin", "loss")
+_BATCH_AND_STEP = re.compile(rb'"batch":([0-9]{1,18}),"step":([0-9]{1,18}),')
+_AFTER_FILES = (b'],"positions":[', b'],"labels":[', b'],"targets":[')
+
+
+def column_names(task: str | None) -> tuple[str, ...]:
+    """Columns of a run's visits that have one plain value a row, in the order that tables show them."""
+    if task in NUMBER_TASKS:
+        return (*_EVERY_TASK, "targets", "outputs", "correct", "loss")
+    return (*_EVERY_TASK, *(("position",) if task == "sequence" else ()), *_CLASSES)
+
+
+def margins(losses: Floats, labels: Ints, probs: Floats, topk: Ints | None) -> Floats:
+    """[N] the margin of each prediction in nats: the logit of the label less the highest logit of another class.
+
+        margin = logit[label] - max(logit[k] for k != label) = -loss - ln max(p[k] for k != label)
+
+    Positive where the prediction is right, near 0 where it is a toss-up. The loss is used since it keeps its digits where
+    p[label] has none left; a probability of 0 counts as SMALLEST, so a margin is at most about 103.3. NaN where no other class
+    was kept, or the loss or the probabilities are not finite.
+    """
+    rows = np.arange(len(labels))
+    if topk is None:
+        others = probs.copy()
+        others[rows, labels] = -1.0
+    else:
+        others = np.where(topk == labels[:, None], np.float32(-1.0), probs)
+    best = others.max(axis=1, initial=-1.0).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found = -losses.astype(np.float64) - np.log(np.maximum(best, SMALLEST))
+    return np.where((best < 0) | ~np.isfinite(found), np.nan, found).astype(np.float32)
+
+
+class Visits:
+    """Consecutive batches of one phase and epoch as columns; see the module."""
+
+    def __init__(self, info: RunInfo, phase: str, epoch: int, lines: Sequence[Line], *, name: str) -> None:
+        """`lines` are batch lines that verify; `name` is what errors call the run."""
+        self.info = info
+        """The run record in force."""
+        self.phase = phase
+        self.epoch = epoch
+        self.lines = lines
+        self._name = name
+        self._columns: dict[str, Array] = {}
+
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return int(self.starts[-1])
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the lines."""
+        return sum(line.size for line in self.lines)
+
+    @cached_property
+    def starts(self) -> Ints:
+        """[B+1] int64: the first row of each batch, and N."""
+        self["loss"]
+        return self._starts
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self.names or (name == "topk" and self._has_topk)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns of the run's task, `topk` and `extra` aside."""
+        numbers = self.info.task in NUMBER_TASKS
+        known = column_names(self.info.task) + (() if numbers else ("probs",))
+        return tuple(name for name in known if name != "correct" or self.info.task != "regression")
+
+    def __getitem__(self, name: str) -> Array:
+        """One column. Raises UsageError for a column that the run's task does not have, RecordsError for a bad record."""
+        if name not in self._columns:
+            reader: Callable[[], Array] | None = (
+                getattr(self, f"_{name}", None) if name in (*self.names, "topk", "extra") else None
+            )
+            if reader is None:
+                raise UsageError(f"no column '{name}' in {self._name}", f"the columns are {', '.join(self.names)}")
+            try:
+                self._columns[name] = reader()
+            except RecordsError as error:
+                raise RecordsError(f"{self._name}: {error.message}", error.hint, line=error.line) from error
+        return self._columns[name]
+
+    def record(self, batch: int) -> Batch | Numbers:
+        """The whole record of one of the batches (its position in the block), checked. Raises RecordsError."""
+        line = self.lines[batch]
+        record = line.record()
+        classes = len(self.info.classes)
+        if isinstance(record, Numbers):
+            fits = self.info.task in NUMBER_TASKS and (not len(record.losses) or record.outputs.shape[1] == classes)
+        elif isinstance(record, Batch):
+            numbers = [record.labels, record.preds, *([] if record.topk is None else [record.topk])]
+            known = all(one.min(initial=0) >= 0 and one.max(initial=0) < classes for one in numbers)
+            wide = record.topk is not None or not len(record.labels) or record.probs.shape[1] == classes
+            right_task = self.info.task not in NUMBER_TASKS and (record.sequences is None) == (self.info.task != "sequence")
+            fits = known and wide and right_task
+        else:
+            fits = False
+        if not fits or not isinstance(record, Batch | Numbers):
+            error = line.error(f"a {line.kind} record that does not fit the run's task and {classes:,} classes")
+            raise RecordsError(f"{self._name}: {error.message}", line=error.line)
+        return record
+
+    # Readers of single columns, by the name that users know.
+
+    def _loss(self) -> Array:
+        sizes, losses = self._flat("losses", np.float32)
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        return losses
+
+    def _label(self) -> Array:
+        return self._class_numbers("labels")
+
+    def _pred(self) -> Array:
+        return self._class_numbers("preds")
+
+    def _position(self) -> Array:
+        return self._of_rows("positions", np.int64)
+
+    def _probs(self) -> Array:
+        return self._table("probs", None if self._has_topk else len(self.info.classes))
+
+    def _topk(self) -> Array:
+        topk = self._table("topk", self["probs"].shape[1]).astype(np.int64)
+        self._demand(not topk.size or (topk.min() >= 0 and topk.max() < len(self.info.classes)), "topk")
+        return topk
+
+    def _targets(self) -> Array:
+        return self._table("targets", len(self.info.classes))
+
+    def _outputs(self) -> Array:
+        return self._table("outputs", len(self.info.classes))
+
+    def _p_label(self) -> Array:
+        if self._has_topk:
+            return self._of_rows("p_labels", np.float32)
+        return self["probs"][np.arange(len(self)), self["label"]]
+
+    def _p_pred(self) -> Array:
+        probs = self["probs"]
+        if not len(self):
+            return np.zeros(0, np.float32)
+        return probs[:, 0] if self._has_topk else probs[np.arange(len(self)), self["pred"]]
+
+    def _margin(self) -> Array:
+        return margins(self["loss"], self["label"], self["probs"], self["topk"] if self._has_topk else None)
+
+    def _correct(self) -> Array:
+        if self.info.task == "multilabel":
+            targets, outputs = self["targets"], self["outputs"]
+            same: Array = ((outputs > 0.5) == (targets > 0.5)) & ~np.isnan(outputs)
+            return np.asarray(same.all(axis=1))
+        return np.asarray((self["label"] == self["pred"]) & np.isfinite(self["loss"]))
+
+    def _batch(self) -> Array:
+        return np.repeat(self._batches_and_steps[:, 0], np.diff(self.starts))
+
+    def _step(self) -> Array:
+        return np.repeat(self._batches_and_steps[:, 1], np.diff(self.starts))
+
+    def _id(self) -> Array:
+        ids = self._parsed("ids", [line.column("ids") for line in self.lines])
+        are_texts = bool(ids) and isinstance(ids[0], str)
+        self._demand(len(ids) == len(self), "ids")
+        return _objects(ids) if are_texts else self._array("ids", ids, np.int64)
+
+    def _file(self) -> Array:
+        names = [self._files_text(line) for line in self.lines]
+        if names and names[0] is None:
+            return _objects([str(one) for one in self["id"].tolist()])
+        files = self._parsed("files", [text or b"[]" for text in names])
+        self._demand(len(files) == len(self) and all(isinstance(one, str) for one in files), "files")
+        return _objects(files)
+
+    def _extra(self) -> Array:
+        rows: list[dict[str, Any] | None] = []
+        for number, line in enumerate(self.lines):
+            n = int(self.starts[number + 1] - self.starts[number])
+            if line.block.find(b',"extra":{', line.start, line.end) < 0:
+                rows += [None] * n
+                continue
+            batch = self.record(number)
+            at = list(range(n))
+            if isinstance(batch, Batch) and batch.sequences is not None:
+                at = np.repeat(np.arange(len(batch.sequences["counted"])), batch.sequences["counted"]).tolist()
+            rows += [{name: column[i] for name, column in (batch.extra or {}).items()} for i in at]
+        return _objects(rows)
+
+    # How they are found and parsed.
+
+    @cached_property
+    def _has_topk(self) -> bool:
+        """Whether only the largest probabilities were kept; the same in all batches of a run."""
+        return self.info.task not in NUMBER_TASKS and bool(self.lines) and self.lines[0].has_column("topk")
+
+    @cached_property
+    def _batches_and_steps(self) -> Ints:
+        """[B, 2]"""
+        found = [_BATCH_AND_STEP.search(line.block, line.start, min(line.end, line.start + 256)) for line in self.lines]
+        if not all(found):
+            raise self.lines[found.index(None)].error("a batch record without batch and step")
+        return np.array([[int(one[1]), int(one[2])] for one in found if one], np.int64).reshape(-1, 2)
+
+    def _class_numbers(self, field: str) -> Array:
+        numbers = self._of_rows(field, np.int64)
+        known = not numbers.size or (numbers.min() >= 0 and numbers.max() < len(self.info.classes))
+        self._demand(known, field)
+        return numbers
+
+    def _of_rows(self, field: str, dtype: type[T]) -> npt.NDArray[T]:
+        """A column of one number a row, as long in each batch as its losses."""
+        sizes, array = self._flat(field, dtype)
+        self._demand(np.array_equal(sizes, np.diff(self.starts)), field)
+        return array
+
+    def _flat(self, field: str, dtype: type[T]) -> tuple[list[int], npt.NDArray[T]]:
+        """A column of one number a row: its length in each batch, and all its values."""
+        columns = self._loaded(field, [line.column(field) for line in self.lines])
+        sizes = [len(column) for column in columns]
+        return sizes, self._array(field, list(chain.from_iterable(columns)), dtype)
+
+    def _table(self, field: str, width: int | None) -> Floats:
+        """[N, K] a column of K numbers a row; `width` is what K must be, if that is known."""
+        columns = self._loaded(field, [line.table(field) for line in self.lines])
+        self._demand([len(column) for column in columns] == np.diff(self.starts).tolist(), field)
+        rows = list(chain.from_iterable(columns))
+        widths = set(map(len, rows)) or {width or 0}
+        self._demand(len(widths) == 1 and (width is None or widths == {width}), field)
+        flat = self._array(field, list(chain.from_iterable(rows)), np.float32)
+        return flat.reshape(len(rows), widths.pop())
+
+    def _parsed(self, field: str, texts: Sequence[bytes]) -> list[Any]:
+        return list(chain.from_iterable(self._loaded(field, texts)))
+
+    def _loaded(self, field: str, texts: Sequence[bytes]) -> list[Any]:
+        """JSON arrays, one of each batch, parsed in one go."""
+        joined = b"[%b]" % b",".join(texts)
+        try:
+            columns = orjson.loads(joined)
+        except ValueError:
+            columns = loads(b'{"it":%b}' % joined)["it"]  # names that are not UTF-8; raises RecordsError
+        self._demand(len(columns) == len(self.lines) and all(type(one) is list for one in columns), field)
+        return list(columns)
+
+    def _array(self, field: str, values: list[Any], dtype: type[T]) -> npt.NDArray[T]:
+        try:
+            with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
+                array = np.array(values, dtype)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self.lines[0].error(f"a batch record whose {field} are not numbers") from error
+        self._demand(array.ndim == 1, field)
+        return array
+
+    def _files_text(self, line: Line) -> bytes | None:
+        """The JSON text of `files`, None where there are none."""
+        start = line.block.find(b',"files":[', line.start, line.end)
+        if start < 0:
+            return None
+        ends = (line.block.find(after, start, line.end) for after in _AFTER_FILES)
+        end = min((one for one in ends if one >= 0), default=-1)
+        if end < 0:
+            raise line.error("a batch record whose files have no end")
+        return line.block[start + len(b',"files":') : end + 1]
+
+    def _demand(self, fits: object, field: str) -> None:
+        if not fits:
+            raise self.lines[0].error(f"a batch record whose {field} do not fit its other columns")
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
