@@ -63,7 +63,7 @@ class Run:
         return self.ending.error(self.name)
 
     def line_blocks(self) -> Iterator[list[Line]]:
-    XX
+        """One pass over the lines that verify, in lists as they were read. Ends silently at the first that does not."""
         if self._started:
             (lines, first), self._started = self._started, None
             yield first
