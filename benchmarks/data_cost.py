@@ -95,7 +95,7 @@ def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     with store, tempfile.TemporaryDirectory() as out:
         recorder = Recorder(Path(out, "records.jsonl"))
         data = Data(plan.scan, store, plan.recipe, recorder, seed=0, batch_size=BATCH_SIZE, device=runtime.device)
-        for epoch in range(EPOCHS):
+        for epoch in range(1, EPOCHS + 1):
             yield ((batch.inputs, batch.labels) for batch in data.batches("train", epoch))
 
 

@@ -250,15 +250,15 @@ def _epochs(one_epoch: "Sequence[Record]", epochs: int, counts: dict[str, int]) 
     from capture_cli.records import Batch, End, Epoch, RunInfo
 
     steps = sum(isinstance(record, Batch) and record.phase == "train" for record in one_epoch)
-    for epoch in range(epochs):
+    for epoch in range(1, epochs + 1):
         for record in one_epoch:
             if isinstance(record, Batch):
-                yield replace(record, epoch=epoch, step=record.step + epoch * steps)
+                yield replace(record, epoch=epoch, step=record.step + (epoch - 1) * steps)
             elif isinstance(record, Epoch):
                 yield replace(record, epoch=epoch)
-            elif epoch == 0 and isinstance(record, RunInfo):
+            elif epoch == 1 and isinstance(record, RunInfo):
                 yield replace(record, config={**record.config, "epochs": epochs})
-            elif epoch == 0 and not isinstance(record, End):
+            elif epoch == 1 and not isinstance(record, End):
                 yield record
     yield End(status="completed", counts=dict(counts))
 

@@ -183,13 +183,13 @@ def main() -> None:
     with recording(options) as (recorder, records):
         data = bench.data(recorder)
         captured = bench.ours(data, recorder)
-        captured(0)
+        captured(1)
         sides: dict[str, Callable[[int], int]] = {"captured": captured}
         if "bare" in options.sides:
             sides["bare"] = bench.ours(data, Nothing())
         if "ready" in options.sides:
             sides["ready"] = bench.ready(data)
-        for number in range(1, options.epochs):
+        for number in range(2, options.epochs + 1):
             for side, epoch in sides.items():
                 bench.finish()
                 began, began_cpu = time.perf_counter(), time.process_time()

@@ -41,7 +41,7 @@ _SHOWN = 40
 class Place:
     """How far a run is: the batches before this place are done and recorded."""
 
-    epoch: int = 0
+    epoch: int = 1
     phase: str = "train"
     batch: int = 0
     """The next batch of the phase."""
@@ -179,7 +179,7 @@ def _is_real(value: Any) -> bool:
 
 
 _PLACE: Mapping[str, Any] = {
-    "epoch": _is_count,
+    "epoch": lambda value: _is_count(value) and value > 0,
     "phase": PHASES.__contains__,
     "batch": _is_count,
     "journal": {

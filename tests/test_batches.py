@@ -35,11 +35,11 @@ def names(batches: Data, phase: str, epoch: int) -> list[list[str]]:
 def test_each_epoch_has_every_image_once_in_its_own_order(images: Path, tmp_path: Path) -> None:
     """Two epochs shuffle differently; two equal folders shuffle alike."""
     one, other = data(images, tmp_path / "1"), data(images, tmp_path / "2", threads=4)
-    epochs = [names(one, "train", epoch) for epoch in (0, 1)]
+    epochs = [names(one, "train", epoch) for epoch in (1, 2)]
     flat = [[file for batch in epoch for file in batch] for epoch in epochs]
     assert sorted(flat[0]) == sorted(flat[1])
     assert flat[0] != flat[1]
-    assert epochs == [names(other, "train", epoch) for epoch in (0, 1)]
+    assert epochs == [names(other, "train", epoch) for epoch in (1, 2)]
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
@@ -47,15 +47,15 @@ def test_inputs_are_the_same_for_any_batch_size(images: Path, tmp_path: Path) ->
     """A sample's augmentation belongs to the sample, not to its place in a batch."""
     seen: list[dict[str, bytes]] = []
     for size in (3, 8):
-        batches = data(images, tmp_path / str(size), batch_size=size, augment="flip+crop").batches("train", 1)
+        batches = data(images, tmp_path / str(size), batch_size=size, augment="flip+crop").batches("train", 2)
         seen.append({f: x.numpy().tobytes() for b in batches for f, x in zip(b.files, b.inputs, strict=True)})
     assert seen[0] == seen[1]
 
 
 def test_batches_can_begin_in_the_middle(images: Path, tmp_path: Path) -> None:
     """A resumed phase hands out what is left, the same batches as before."""
-    whole = list(data(images, tmp_path / "1").batches("train", 0))
-    rest = list(data(images, tmp_path / "2").batches("train", 0, start=2))
+    whole = list(data(images, tmp_path / "1").batches("train", 1))
+    rest = list(data(images, tmp_path / "2").batches("train", 1, start=2))
     assert [b.files for b in rest] == [b.files for b in whole[2:]]
     assert all(torch.equal(a.inputs, b.inputs) and a.progress == b.progress for a, b in zip(rest, whole[2:], strict=True))
 
@@ -67,7 +67,7 @@ def test_a_last_training_batch_of_one_joins_the_one_before(tmp_path: Path, count
     for file in sorted(folder.iterdir())[count:]:
         file.unlink()
     (folder / "zoo_1.png").write_bytes(b"broken, and its class with it")
-    assert [len(batch.files) for batch in data(folder, tmp_path / "r", val_split=0.0).batches("train", 0)] == sizes
+    assert [len(batch.files) for batch in data(folder, tmp_path / "r", val_split=0.0).batches("train", 1)] == sizes
 
 
 def test_what_cannot_be_decoded_is_recorded_before_its_batch_would_come(images: Path, tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_what_cannot_be_decoded_is_recorded_before_its_batch_would_come(images: 
     (images / "ant_003.png").write_bytes(b"broken")
     batches = data(images, tmp_path / "r", val_split=0.0)
     announced: set[str] = set()
-    for batch in batches.batches("train", 0):
+    for batch in batches.batches("train", 1):
         records = [decode(line)[1] for line in (tmp_path / "r").read_bytes().splitlines()]
         announced = {file for record in records if isinstance(record, Samples) for file in record.files}
         assert announced.issuperset(batch.files)
     assert [record.file for record in records if isinstance(record, Skip)] == ["ant_003.png"]
     assert len(announced) == 23
     before = (tmp_path / "r").read_bytes()
-    assert sorted(file for batch in names(batches, "train", 1) for file in batch) == sorted(announced)
+    assert sorted(file for batch in names(batches, "train", 2) for file in batch) == sorted(announced)
     assert (tmp_path / "r").read_bytes() == before
 
 
@@ -91,13 +91,13 @@ def test_a_phase_without_a_usable_image_is_an_error(images: Path, tmp_path: Path
     for file in images.iterdir():
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match="none of the"):
-        next(data(images, tmp_path / "r", img_size="8", channels=1).batches("train", 0))
+        next(data(images, tmp_path / "r", img_size="8", channels=1).batches("train", 1))
 
 
 def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> None:
     """A changed byte names the file; unchanged files are not recorded a second time."""
     first = data(images, tmp_path / "1")
-    names(first, "train", 0)
+    names(first, "train", 1)
     known: dict[str, str | None] = {}
     for line in (tmp_path / "1").read_bytes().splitlines():
         record = decode(line)[1]
@@ -105,7 +105,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
         known |= dict(zip(record.files, record.digests, strict=True))
     again = data(images, tmp_path / "2")
     again.recall(known, {})
-    assert names(again, "train", 0) == names(first, "train", 0)
+    assert names(again, "train", 1) == names(first, "train", 1)
     assert (tmp_path / "2").read_bytes() == b""
     victim = next(iter(known))
     changed = bytearray((images / victim).read_bytes())
@@ -118,7 +118,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
 def test_labels_are_those_of_the_names(images: Path, tmp_path: Path) -> None:
     """Row i of the tensors is file i."""
     batches = data(images, tmp_path / "r")
-    for batch in batches.batches("val", 0):
+    for batch in batches.batches("val", 1):
         classes = [batches.scan.classes[label] for label in batch.labels.tolist()]
         assert classes == [file[:3] for file in batch.files]
         assert [batches.scan.files[i] for i in batch.ids] == list(batch.files)

@@ -15,7 +15,7 @@ from capture_cli.errors import CaptureError, UsageError
 from capture_cli.training import make_optimizer
 
 
-def at(epoch: int = 0, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Place:
+def at(epoch: int = 1, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Place:
     """A place as a run has it."""
     sums = {"phase": phase, "epoch": epoch, "batches": batch, "n": 0, "loss": loss, "correct": 0, "captured": 0}
     losses = {"factor": 10.0, "n": 3, "mean": 0.5, "variance": 0.25}
@@ -100,6 +100,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("epoch", 0),
         ("epoch", -1),
         ("epoch", True),
         ("epoch", 10**400),

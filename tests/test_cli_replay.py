@@ -146,7 +146,7 @@ class TestInputs:
         done = replay("whole")
         assert (done.returncode, done.stdout) == (0, f"{VISITS} inputs made again, all equal\n")
         assert "an incomplete last line" in done.stderr
-        path.write_bytes(whole.replace(b'"phase":"val","epoch":1', b'"phase":"val","epoch":0', 1))
+        path.write_bytes(whole.replace(b'"phase":"val","epoch":1', b'"phase":"val","epoch":3', 1))
         done = replay("whole")
         assert done.returncode == 4
         assert "its chain does not fit" in done.stderr
@@ -177,19 +177,19 @@ class TestFilesWritten:
 
     def test_pictures_are_what_the_network_saw(self, here: Path, replay: Replayed) -> None:
         """Evaluated images are the files' own pixels; the files say epoch, phase, batch, place and id; none is overwritten."""
-        done = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0")
+        done = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "1")
         assert done.returncode == 0
         assert "8 bits a channel, to look at; --npy has the exact tensors" in done.stderr
-        batches = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 0)]
-        names = {f"e0000-val-b{b.batch:05d}-s{i:03d}-id{b.ids[i]}.png": file for b in batches for i, file in enumerate(b.files)}
+        batches = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 1)]
+        names = {f"e0001-val-b{b.batch:05d}-s{i:03d}-id{b.ids[i]}.png": file for b in batches for i, file in enumerate(b.files)}
         assert {path.name for path in (here / "seen" / "here").iterdir()} == names.keys()
         for name, file in names.items():
             with Image.open(here / "seen" / "here" / name) as seen, Image.open(here / "images" / file) as image:
                 assert (np.asarray(seen) == np.asarray(image)).all()
-        again = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0")
+        again = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "1")
         assert again.returncode == 2
         assert "exists" in again.stderr
-        assert replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "0", "--force").returncode == 0
+        assert replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "1", "--force").returncode == 0
 
 
 def spoil_weights(path: Path, *, chain: str | None = None) -> None:
@@ -225,7 +225,7 @@ class TestOutputs:
         done = replay("whole", "--outputs", "--phase", "val")
         assert done.returncode == 4
         assert "checkpoint-previous.safetensors cannot be used: its bytes are not those that were written" in done.stderr
-        assert "val batch 0 of epoch 1: the model does not answer as recorded (loss was " in done.stderr
+        assert "val batch 0 of epoch 2: the model does not answer as recorded (loss was " in done.stderr
         assert re.search(r"losses of \d samples, probs of \d samples", done.stderr)
 
     def test_other_threads_are_named(self, here: Path, replay: Replayed) -> None:
@@ -239,7 +239,7 @@ class TestOutputs:
 
     def test_where_there_are_no_weights_it_is_said(self, here: Path, replay: Replayed) -> None:
         """Between checkpoints, for records alone, for a checkpoint of other records; for the end the final model will do."""
-        done = replay("whole", "--outputs", "--epoch", "0", "--phase", "train")
+        done = replay("whole", "--outputs", "--epoch", "1", "--phase", "train")
         assert done.returncode == 2
         assert "no captured batch could be computed again: the checkpoints are of step" in done.stderr
         with pytest.raises(UsageError, match="needs the checkpoints of a run folder"):
@@ -256,7 +256,7 @@ class TestOutputs:
         for path in (here / "whole").glob("checkpoint*"):
             path.unlink()
         answer = json.loads(replay("whole", "--outputs", "--json").stdout)
-        last = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 1)]
+        last = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 2)]
         assert answer["outputs"] == len(last) > 0
         (here / "whole" / "model.safetensors").unlink()
         with pytest.raises(UsageError, match="no weights in"):

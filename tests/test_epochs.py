@@ -10,7 +10,7 @@ from capture_cli.records import Epoch
 from capture_cli.views.terminal.epochs import EpochTable, clock, duration, number, phase_line
 
 
-def sums(phase: str = "train", epoch: int = 0, *, n: int = 480, loss: float = 0.512, accuracy: float = 0.812) -> Epoch:
+def sums(phase: str = "train", epoch: int = 1, *, n: int = 480, loss: float = 0.512, accuracy: float = 0.812) -> Epoch:
     """The sums of one phase."""
     return Epoch(phase=phase, epoch=epoch, n=n, loss=loss, accuracy=accuracy, captured=n, not_captured=0)
 
@@ -68,8 +68,8 @@ def test_an_epoch_is_a_line_under_a_heading() -> None:
         "epoch     loss     acc     loss     acc      time",
         " 1/10    0.512   0.812    0.412   0.850    12.3 s",
     ]
-    table.add(sums("train", 1), seconds=10)
-    table.add(sums("val", 1), seconds=2)
+    table.add(sums("train", 2), seconds=10)
+    table.add(sums("val", 2), seconds=2)
     assert [line.plain for line in table.take(80)] == [" 2/10    0.512   0.812    0.512   0.812    12.0 s"]
     assert table.take(80) == []
 
@@ -97,7 +97,7 @@ def test_another_width_brings_another_heading() -> None:
     table = EpochTable(epochs=2, phases=["train"])
     table.add(sums(), seconds=1)
     assert len(table.take(80)) == 4
-    table.add(sums(epoch=1), seconds=1)
+    table.add(sums(epoch=2), seconds=1)
     assert len(table.take(30)) == 4
 
 
@@ -105,7 +105,7 @@ def test_an_epoch_without_its_last_phase_is_shown_as_far_as_it_went() -> None:
     """Where the run was stopped, or goes on to the next epoch."""
     table = EpochTable(epochs=2, phases=["train", "val"])
     table.add(sums(), seconds=1)
-    table.add(sums(epoch=1), seconds=1)
+    table.add(sums(epoch=2), seconds=1)
     table.finish()
     lines = [line.plain for line in table.take(80)]
     assert lines[3:] == [

@@ -122,7 +122,7 @@ def test_a_finished_epoch_leaves_a_line() -> None:
     """Both phases and the seconds they took; it stays when the view is closed, the area does not."""
     stage = Stage()
     stage.view.write(RUN, None)
-    for epoch in range(2):
+    for epoch in (1, 2):
         for phase in ("train", "val"):
             stage.view.write(batch(phase, epoch), INPUTS)
             stage.advance(100)

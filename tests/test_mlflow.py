@@ -140,7 +140,7 @@ class TestOneRun:
     def test_the_worst_samples_are_shown_as_they_are(self, server: Server, run: Path, tmp_path: Path) -> None:
         """Those of an evaluation with the largest losses, named in the list; their pictures have the pixels of the files."""
         artifacts = server.artifacts(run, tmp_path / "all")
-        for epoch in (0, 1):
+        for epoch in (1, 2):
             batches = [one for one in lines(run / "records.jsonl") if (one["phase"], one["epoch"]) == ("val", epoch)]
             losses = {file: loss for one in batches for file, loss in zip(one["files"], one["losses"], strict=True)}
             listed = json.loads(artifacts[f"worst/val-epoch-{epoch:04d}/worst.json"])
@@ -221,7 +221,7 @@ def test_an_evaluation_is_a_run_too(server: Server, run: Path, tmp_path: Path) -
     }
     artifacts = server.artifacts(tmp_path / "test", tmp_path / "artifacts")
     assert parts(artifacts) == (tmp_path / "test" / "records.jsonl").read_bytes()
-    assert len([name for name in artifacts if name.startswith("worst/test-epoch-0000/") and name.endswith(".png")]) == WORST
+    assert len([name for name in artifacts if name.startswith("worst/test-epoch-0001/") and name.endswith(".png")]) == WORST
     assert not found.outputs or not found.outputs.model_outputs
 
 

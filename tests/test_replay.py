@@ -111,7 +111,7 @@ print(len(visits), equal)
             (Selection(batch=0, epoch=1, phase="val"), 7),
             (Selection(sample="bee_003.png"), 2),
             (Selection(sample="03.png"), 10),
-            (Selection(epoch=2), 0),
+            (Selection(epoch=3), 0),
             (Selection(sample="é.png"), 0),
         ],
         ids=str,
@@ -405,7 +405,7 @@ class TestExports:
         """Numbers and the phase, whatever the files are called."""
         with open_run(place / "whole") as reading:
             made = next(iter(Replay(reading, Selection(limit=1), folder=place / "images")))
-        assert picture_name(made, 0) == f"e0000-train-b00000-s000-id{made.batch.ids[0]}.png"
+        assert picture_name(made, 0) == f"e0001-train-b00000-s000-id{made.batch.ids[0]}.png"
 
     def test_tensors_are_whole_or_not_there(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The file can be mapped and has every bit; without `complete`, or where it is too large, there is none."""

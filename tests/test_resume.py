@@ -232,7 +232,7 @@ def test_stored_inputs_that_cannot_be_are_refused(
     assert kept(Path("run"))["inputs/pack-00000.bin"] == before
 
 
-@pytest.mark.parametrize("change", [{"epoch": 1}, {"phase": "val"}, {"batch": 4}, {"epoch": 9, "batch": 0}])
+@pytest.mark.parametrize("change", [{"epoch": 2}, {"phase": "val"}, {"batch": 4}, {"epoch": 9, "batch": 0}])
 def test_a_checkpoint_of_another_place_is_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:

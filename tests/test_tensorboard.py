@@ -52,7 +52,7 @@ def test_a_run_is_there_as_the_records_say(capture: Capture, images: Path, tmp_p
     for phase in ("train", "val"):
         sums = [record for record in lines(run / "records.jsonl", "epoch") if record["phase"] == phase]
         for name in ("loss", "accuracy"):
-            wanted = [(updates * (one["epoch"] + 1), np.float32(one[name])) for one in sums]
+            wanted = [(updates * one["epoch"], np.float32(one[name])) for one in sums]
             assert scalars(run, f"{phase}/{name}") == wanted
     _compare_worst(run, images, updates)
     _compare_margins(run)
@@ -60,15 +60,15 @@ def test_a_run_is_there_as_the_records_say(capture: Capture, images: Path, tmp_p
 
 def _compare_worst(run: Path, images: Path, updates: int) -> None:
     found = events(run / "tensorboard")
-    for epoch in (0, 1):
+    for epoch in (1, 2):
         batches = [one for one in lines(run / "records.jsonl") if (one["phase"], one["epoch"]) == ("val", epoch)]
         losses = {file: loss for one in batches for file, loss in zip(one["files"], one["losses"], strict=True)}
         worst = sorted(losses, key=lambda file: -losses[file])[:8]
-        text = found.Tensors("val/worst/list")[epoch].tensor_proto.string_val[0].decode()
+        text = found.Tensors("val/worst/list")[epoch - 1].tensor_proto.string_val[0].decode()
         assert [row.split("|")[1].strip().replace("\\", "") for row in text.splitlines()[2:]] == worst
         for rank, file in enumerate(worst):
-            event = found.Images(f"val/worst/{rank}")[epoch]
-            assert event.step == updates * (epoch + 1)
+            event = found.Images(f"val/worst/{rank}")[epoch - 1]
+            assert event.step == updates * epoch
             with Image.open(io.BytesIO(event.encoded_image_string)) as seen, Image.open(images / file) as original:
                 assert np.array_equal(np.asarray(seen), np.asarray(original))
 
@@ -76,7 +76,7 @@ def _compare_worst(run: Path, images: Path, updates: int) -> None:
 def _compare_margins(run: Path) -> None:
     with open_run(run) as reading:
         records = [line.record() for line in reading.lines() if line.kind == "batch"]
-    values = [margins(one) for one in records if isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 1)]
+    values = [margins(one) for one in records if isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 2)]
     histogram = events(run / "tensorboard").Histograms("val/margins in nats")[1].histogram_value
     every = np.concatenate(values)
     assert histogram.num == len(every) == sum(histogram.bucket)

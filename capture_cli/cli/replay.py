@@ -23,10 +23,10 @@ CHOICE, FILES = "Which inputs", "Files to write"
 
 def replay(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
-    epoch: Annotated[int | None, typer.Option(metavar="N", help="Of this epoch, from 0.", rich_help_panel=CHOICE)] = None,
+    epoch: Annotated[int | None, typer.Option(metavar="N", help="Only this epoch, from 1.", rich_help_panel=CHOICE)] = None,
     phase: Annotated[str | None, typer.Option(help="train, val or test.", rich_help_panel=CHOICE)] = None,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Of this batch of the phase, from 0.", rich_help_panel=CHOICE)
+        int | None, typer.Option(metavar="N", help="Only this batch of the phase, from 0.", rich_help_panel=CHOICE)
     ] = None,
     sample: Annotated[
         str | None,
@@ -59,7 +59,7 @@ def replay(
 
     Exit code 4 where one differs, naming the file and the cause: it is gone, has
     changed, cannot be read now, the decoder is another one, or else the recipe or
-    the record is untrue. Numbers are those of the records, from 0. A limit stops
+    the record is untrue. Numbers are those of the records. A limit stops
     reading there, so what follows in the records is not verified.
 
     With --outputs, probabilities and losses are computed again and compared bit
@@ -149,7 +149,7 @@ def _demand_some(reading: Run, replayed: Replay, report: Report, selection: Sele
         )
     if str(selection):
         raise UsageError(
-            f"no captured input fits {selection}", "numbers are those of the records, from 0; see `capture rows RUN`"
+            f"no captured input fits {selection}", "numbers are those of the records; see `capture rows RUN`"
         )
     raise CaptureError(f"{reading.name}: no batch was captured, or none yet")
 

@@ -22,7 +22,7 @@ What it promises:
   bytes up to `,"chain"`. Equal runs end in equal chains; a changed, lost, doubled or swapped line breaks the chain.
 * Any file name. Names that are not UTF-8 are held as Python holds them (surrogateescape) and written as `\\udcXX`.
 
-Units: `losses` and `loss` in nats, `sizes` in bytes, `epoch`, `batch`, `step`, `rank` counted from 0.
+Units: `losses` and `loss` in nats, `sizes` in bytes, `batch`, `step` and `rank` count from 0. `epoch` counts from 1 in `capture train`.
 """
 
 import json

@@ -50,7 +50,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which captured inputs to make again; None: all. Numbers are those of the records, from 0."""
+    """Which captured inputs to make again; None: all. Numbers are those of the records."""
 
     phase: str | None = None
     epoch: int | None = None

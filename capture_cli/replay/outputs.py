@@ -107,7 +107,7 @@ class Outputs:
 
     def _weights(self, batch: Batch) -> Weights | None:
         if self._final is not None and self._ready is not None:
-            last = batch.phase != "train" and batch.epoch == self._ready.config.epochs - 1
+            last = batch.phase != "train" and batch.epoch == self._ready.config.epochs
             return self._final if last else None
         return self._steps.get(batch.step)
 

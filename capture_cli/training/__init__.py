@@ -72,7 +72,7 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
     Raises Stopped once `setup.stopping()` says so, and CaptureError at a loss that is not a number unless that is allowed.
     """
     phases = ("train", "val") if len(setup.data.ids("val")) else ("train",)
-    visits = [(epoch, phase) for epoch in range(learning.epochs) for phase in phases]
+    visits = [(epoch, phase) for epoch in range(1, learning.epochs + 1) for phase in phases]
     first = (start.epoch, start.phase)
     if start.batch:
         before = next(setup.data.batches(start.phase, start.epoch, start=start.batch - 1), None)
@@ -91,7 +91,7 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
             _run_phase(setup, phase, epoch, partial(train_step, setup, learning, epoch), done)
         else:
             evaluate(setup, phase, epoch, done)
-    setup.keep(Place(epoch=learning.epochs), True)
+    setup.keep(Place(epoch=learning.epochs + 1), True)
 
 
 def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:
@@ -104,7 +104,7 @@ def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:
 def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -> None:
     """Forward and record, backward, update."""
     seed_step(learning.seed, "step", setup.recorder.step)
-    lr = learning_rate(learning.lr, learning.sched, (epoch + batch.progress) / learning.epochs)
+    lr = learning_rate(learning.lr, learning.sched, (epoch - 1 + batch.progress) / learning.epochs)
     loss = captured_loss(setup, "train", epoch, batch, lr=lr)
     for group in learning.optimizer.param_groups:
         group["lr"] = lr

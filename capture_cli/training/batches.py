@@ -1,7 +1,7 @@
 """From samples to batches: which images, in which order, as the tensors that go into the model.
 
     data = Data(scan, store, recipe, seed=0, batch_size=64, device=device, recorder=recorder)
-    for batch in data.batches("train", epoch=0):
+    for batch in data.batches("train", epoch=1):
         logits = model(batch.inputs)
 
 A file is read and decoded once, at its first visit, in blocks that run a little ahead of the batches; what was found is told
@@ -76,14 +76,14 @@ class Data:
         return np.flatnonzero(np.asarray(self.scan.splits) == split)
 
     def batches(self, phase: str, epoch: int, *, start: int = 0) -> Iterator[Minibatch]:
-        """One epoch of a phase: `train` is shuffled and augmented, any other goes through its split in order.
+        """Yield one epoch (from 1) of a phase: `train` is shuffled and augmented, any other goes through its split in order.
 
         The first `start` batches, which an earlier process has had, are left out. Raises DataError if no image of the phase
         can be used, or, where `strict`, at the first that cannot.
         """
         train = phase == "train"
         order = self.ids(phase)
-        if epoch > 0:  # in the first epoch, a resumed run's too, those that turn out unusable have their place in the order
+        if epoch > 1:  # in the first epoch, a resumed run's too, those that turn out unusable have their place in the order
             order = order[self._store.usable[order] | ~self._visited[order]]
         if train:
             order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]

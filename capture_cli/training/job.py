@@ -153,7 +153,7 @@ def run_evaluation(ready: Ready, session: Session, *, weights: str, resources: R
     with _recording(ready, session, None) as recorder, _pixels(ready, session, resources) as store:
         options = {"evaluates": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
         recorder.write(ready.run_record(options))
-        return evaluate(_set_up(ready, recorder, store, session, None), "test", 0)
+        return evaluate(_set_up(ready, recorder, store, session, None), "test", 1)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ class Earlier:
         if self.checkpoint is None:
             return "going on from the beginning: there is no checkpoint"
         place = self.checkpoint.place
-        return f"going on from {place.phase} batch {place.batch + 1} of epoch {place.epoch + 1}"
+        return f"going on from {place.phase} batch {place.batch + 1} of epoch {place.epoch}"
 
     @property
     def place(self) -> Mapping[str, Any]:
@@ -210,7 +210,7 @@ def continuation(earlier: Earlier, now: RunInfo, files: Collection[str], *, allo
         raise UsageError(f"'{earlier.folder}' is of no training: its run record has no epochs", "start a new run")
     if earlier.completed and not now.config["epochs"] > epochs:
         raise UsageError(f"'{earlier.folder}' is completed: {epochs} epochs", "give more with --epochs")
-    if earlier.completed and (place is None or place.epoch < epochs):  # the last one may be damaged
+    if earlier.completed and (place is None or place.epoch <= epochs):  # the last one may be damaged
         raise UsageError(
             f"'{earlier.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
         )

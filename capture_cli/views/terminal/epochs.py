@@ -4,7 +4,7 @@
     table.add(sums, seconds=3.2)
     lines = table.take(width=80)    # the lines that have become complete, a heading before the first
 
-Losses are mean cross-entropy in nats, accuracies shares from 0 to 1; epochs are counted from 1 as people do.
+Losses are mean cross-entropy in nats, accuracies shares from 0 to 1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def clock(seconds: float) -> str:
 
 def phase_line(sums: Epoch, *, epochs: int, seconds: float) -> str:
     """One finished phase as a line: `epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s`."""
-    line = f"epoch {sums.epoch + 1}/{epochs} {sums.phase} loss {number(sums.loss)} acc {sums.accuracy:.3f}"
+    line = f"epoch {sums.epoch}/{epochs} {sums.phase} loss {number(sums.loss)} acc {sums.accuracy:.3f}"
     return safe(f"{line} {sums.n / seconds:,.0f} images/s" if seconds > 0 else line)
 
 
@@ -71,8 +71,8 @@ class EpochTable:
         """The columns under the heading that was shown last."""
 
     def label(self, epoch: int) -> str:
-        """`4/10` for the epoch that is counted 3 from 0, as wide as the column."""
-        return f"{epoch + 1}/{self._epochs}".rjust(self.label_width)
+        """`4/10` for epoch 4 of 10, as wide as the column."""
+        return f"{epoch}/{self._epochs}".rjust(self.label_width)
 
     def add(self, sums: Epoch, *, seconds: float) -> None:
         """Take the sums of a phase; a line is complete with the last phase or when another epoch begins."""

@@ -310,7 +310,7 @@ class LiveView:
         """Epoch, bar, share done; then time left, speed and phase as far as they fit."""
         meter = self._meter
         rate, left = meter.read(now)
-        epoch, phase = (self._last[0].epoch, self._last[0].phase) if self._last else (0, self._phases[0])
+        epoch, phase = (self._last[0].epoch, self._last[0].phase) if self._last else (1, self._phases[0])
         start, percent = self._table.label(epoch), f" {meter.share:4.0%}"
         extras = [f"{clock(left):>7} left", f"{rate:>9,.0f} images/s"] if rate else [" " * 12, " " * 18]
         end = ""
