@@ -8,6 +8,8 @@
             visits["loss"]                          # float32 [N], one row a sample and visit
         run.ending                                  # how the records ended: sealed, unsealed, torn, damaged
         run.fold(summary, confusion)                # any number of answers from one pass
+        for block in run.follow(run.cursor):        # what has been written since, without waiting
+            ...
 
 Nothing is handed out that does not verify: a line must be complete, follow the line before it and be of a kind that may come
 there. Memory does not grow with the run.
@@ -21,12 +23,25 @@ import sys
 from pathlib import Path
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
+from capture_cli.runs.lines import BATCHES, Cursor, Ending, Line, RewrittenError, batch_beginning
 from capture_cli.runs.reading import Reading
 from capture_cli.runs.run import Block, Fold, Run, read_once
 from capture_cli.runs.visits import Visits
 
-__all__ = ["BATCHES", "RECORDS", "Block", "Ending", "Fold", "Line", "Run", "Visits", "batch_beginning", "open_run"]
+__all__ = [
+    "BATCHES",
+    "RECORDS",
+    "Block",
+    "Cursor",
+    "Ending",
+    "Fold",
+    "Line",
+    "RewrittenError",
+    "Run",
+    "Visits",
+    "batch_beginning",
+    "open_run",
+]
 
 RECORDS = "records.jsonl"
 

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from capture_cli.errors import CaptureError
-from capture_cli.records.chain import claimed_chain, follow_all
-from capture_cli.runs.lines import Chain, Line
+from capture_cli.records.chain import claimed_chain, follow, follow_all
+from capture_cli.runs.lines import START, Chain, Cursor, Line, RewrittenError
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
@@ -34,11 +34,39 @@ class Reading:
     def __init__(self, fd: int, name: str) -> None:
         self.name = name
         """What messages call the file."""
-        self.ending = Chain().ending("unsealed")
+        self._chain = Chain()
+        self.ending = self._chain.ending("unsealed")
         self._fd = fd
         self._rest: list[bytes] = []
         """What has been read of the line that has not ended yet."""
         self._rest_bytes = 0
+
+    def resume(self, cursor: Cursor) -> Cursor:
+        """Stand at `cursor`, or before its end line where that was taken off; return which. Raises RewrittenError."""
+        for one in (cursor, cursor.without_end()):
+            if one is not None and self._holds(one):
+                os.lseek(self._fd, one.at.bytes, os.SEEK_SET)
+                self._chain = Chain(one)
+                self.ending = self._chain.ending("sealed" if one.status else "unsealed")
+                return one
+        hint = "read the run from the beginning"
+        raise RewrittenError(f"{self.name}: line {cursor.at.seq} or one before it is no longer what was read", hint)
+
+    def _holds(self, cursor: Cursor) -> bool:
+        """Whether the file still has the line that ends at `cursor`."""
+        tail = os.pread(self._fd, 64, max(0, cursor.at.bytes - 64))
+        return cursor.at == START or claimed_chain(tail).hex() == cursor.at.chain
+
+    def info_line(self, cursor: Cursor) -> Line | None:
+        """The run record in force at `cursor`, verified."""
+        if cursor.info is None:
+            return None
+        data = bytearray()
+        while b"\n" not in data[-_BLOCK_BYTES:] and len(data) <= MAX_LINE_BYTES:
+            data += os.pread(self._fd, _BLOCK_BYTES, cursor.info.bytes + len(data)) or b"\n"
+        line = bytes(data[: data.find(b"\n") + 1])
+        follow(line, seq=cursor.info.seq, previous=bytes.fromhex(cursor.info.chain))
+        return Line(cursor.info.seq, "run", line, 0, len(line) - 1)
 
     def line_blocks(self) -> Iterator[list[Line]]:
         """The lines in lists: what one read brought. Raises CaptureError if the file cannot be read on.
@@ -46,7 +74,7 @@ class Reading:
         Where more is there already, two blocks are checked at a time: the second in a thread, which goes on while the caller
         works on the first.
         """
-        chain = Chain()
+        chain = self._chain
         # Once glibc has seen something large come and go, it uses what a block took for the next one, instead of giving it back
         # and fetching it again page by page.
         bytes(16 * _BLOCK_BYTES)

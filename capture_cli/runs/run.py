@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import End, Epoch, Record, RunInfo, Samples, Skip
-from capture_cli.runs.lines import BATCHES, Chain, Ending, Line, batch_beginning
+from capture_cli.runs.lines import BATCHES, Chain, Cursor, Ending, Line, batch_beginning
 from capture_cli.runs.reading import Reading
 from capture_cli.runs.visits import Visits
 
@@ -41,9 +41,11 @@ class Run:
         """The run folder, where one was given."""
         self.ending: Ending = Chain().ending("unsealed")
         """How the records end, as far as the latest pass has read."""
+        self.cursor = Cursor()
+        """Behind the block that `follow` yielded last."""
         self._open_reading = open_reading
         self._reading: Reading | None = open_reading()
-        self._started: tuple[Iterator[list[Line]], list[Line]] | None = None
+        self._started: tuple[Generator[list[Line], None, None], list[Line]] | None = None
         self._info: RunInfo | None = None
 
     @property
@@ -62,14 +64,16 @@ class Run:
         """What the latest pass found wrong: damage, or no records at all."""
         return self.ending.error(self.name)
 
-    def line_blocks(self) -> Iterator[list[Line]]:
+    def line_blocks(self) -> Generator[list[Line], None, None]:
         """One pass over the lines that verify, in lists as they were read. Ends silently at the first that does not."""
         if self._started:
             (lines, first), self._started = self._started, None
             yield first
             yield from lines
             return
-        reading = self._next_reading()
+        yield from self._line_blocks_of(self._next_reading())
+
+    def _line_blocks_of(self, reading: Reading) -> Generator[list[Line], None, None]:
         with closing(reading):
             for block in reading.line_blocks():
                 self.ending = reading.ending
@@ -99,31 +103,74 @@ class Run:
 
     def blocks(self) -> Iterator[Block]:
         """One pass: records, typed, and batches as `Visits` of one phase and epoch. Raises RecordsError as `records` does."""
-        info: RunInfo | None = None
+        for block, _ in self._grouped(self.line_blocks(), None):
+            if block is not None:
+                yield block
+        self._demand_whole()
+
+    def follow(self, cursor: Cursor | None = None) -> Iterator[Block]:
+        """Yield the blocks that have been written since `cursor` (None: all), up to the present end of the file.
+
+        Never waits for more: `run.cursor` is always behind the block yielded last, so call `follow(run.cursor)` again later,
+        in this process or, with `Cursor.to_json`, in another. Batches of one phase and epoch may come in any number of blocks.
+
+        When a run that did not complete is resumed, its end line is taken off, and blocks follow after the `End`. If anything
+        else before the cursor has changed (the run was overwritten, or resumed in another environment), RewrittenError is
+        raised: discard what was read, and follow from None. Otherwise raises RecordsError as `records` does.
+        """
+        lines, info = self.line_blocks(), None
+        if cursor is not None:
+            reading = self._next_reading()
+            lines = self._line_blocks_of(reading)
+            with ExitStack() as undo:
+                undo.callback(reading.close)
+                cursor = reading.resume(cursor)
+                if line := reading.info_line(cursor):
+                    info = self._info_after(line, None)
+                undo.pop_all()
+        self.cursor = cursor or Cursor()
+        with closing(lines):
+            for block, its_lines in self._grouped(lines, info):
+                self.cursor = self.cursor.after(its_lines)
+                if block is not None:
+                    yield block
+        if self.ending.state == "damaged" and not self._was_resumed():
+            self._demand_whole()
+
+    def _was_resumed(self) -> bool:
+        """Whether the end line before the cursor was taken off while the lines after it were read."""
+        try:
+            with closing(self._next_reading()) as reading:
+                return reading.resume(self.cursor) is not self.cursor
+        except UsageError:  # stdin
+            return False
+
+    def _grouped(
+        self, line_blocks: Iterable[list[Line]], info: RunInfo | None
+    ) -> Iterator[tuple[Block | None, Sequence[Line]]]:
+        """Blocks and their lines; None for lines of an unknown kind. `info` is the run record in force."""
         batches: list[Line] = []
         phase, epoch, beginning = "", 0, b""
-        for lines in self.line_blocks():
+        for lines in line_blocks:
             for line in lines:
                 if batches and line.is_batch_of(beginning):  # nearly all are
                     batches.append(line)
                     continue
                 if batches and info:
-                    yield Visits(info, phase, epoch, batches, name=self.name)
+                    yield Visits(info, phase, epoch, batches, name=self.name), batches
                     batches = []
                 if line.kind in BATCHES:
                     phase, epoch = self._phase_and_epoch(line)
                     beginning, batches = batch_beginning(line.kind, phase, epoch), [line]
                 elif line.kind == "run":
                     info = self._info_after(line, info)
-                    yield info
-                elif line.kind in _RECORDS:
-                    record = self._record(line)
-                    if isinstance(record, Samples | Skip | Epoch | End):
-                        yield record
+                    yield info, [line]
+                else:
+                    record = self._record(line) if line.kind in _RECORDS else None
+                    yield (record if isinstance(record, Samples | Skip | Epoch | End) else None), [line]
             if batches and info:
-                yield Visits(info, phase, epoch, batches, name=self.name)
+                yield Visits(info, phase, epoch, batches, name=self.name), batches
                 batches = []
-        self._demand_whole()
 
     def visits(
         self, columns: Sequence[str] = (), *, phase: str | None = None, epochs: Iterable[int] | None = None
@@ -157,7 +204,7 @@ class Run:
     def close(self) -> None:
         """Close what is open. May be called twice."""
         if self._started:
-            self._started[0].close()  # type: ignore[attr-defined]  # a generator
+            self._started[0].close()
             self._started = None
         if self._reading:
             self._reading.close()
