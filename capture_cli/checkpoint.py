@@ -12,7 +12,6 @@ A digest over all of it tells a damaged file, in whose place the one before is u
 is believed no further: each value must be one that a run can have, each tensor one of the model that goes on.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from capture_cli.errors import CaptureError
-from capture_cli.journal import sync_folder
+from capture_cli.files import write_atomically
 from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
 KEY, DIGEST = "capture-checkpoint", "digest"
@@ -90,21 +89,12 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
             f"optimizer.{number}.{key}": _own(torch.as_tensor(value)) for key, value in values.items() if value is not None
         }
     data = to_bytes(json.dumps({"place": asdict(place)}), tensors)
-    path, aside = folder / CHECKPOINT, folder / f".{CHECKPOINT}.part"
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            path.replace(folder / PREVIOUS)
-        aside.replace(path)
-        sync_folder(folder)
+        write_atomically(folder, CHECKPOINT, data, keep_as=PREVIOUS)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)  # a full disk has a use for its room
+        where = folder / CHECKPOINT
         raise CaptureError(
-            f"the checkpoint '{path}' could not be written: {error.strerror}", "the records are kept and valid"
+            f"the checkpoint '{where}' could not be written: {error.strerror}", "the records are kept and valid"
         ) from error
 
 

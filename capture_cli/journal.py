@@ -31,7 +31,6 @@ import errno
 import fcntl
 import io
 import os
-import select
 import stat
 import threading
 import time
@@ -42,6 +41,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.files import sync_folder, write_all
 from capture_cli.records import End, Record, encode
 from capture_cli.records.chain import GENESIS, follow
 from capture_cli.records.comparing import first_difference
@@ -249,9 +249,7 @@ class Journal:
 
     def _write_whole(self, line: bytes) -> None:
         try:
-            left = memoryview(line)
-            while left:
-                left = left[self._write_some(left) :]
+            write_all(self._fd, line)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -273,16 +271,6 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._length)
                 self._broken = None
-
-    def _write_some(self, data: memoryview) -> int:
-        try:
-            written = os.write(self._fd, data)
-        except BlockingIOError:  # a pipe that somebody else made non-blocking
-            select.select([], [self._fd], [])
-            return 0
-        if written == 0:
-            raise OSError(errno.EIO, "a write took no bytes")
-        return written
 
     def _compare(self, line: bytes, expected: io.BufferedReader[Any]) -> None:
         there = expected.readline()
@@ -351,18 +339,6 @@ def _demand_not_held(path: Path) -> None:
     """Raise CaptureError if a journal of this process writes to the file. To open and close it would give up its lock."""
     if _identity(path.stat()) in _held:
         raise CaptureError(f"'{path}' is being written by another run", "wait, or choose another -o")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that keeps names by itself says so
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class _AtOffset(io.RawIOBase):

@@ -9,8 +9,6 @@ in), `config.toml`, checkpoints, `model.safetensors` and, where asked for, `inpu
 added to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
-import contextlib
-import errno
 import os
 import re
 import shutil
@@ -25,7 +23,8 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.journal import Journal, Rest, sync_folder
+from capture_cli.files import sync_folder, write_all, write_atomically
+from capture_cli.journal import Journal, Rest
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
 TENSORBOARD = "tensorboard"
@@ -49,8 +48,7 @@ class Output:
             return
         line = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n"
         try:
-            while line:
-                line = line[_write_some(self._events, line) :]
+            write_all(self._events.fileno(), line)
         except OSError as error:
             where = f"{self.where}/{EVENTS}"
             raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
@@ -70,18 +68,11 @@ class Output:
     def _put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""
         assert self.folder  # noqa: S101 - both callers have looked
-        path, aside = self.folder / name, self.folder / f".{name}.part"
         try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            sync_folder(self.folder)
+            write_atomically(self.folder, name, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid") from error
+            where = self.folder / name
+            raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
 
     @property
     def records(self) -> Path | None:
@@ -99,13 +90,6 @@ class Output:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _write_some(file: BinaryIO, data: bytes) -> int:
-    written = file.write(data)
-    if not written:
-        raise OSError(errno.EIO, "a write took no bytes")
-    return written
 
 
 def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:

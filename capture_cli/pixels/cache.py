@@ -37,8 +37,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.files import write_all
 from capture_cli.pixels.decoding import decoder
-from capture_cli.pixels.slots import Pixels, Slots, mark, write_at
+from capture_cli.pixels.slots import Pixels, Slots, mark
 from capture_cli.resources import CACHE_SIZE
 
 WORTH_BYTES = 4 * 2**20
@@ -257,7 +258,7 @@ class _Writing:
         """Raises OSError. The entry comes last, so that what is found was written."""
         self.slots.write(slot, pixels)
         entry = digest + mark(digest, pixels).to_bytes(8, "little")
-        write_at(self._index, memoryview(entry), slot * len(entry))
+        write_all(self._index, entry, offset=slot * len(entry))
 
     def close(self) -> None:
         """Close both files, and take them away if nothing is in them."""

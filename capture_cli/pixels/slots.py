@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from capture_cli.files import write_all
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -48,7 +50,7 @@ class Slots:
 
     def write(self, slot: int, pixels: Pixels) -> None:
         """Write contiguous pixels of the slots' size. Raises OSError."""
-        write_at(self._descriptor, pixels.data.cast("B"), slot * self._slot_bytes)
+        write_all(self._descriptor, pixels.data.cast("B"), offset=slot * self._slot_bytes)
 
     def read(self, slot: int, into: Pixels) -> bool:
         """Fill contiguous pixels of the slots' size; False if the file is too short or cannot be read."""
@@ -82,15 +84,6 @@ def _read_at(descriptor: int, into: memoryview, at: int) -> int:
     data = os.pread(descriptor, len(into), at)
     into[: len(data)] = data
     return len(data)
-
-
-def write_at(descriptor: int, data: memoryview, at: int) -> None:
-    """Write all of it at this position. Raises OSError."""
-    while data:
-        count = os.pwrite(descriptor, data, at)
-        if not count:
-            raise OSError(errno.EIO, "a write took no bytes")
-        data, at = data[count:], at + count
 
 
 def mark(digest: bytes, pixels: Pixels) -> int:

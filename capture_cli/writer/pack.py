@@ -6,7 +6,6 @@
 A visit that shows the network the same bytes again is pointed at where they are.
 """
 
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError
-from capture_cli.journal import sync_folder
+from capture_cli.files import sync_folder, write_all
 
 
 class Pack:
@@ -40,21 +39,14 @@ class Pack:
                 new += one.tobytes()
         if new and self._fd < 0:
             self._open()
-        left = memoryview(new)
         try:
-            while left:  # at an offset, so that a resumed run writes the same bytes over what was written past its checkpoint
-                left = left[self._write_some(left) :]
+            # At an offset, so that a resumed run writes the same bytes over what was written past its checkpoint.
+            write_all(self._fd, new, offset=self.length)
         except OSError as error:
             raise self._failed(error) from error
+        self.length += len(new)
         self._offsets |= offsets  # not before the bytes are there: something may break in
         return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
-
-    def _write_some(self, data: memoryview) -> int:
-        written = os.pwrite(self._fd, data, self.length)
-        if written == 0:
-            raise OSError(errno.EIO, "a write took no bytes")
-        self.length += written
-        return written
 
     def sync(self) -> None:
         """Return when what was stored would survive a power cut, and where it is: the file's name and its folder's."""
