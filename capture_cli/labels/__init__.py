@@ -17,7 +17,7 @@ What it promises:
       no-label            the rule finds no label, with unmatched="skip"
       unknown-class       a label that is not among the classes asked for, with unmatched="skip"
 
-  A folder's entry ends in `/`. What turns out when a file is read is added by capture_cli.sources.access and capture_cli.pixels.
+  A folder's entry ends in `/`. Reading a file later adds the reasons of capture_cli.sources.access and capture_cli.pixels.
 * Names are data. A path is the bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale; names that differ
   only in case or in Unicode's normal forms are different files.
 * The same tree gives the same scan: nothing depends on the order in which the system lists names.
