@@ -10,6 +10,7 @@
         run.fold(summary, confusion)                # any number of answers from one pass
         for block in run.follow(run.cursor):        # what has been written since, without waiting
             ...
+        run.images.read("cat/1.png")                # the file as it was used, verified; run.images_in(folder): where it is now
 
 Nothing is handed out that does not verify: a line must be complete, follow the line before it and be of a kind that may come
 there. Memory does not grow with the run.
@@ -23,6 +24,7 @@ import sys
 from pathlib import Path
 
 from capture_cli.errors import CaptureError, UsageError
+from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Cursor, Ending, Line, RewrittenError, batch_beginning
 from capture_cli.runs.reading import Reading
 from capture_cli.runs.run import Block, Fold, Run, read_once
@@ -38,6 +40,7 @@ __all__ = [
     "Line",
     "RewrittenError",
     "Run",
+    "RunImages",
     "Visits",
     "batch_beginning",
     "open_run",

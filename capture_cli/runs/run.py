@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import End, Epoch, Record, RunInfo, Samples, Skip
+from capture_cli.records import KINDS, End, Epoch, Record, RunInfo, Samples, Skip
+from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Chain, Cursor, Ending, Line, batch_beginning
 from capture_cli.runs.reading import Reading
 from capture_cli.runs.visits import Visits
 
 Block = RunInfo | Samples | Skip | Visits | Epoch | End
 """What a pass over a run consists of, in the order of the records: records, and batches as blocks of visits."""
-_RECORDS = (*BATCHES, "run", "samples", "skip", "epoch", "end")
+RECORD_KINDS = tuple(KINDS)
 
 
 class Fold(Protocol):
@@ -47,6 +49,7 @@ class Run:
         self._reading: Reading | None = open_reading()
         self._started: tuple[Generator[list[Line], None, None], list[Line]] | None = None
         self._info: RunInfo | None = None
+        self._opened = ExitStack()
 
     @property
     def info(self) -> RunInfo:
@@ -94,10 +97,10 @@ class Run:
                 yield block
             self.ending = reading.ending
 
-    def records(self) -> Iterator[Record]:
-        """Every record, typed, its fields checked. Raises RecordsError where the records are damaged."""
+    def records(self, kinds: Collection[str] = RECORD_KINDS) -> Iterator[Record]:
+        """The records, by default of all kinds, typed, their fields checked. Raises RecordsError where they are damaged."""
         for line in self.lines():
-            if line.kind in _RECORDS:
+            if line.kind in kinds:
                 yield self._record(line)
         self._demand_whole()
 
@@ -166,7 +169,7 @@ class Run:
                     info = self._info_after(line, info)
                     yield info, [line]
                 else:
-                    record = self._record(line) if line.kind in _RECORDS else None
+                    record = self._record(line) if line.kind in RECORD_KINDS else None
                     yield (record if isinstance(record, Samples | Skip | Epoch | End) else None), [line]
             if batches and info:
                 yield Visits(info, phase, epoch, batches, name=self.name), batches
@@ -201,8 +204,20 @@ class Run:
         """An error of one line, such as `Line.record` raises, as one that names this run."""
         return RecordsError(f"{self.name}: {error.message}", error.hint or "what follows is not shown", line=error.line)
 
+    @cached_property
+    def images(self) -> RunImages:
+        """The images of the run, from where the run says they are. Raises UsageError if no such folder exists."""
+        return self.images_in(None)
+
+    def images_in(self, folder: str | Path | None) -> RunImages:
+        """The images of the run, now in `folder`; None: where the run says. Raises UsageError if there is no such folder."""
+        images = RunImages(self, folder)
+        self._opened.callback(images.close)
+        return images
+
     def close(self) -> None:
         """Close what is open. May be called twice."""
+        self._opened.close()
         if self._started:
             self._started[0].close()
             self._started = None
