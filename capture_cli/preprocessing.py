@@ -48,6 +48,7 @@ __all__ = ["Recipe", "digests", "epoch_order", "make_batch", "make_one", "path_k
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 CENTRE = 127.5
 SCALE = 1 / 127.5
+_THIS_VERSION: Mapping[str, float] = {"centre": CENTRE, "scale": SCALE}
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -232,6 +233,31 @@ def make_one(image: Pixels, *, key: int, recipe: Recipe, seed: int, epoch: int, 
             image = image[:, :, ::-1]
     difference = image.astype(np.float32) - np.float32(CENTRE)
     return np.ascontiguousarray(difference * np.float32(SCALE))
+
+
+def to_pixels(image: npt.NDArray[Any], recipe: Mapping[str, Any] = _THIS_VERSION) -> Pixels:
+    """Convert an input [C, H, W] to pixels for people to look at, uint8 [C, H, W].
+
+    They are exactly the pixels that went in where `recipe` has the `centre` and `scale` that made the input. Without them (an
+    input of somebody's own loop) the range of the values is guessed: 0 to 1, -1 to 1, or the least to the greatest finite one.
+    NaN becomes 0, other values outside the range the nearest pixel; uint8 is returned as it is.
+    """
+    if image.dtype == np.uint8:
+        return image
+    values = image.astype(np.float32)
+    if "centre" in recipe and "scale" in recipe:
+        values = values / np.float32(recipe["scale"]) + np.float32(recipe["centre"])
+    else:
+        low, high = _range(values[np.isfinite(values)])
+        values = (values - low) * (255 / ((high - low) or 1.0))
+    return np.rint(np.nan_to_num(values, nan=0.0)).clip(0, 255).astype(np.uint8)
+
+
+def _range(values: Floats) -> tuple[float, float]:
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    return (-1.0, 1.0) if low >= -1 and high <= 1 else (low, high)
 
 
 def digests(inputs: npt.NDArray[Any]) -> list[str]:

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import PIL
 import torch
 import xxhash
-from PIL import features
 
 from capture_cli import __version__
 from capture_cli.errors import UsageError
+from capture_cli.pixels.decoding import codec_versions
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of <malloc.h>."""
@@ -126,19 +125,13 @@ def seed_step(seed: int, purpose: str, step: int) -> None:
 
 def versions() -> dict[str, str]:
     """The software and CPU features on which equal results depend."""
-    codecs = {
-        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
-        "libwebp": features.version("webp"),
-        "zlib": features.version("zlib"),
-    }
     return {
         "capture": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": _torchvision(),
         "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        **{name: version for name, version in codecs.items() if version},
+        **codec_versions(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
 

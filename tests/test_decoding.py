@@ -226,4 +226,4 @@ def test_the_decoder_is_known_by_its_code_and_libraries() -> None:
     said = decoder()
     assert blake2b(Path(decoding.__file__).read_bytes(), digest_size=8).hexdigest() in said
     assert f"pillow {__version__}" in said
-    assert all(f"{name} " in said for name in ("jpg", "webp", "zlib"))
+    assert all(f"{name} " in said for name in ("libjpeg", "libwebp", "zlib"))

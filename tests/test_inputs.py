@@ -22,6 +22,7 @@ from capture_cli.preprocessing import (
     make_batch,
     make_one,
     path_keys,
+    to_pixels,
 )
 
 FILES = [f"{name}_{i:03d}.png" for name in ("cat", "dog") for i in range(100)]
@@ -297,10 +298,40 @@ def test_plain_inputs_need_no_torch() -> None:
     program = """
 import sys
 import numpy as np
-from capture_cli import inputs, pixels
-recipe = inputs.Recipe(height=4, width=4, channels=1, augment="flip+crop")
-one = inputs.make_one(np.zeros((1, 4, 4), np.uint8), key=5, recipe=recipe, seed=0, epoch=0, augment=True)
-inputs.digests(one[None])
+from capture_cli import preprocessing
+recipe = preprocessing.Recipe(height=4, width=4, channels=1, augment="flip+crop")
+one = preprocessing.make_one(np.zeros((1, 4, 4), np.uint8), key=5, recipe=recipe, seed=0, epoch=0, augment=True)
+preprocessing.digests(one[None])
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+class TestPixelsAgain:
+    """An input becomes pixels that a person can look at."""
+
+    PIXELS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+
+    def test_the_pixels_that_went_in_come_back(self) -> None:
+        """Exactly, for each of the 256 values; pixels stay as they are."""
+        inputs = (self.PIXELS.astype(np.float32) - np.float32(CENTRE)) * np.float32(SCALE)
+        for again in (to_pixels(inputs), to_pixels(inputs, Recipe(height=16, width=16, channels=1).to_dict())):
+            assert again.dtype == np.uint8
+            assert (again == self.PIXELS).all()
+        assert to_pixels(self.PIXELS) is self.PIXELS
+
+    def test_a_recorded_scale_is_used(self) -> None:
+        """Whatever it is: the record says how the input was made."""
+        inputs = (self.PIXELS.astype(np.float32) - np.float32(100)) * np.float32(0.5)
+        assert (to_pixels(inputs, {"centre": 100.0, "scale": 0.5}) == self.PIXELS).all()
+
+    @pytest.mark.parametrize(
+        ("values", "pixels"),
+        [([0, 0.5, 1], [0, 128, 255]), ([-1, 0, 1], [0, 128, 255]), ([-20, 0, 20], [0, 128, 255]), ([7, 7, 7], [0, 0, 0])],
+    )
+    def test_without_a_recipe_the_range_is_guessed(self, values: list[float], pixels: list[int]) -> None:
+        """From the finite values alone: what is not a number or has no end does not stretch it."""
+        odd = [np.nan, np.inf, -np.inf]
+        found = to_pixels(np.array([[values + odd]], np.float32), {})
+        assert found[0, 0].tolist() == [*pixels, 0, 255, 0]
+        assert to_pixels(np.full((1, 1, 2), np.nan, np.float32), {}).tolist() == [[[0, 0]]]

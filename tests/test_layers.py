@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors"},
     "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "sources"},
     # the writing half: it knows torch
-    "runtime": {"__init__", "errors"},
+    "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
     "writer": {"config", "errors", "files", "journal", "preprocessing", "records", "runfolder", "runtime"},
     "recorder": {"config", "errors", "journal", "preprocessing", "records", "runfolder", "runtime", "writer"},
@@ -51,8 +51,8 @@ ROOMS: dict[str, set[str]] = {
         *{"checkpoint", "config", "errors", "journal", "models", "recorder", "records", "replay", "runfolder", "runtime"},
         "writer",
     },
-    "sinks": {"__init__", "answers", "errors", "records", "replay", "runfolder", "runs"},
-    "views": {"answers", "errors", "labels", "pixels", "records", "replay", "runs"},
+    "sinks": {"__init__", "answers", "errors", "preprocessing", "records", "replay", "runfolder", "runs"},
+    "views": {"answers", "errors", "labels", "pixels", "preprocessing", "records", "replay", "runs"},
     # on top
     "cli": {"*"},
     "__main__": {"cli"},
@@ -68,7 +68,7 @@ WALLS: dict[str, set[str]] = {
     "torchvision": {"models"},
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "models", "replay.outputs"},
-    "PIL": {"pixels", "replay", "runtime", "sinks"},
+    "PIL": {"pixels", "replay", "sinks"},
     "duckdb": {"tables"},
     "mlflow": {"sinks"},
     "requests": {"sinks"},

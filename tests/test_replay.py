@@ -18,14 +18,15 @@ import torch
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.pixels import Geometry
-from capture_cli.preprocessing import CENTRE, SCALE, Recipe, digests, make_batch, make_one, path_keys
+from capture_cli.pixels.decoding import codec_versions
+from capture_cli.preprocessing import Recipe, digests, make_batch, make_one, path_keys
 from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Made, Replay, Selection
-from capture_cli.replay.exports import Tensors, picture_name, to_pixels
+from capture_cli.replay.exports import Tensors, picture_name
 from capture_cli.replay.findings import CAUSES, Report
 from capture_cli.replay.originals import File, Originals, place_of
-from capture_cli.replay.remaking import Rules, decoder_versions
+from capture_cli.replay.remaking import Rules
 from capture_cli.replay.stored import StoredInputs
 from capture_cli.runs import open_run
 from capture_cli.sources.access import opened
@@ -141,7 +142,7 @@ print(len(visits), equal)
         """Versions have the names and values that a run record has, or a changed decoder would not be noticed."""
         run = records(place / "whole")[0]
         assert isinstance(run, RunInfo)
-        now = decoder_versions()
+        now = codec_versions()
         assert now.keys() >= {"pillow", "libjpeg", "libwebp", "zlib"}
         assert now.items() <= dict(run.versions).items()
 
@@ -242,7 +243,7 @@ class TestRecords:
 
     def test_another_decoder_is_named_before_the_record_is_doubted(self, here: Path) -> None:
         """Where the file is the same and the decoder is not, the versions are said; equal inputs are equal all the same."""
-        versions = {**decoder_versions(), "pillow": "5.4.1"}
+        versions = {**codec_versions(), "pillow": "5.4.1"}
         rewrite(here / "whole", lambda r: with_run(versions=versions)(with_batch(lambda b: replace(b, epoch=9))(r)))
         report = replayed(here / "whole")
         assert set(causes(report)) == {"decoder"}
@@ -394,12 +395,6 @@ class TestStored:
 
 class TestExports:
     """Inputs as files."""
-
-    def test_pixels_come_back_from_inputs(self) -> None:
-        """Of each of the 256 values: the picture is the one that the network saw."""
-        pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-        inputs = (pixels.astype(np.float32) - np.float32(CENTRE)) * np.float32(SCALE)
-        assert (to_pixels(inputs) == pixels).all()
 
     def test_names_hold_nothing_of_the_records_text(self, place: Path) -> None:
         """Numbers and the phase, whatever the files are called."""

@@ -113,13 +113,21 @@ def decoder() -> str:
     Where it is the same, `decode` gives the same pixels for the same bytes. The code counts by what stands in this file, so
     that no change to it can be forgotten.
     """
+    code = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    libraries = ", ".join(f"{name} {version}" for name, version in codec_versions().items())
+    return f"{code}, {libraries}, {platform.machine()}"
+
+
+def codec_versions() -> dict[str, str]:
+    """Versions of Pillow and of the libraries it decodes with, named as in run records; one that is not there is absent."""
     from PIL import __version__, features
 
-    code = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
-    names = {"jpg": features.version("libjpeg_turbo") or features.version("jpg")}
-    names |= {name: features.version(name) for name in ("webp", "zlib")}
-    libraries = ", ".join(f"{name} {found}" for name, found in names.items())
-    return f"{code}, pillow {__version__}, {libraries}, {platform.machine()}"
+    libraries = {
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "libwebp": features.version("webp"),
+        "zlib": features.version("zlib"),
+    }
+    return {"pillow": __version__, **{name: version for name, version in libraries.items() if version}}
 
 
 def peek(data: bytes) -> Peek:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.preprocessing import CENTRE, SCALE
+from capture_cli.preprocessing import to_pixels
 from capture_cli.replay import Made
 
 MAX_BYTES = 2**32
@@ -61,12 +61,6 @@ def picture_name(made: Made, index: int) -> str:
     batch = made.batch
     rank = f"-r{batch.rank}" if batch.rank else ""
     return f"e{batch.epoch:04d}-{batch.phase}{rank}-b{batch.batch:05d}-s{index:03d}-id{batch.ids[index]}.png"
-
-
-def to_pixels(one: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """uint8 [C, H, W] from an input: exact, since an input is a pixel less the centre, times the scale, rounded once."""
-    pixels: npt.NDArray[np.float32] = np.rint(one / np.float32(SCALE) + np.float32(CENTRE))
-    return pixels.clip(0, 255).astype(np.uint8)
 
 
 class Tensors:

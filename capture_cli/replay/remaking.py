@@ -16,6 +16,7 @@ import numpy.typing as npt
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys
 from capture_cli.pixels import Geometry, Pixels
+from capture_cli.pixels.decoding import codec_versions
 from capture_cli.preprocessing import CENTRE, SCALE, Recipe, _gather
 from capture_cli.records import RunInfo
 
@@ -63,7 +64,7 @@ def rules_of(run: RunInfo) -> Rules:
     seed = run.config.get("seed", 0)  # a run of `capture evaluate` draws nothing and has none
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise RecordsError(f"a run record with the seed {seed!r}")
-    now = decoder_versions()
+    now = codec_versions()
     changed = [name for name in _DECODERS if run.versions.get(name) != now.get(name)]
     return Rules(
         recipe=recipe,
@@ -71,16 +72,3 @@ def rules_of(run: RunInfo) -> Rules:
         seed=seed,
         decoder=", ".join(f"{name} was {run.versions.get(name)}, is {now.get(name)}" for name in changed),
     )
-
-
-def decoder_versions() -> dict[str, str]:
-    """Of what makes pixels of files, named as in run records: those of capture_cli.runtime.versions that need no torch."""
-    import PIL
-    from PIL import features
-
-    codecs = {
-        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
-        "libwebp": features.version("webp"),
-        "zlib": features.version("zlib"),
-    }
-    return {"pillow": PIL.__version__, **{name: version for name, version in codecs.items() if version}}

@@ -26,6 +26,8 @@ from rich.measure import Measurement
 from rich.segment import Segment
 from rich.style import Style
 
+from capture_cli.preprocessing import to_pixels
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
@@ -70,9 +72,7 @@ class Thumbnail:
 
 def _rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """[C, H, W] as float32 [3, H, W] in 0 to 255, or [1, H, W] where it is grey."""
-    pixels = image.astype(np.float32)
-    if image.dtype != np.uint8:
-        pixels = np.nan_to_num((pixels + 1) * 127.5, nan=0.0, posinf=255.0, neginf=0.0)
+    pixels = to_pixels(image).astype(np.float32)
     return pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdims=True)
 
 
