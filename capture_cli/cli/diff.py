@@ -4,9 +4,11 @@ from typing import Annotated
 
 import typer
 
+from capture_cli.cli.arguments import RUN_HELP, open_run
+
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help=RUN_HELP, show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="The other run; one of them may be -.", show_default=False)],
     limit: Annotated[
         int, typer.Option(metavar="N", min=0, help="Images at most that turned wrong, that turned right, and classes.")
@@ -30,7 +32,6 @@ def diff(
 
     from capture_cli.answers.diff import compare
     from capture_cli.errors import UsageError
-    from capture_cli.runs import open_run
     from capture_cli.views.terminal import diff as view
 
     if a == b == "-":

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capture_cli.cli.arguments import RunArgument, open_run
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -22,7 +24,7 @@ _EVENTS_BYTES = 1 << 20
 
 
 def inspect(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    run: RunArgument,
     sample: Annotated[
         str | None, typer.Option(metavar="FILE", help="The history of one image: its path as recorded, or the end of it.")
     ] = None,
@@ -45,7 +47,6 @@ def inspect(
 
     from capture_cli.answers.summary import summarise
     from capture_cli.errors import UsageError
-    from capture_cli.runs import open_run
     from capture_cli.views.terminal import inspect as view
 
     if folder is not None and not Path(folder).is_dir():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capture_cli.cli.arguments import RunArgument, open_run
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CHOICE, FILES = "Which inputs", "Files to write"
 
 
 def replay(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    run: RunArgument,
     epoch: Annotated[int | None, typer.Option(metavar="N", help="Only this epoch, from 1.", rich_help_panel=CHOICE)] = None,
     phase: Annotated[str | None, typer.Option(help="train, val or test.", rich_help_panel=CHOICE)] = None,
     batch: Annotated[
@@ -75,7 +76,6 @@ def replay(
 
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.findings import Report
-    from capture_cli.runs import open_run
 
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
@@ -148,9 +148,7 @@ def _demand_some(reading: Run, replayed: Replay, report: Report, selection: Sele
             f"{reading.name}: none of these inputs was kept", 'a recorder keeps them with inputs=N or inputs="all"'
         )
     if str(selection):
-        raise UsageError(
-            f"no captured input fits {selection}", "numbers are those of the records; see `capture rows RUN`"
-        )
+        raise UsageError(f"no captured input fits {selection}", "numbers are those of the records; see `capture rows RUN`")
     raise CaptureError(f"{reading.name}: no batch was captured, or none yet")
 
 

@@ -7,9 +7,11 @@ from typing import IO, Annotated
 
 import typer
 
+from capture_cli.cli.arguments import RunArgument, open_run
+
 
 def rows(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    run: RunArgument,
     where: Annotated[
         str | None,
         typer.Option(metavar="SQL", help="Only rows for which this holds, as in \"not correct and phase = 'val'\"."),
@@ -41,7 +43,6 @@ def rows(
     can be piped in. A condition is asked of each row by itself. A record that
     does not verify ends the rows with exit code 4.
     """
-    from capture_cli.runs import open_run
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 

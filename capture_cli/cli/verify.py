@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from capture_cli.cli.arguments import RunArgument, open_run
+
 
 def verify(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, .jsonl file, or - for stdin.", show_default=False)],
+    run: RunArgument,
     repair: Annotated[
         str | None,
         typer.Option(metavar="NEWFILE", help="Save the lines that verify, up to the first that does not, in a new file."),
@@ -26,7 +28,6 @@ def verify(
     import json
 
     from capture_cli.answers import verification
-    from capture_cli.runs import open_run
     from capture_cli.views.terminal.text import safe
 
     with open_run(run) as reading:

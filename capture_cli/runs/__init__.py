@@ -56,8 +56,8 @@ def open_run(run: str | os.PathLike[str]) -> Run:
     """
     text = os.fspath(run)
     if text == "-":
-        if sys.stdin is None or os.isatty(sys.stdin.fileno()):
-            raise UsageError("stdin is a terminal, not records", "pipe a run into it, or name a run folder or file")
+        if sys.stdin is None:
+            raise UsageError("there is no stdin", "name a run folder or file")
         return Run(read_once(Reading(os.dup(sys.stdin.fileno()), "stdin")), "stdin")
     path = Path(text)
     try:
