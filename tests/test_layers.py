@@ -69,6 +69,8 @@ WALLS: dict[str, set[str]] = {
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "models", "replay.outputs"},
     "PIL": {"pixels", "replay", "sinks"},
+    "backports": {"runs"},
+    "compression": {"runs"},
     "duckdb": {"tables"},
     "mlflow": {"sinks"},
     "requests": {"sinks"},

@@ -12,20 +12,21 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Self
 
-from capture_cli.errors import CaptureError
+from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records.chain import claimed_chain, follow, follow_all
+from capture_cli.runs.compressed import CHUNK_BYTES, decompressing, is_compressed
 from capture_cli.runs.lines import START, Chain, Cursor, Line, RewrittenError
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = CHUNK_BYTES
 
 
 class Reading:
@@ -37,12 +38,23 @@ class Reading:
         self._chain = Chain()
         self.ending = self._chain.ending("unsealed")
         self._fd = fd
+        self._next: Callable[[], bytes] | None = None
+        """What reads on, once it is known whether the file is compressed."""
+        self._fault = ""
+        """Why compressed data cannot be read on."""
         self._rest: list[bytes] = []
         """What has been read of the line that has not ended yet."""
         self._rest_bytes = 0
 
     def resume(self, cursor: Cursor) -> Cursor:
-        """Stand at `cursor`, or before its end line where that was taken off; return which. Raises RewrittenError."""
+        """Stand at `cursor`, or before its end line where that was taken off; return which.
+
+        Raises RewrittenError if the file no longer has the lines before it, UsageError for a compressed file.
+        """
+        if is_compressed(os.pread(self._fd, 4, 0)):
+            raise UsageError(
+                f"{self.name} is compressed and has no place to resume from", "decompress it, or follow it from None"
+            )
         for one in (cursor, cursor.without_end()):
             if one is not None and self._holds(one):
                 os.lseek(self._fd, one.at.bytes, os.SEEK_SET)
@@ -94,7 +106,9 @@ class Reading:
                 yield from self._told(chain, lines, reason)
                 if reason:
                     return
-        if self._rest_bytes:
+        if self._fault:
+            self.ending = chain.ending("damaged", reason=f"line {chain.lines + 1} {self._fault}")
+        elif self._rest_bytes:
             # Behind a completed run this may be the beginning of the line with which it goes on.
             sealed = chain.status not in (None, "completed")
             reason = f"line {chain.lines + 1} stands after the end line, which seals the file" if sealed else ""
@@ -108,7 +122,7 @@ class Reading:
 
     def _whole_lines(self) -> bytes | None:
         """The lines that have become whole with what one read brings, which may be none; None at the end of the file."""
-        data = self._read()
+        data = self._next_chunk()
         if not data:
             return None
         end = data.rfind(b"\n") + 1
@@ -121,8 +135,20 @@ class Reading:
         self._rest_bytes = len(data) - end
         return whole
 
+    def _next_chunk(self) -> bytes:
+        """What one read brings, decompressed; nothing at the end of the file, or where it cannot be decompressed."""
+        try:
+            if self._next is not None:
+                return self._next()
+            data, self._next = decompressing(self._read_some)
+        except RecordsError as error:
+            self._fault, data = error.message, b""
+        return data
+
     def _more_is_there(self) -> bool:
-        """Whether a read would return at once."""
+        """Whether a read would return at once; of compressed data that is not known."""
+        if self._next != self._read_some:
+            return False
         ready = select.poll()
         ready.register(self._fd, select.POLLIN)
         return bool(ready.poll(0))
@@ -156,7 +182,7 @@ class Reading:
             last = error
         waiting.put(last)
 
-    def _read(self) -> bytes:
+    def _read_some(self) -> bytes:
         try:
             return os.read(self._fd, _BLOCK_BYTES)
         except OSError as error:
