@@ -1,4 +1,4 @@
-# What can be done with this checkout. `make` alone lists it. Needs python3 3.11 or newer; everything goes into .venv.
+# `make` alone lists the targets. Needs Python 3.11 or newer; everything is installed into .venv.
 
 .DEFAULT_GOAL := help
 SHELL := bash
@@ -12,16 +12,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := capture_cli tests benchmarks docs examples
 
-# uv where it really runs (a pyenv shim may be on the PATH without one), else pip. The wheels of torch are large: be patient.
+# Use uv if it runs (a pyenv shim may be on the PATH without it), else pip. The wheels of torch are large: be patient.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 export UV_HTTP_TIMEOUT ?= 300
 export PIP_DEFAULT_TIMEOUT ?= 300
 ifeq ($(UV),uv)
 MAKE_VENV = uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
-# Compiled at once, as pip does it: else the first commands, or with PYTHONDONTWRITEBYTECODE all of them, take seconds longer.
+# Compile now, as pip does, or the first commands (all of them with PYTHONDONTWRITEBYTECODE) take seconds longer.
 INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python
 else
-MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'no venv module: on Debian and Ubuntu, apt-get install python3-venv' >&2; exit 1; }
+MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
@@ -30,10 +30,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: $(VENV)/runtime.stamp ## make .venv and install capture into it, from requirements.lock
+setup: $(VENV)/runtime.stamp ## create .venv and install capture from requirements.lock
 
 .PHONY: demo
-demo: setup ## train on sample_data/ into runs/demo, capturing everything, and look at it
+demo: setup ## train on sample_data/, record everything to runs/demo, and inspect it
 	$(BIN)/capture train sample_data --epochs 5 --out runs/demo --force
 	$(BIN)/capture inspect runs/demo
 
@@ -42,7 +42,7 @@ test: $(VENV)/dev.stamp ## run every test
 	$(BIN)/python -m pytest -q
 
 .PHONY: oldest
-oldest: $(BIN)/python ## run every test with the oldest versions that pyproject.toml allows (needs uv)
+oldest: $(BIN)/python ## run every test with the oldest versions pyproject.toml allows (needs uv)
 	uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
 	uv pip install --quiet --compile-bytecode --python $(VENV)/oldest/bin/python --resolution lowest-direct --group dev \
 	  --editable '.[mlflow,tensorboard,lightning,transformers]'
@@ -54,32 +54,32 @@ lint: $(VENV)/dev.stamp ## check style and formatting
 	$(BIN)/ruff format --check $(SOURCES)
 
 .PHONY: types
-types: $(VENV)/dev.stamp ## check types, strictly
+types: $(VENV)/dev.stamp ## check types with mypy --strict
 	$(BIN)/mypy
 
 .PHONY: check
-check: lint types test ## lint, types and tests: what .ci/run runs
+check: lint types test ## run lint, types and test, as .ci/run does
 
 .PHONY: format
-format: $(VENV)/dev.stamp ## put the code into its format
+format: $(VENV)/dev.stamp ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(VENV)/dev.stamp ## measure for half an hour what capture costs beside what one would do without it
+bench: $(VENV)/dev.stamp ## measure what capture costs (half an hour, on an idle machine)
 	$(BIN)/python benchmarks/bench.py
 
 .PHONY: reliability
-reliability: setup ## kill, cut, fill up and damage runs for an hour or two, and count what did not hold
+reliability: setup ## kill, truncate and damage runs, fill disks, and count failures (1 to 2 hours)
 	$(BIN)/python -m benchmarks.reliability --size large
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## record the pages' sessions, pictures and command reference anew
+docs: $(VENV)/dev.stamp ## record sessions, pictures and the command reference again
 	$(BIN)/python docs/record.py
 	$(BIN)/python docs/picture.py
 
 .PHONY: lock
-lock: ## choose new versions for the lock files (needs uv)
+lock: ## update the versions in the lock files (needs uv)
 	uv pip compile pyproject.toml --group build $(LOCK_OPTIONS) --output-file requirements.lock
 	uv pip compile pyproject.toml --all-extras --group build --group dev --constraints requirements.lock $(LOCK_OPTIONS) --output-file requirements-dev.lock
 
@@ -90,20 +90,20 @@ clean: ## remove .venv, caches and the demo run
 	rm -rf $(VENV) build dist runs/demo benchmarks/data .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp is written when its installation is complete, so that an interrupted one is done again and a complete one costs nothing.
+# A stamp is written after a complete installation, so an interrupted one is repeated and a complete one costs nothing.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo 'capture needs Python 3.11 or newer, and $(PYTHON) is not: name another, as in `make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12`' >&2; exit 1; }
-	@echo 'making $(VENV) (with $(or $(UV),pip))'
+	  echo 'capture needs Python 3.11 or newer, and $(PYTHON) is older. Choose another: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12' >&2; exit 1; }
+	@echo 'creating $(VENV) with $(or $(UV),pip)'
 	@$(MAKE_VENV)
 
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/python
-	@echo 'installing torch and the rest from $< (about 2.6 GB the first time)'
+	@echo 'installing torch and other packages from $< (about 2.6 GB the first time)'
 	@$(INSTALL) --require-hashes -r $<
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
-	@echo 'installing the tools of the tests from $<'
+	@echo 'installing the test tools from $<'
 	@$(INSTALL) --require-hashes -r $<
 	@touch $@

@@ -1,6 +1,6 @@
-"""Writes the part of docs/cli.md that lists every command and option, from the commands themselves.
+"""Generate the command reference in docs/cli.md from the commands themselves.
 
-python docs/cli_reference.py            # rewrites what stands between the two marks
+python docs/cli_reference.py            # rewrites the page below its mark
 reference()                             # the text, for the test that compares the two
 """
 
@@ -20,13 +20,13 @@ BEGIN = "<!-- from here to the end: written by `make docs` -->\n"
 
 
 def reference() -> str:
-    """Markdown: a section a command, with its first paragraphs, its arguments and a table of options a panel."""
+    """Return Markdown: one section per command, with its help, its arguments and one table per options panel."""
     commands = all_commands().registered_commands
     return "".join(_command(str(command.name), command.callback) for command in commands if command.callback)
 
 
 def rewritten(page: str) -> str:
-    """`page` with the reference in place of what stands after the mark."""
+    """Return `page` with everything below the mark replaced by the reference."""
     before, mark, _ = page.partition(BEGIN)
     if not mark:
         raise SystemExit(f"docs/cli.md has lost its mark: {BEGIN.strip()}")
@@ -54,7 +54,7 @@ def _command(name: str, function: Callable[..., Any]) -> str:
 
 def _parameter(hint: Any) -> tuple[Any, ParameterInfo]:
     if get_origin(hint) is not Annotated:
-        raise TypeError(f"a command's parameter without typer.Option or typer.Argument: {hint}")
+        raise TypeError(f"a command parameter needs typer.Option or typer.Argument: {hint}")
     kind, info = get_args(hint)[:2]
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(member for member in get_args(kind) if member is not type(None))
@@ -62,7 +62,7 @@ def _parameter(hint: Any) -> tuple[Any, ParameterInfo]:
 
 
 def _option(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> tuple[str, str]:
-    # Inside Annotated, Typer keeps the first name where a default would stand otherwise.
+    # Inside Annotated, Typer stores the first option name in `default`.
     names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
     names = sorted(names, key=len) or [f"--{parameter.name.replace('_', '-')}"]
     left = ", ".join(f"`{name}`" for name in names)
@@ -74,7 +74,7 @@ def _option(parameter: inspect.Parameter, kind: Any, info: ParameterInfo) -> tup
 
 
 def _prose(text: str | None) -> str:
-    return re.sub(r"<(?=\w)", r"\<", text or "")  # else a browser takes <time> for a tag
+    return re.sub(r"<(?=\w)", r"\<", text or "")  # or a browser takes <time> for a tag
 
 
 def _cell(text: str) -> str:

@@ -1,17 +1,17 @@
-"""The code blocks of our Markdown pages, and how they are run: by the tests that check them and the script that records them.
+"""Code blocks of the Markdown pages: find them, run them, compare their output. Used by the tests and by record.py.
 
-What stands behind the opening fence says what becomes of a block:
+The words after the opening fence say what happens to a block:
 
     sh               run by bash, command by command; each must succeed
     python           run by Python; must succeed
-    console          lines that begin with `$ ` are run; what stands below each is what it prints, on both streams
-    console learned  the same, where figures and names hang on what was learnt: only the form of the output is compared
+    console          lines that start with `$ ` are run; the lines below each are its output, on both streams
+    console learned  the same, but figures and names depend on training: only the form of the output is compared
     sh setup         needs a network or a whole checkout; only its make targets are checked
     anything else    shown, not run
 
-The blocks of a page run in order, in a folder of its own that holds a copy of `sample_data/`, with `capture` and `python` of
-the environment they are run from first on the PATH. Every part of a pipeline must succeed, save that one
-whose reader has gone, as before `| head`, may die of it.
+The blocks of a page run in order, in a folder of its own that contains a copy of `sample_data/`, with the current
+environment's `capture` and `python` first on the PATH. Every part of a pipeline must succeed, except that a part whose
+reader has gone, as before `| head`, may end with SIGPIPE.
 """
 
 import os
@@ -29,33 +29,33 @@ COLUMNS = 100
 
 
 class Block(NamedTuple):
-    """One fenced block."""
+    """Fenced block of a page."""
 
     info: str
-    """What stands behind the opening fence."""
+    """Words after the opening fence."""
     line: int
-    """Number of the block's first line of text in the page, from 1."""
+    """Line number of the block's first line of text, from 1."""
     text: str
 
 
 class Exchange(NamedTuple):
-    """A command of a console block, and what it printed."""
+    """Command of a console block, and its output."""
 
     command: str
     output: str
 
 
 class BlockError(Exception):
-    """A block that does not run: where it stands, and what happened."""
+    """A block failed to run; the message says which command and why."""
 
 
 def pages() -> list[Path]:
-    """Every Markdown page of the project."""
+    """Return every Markdown page whose blocks are run."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """The fenced blocks of a page, in order. Raises ValueError for a fence that is never closed."""
+    """Yield the fenced blocks of a page in order. Raises ValueError for a fence that is never closed."""
     lines = iter(enumerate(page.splitlines(keepends=True), 1))
     for number, line in lines:
         if line.startswith("```"):
@@ -65,25 +65,25 @@ def blocks(page: str) -> Iterator[Block]:
                     break
                 text.append(inside)
             else:
-                raise ValueError(f"the block that begins in line {number} is never closed")
+                raise ValueError(f"the block that starts in line {number} is never closed")
             yield Block(line[3:].strip(), number + 1, "".join(text))
 
 
 def commands(script: str) -> Iterator[str]:
-    """The commands of a shell block: a command goes on after `|`, `\\`, and inside quotes; comments belong to none."""
+    """Yield the commands of a shell block. A command continues after `|`, `\\` and inside quotes; comments are skipped."""
     gathered = ""
     for line in script.splitlines():
         if not gathered and (not line.strip() or line.startswith("#")):
             continue
         gathered += line + "\n"
-        if not _goes_on(gathered):
+        if not _continues(gathered):
             yield gathered.rstrip("\n")
             gathered = ""
     if gathered:
-        raise ValueError(f"a command without an end: {gathered}")
+        raise ValueError(f"unfinished command: {gathered}")
 
 
-def _goes_on(command: str) -> bool:
+def _continues(command: str) -> bool:
     try:
         shlex.split(command, comments=True)
     except ValueError:  # an open quote, or a line that ends in a backslash
@@ -92,14 +92,14 @@ def _goes_on(command: str) -> bool:
 
 
 def exchanges(console: str) -> list[Exchange]:
-    """The commands of a console block, each with the output that stands below it."""
+    """Return the commands of a console block, each with the output below it."""
     found: list[Exchange] = []
     for line in console.splitlines(keepends=True):
         if line.startswith("$ "):
             found.append(Exchange(line[2:].rstrip("\n"), ""))
         elif not found:
-            raise ValueError("a console block begins with a command: `$ ...`")
-        elif not found[-1].output and _goes_on(found[-1].command):
+            raise ValueError("a console block must start with a command: `$ ...`")
+        elif not found[-1].output and _continues(found[-1].command):
             found[-1] = Exchange(f"{found[-1].command}\n{line.rstrip()}", "")
         else:
             found[-1] = found[-1]._replace(output=found[-1].output + line)
@@ -107,12 +107,12 @@ def exchanges(console: str) -> list[Exchange]:
 
 
 def prepare(folder: Path) -> None:
-    """Make `folder` what a page's blocks find: the sample data, nothing else."""
+    """Create `folder` for the blocks of one page: it contains the sample data and nothing else."""
     shutil.copytree(ROOT / "sample_data", folder / "sample_data")
 
 
 def run_shell(command: str, folder: Path) -> str:
-    """Run one command and return what it printed on both streams. Raises BlockError where a part of it fails."""
+    """Run one command and return its output on both streams. Raises BlockError if any part of it fails."""
     status = folder.with_name(f"{folder.name}.status")
     done = subprocess.run(
         ["bash", "-uc", f'{command}\nstatus=("${{PIPESTATUS[@]}}"); echo "${{status[@]}}" >"$STATUS"'],
@@ -134,7 +134,7 @@ def run_shell(command: str, folder: Path) -> str:
 
 
 def run_python(code: str, folder: Path) -> str:
-    """Run a Python block and return what it printed. Raises BlockError where it fails."""
+    """Run a Python block and return its output. Raises BlockError if it fails."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300, check=False
     )
@@ -154,14 +154,14 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,:]*(e[-+]?\d+)?%?")
 _DRAWN = re.compile("[\u2581-\u259f\u28c0-\u28ff\u2800-\u28bf]+")
 
 
-def alike(shown: str, said: str) -> bool:
-    """Whether two outputs have the same form: of their distinct lines, one in five may come or go with what was learnt."""
-    before, now = form(shown), form(said)
+def alike(shown: str, printed: str) -> bool:
+    """Return True if two outputs have the same form: one in five distinct lines may differ with the training result."""
+    before, now = form(shown), form(printed)
     return len(before & now) >= 0.8 * len(before | now)
 
 
 def form(output: str) -> set[str]:
-    """What is left of an output when figures, file and class names, curves and spacing are taken out: its distinct lines."""
+    """Return the distinct lines of an output without its figures, file and class names, curves and spacing."""
     names = {path.name.split("_")[0] for path in (ROOT / "sample_data").glob("*.png")}
     words = re.compile(rf"\b({'|'.join(names)})(_\d+\.png)?\b")
     lines = set()

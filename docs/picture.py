@@ -1,9 +1,9 @@
-"""Draws docs/train.svg and docs/inspect.svg: what `capture train` and `capture inspect` show on a terminal, recorded from one.
+"""Draw docs/train.svg and docs/inspect.svg: `capture train` and `capture inspect` as they look on a terminal.
 
     python docs/picture.py
 
-The commands run on a pseudo-terminal with true colour. Of a training, which redraws its last lines in place, the picture is the
-fullest screen there was, the last of several.
+The commands run on a pseudo-terminal with true colour. Training redraws its last lines in place; its picture is the last
+of the fullest screens.
 """
 
 import fcntl
@@ -45,11 +45,11 @@ FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="htt
 </g>
 </svg>
 """
-"""Rich's own format without its fonts, which a reader's browser would fetch from somewhere."""
+"""Rich's own format without its web fonts, which a browser would download."""
 
 
 def on_terminal(command: str, folder: Path) -> str:
-    """Run a command on a terminal of its own and return all that it wrote there. Raises RuntimeError if it fails."""
+    """Run a command on a pseudo-terminal and return everything it wrote. Raises RuntimeError if it fails."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
@@ -59,7 +59,7 @@ def on_terminal(command: str, folder: Path) -> str:
         for name in ("NO_COLOR", "COLUMNS", "LINES", "CI"):
             os.environ.pop(name, None)
         words = shlex.split(command)
-        os.execvp(words[0], words)  # noqa: S606 - a terminal's child is not subprocess's
+        os.execvp(words[0], words)  # noqa: S606 - a child of pty.fork, not of subprocess
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     written = b"".join(_read(terminal))
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
@@ -71,7 +71,7 @@ def _read(terminal: int) -> Iterator[bytes]:
     while True:
         try:
             data = os.read(terminal, 1 << 16)
-        except OSError:  # how Linux says that the other end has been closed
+        except OSError:  # Linux reports a closed terminal this way
             return
         if not data:
             return
@@ -79,7 +79,7 @@ def _read(terminal: int) -> Iterator[bytes]:
 
 
 def screens(written: str) -> Iterator[list[str]]:
-    """The lines of the screen, with their colours, after each time its last lines were redrawn, and in the end."""
+    """Yield the coloured lines of the screen after each redraw of its last lines, and at the end."""
     lines: list[str] = []
     for drawn in re.split(r"(?<=\x1b\[J)", written):
         up = re.match(r"\r(?:\x1b\[(\d+)A)?", drawn)
@@ -91,7 +91,7 @@ def screens(written: str) -> Iterator[list[str]]:
 
 
 def svg(title: str, lines: list[str]) -> str:
-    """The lines as a picture of a terminal."""
+    """Return the lines as a picture of a terminal."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi("\n".join(lines)))
     return console.export_svg(title=title, code_format=FORMAT, unique_id="t")

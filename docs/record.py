@@ -1,6 +1,7 @@
-"""`make docs`: runs the console blocks of every page and writes down what they printed; writes the command reference anew.
+"""Record the console sessions of every page again, and regenerate the command reference (`make docs`).
 
-python docs/record.py           # afterwards, `git diff` shows what has changed for whoever reads the pages
+python docs/record.py                       # every page; then `git diff` shows what changes for readers
+python docs/record.py README.md docs/cli.md # these pages only
 """
 
 import sys
@@ -12,7 +13,7 @@ from pages import Block, blocks, commands, exchanges, pages, prepare, run_python
 
 
 def recorded(page: str, folder: Path) -> str:
-    """`page` with the outputs of its console blocks as they come out now. Raises BlockError where a block does not run."""
+    """Return `page` with new outputs in its console blocks. Raises BlockError if a block fails."""
     lines = page.splitlines(keepends=True)
     pieces, at = [], 0
     for block in blocks(page):
@@ -26,8 +27,8 @@ def recorded(page: str, folder: Path) -> str:
 def _ran(block: Block, folder: Path) -> str:
     kind = block.info.split(" ")[0]
     if kind == "console":
-        said = ((exchange.command, run_shell(exchange.command, folder)) for exchange in exchanges(block.text))
-        return "".join(f"$ {command}\n{_tidy(output)}" for command, output in said)
+        printed = ((exchange.command, run_shell(exchange.command, folder)) for exchange in exchanges(block.text))
+        return "".join(f"$ {command}\n{_tidy(output)}" for command, output in printed)
     if block.info == "sh":
         for command in commands(block.text):
             run_shell(command, folder)
@@ -37,14 +38,14 @@ def _ran(block: Block, folder: Path) -> str:
 
 
 def _tidy(output: str) -> str:
-    """Spaces at the end of a line are padding of a table's last column."""
+    """Remove trailing spaces, which pad the last column of a table."""
     return "".join(f"{line.rstrip()}\n" for line in output.splitlines())
 
 
 def main() -> None:
-    """Record every page that has something to record."""
+    """Record the pages named on the command line, or all of them."""
     cli_reference.main()
-    for path in pages():
+    for path in [Path(name).resolve() for name in sys.argv[1:]] or pages():
         page = path.read_text("utf-8")
         if not any(block.info.startswith("console") for block in blocks(page)):
             continue

@@ -1,4 +1,4 @@
-"""The package as it is handed over: its names, its sample data, and what must not be in any of its files."""
+"""The package as users get it: its names, its sample data, and what no file may contain."""
 
 import ast
 import csv
@@ -22,7 +22,7 @@ GENERATED = {".git", ".venv", "runs", "build", "dist", "data"}
 
 
 def files() -> list[Path]:
-    """Every text file of the checkout that somebody wrote: no caches, no environment, no images."""
+    """Return every text file of the checkout: no caches, no environment, no images."""
     found = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [
@@ -35,7 +35,7 @@ def files() -> list[Path]:
 
 
 def test_names_are_what_the_readme_says() -> None:
-    """The distribution is capture-cli, its command is capture, and its version stands in one place."""
+    """The distribution is capture-cli, its command is capture, and its version is defined once."""
     assert metadata("capture-cli")["Name"] == "capture-cli"
     assert version("capture-cli") == capture_cli.__version__
     (script,) = (point for point in entry_points(group="console_scripts") if point.name == "capture")
@@ -50,7 +50,7 @@ def test_both_doors_open(command: list[str]) -> None:
 
 
 def test_lower_bounds_admit_the_versions_we_promise() -> None:
-    """torch 2.10 with torchvision 0.25, and anything newer, may stay as it is."""
+    """torch 2.10 with torchvision 0.25, and anything newer, is accepted."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert wanted["requires-python"] == ">=3.11"
     assert {"torch>=2.10", "torchvision>=0.25"} <= set(wanted["dependencies"])
@@ -58,20 +58,20 @@ def test_lower_bounds_admit_the_versions_we_promise() -> None:
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_lock_files_pin_everything_by_hash(lock: str) -> None:
-    """Each requirement has one version for a platform and a hash for each file; no index, host or path is named."""
+    """Each requirement has one version per platform and a hash per file; no index, host or path is named."""
     text = (ROOT / lock).read_text()
     pins = re.findall(
         r"^([a-z0-9-]+)==\S+(?: ;[^\\\n]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
     )
     named = {name for name, _ in pins}
     assert named >= {"torch", "torchvision", "typer", "rich", "pillow", "numpy", "orjson", "duckdb", "setuptools"}
-    assert len(pins) == len(re.findall("==[0-9]", text)), "a line that is not pinned with hashes"
+    assert len(pins) == len(re.findall("==[0-9]", text)), "a line is not pinned with hashes"
     assert "://" not in text
     assert not re.search(r"\s(--index|--extra|--find|-e|file:)", text)
 
 
 def test_both_lock_files_agree() -> None:
-    """The tests run on exactly the versions that a user gets."""
+    """The tests run on exactly the versions that users get."""
     pins = [
         set(re.findall(r"^[a-z0-9-]+==[^\\\n]+", (ROOT / name).read_text(), re.M))
         for name in ("requirements.lock", "requirements-dev.lock")
@@ -80,7 +80,7 @@ def test_both_lock_files_agree() -> None:
 
 
 def test_lock_covers_every_dependency() -> None:
-    """Whatever pyproject.toml asks for is in the lock file."""
+    """The lock files contain everything that pyproject.toml requires."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     dev = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements-dev.lock").read_text(), re.MULTILINE))
@@ -90,7 +90,7 @@ def test_lock_covers_every_dependency() -> None:
 
 FORBIDDEN = {
     # Character classes keep these lines from matching themselves.
-    "a path of somebody's machine": r"/(hom[e]|User[s]|roo[t]|wor[k]|far[m])/[A-Za-z0-9_.]",
+    "a path of one machine": r"/(hom[e]|User[s]|roo[t]|wor[k]|far[m])/[A-Za-z0-9_.]",
     "the host of a package index": r"pythonhoste[d]|pypi[.]or[g]|conda[.]anacond[a]|npmjs[.]or[g]|deb[.]debia[n]",
     "an address on a network": r"\b(?:10|192\.168|172\.16)(?:\.\d{1,3}){2,3}\b",
 }
@@ -98,7 +98,7 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_file_names_a_machine(what: str) -> None:
-    """Nothing that was written here ties the project to one machine or one network."""
+    """No file ties the project to one machine or one network."""
     found = []
     for path in files():
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -108,9 +108,9 @@ def test_no_file_names_a_machine(what: str) -> None:
 
 
 def test_that_search_would_find_a_machine() -> None:
-    """The test above can fail: each pattern finds what it is meant for."""
+    """The test above can fail: each pattern finds an example."""
     examples = {
-        "a path of somebody's machine": "see /home" + "/ada/run",
+        "a path of one machine": "see /home" + "/ada/run",
         "the host of a package index": "files.python" + "hosted.org",
         "an address on a network": "at 192.168" + ".0.7",
     }
@@ -118,7 +118,7 @@ def test_that_search_would_find_a_machine() -> None:
 
 
 def risky(tree: ast.AST) -> list[tuple[int, str]]:
-    """(line, name) of every use of something that runs or unpickles what it is given, or prints."""
+    """Return (line, name) of everything that evaluates code, unpickles or prints."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -136,11 +136,11 @@ def risky(tree: ast.AST) -> list[tuple[int, str]]:
 
 
 PRINTS_ALLOWED = {"cli/__init__.py"}
-"""The one place where the last words on stderr are printed."""
+"""The one module that prints, for the final error on stderr."""
 
 
 def test_the_package_unpickles_nothing_and_prints_nothing() -> None:
-    """No pickle in any clothing, no eval or exec, no print in library code."""
+    """No pickle in any form, no eval or exec, and no print in library code."""
     found = []
     for path in sorted((ROOT / "capture_cli").rglob("*.py")):
         inside = path.relative_to(ROOT / "capture_cli").as_posix()
@@ -151,19 +151,19 @@ def test_the_package_unpickles_nothing_and_prints_nothing() -> None:
 
 
 def test_that_search_would_find_them() -> None:
-    """The test above can fail: each of these is found, and a method called eval is not."""
+    """The test above can fail: it finds each of these, but not a method called eval."""
     code = "import pickle\nfrom torch import nn\ntorch.load(f)\neval(x)\nprint(x)\nmodel.eval()\n"
     assert [name for _, name in risky(ast.parse(code))] == ["pickle", "torch.load", "eval", "print"]
 
 
 def mislabelled() -> list[dict[str, str]]:
-    """The rows of MISLABELLED.tsv."""
+    """Return the rows of MISLABELLED.tsv."""
     with (SAMPLE_DATA / "MISLABELLED.tsv").open(newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 def test_sample_data_holds_600_small_grey_pngs() -> None:
-    """Sixty files of each of ten classes by name, each a 28x28 greyscale PNG, in less than 1 MB together."""
+    """There are sixty files of each of ten classes, each a 28x28 greyscale PNG, less than 1 MB in total."""
     images = sorted(SAMPLE_DATA.glob("*.png"))
     classes = Counter(re.fullmatch(r"([a-z]+)_(\d{4})\.png", path.name)[1] for path in images)  # type: ignore[index]
     assert len(classes) == 10
@@ -172,11 +172,11 @@ def test_sample_data_holds_600_small_grey_pngs() -> None:
         with Image.open(path) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "L", (28, 28)), path.name
     assert sum(path.stat().st_size for path in SAMPLE_DATA.iterdir()) < 1_000_000
-    assert len({path.read_bytes() for path in images}) == 600, "an image that is there twice"
+    assert len({path.read_bytes() for path in images}) == 600, "duplicate images"
 
 
 def test_exactly_12_samples_are_mislabelled_and_listed() -> None:
-    """Each row names a file that is there, the class its name claims, and another class."""
+    """Each row names an existing file, the class in its name, and another class."""
     rows = mislabelled()
     classes = {path.name.split("_")[0] for path in SAMPLE_DATA.glob("*.png")}
     assert len({row["file"] for row in rows}) == 12 == len(rows)
@@ -188,7 +188,7 @@ def test_exactly_12_samples_are_mislabelled_and_listed() -> None:
 
 
 def test_sample_data_carries_its_licence() -> None:
-    """The notice of Fashion-MNIST's MIT licence lies beside the images."""
+    """The MIT licence of Fashion-MNIST is beside the images."""
     text = (SAMPLE_DATA / "LICENSE").read_text()
     assert "Copyright (c) 2017 Zalando SE" in text
     assert "The above copyright notice and this permission notice shall be included" in text
@@ -206,7 +206,7 @@ def test_ci_runs_the_command_of_the_readme() -> None:
 
 @pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "oldest", "lint", "types", "check", "bench", "clean"])
 def test_make_knows_its_targets_and_lists_them(target: str) -> None:
-    """`make` alone lists every target with what it does; each can be planned."""
+    """`make` alone lists every target with its description, and `make -n` accepts each."""
     listed = subprocess.run(["make", "-C", str(ROOT), "--no-print-directory"], capture_output=True, text=True, timeout=60)
     assert re.search(rf"^  make {target} +\S", listed.stdout, re.MULTILINE), listed.stdout + listed.stderr
     planned = subprocess.run(["make", "-C", str(ROOT), "-n", target], capture_output=True, text=True, timeout=60)
@@ -214,9 +214,9 @@ def test_make_knows_its_targets_and_lists_them(target: str) -> None:
 
 
 def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
-    """With a Python that is too old, `make setup` says so in one line and makes nothing."""
+    """With a Python that is too old, `make setup` says so in one line and creates nothing."""
     old = tmp_path / "python3"
-    old.write_text("#!/bin/sh\nexit 1\n")  # what an old one answers when asked whether it is new enough
+    old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     for lock in ("requirements.lock", "pyproject.toml"):
@@ -232,11 +232,11 @@ PUBLIC = {
     *{"Recorder", "identified", "open_run", "CaptureError"},
     *{"MlflowSink", "TensorBoardSink", "LightningCapture", "TransformersCapture"},
 }
-"""All that other programs may rely on: a name more or less is a decision."""
+"""The public API. Adding or removing a name is a decision."""
 
 
 def test_the_public_names_are_few_and_each_is_there() -> None:
-    """`__all__` lists them, and each says what it is; any other is an AttributeError."""
+    """`__all__` lists them, each has a docstring, and any other name is an AttributeError."""
     assert set(capture_cli.__all__) == PUBLIC
     for name in PUBLIC - {"__version__"}:
         one = getattr(capture_cli, name)
@@ -248,6 +248,6 @@ def test_the_public_names_are_few_and_each_is_there() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_public_name_is_on_a_page(name: str) -> None:
-    """What may be relied on is told of in docs/recorder.md, or in another page."""
+    """Every public name appears on at least one page."""
     pages = "".join(page.read_text("utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     assert name in pages or name == "__version__"

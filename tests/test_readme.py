@@ -1,6 +1,6 @@
-"""The pages tell the truth: what they show to be typed is run, and what they show as answer comes back.
+"""The pages are true: every command they show runs, and prints what they show.
 
-docs/pages.py says how a block's first line decides what becomes of it.
+docs/pages.py explains how the first line of a block decides what happens to it.
 """
 
 import re
@@ -19,8 +19,8 @@ PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_block_runs_and_answers_as_shown(name: str, tmp_path: Path) -> None:
-    """All that a page shows works in the order in which it stands there, and prints what stands below it."""
+def test_every_block_runs_and_prints_what_is_shown(name: str, tmp_path: Path) -> None:
+    """The blocks of a page work in their order, and print what is shown below them."""
     folder = tmp_path / "here"
     prepare(folder)
     wrong = []
@@ -29,11 +29,11 @@ def test_every_block_runs_and_answers_as_shown(name: str, tmp_path: Path) -> Non
             wrong += check(block, folder)
         except BlockError as error:
             pytest.fail(f"{name}:{block.line}: {error}")
-    assert not wrong, f"{name}: no longer true; `make docs` records it anew\n" + "\n".join(wrong)
+    assert not wrong, f"{name} is out of date; `make docs` records it again\n" + "\n".join(wrong)
 
 
 def check(block: Block, folder: Path) -> list[str]:
-    """Run one block; what it prints otherwise than the page says, a sentence each."""
+    """Run one block and return a sentence for each output that differs from the page."""
     if block.info == "sh":
         for command in commands(block.text):
             run_shell(command, folder)
@@ -42,22 +42,22 @@ def check(block: Block, folder: Path) -> list[str]:
     elif block.info in ("console", "console learned"):
         wrong = []
         for command, shown in exchanges(block.text):
-            said = run_shell(command, folder)
-            true = alike(shown, said) if block.info == "console learned" else tidy(shown) == tidy(said)
+            printed = run_shell(command, folder)
+            true = alike(shown, printed) if block.info == "console learned" else tidy(shown) == tidy(printed)
             if not true:
-                wrong.append(f"line {block.line}: `{command}` printed\n{said}\nand the page says\n{shown}")
+                wrong.append(f"line {block.line}: `{command}` printed\n{printed}\nand the page shows\n{shown}")
         return wrong
     return []
 
 
 def tidy(output: str) -> list[str]:
-    """The lines without the padding at their ends."""
+    """Return the lines without trailing spaces."""
     return [line.rstrip() for line in output.splitlines()]
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_make_targets_of_the_pages_exist(name: str) -> None:
-    """What needs a whole checkout is not run here, but make knows every target that a page names."""
+    """make knows every target that a page names, also in blocks that are not run here."""
     text = PAGES[name].read_text("utf-8")
     named = {
         target
@@ -72,14 +72,23 @@ def test_make_targets_of_the_pages_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_between_pages_lead_somewhere(name: str) -> None:
-    """Every relative link names a file that is there."""
-    for target in re.findall(r"\]\(([^)#\s]+)", PAGES[name].read_text("utf-8")):
+    """Every relative link names an existing file, and its anchor an existing heading."""
+    for target in re.findall(r"\]\(([^)\s]+)", PAGES[name].read_text("utf-8")):
         if "://" not in target:
-            assert (PAGES[name].parent / target).exists(), target
+            path, _, anchor = target.partition("#")
+            page = PAGES[name].parent / path if path else PAGES[name]
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page.read_text("utf-8")), target
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_readme_shows_the_commands_and_how_to_set_up() -> None:
-    """A stranger finds set-up, both main commands, a recorded session and pipelines with jq, DuckDB and pandas."""
+    """The README shows set-up, both main commands, a recorded session, and pipelines with jq, DuckDB and pandas."""
     text = PAGES["README.md"].read_text("utf-8")
     run = "".join(block.text for block in blocks(text))
     for needed in (
@@ -96,8 +105,19 @@ def test_readme_shows_the_commands_and_how_to_set_up() -> None:
     assert any(block.info.startswith("console") for block in blocks(text))
 
 
-def test_cli_page_is_what_the_commands_say() -> None:
-    """docs/cli.md lists every command and option as the commands themselves do."""
+def test_the_readme_counts_the_label_errors_it_shows() -> None:
+    """The prose below the ranking states how many planted label errors the recorded session lists."""
+    text = PAGES["README.md"].read_text("utf-8")
+    planted = {line.split("\t")[0] for line in (ROOT / "sample_data" / "MISLABELLED.tsv").read_text().splitlines()[1:]}
+    ranking = next(block.text for block in blocks(text) if "MISLABELLED.tsv" in block.text)
+    files = re.findall(r"│ (\w+\.png)", ranking)
+    words = ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"]
+    assert len(files) == 10
+    assert f"{words[len(planted & set(files))]} of the twelve are among the first ten" in " ".join(text.split())
+
+
+def test_the_cli_page_matches_the_commands() -> None:
+    """docs/cli.md lists every command and option with its own help text."""
     page = cli_reference.PAGE.read_text("utf-8")
     assert cli_reference.rewritten(page) == page, "run `make docs`"
 
@@ -110,8 +130,8 @@ def test_records_page_names_every_field(kind: str) -> None:
     assert documented == {field.name for field in fields(records.KINDS[kind])}
 
 
-def test_a_page_that_lies_is_noticed(tmp_path: Path) -> None:
-    """The tests above can fail: another answer, another form, a command that fails and a broken pipe's head are told apart."""
+def test_a_wrong_page_is_noticed(tmp_path: Path) -> None:
+    """The tests above can fail: they notice another output, another form and a failing command, and allow `| head`."""
     (tmp_path / "here").mkdir()
     folder = tmp_path / "here"
     assert check(Block("console", 1, "$ echo 12\n12\n"), folder) == []
@@ -134,13 +154,13 @@ def test_recording_writes_what_was_printed(tmp_path: Path) -> None:
     assert (tmp_path / "here" / "made").exists()
 
 
-def test_exchanges_and_commands_are_told_apart() -> None:
-    """Quotes, pipes and backslashes carry a command over a line's end."""
+def test_commands_are_told_from_outputs() -> None:
+    """A command continues on the next line after a pipe, a backslash or an open quote."""
     assert list(commands("# why\na |\n  b\nc 'x\ny' \\\n  d\n")) == ["a |\n  b", "c 'x\ny' \\\n  d"]
     assert exchanges("$ a |\n  b\nout\n\n$ c\n") == [("a |\n  b", "out\n\n"), ("c", "")]
 
 
-def test_make_is_all_that_a_stranger_needs() -> None:
-    """`make` without a target explains itself and changes nothing."""
+def test_make_alone_lists_its_targets() -> None:
+    """`make` without a target prints help."""
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "make demo" in done.stdout
