@@ -30,7 +30,9 @@ def files() -> list[Path]:
             for name in folders
             if name not in GENERATED and not name.endswith((".egg-info", "cache", "cache__", ".hypothesis"))
         ]
-        found += [Path(folder, name) for name in names if not name.endswith((".png", ".svg", ".lock"))]
+        found += [
+            Path(folder, name) for name in names if name not in GENERATED and not name.endswith((".png", ".svg", ".lock"))
+        ]
     return found
 
 
