@@ -1,39 +1,43 @@
-"""Every error a user can meet, each with the way out and the exit code of the command that meets it.
+"""The errors a user can meet, each with a way out and the exit code of the command that meets it.
 
     CaptureError            1  the work failed
-    ├── UsageError          2  an option that cannot be honoured
+    ├── UsageError          2  an option that is not valid
     ├── DataError           3  no usable images or labels
     │   └── Unusable        3  one file that cannot be trained on (becomes a `skip` record)
-    └── RecordsError        4  records that are damaged, untrue or of another format
+    └── RecordsError        4  records that are damaged or untrue
+        └── FormatError     4  records of another version of the format
 
-Foreign errors (OSError, PIL's, torch's) are mapped to these where they arise, with `raise ... from error`;
-the command line catches CaptureError once and prints it as one line on stderr.
+Foreign errors (OSError, Pillow's, torch's) are mapped to these where they arise, with `raise ... from error`. The command line
+catches CaptureError once and prints it as one line on stderr.
 """
 
 
 class CaptureError(Exception):
-    """What went wrong, where, and how to go on.
+    """A failure: what went wrong, where, and the way out.
 
-    `message` names the thing and the value; `hint` is the way out, a clause without a full stop.
-    Either may quote file names, which are hostile text: whoever prints them makes them safe first.
+    `message` names the thing and the value. `hint` is the way out, a clause without a full stop. `str(error)` shows both. They
+    may quote file names, which are hostile text: make them safe before printing.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.message, self.hint) if part)
+
 
 class UsageError(CaptureError):
-    """An option, or a pair of options, that cannot be honoured."""
+    """An option, or a combination of options, that is not valid."""
 
     exit_code = 2
 
 
 class DataError(CaptureError):
-    """A folder from which nothing can be learnt."""
+    """A folder that a model cannot be trained on."""
 
     exit_code = 3
 
@@ -41,8 +45,8 @@ class DataError(CaptureError):
 class Unusable(DataError):  # noqa: N818 - the term of the format
     """One file that cannot be used; `reason` is a short code such as `truncated`.
 
-    `detail` adds what a person would ask next. It is a function of the file alone: no address, clock or absolute path,
-    since it goes into the records.
+    `detail` says more. It is a function of the file alone, without addresses, times or absolute paths, since it goes into the
+    records.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -52,10 +56,14 @@ class Unusable(DataError):  # noqa: N818 - the term of the format
 
 
 class RecordsError(CaptureError):
-    """Records that do not verify or cannot be read; `line` counts from 1, 0 where no line is meant."""
+    """Records that do not verify or cannot be read; `line` counts from 1 and is 0 where no line is at fault."""
 
     exit_code = 4
 
     def __init__(self, message: str, hint: str = "", *, line: int = 0) -> None:
         super().__init__(message, hint)
         self.line = line
+
+
+class FormatError(RecordsError):
+    """Records in a format that this version does not read."""

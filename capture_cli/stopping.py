@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: the first asks to stop after this batch, the second ends the process at once.
+"""Ctrl-C and SIGTERM: the first asks the run to stop after this batch, the second ends the process at once.
 
 with Stopping(tell) as stopping:
-    ...                             # stopping() is True once somebody has asked
+    ...                             # stopping() is True once a signal has come
 exit_code = stopping.exit_code      # 130 or 143
 """
 
@@ -13,21 +13,21 @@ from typing import Any, Self
 
 
 class Stopping:
-    """Remembers whether somebody asked to stop."""
+    """A flag that the first signal sets."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        """`tell` is given a sentence for the person at the first signal."""
+        """`tell` is called with a sentence for the user at the first signal."""
         self.signum = 0
         self._tell = tell
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether to stop."""
+        """Return whether to stop."""
         return self.signum != 0
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal, as shells have it."""
+        """128 + the signal number, as in a shell."""
         return 128 + self.signum
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:

@@ -138,7 +138,7 @@ def _batch(
         probs=probs if kept is None else np.ascontiguousarray(np.take_along_axis(probs, kept, 1)),
         topk=kept,
         p_labels=None if kept is None else probs[np.arange(len(ids)), labels[ids]],
-        not_kept=None if top_k is None else classes - top_k,
+        probs_omitted=None if top_k is None else classes - top_k,
         inputs=Inputs(
             shape=[3, 8, 8],
             dtype="float32",
@@ -223,7 +223,7 @@ def _task_batch(rng: np.random.Generator, task: str | None, names: list[Any], *,
     beside: dict[str, Any] = {}
     counted = [0, 0, 0, 0] if empty else [5, 3, 0, 1]
     if task == "sequence":
-        beside["sequences"] = {"ids": names, "length": 5, "counted": counted, "ignore_index": -100}
+        beside["sequences"] = {"ids": names, "padded_length": 5, "n_valid": counted, "ignore_index": -100}
         beside["positions"] = np.array([i for one in counted for i in range(one)], np.int64)
         names = [name for name, one in zip(names, counted, strict=True) for _ in range(one)]
     logits = rng.normal(size=(len(names), 3))

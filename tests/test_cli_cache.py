@@ -188,10 +188,10 @@ def test_a_limit_that_is_too_small_is_one_warning(trainer: Trainer) -> None:
 @pytest.mark.parametrize(
     ("options", "env", "said"),
     [
-        (["--ram", "lots"], {}, "--ram lots cannot be honoured"),
-        (["--ram", "-1G"], {}, "--ram -1G cannot be honoured"),
+        (["--ram", "lots"], {}, "--ram lots is not valid"),
+        (["--ram", "-1G"], {}, "--ram -1G is not valid"),
         (["--workers", "-1"], {}, "-1"),
-        ([], {"CAPTURE_CACHE_SIZE": "huge"}, "CAPTURE_CACHE_SIZE huge cannot be honoured"),
+        ([], {"CAPTURE_CACHE_SIZE": "huge"}, "CAPTURE_CACHE_SIZE huge is not valid"),
     ],
 )
 def test_what_cannot_be_honoured(capture: Capture, images: Path, options: list[str], env: dict[str, str], said: str) -> None:

@@ -51,7 +51,7 @@ def test_what_differs_between_two_trainings_is_named(trained: Path, capture: Cap
     told = {change["name"]: (change["a"], change["b"]) for change in found["run"]}
     assert told["config.lr"][1] == 0.05
     assert sum(b - a for name, (a, b) in told.items() if name in ("images.train", "images.val")) == 1
-    assert {"folder", "images.listing"} <= told.keys()
+    assert {"folder", "images.listing_digest"} <= told.keys()
     assert not {name for name in told if name.startswith(("versions", "device", "threads", "classes", "model", "recipe"))}
     assert found["files"]["only_b"] == {"count": 1, "first": ["ant_100.png"]}
     assert found["files"]["split"]["count"] == found["files"]["bytes"]["count"] == 0

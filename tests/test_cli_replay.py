@@ -283,7 +283,7 @@ class TestOutputs:
         with pytest.raises(RecordsError, match="does not know"):
             _prepare(replace(run, config={**run.config, "new": 1}), None)
         with pytest.raises(UsageError, match="capture evaluate"):
-            _prepare(replace(run, config={"evaluates": "0" * 32}), None)
+            _prepare(replace(run, config={"weights_digest": "0" * 32}), None)
         with pytest.raises(UsageError, match=r"torch was 1\.0, is .*; device was cuda:7 X, is "):
             _prepare(replace(run, versions={**run.versions, "torch": "1.0"}, device="cuda:7 X"), None)
 

@@ -263,7 +263,7 @@ class TestOptions:
             assert (probs[:, 0] >= probs[:, 1]).all()
             np.testing.assert_array_equal(topk[:, 0], batch["preds"])
             np.testing.assert_allclose(-np.log(batch["p_labels"]), batch["losses"], atol=1e-4)
-            assert batch["not_kept"] == 1
+            assert batch["probs_omitted"] == 1
 
     def test_all_inputs_are_kept_once(self, capture: Capture, images: Path, tmp_path: Path) -> None:
         """Without augmentation every epoch shows the same tensors: the pack holds each once, and lines point at them."""

@@ -218,7 +218,7 @@ class TestWhatTheyWereTold:
 
     def test_everything_else_a_run_record_holds(self, tmp_path: Path) -> None:
         """File set, classes, model, recipe, versions, device and threads."""
-        images = {"train": 27, "val": 9, "listing": "00"}
+        images = {"train": 27, "val": 9, "listing_digest": "00"}
         told = {
             "folder": "elsewhere",
             "images": images,
@@ -230,7 +230,8 @@ class TestWhatTheyWereTold:
             "threads": 2,
         }
         diff = compared(tmp_path, run_records(), with_run(**told))
-        names = ["folder", "images.train", "images.val", "images.listing", "classes", "model.parameters", "recipe.height"]
+        names = ["folder", "images.train", "images.val", "images.listing_digest", "classes"]
+        names += ["model.parameters", "recipe.height"]
         assert [change.name for change in diff.changes] == [*names, "versions.torch", "device", "threads"]
         assert [str(change) for change in diff.changes[-3:]] == [
             "versions.torch was 2.15.0, is 2.16.0",

@@ -115,7 +115,7 @@ def test_a_language_model_of_transformers(tmp_path: Path) -> None:
     assert epochs == [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
     for batch in records(tmp_path / "run", "batch"):
         assert len(set(batch.sequences["ids"])) == len(batch.sequences["ids"])
-        assert batch.sequences["length"] == 63
+        assert batch.sequences["padded_length"] == 63
     assert "task      sequence" in capture("inspect", tmp_path / "run")
 
 

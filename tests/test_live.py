@@ -1,4 +1,4 @@
-"""capture_cli.views.terminal.live: what a person sees of a run as it goes, on a terminal in memory and under a clock of ours."""
+"""capture_cli.views.terminal.live: the live view on a terminal in memory, with a clock of ours."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""capture_cli.views.terminal.live in real processes: on real terminals, in files, quiet, killed, and whatever the files are called."""
+"""capture_cli.views.terminal.live in real processes: on terminals, in files, quiet, killed, with hostile file names."""
 
 import os
 import pty

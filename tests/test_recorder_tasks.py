@@ -76,13 +76,13 @@ class TestClassification:
             assert batch.topk[i].tolist() == order
             assert batch.probs[i].tolist() == [probs[c] for c in order]
             assert batch.p_labels[i] == probs[given["labels"][i]]
-        assert batch.not_kept == 12 - k
+        assert batch.probs_omitted == 12 - k
         np.testing.assert_array_equal(batch.preds, whole.preds)
 
     def test_with_more_than_100_classes_ten_are_kept(self, tmp_path: Path) -> None:
         """The default of the command line."""
         batch = recorded(tmp_path / "r.jsonl", **batch_of(4, 200))
-        assert (batch.probs.shape, batch.not_kept) == ((4, 10), 190)
+        assert (batch.probs.shape, batch.probs_omitted) == ((4, 10), 190)
 
     def test_logits_of_half_precision_are_taken_as_they_are(self, tmp_path: Path) -> None:
         """bfloat16 logits: the softmax is taken in float32, of exactly their values."""
@@ -128,7 +128,7 @@ class TestSequence:
             np.testing.assert_allclose(batch.probs[row], probs, rtol=2e-6)
             assert batch.labels[row] == given["labels"][b, t]
             assert batch.losses[row] == pytest.approx(-math.log(probs[given["labels"][b, t]]), rel=1e-5)
-        assert batch.sequences == {"ids": given["ids"], "length": 5, "counted": [5, 2, 3], "ignore_index": -100}
+        assert batch.sequences == {"ids": given["ids"], "padded_length": 5, "n_valid": [5, 2, 3], "ignore_index": -100}
         assert batch.extra == given["extra"]
         assert (batch.inputs.shape, batch.inputs.dtype, len(batch.inputs.digests)) == ([5], "int64", 3)
         (run,) = records(tmp_path / "r.jsonl", "run")
@@ -151,7 +151,7 @@ class TestSequence:
         options = {"task": "sequence", "ignore_index": 0, "probs": "top:3"}
         batch = recorded(tmp_path / "r.jsonl", options=options, **given | {"labels": labels, "files": ["a", "b", "c"]})
         counts = (labels != 0).sum(1).tolist()
-        assert batch.sequences["counted"] == counts
+        assert batch.sequences["n_valid"] == counts
         assert batch.files == [name for name, count in zip("abc", counts, strict=True) for _ in range(count)]
         assert 0 not in batch.labels
         assert batch.topk.shape == (sum(counts), 3)
@@ -163,7 +163,7 @@ class TestSequence:
             recorder.record(epoch=0, phase="val", **given | {"labels": torch.full((3, 5), -100)})
         assert verified(tmp_path / "r.jsonl") == "completed"
         _, empty = records(tmp_path / "r.jsonl", "batch")
-        assert (empty.ids, empty.sequences["counted"], empty.probs.size) == ([], [0, 0, 0], 0)
+        assert (empty.ids, empty.sequences["n_valid"], empty.probs.size) == ([], [0, 0, 0], 0)
         assert records(tmp_path / "r.jsonl", "epoch")[0].n == 10
         with Recorder(tmp_path / "e.jsonl", task="sequence", spike=0) as recorder:
             recorder.record(epoch=0, phase="val", **given | {"labels": torch.full((3, 5), -100)})

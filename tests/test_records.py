@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from capture_cli.errors import RecordsError
+from capture_cli.errors import FormatError, RecordsError
 from capture_cli.records import (
     KINDS,
     Batch,
@@ -150,13 +150,13 @@ def test_a_line_that_was_never_written_is_refused_as_such(line: bytes) -> None:
         decode(line)
 
 
-def test_records_of_another_format_are_refused_by_number() -> None:
-    """A newer file says so instead of being misread."""
-    run = ONE_OF_EACH[0]
-    assert isinstance(run, RunInfo)
-    line = encode(run, seq=0, previous=GENESIS).line.replace(b'"format":1', b'"format":2')
-    with pytest.raises(RecordsError, match="format 2"):
+@pytest.mark.parametrize(("number", "age"), [("1", "an older"), ("3", "another"), ('"2"', "another"), ("null", "another")])
+def test_records_of_another_format_are_refused_by_number(number: str, age: str) -> None:
+    """An older or newer file says so instead of being misread."""
+    line = encode(ONE_OF_EACH[0], seq=0, previous=GENESIS).line.replace(b'"format":2', b'"format":' + number.encode())
+    with pytest.raises(FormatError, match=f"written by {age} version of capture") as caught:
         decode(line)
+    assert "this version reads format 2" in caught.value.message
 
 
 def test_the_kinds_are_those_of_the_format() -> None:

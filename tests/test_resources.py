@@ -1,4 +1,4 @@
-"""What of the machine a run may take: sizes as people write them, and what is left."""
+"""capture_cli.resources: sizes as people write them, and the memory that is available."""
 
 import os
 
@@ -19,15 +19,15 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-1", "4 gigabytes", "1e9", "G", "٤G", "4G 4G"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    """The message names option, value and what would do."""
-    with pytest.raises(UsageError, match=r"--ram .*cannot be honoured") as caught:
+def test_an_invalid_size_is_refused(text: str) -> None:
+    """The message names the option, the value and what is valid."""
+    with pytest.raises(UsageError, match=r"--ram .*is not valid") as caught:
         size_in_bytes(text, "--ram")
     assert "4G" in caught.value.hint
 
 
 def test_the_limit_of_the_cache_is_in_the_environment() -> None:
-    """10G where it is not; what is no size is said with the variable's name."""
+    """10G by default; an invalid size is an error that names the variable."""
     assert cache_limit({}) == 10 * 2**30
     assert cache_limit({"CAPTURE_CACHE_SIZE": "2G"}) == 2**31
     with pytest.raises(UsageError, match="CAPTURE_CACHE_SIZE big"):
@@ -40,27 +40,27 @@ def test_without_a_cache_the_environment_is_not_asked(monkeypatch: pytest.Monkey
     assert Resources.parse(ram="1G", workers=None, cache=False).cache_bytes == 0
 
 
-def test_by_default_half_of_what_is_free_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what was asked for where something was."""
+def test_by_default_pixels_take_half_of_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the size given with --ram."""
     monkeypatch.setattr(resources, "memory_available", lambda: 1000)
     assert Resources.parse(ram=None, workers=None, cache=True).pixel_bytes == 500
     assert Resources.parse(ram="7", workers=None, cache=True).pixel_bytes == 7
 
 
-def test_available_memory_is_some_and_not_more_than_there_is() -> None:
+def test_available_memory_is_at_most_the_physical_memory() -> None:
     """On this machine."""
     assert 2**20 < memory_available() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_a_container_has_what_its_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it holds of files would be given back, and counts as available."""
-    said = {
+    """The page cache can be reclaimed, so it counts as available."""
+    texts = {
         "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n",
         "/sys/fs/cgroup/memory.max": "3000000\n",
         "/sys/fs/cgroup/memory.current": "2500000\n",
         "/sys/fs/cgroup/memory.stat": "anon 1500000\ninactive_file 900000\n",
     }
-    monkeypatch.setattr(resources, "_text", lambda path: said.get(path, ""))
+    monkeypatch.setattr(resources, "_text", lambda path: texts.get(path, ""))
     assert memory_available() == 1_400_000
-    said["/sys/fs/cgroup/memory.max"] = "max\n"
+    texts["/sys/fs/cgroup/memory.max"] = "max\n"
     assert memory_available() == 8000 * 1024

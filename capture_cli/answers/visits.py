@@ -183,7 +183,7 @@ def right(targets: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32]) ->
 def extra_of(batch: Batch | Numbers, index: int) -> dict[str, Any]:
     """What the caller of the recorder said beside it of sample `index`, or of the sequence that it stands in."""
     if isinstance(batch, Batch) and batch.sequences is not None:
-        index = int(np.searchsorted(np.cumsum(batch.sequences["counted"]), index, "right"))
+        index = int(np.searchsorted(np.cumsum(batch.sequences["n_valid"]), index, "right"))
     return {name: column[index] for name, column in (batch.extra or {}).items()}
 
 

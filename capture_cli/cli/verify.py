@@ -50,7 +50,7 @@ def verify(
     elif error is None:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in ending.counts.items())
         typer.echo(safe(f"{reading.name}: {ending.lines:,} lines verify ({counts}), {ending.sentence}, chain {ending.chain}"))
-    if error and not (repair and ending.lines):
+    if error and not (repair and Path(repair).exists()):
         raise error
     if error and repair:
         typer.echo(safe(f"{error.message}; '{repair}' has the {ending.lines:,} lines before that"), err=True)

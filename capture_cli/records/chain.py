@@ -1,10 +1,10 @@
-"""How lines follow each other: a number, and a hash over the line and the chain before it.
+"""The chain of lines: a sequence number, and a hash over each line and the chain before it.
 
-    chain = link(previous, text)                                # of the line that begins with `text`
-    envelope = follow(line, seq=7, previous=chain)              # raises RecordsError where it does not follow
-    followed = follow_all(block, seq=7, previous=chain)         # a block of lines, quickly
+    chain = link(previous, text)                                # the chain of the line that begins with `text`
+    envelope = follow(line, seq=7, previous=chain)              # raises RecordsError unless the line follows
+    followed = follow_all(block, seq=7, previous=chain)         # the same for a block of lines, quickly
 
-None of this reads the JSON of a line.
+Nothing here parses the JSON of a line.
 """
 
 import re
@@ -18,7 +18,7 @@ GENESIS = bytes(16)
 
 
 def link(previous: bytes, text: bytes) -> bytes:
-    """The chain (16 bytes) of the line that begins with `text` and follows the line whose chain is `previous`."""
+    """Return the chain (16 bytes) of the line that begins with `text`, after the line whose chain is `previous`."""
     return blake2b(previous + text, digest_size=16).digest()
 
 
@@ -28,7 +28,7 @@ _TAIL_BYTES = len(b',"chain":""}') + 32
 
 
 class Envelope(NamedTuple):
-    """What can be said of a line without reading its JSON."""
+    """The parts of a line that can be read without parsing its JSON."""
 
     seq: int
     kind: str
@@ -38,7 +38,7 @@ class Envelope(NamedTuple):
 
 
 def open_envelope(line: bytes) -> Envelope:
-    """Take a line, with or without its newline, apart. Raises RecordsError if it is not of this format."""
+    """Split a line, with or without its newline, into its parts. Raises RecordsError if it is not a capture record."""
     line = line.removesuffix(b"\n")
     head, tail = _ENVELOPE.match(line), _TAIL.fullmatch(line, len(line) - _TAIL_BYTES)
     if not head or not tail:
@@ -47,19 +47,19 @@ def open_envelope(line: bytes) -> Envelope:
 
 
 class Followed(NamedTuple):
-    """Lines that follow each other, and why they go no further."""
+    """Lines that follow each other, and the error that ended them."""
 
     lines: list[tuple[int, str, bytes, int, int]]
-    """Sequence number and kind of each, the block it stands in, and from where to where, without its newline."""
+    """(seq, kind, block, start, end) of each; the line is `block[start:end]`, without its newline."""
     chains: list[bytes]
     error: RecordsError | None
 
 
 def follow_all(block: bytes, *, seq: int, previous: bytes) -> Followed:
-    """`follow` for each line of `block`, whose last byte is a newline, up to the first that does not follow.
+    """Follow the lines of `block`, whose last byte is a newline, up to the first that does not follow.
 
-    Most of the time goes into the hash, for which hashlib lets go of the interpreter: two threads follow two blocks in little
-    more than half of the time. What the chain before the second block will be stands at the end of the first (`claimed_chain`).
+    Most of the time goes into the hash, for which hashlib releases the interpreter: two threads follow two blocks in little
+    more than half the time. The chain before the second block is claimed by the end of the first (`claimed_chain`).
     """
     followed = Followed([], [], None)
     view = memoryview(block)
@@ -72,7 +72,7 @@ def follow_all(block: bytes, *, seq: int, previous: bytes) -> Followed:
         state.update(view[start : max(start, tail)])
         chain = state.digest()
         as_written = tail > start and block.startswith(b',"chain":"%b"}' % chain.hex().encode(), tail)
-        # Most lines are of the kind of the line before; else `follow` finds out what it is, or what is wrong.
+        # Most lines are of the same kind as the line before; `follow` handles the others, and whatever is wrong.
         if not as_written or not block.startswith(b'{"seq":%d,"kind":"%b"' % (seq, kind.encode()), start):
             try:
                 _, kind, _, chain = follow(block[start : end + 1], seq=seq, previous=previous)
@@ -87,15 +87,15 @@ def follow_all(block: bytes, *, seq: int, previous: bytes) -> Followed:
 
 
 def claimed_chain(block: bytes) -> bytes:
-    """The chain that the last line of `block` claims to have; no bytes where there is none."""
+    """Return the chain that the last line of `block` claims to have; empty where there is none."""
     tail = _TAIL.fullmatch(block, max(0, len(block) - _TAIL_BYTES - 1))
     return bytes.fromhex(tail[1].decode()) if tail else b""
 
 
 def follow(line: bytes, *, seq: int, previous: bytes) -> Envelope:
-    """Open the line that should be number `seq` after a line whose chain is `previous`.
+    """Open the line that must be number `seq`, after a line whose chain is `previous`.
 
-    Raises RecordsError, with the line's number from 1, if it is incomplete, out of sequence or not what was written.
+    Raises RecordsError, with the line number from 1, if it is incomplete, out of sequence or not what was written.
     """
     number = seq + 1
     if not line.endswith(b"\n"):

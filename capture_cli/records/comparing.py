@@ -1,4 +1,4 @@
-"""In what two records differ: said by name, for a person.
+"""Differences between two records, by the names of their fields.
 
 first_difference(one_line, other_line)      # "losses"
 changes(run_before, run_now)                # [Change("config.lr", 0.001, 0.01)]
@@ -12,7 +12,7 @@ from capture_cli.records import RunInfo, loads
 
 
 def first_difference(one: bytes, other: bytes) -> str:
-    """The name of the first field in which two lines differ, `chain` where only what came before differs."""
+    """Return the first field in which two lines differ: `chain` where only an earlier line differs."""
     left, right = loads(one), loads(other)
     for name in [*left, *(name for name in right if name not in left)]:
         if left.get(name) != right.get(name):
@@ -21,23 +21,23 @@ def first_difference(one: bytes, other: bytes) -> str:
 
 
 class Change(NamedTuple):
-    """One thing in which two run records differ."""
+    """One value that differs between two run records."""
 
     name: str
-    """A field, and what in it: `config.lr`, `images.listing`, `threads`."""
+    """The field and the key in it: `config.lr`, `images.listing_digest`, `threads`."""
     was: Any
-    """None where there is none, as with `now`."""
+    """None where it is absent, like `now`."""
     now: Any
 
     def __str__(self) -> str:
-        """A clause for people."""
+        """Return a clause for people."""
         if all(isinstance(value, Sequence) and not isinstance(value, str) for value in (self.was, self.now)):
             return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
         return f"{self.name} was {self.was}, is {self.now}"
 
 
 def changes(before: RunInfo, after: RunInfo) -> list[Change]:
-    """What differs between two run records, in the order of the format."""
+    """List the differences between two run records, in the order of the format."""
     found: list[Change] = []
     for name in (field.name for field in fields(RunInfo)):
         was, now = getattr(before, name), getattr(after, name)

@@ -195,7 +195,7 @@ class _Kept:
 
 
 def _prepare(run: RunInfo, code: str | None) -> _Ready:
-    if "evaluates" in run.config:
+    if "weights_digest" in run.config:
         raise UsageError(
             "the weights that `capture evaluate` used are not in its run folder", "--outputs is for `capture train`"
         )

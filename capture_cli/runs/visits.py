@@ -240,7 +240,7 @@ class Visits:
             batch = self.record(number)
             at = list(range(n))
             if isinstance(batch, Batch) and batch.sequences is not None:
-                at = np.repeat(np.arange(len(batch.sequences["counted"])), batch.sequences["counted"]).tolist()
+                at = np.repeat(np.arange(len(batch.sequences["n_valid"])), batch.sequences["n_valid"]).tolist()
             rows += [{name: column[i] for name, column in (batch.extra or {}).items()} for i in at]
         return _objects(rows)
 

@@ -81,7 +81,10 @@ class Ready:
         return RunInfo(
             config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
             folder=self.plan.folder,
-            images={split: scan.splits.count(split) for split in sorted(set(scan.splits))} | {"listing": listing.hexdigest()},
+            images={
+                **{split: scan.splits.count(split) for split in sorted(set(scan.splits))},
+                "listing_digest": listing.hexdigest(),
+            },
             classes=scan.classes,
             model={"name": config.model, "parameters": sum(p.numel() for p in self.model.parameters())},
             recipe=self.plan.recipe.to_dict(),
@@ -151,7 +154,7 @@ def run_evaluation(ready: Ready, session: Session, *, weights: str, resources: R
     """
     config = ready.plan.config
     with _recording(ready, session, None) as recorder, _pixels(ready, session, resources) as store:
-        options = {"evaluates": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
+        options = {"weights_digest": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
         recorder.write(ready.run_record(options))
         return evaluate(_set_up(ready, recorder, store, session, None), "test", 1)
 

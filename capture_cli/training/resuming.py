@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from capture_cli.checkpoint import Checkpoint, Place, load
-from capture_cli.errors import DataError, RecordsError, UsageError
+from capture_cli.errors import DataError, FormatError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Rest
 from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode, inputs_to_json
 from capture_cli.records.chain import follow
@@ -71,6 +71,7 @@ def read_earlier(folder: Path) -> Earlier:
     path = folder / RECORDS
     if not path.is_file():
         raise UsageError(f"'{folder}' is no run folder: there is no {RECORDS} in it", "give --resume the folder of a run")
+    _refuse_another_format(path)
     checkpoint = load(folder)
     until = checkpoint.place.journal["bytes"] if checkpoint else 0
     known, later = dict[str, str | None](), dict[str, str | None]()
@@ -109,6 +110,17 @@ def read_earlier(folder: Path) -> Earlier:
         completed=completed,
         begun_again=begun_again,
     )
+
+
+def _refuse_another_format(path: Path) -> None:
+    """Raise FormatError for a run of another version, before its checkpoint and its other records are read."""
+    with path.open("rb") as lines:
+        try:
+            decode(lines.readline())
+        except FormatError as error:
+            raise FormatError(f"'{path}': {error.message}", error.hint) from error
+        except RecordsError:
+            pass  # it is read again below, which names the line
 
 
 class _Line(NamedTuple):
@@ -231,7 +243,7 @@ def _other_images(earlier: Earlier, run: RunInfo, files: Collection[str]) -> lis
     read = earlier.known | earlier.later
     gone = sorted(file for file, digest in read.items() if digest is not None and file not in files)
     there = sum(digest is not None or file in files for file, digest in read.items())
-    total = sum(count for name, count in run.images.items() if name != "listing" and isinstance(count, int))
+    total = sum(count for name, count in run.images.items() if name != "listing_digest" and isinstance(count, int))
     new = sorted(set(files) - read.keys()) if there == total else []  # else some of these it had not come to yet
     return [
         f"'{names[0]}'{f' and {len(names) - 1:,} more' if len(names) > 1 else ''} {what}"

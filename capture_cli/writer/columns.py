@@ -244,12 +244,12 @@ def as_record(
     if "counted" in columns:
         length, counted = columns.pop("length"), columns.pop("counted")
         header, ids = dict(header), header["ids"]
-        columns["sequences"] = {"ids": ids, "length": length, "counted": counted, "ignore_index": ignore_index}
+        columns["sequences"] = {"ids": ids, "padded_length": length, "n_valid": counted, "ignore_index": ignore_index}
         for name in ("ids", "files"):
             if header[name] is not None:
                 header[name] = [one for one, count in zip(header[name], counted, strict=True) for _ in range(count)]
-    not_kept = classes - columns["probs"].shape[1]
-    return Batch(**header, **columns, not_kept=not_kept or None, inputs=inputs, flight=flight)
+    omitted = classes - columns["probs"].shape[1]
+    return Batch(**header, **columns, probs_omitted=omitted or None, inputs=inputs, flight=flight)
 
 
 def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:

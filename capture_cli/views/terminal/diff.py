@@ -100,7 +100,7 @@ def _side_json(side: Side, run: str) -> dict[str, Any]:
         "run": run,
         "state": ending.state,
         "status": ending.status,
-        "error": None if side.error is None else str(side.error),
+        "error": None if side.error is None else side.error.message,
         "lines": ending.lines,
         "chain": ending.chain,
         "counts": dict(ending.counts),

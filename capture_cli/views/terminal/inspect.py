@@ -106,7 +106,7 @@ def _ending_json(answer: Summary | History) -> dict[str, Any]:
     return {
         "state": ending.state,
         "status": ending.status,
-        "error": None if error is None else str(error),
+        "error": None if error is None else error.message,
         "lines": ending.lines,
         "chain": ending.chain,
         "counts": dict(ending.counts),

@@ -1,19 +1,18 @@
 """The one door from untrusted text to the terminal.
 
-File names, class names and whatever quotes them are hostile: an escape sequence in a name can move the cursor, write to the
-clipboard or hide what stands beside it, and square brackets are markup to Rich. Whatever people are shown goes through here,
-once, at the moment it is printed:
+File names, class names and every text that quotes them are hostile: an escape sequence in a name can move the cursor, write to
+the clipboard or hide its neighbours, and square brackets are markup to Rich. Every text for people goes through here, once,
+when it is printed:
 
     safe("a\\x1b[2Jb.png")              # 'a\\\\x1b[2Jb.png': text for any stream
     plain(name)                         # the same as a rich Text: no markup, no emoji codes, no highlighting
-    shorten(name, 20)                   # safe text in at most 20 cells; the middle goes, the ending stays
-    error_line(error)                   # 'capture: what went wrong; the way on'
+    shorten(name, 20)                   # safe text in at most 20 cells, with an ellipsis in the middle
+    error_line(error)                   # 'capture: <message>; <hint>'
 
-What it promises: what comes out is one line and holds printable characters only (`str.isprintable`), none of them invisible.
-Ordinary names come out as they went in, and two different texts never come out alike. Give these functions the raw text:
-what has been escaped already, by `repr` or by `safe`, would be escaped again.
+The result is one line of printable, visible characters. Ordinary names are unchanged, and two different texts never come out
+alike. Pass the raw text: text that `repr` or `safe` has escaped already would be escaped again.
 
-Nothing heavy is imported here; Rich only by the functions that need it.
+Nothing heavy is imported here; only the functions that need Rich import it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _AFTER_BACKSLASH = frozenset("\\nrtxuU")
-"""What an escape of ours has after its backslash: only before these is a backslash of the text itself doubled."""
+"""The characters that follow the backslash of our escapes: before these, a backslash of the text is doubled."""
 
 _INVISIBLE = frozenset(
     [
@@ -43,15 +42,15 @@ _INVISIBLE = frozenset(
         *range(0xE0100, 0xE01F0),
     ]
 )
-"""Default-ignorable code points that `isprintable` lets pass: fillers and variation selectors, which show as nothing."""
+"""Invisible code points that `isprintable` accepts: fillers and variation selectors."""
 
 
 def safe(text: str) -> str:
-    r"""`text` as one line of printable characters.
+    r"""Return `text` as one line of printable characters.
 
     Controls (C0, DEL, C1), bidirectional and other format characters, line and paragraph separators, blanks other than the
-    space, invisible, private and unassigned characters and lone surrogates are written as `\n`, `\x1b`, `\u202e`, `\U000e0001`.
-    A backslash stays as it is unless it could be taken for the beginning of such an escape; then it is doubled.
+    space, invisible, private and unassigned characters and lone surrogates become `\n`, `\x1b`, `\u202e`, `\U000e0001`.
+    A backslash is doubled only where it could be read as the start of such an escape.
     """
     if text.isascii() and text.isprintable() and "\\" not in text:
         return text
@@ -59,9 +58,9 @@ def safe(text: str) -> str:
 
 
 def _units(text: str) -> list[str]:
-    """One string for each character of `text`: itself or its escape."""
+    """Return one string per character of `text`: itself or its escape."""
     units: list[str] = []
-    following = ""  # what the output goes on with
+    following = ""  # the next character of the output
     for char in reversed(text):
         unit = _unit(char, following)
         units.append(unit)
@@ -84,10 +83,10 @@ def _unit(char: str, following: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """`text`, made safe, in at most `width` cells of the terminal.
+    """Return `text`, made safe, in at most `width` terminal cells.
 
-    Where it is too long, an ellipsis takes the place of the middle. Two thirds of the room go to the end: the number and
-    the ending tell one file from the next.
+    If it is too long, an ellipsis replaces the middle. Two thirds of the width go to the end: number and extension tell one
+    file from the next.
     """
     from rich.cells import cell_len
 
@@ -99,13 +98,13 @@ def shorten(text: str, width: int) -> str:
     units = _units(text)
     head = _fitting(units, (width - 1) // 3)
     tail = _fitting(units[::-1], width - 1 - cell_len("".join(head)))[::-1]
-    while tail and cell_len(tail[0]) == 0:  # an accent whose letter was cut off would sit on the ellipsis
+    while tail and cell_len(tail[0]) == 0:  # a combining accent would land on the ellipsis
         del tail[0]
     return f"{''.join(head)}…{''.join(tail)}"
 
 
 def _fitting(units: list[str], width: int) -> list[str]:
-    """The first of `units` that fit into `width` cells together; no escape is cut in two."""
+    """Return the first of `units` that fit into `width` cells together; no escape is cut in two."""
     from rich.cells import cell_len
 
     for count, unit in enumerate(units):
@@ -116,13 +115,12 @@ def _fitting(units: list[str], width: int) -> list[str]:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """`text`, made safe, as a Rich Text, which Rich shows literally: no markup, emoji codes or highlighting."""
+    """Return `text`, made safe, as a Rich Text: no markup, emoji codes or highlighting."""
     from rich.text import Text
 
     return Text(safe(text), style)
 
 
 def error_line(error: CaptureError) -> str:
-    """`capture: <message>; <hint>`, safe and without a newline."""
-    parts = [part for part in (error.message, error.hint) if part]
-    return safe(f"capture: {'; '.join(parts)}")
+    """Return `capture: <message>; <hint>`, made safe, without a newline."""
+    return safe(f"capture: {error}")

@@ -1,0 +1,27 @@
+"""capture_cli.errors: the message, the way out and the exit code of each error."""
+
+import traceback
+
+import pytest
+
+from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError
+
+
+def test_a_traceback_shows_the_message_and_the_hint() -> None:
+    """A user of the Python API sees the way out too; each part is there by itself."""
+    error = UsageError("ids: 3 comes twice", "pass repeats=True")
+    assert str(error) == "ids: 3 comes twice; pass repeats=True"
+    assert traceback.format_exception_only(error)[-1].endswith("UsageError: ids: 3 comes twice; pass repeats=True\n")
+    assert (error.message, error.hint) == ("ids: 3 comes twice", "pass repeats=True")
+    assert str(CaptureError("it failed")) == "it failed"
+    assert str(RecordsError("no records", "nothing was captured", line=3)) == "no records; nothing was captured"
+    assert str(Unusable("truncated", "12 bytes are missing")) == "truncated: 12 bytes are missing"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(CaptureError, 1), (UsageError, 2), (DataError, 3), (Unusable, 3), (RecordsError, 4), (FormatError, 4)]
+)
+def test_each_error_has_its_exit_code(kind: type[CaptureError], code: int) -> None:
+    """The codes that the command line documents."""
+    assert kind("x").exit_code == code
+    assert isinstance(kind("x"), CaptureError)
