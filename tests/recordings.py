@@ -25,7 +25,7 @@ def records(path: Path, *kinds: str) -> list[Any]:
 def verified(path: Path) -> str | None:
     """The status of a sealed run all of whose lines verify."""
     with open_run(path) as reading:
-        error = verify(reading)
+        error = verify(reading).error
         assert error is None, error
         return reading.ending.status
 

@@ -45,11 +45,11 @@ def test_the_summary_says_what_the_records_say(tmp_path: Path) -> None:
     wrong = [(row["label"], row["pred"]) for row in last if not row["correct"]]
     assert [one.count for one in phase.confusions] == sorted((wrong.count(pair) for pair in set(wrong)), reverse=True)[:3]
     assert all(wrong.count((one.label, one.pred)) == one.count for one in phase.confusions)
-    assert phase.confusions_left_out == len(set(wrong)) - 3
+    assert phase.confusions_omitted == len(set(wrong)) - 3
     assert summary.splits == {"train": 90, "val": 30}
-    assert summary.skips == {"truncated": 1}
+    assert summary.skipped == {"truncated": 1}
     assert [(one.epoch, one.phase) for one in summary.epochs] == [(e, p) for e in range(3) for p in ("train", "val")]
-    assert (summary.under_way, summary.error) == ((), None)
+    assert (summary.under_way, summary.state.error) == ((), None)
 
 
 @pytest.mark.parametrize("top_k", [None, 2])
@@ -62,7 +62,7 @@ def test_many_batches_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.Mo
     folder = write_run(tmp_path / "run", records[:-3])
     summaries = []
     for waiting_bytes in (1 << 20, 5_000, 0):
-        monkeypatch.setattr("capture_cli.answers.phase._WAITING_BYTES", waiting_bytes)
+        monkeypatch.setattr("capture_cli.answers.phases.WAITING_BYTES", waiting_bytes)
         summaries.append([summary_of(folder, worst=worst) for worst in (0, 3, 8, 500)])
     assert summaries[0] == summaries[1] == summaries[2]
     full = summaries[0][3].phase
@@ -90,7 +90,7 @@ def test_the_phase_that_is_looked_at(
     kinds = [(record.kind, getattr(record, "phase", "")) for record in records]
     assert kinds[3:9] == [("batch", "train")] * 4 + [("epoch", "train"), ("batch", "val")]
     found = summary_of(write_run(tmp_path / "run", records[:cut]))
-    assert found.ending.state == "unsealed"
+    assert found.state.ending.state == "unsealed"
     assert (found.phase is None) == (phase is None)
     if found.phase:
         assert (found.phase.phase, found.phase.epoch, found.phase.complete) == (phase, epoch, complete)
@@ -141,7 +141,7 @@ def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
     records.insert(9, replace(first, threads=4))
     folder = write_run(tmp_path / "run", records)
     summary = summary_of(folder)
-    assert (summary.run.threads, len(summary.epochs)) == (4, 4)
+    assert (summary.info.threads, len(summary.epochs)) == (4, 4)
     assert len(as_dicts(taken(folder))) == 2 * 36
     with open_run(folder) as run:
         assert len(sample_history(run, "cat_0001.png").visits) == 2
@@ -202,8 +202,8 @@ def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None
 @pytest.mark.parametrize("wanted", ["broken_0.png", "_0.png"])
 def test_an_image_that_was_left_out_is_said_to_be(tmp_path: Path, wanted: str) -> None:
     """With the reason, in place of names that look alike."""
-    said = r"'broken_0.png' was left out of this run: truncated \(the file ends early\)"
-    with open_run(write_run(tmp_path / "run", run_records(skips=2))) as run, pytest.raises(UsageError, match=said):
+    message = r"'broken_0.png' was skipped in this run: truncated \(the file ends early\)"
+    with open_run(write_run(tmp_path / "run", run_records(skips=2))) as run, pytest.raises(UsageError, match=message):
         sample_history(run, wanted)
 
 
@@ -213,11 +213,11 @@ def test_verify_reads_every_record(tmp_path: Path) -> None:
     lines = chained(run_records())
     path.write_bytes(b"".join(lines))
     with open_run(path) as run:
-        assert verify(run) is None
+        assert verify(run).error is None
     bodies = [body(line).replace(b'"dtype":"float32"', b'"dtype":32') for line in lines]
     path.write_bytes(b"".join(rechained(bodies)))
     with open_run(path) as run:
-        error = verify(run)
+        error = verify(run).error
     assert isinstance(error, RecordsError)
     assert (error.line, "inputs" in error.message) == (4, True)
 
@@ -253,11 +253,11 @@ def test_hostile_records_are_errors_never_faults(tmp_path: Path) -> None:
     for number in range(1_000):
         path.write_bytes(mutated(draw, bases))
         with open_run(path) as run:
-            outcomes.add(type(verify(run)))
+            outcomes.add(type(verify(run).error))
         with suppress(CaptureError):
-            json.dumps(asdict(summary_of(path)), allow_nan=False, default=str)
+            json.dumps(summary_of(path).to_json(), allow_nan=False)
         with suppress(CaptureError), open_run(path) as run:
-            json.dumps(asdict(sample_history(run, "cat_0001.png")), allow_nan=False, default=str)
+            json.dumps(sample_history(run, "cat_0001.png").to_json(), allow_nan=False)
         if number % 15 == 0:
             for style in ("jsonl", "csv"):
                 with suppress(CaptureError):

@@ -56,11 +56,11 @@ def test_what_differs_between_two_trainings_is_named(trained: Path, capture: Cap
     assert found["files"]["only_b"] == {"count": 1, "first": ["ant_100.png"]}
     assert found["files"]["split"]["count"] == found["files"]["bytes"]["count"] == 0
     assert (found["first_difference"]["a"]["kind"], found["first_difference"]["a"]["seq"]) == ("run", 0)
-    assert found["outcome"]["phase"] == "val"
-    assert found["outcome"]["both"] > 0
+    assert found["predictions"]["phase"] == "val"
+    assert found["predictions"]["both"] > 0
     text = capture("diff", "one", "other", cwd=trained)
     assert text.returncode == 1
-    assert text.stdout.startswith("different: one and other part at line 1, run, in config.lr\n")
+    assert text.stdout.startswith("different: one and other diverge at line 1, run, in config.lr\n")
 
 
 def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None:
@@ -72,7 +72,7 @@ def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
     order = ["different: ", "A  ", "B  ", "first difference: run", "first batch that differs: batch (train, epoch 0, batch 0)"]
-    places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (*order, "told", "val, epoch 1")]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (*order, "setting", "val, epoch 1")]
     assert places == sorted(places)
     (folder,) = [line.split() for line in lines if line.startswith("folder ")]
     assert folder == ["folder", "photos", "photos/" + "x" * 200]
@@ -82,7 +82,7 @@ def test_the_limit_holds(tmp_path: Path, capture: Capture) -> None:
     """--limit 1 lists one image each way and one class; the counts are of all."""
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", run_records(seed=1))
-    found = json.loads(capture("diff", "a", "b", "--limit", "1", "--json").stdout)["outcome"]
+    found = json.loads(capture("diff", "a", "b", "--limit", "1", "--json").stdout)["predictions"]
     assert len(found["right_to_wrong"]["first"]) == 1 < found["right_to_wrong"]["count"]
     text = capture("diff", "a", "b", "--limit", "1").stdout
     assert f"and {found['right_to_wrong']['count'] - 1} more images" in text
@@ -93,7 +93,7 @@ def test_one_of_the_runs_may_come_through_a_pipe(tmp_path: Path, capture: Captur
     write_run(tmp_path / "a")
     text = (tmp_path / "a" / "records.jsonl").read_text()
     assert capture("diff", "-", "a", input=text).returncode == 0
-    assert capture("diff", "a", "-", input=text[: len(text) // 2]).stdout.startswith("B is a beginning of A: ")
+    assert capture("diff", "a", "-", input=text[: len(text) // 2]).stdout.startswith("B is a prefix of A: ")
     both = capture("diff", "-", "-", input=text)
     assert (both.returncode, both.stdout) == (2, "")
     assert "stdin can be only one" in both.stderr
@@ -162,7 +162,7 @@ def test_a_terminal_folds_what_is_long(tmp_path: Path) -> None:
     output = child.read()
     child.close()
     assert child.exitstatus == 1
-    assert "from right to wrong" in output
+    assert "right to wrong" in output
     plain = [line for line in output.splitlines() if "\x1b" not in line]
     assert max(map(len, plain)) <= 80
 
@@ -196,5 +196,5 @@ def test_it_needs_no_torch(tmp_path: Path, capture: Capture) -> None:
 def test_the_exit_codes_are_in_the_help(capture: Capture) -> None:
     """Whoever scripts it finds them there."""
     text = " ".join(capture("diff", "--help").stdout.split())
-    for promise in ("0 where the runs are equal", "1 where they differ", "4 where the records of one do not verify"):
+    for promise in ("0 if the runs are equal", "1 if they differ", "4 if the records of one do not verify"):
         assert promise in text

@@ -63,7 +63,7 @@ def test_images_are_those_that_could_be_used(capture: Capture, images: Path) -> 
     assert capture("train", images, "-m", "linear", "-e", "1", "--device", "cpu", "-q", "-o", "r").returncode == 0
     header = capture("inspect", "r").stdout
     assert "22 images of 3 classes" in header
-    assert "left out: 2 not-an-image" in header
+    assert "skipped: 2 not-an-image" in header
 
 
 @pytest.mark.usefixtures("run")
@@ -102,7 +102,7 @@ def test_json_has_it_all(tmp_path: Path, capture: Capture) -> None:
     rows = [json.loads(line) for line in capture("rows", "run", "--where", "phase = 'val' and epoch = 2").stdout.splitlines()]
     assert (answer["state"], answer["status"], answer["error"]) == ("sealed", "completed", None)
     assert (answer["folder"], answer["model"]["name"], answer["samples"]) == ("photos", "cnn", {"train": 90, "val": 30})
-    assert answer["left_out"] == {"truncated": 1}
+    assert answer["skipped"] == {"truncated": 1}
     phase = answer["phase"]
     assert (phase["phase"], phase["epoch"], phase["n"]) == ("val", 2, 30)
     assert phase["correct"] == sum(row["correct"] for row in rows)
@@ -124,7 +124,7 @@ def test_the_commands_that_it_suggests_work(capture: Capture, tmp_path: Path) ->
     odd = tmp_path / "a run's $HOME"
     (tmp_path / "run").rename(odd)
     text = capture("inspect", odd.name).stdout
-    commands = text.split("to dig further\n")[1].splitlines()
+    commands = text.split("next:\n")[1].splitlines()
     assert commands == json.loads(capture("inspect", odd.name, "--json").stdout)["commands"]
     assert len(commands) == 3
     for command in commands:
@@ -193,7 +193,7 @@ def test_a_record_that_makes_no_sense_is_said_too(capture: Capture, tmp_path: Pa
     write_run(tmp_path / "run", records)
     done = capture("inspect", "run")
     assert done.returncode == 4
-    assert f"run/records.jsonl: line {place + 1}: a batch record whose labels, preds and losses do not fit" in done.stderr
+    assert f"run/records.jsonl: line {place + 1}: a batch record whose labels are none of the 3 classes" in done.stderr
 
 
 def test_a_run_of_which_only_the_header_is_there(capture: Capture, tmp_path: Path) -> None:
@@ -354,12 +354,12 @@ def test_a_thousand_classes(capture: Capture, tmp_path: Path) -> None:
     done = capture("inspect", "run")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) < 70
-    assert "20 least accurate of 1,000 classes" in done.stdout
+    assert "20 of 1,000 classes, the least accurate" in done.stdout
     assert re.search(r"and [\d,]+ more pairs", done.stdout)
     assert len(table(done.stdout, "class ")) == 21
     phase = json.loads(capture("inspect", "run", "--json").stdout)["phase"]
     assert len(phase["classes"]) == 1000
-    assert phase["confusions_left_out"] > 0
+    assert phase["confusions_omitted"] > 0
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capture_cli.answers import outcome
-from capture_cli.answers.diff import Diff, FileDifference, compare
+from capture_cli.answers import phases
+from capture_cli.answers.diff import Diff, ValueDifference, compare
 from capture_cli.records import Batch, End, Record, RunInfo, Samples, Skip
 from capture_cli.records.comparing import changes
 from capture_cli.runs import open_run
@@ -62,16 +62,16 @@ class TestWhetherTheyAreEqual:
     def test_equal_runs_are_equal(self, tmp_path: Path) -> None:
         """Nothing differs, and nothing is said to."""
         diff = compared(tmp_path, run_records(), run_records())
-        assert (diff.relation, diff.first, diff.first_batch, diff.changes, diff.outcome) == ("equal", None, None, (), None)
+        assert (diff.relation, diff.first, diff.first_batch, diff.changes, diff.predictions) == ("equal", None, None, (), None)
         assert diff.common == diff.a.ending.lines == diff.b.ending.lines
         assert diff.a.ending.chain == diff.b.ending.chain
-        assert (diff.error, diff.a.unfinished) == (None, False)
+        assert (diff.error, diff.a.is_finished) == (None, True)
 
     def test_unfinished_runs_can_be_equal_so_far(self, tmp_path: Path) -> None:
         """Two runs without an end line are equal, and said to be unfinished; a torn last line is not compared."""
         lines = chained(run_records(status=None))
         diff = compared_files(tmp_path, lines, [*lines, b'{"seq":99,"ki'])
-        assert (diff.relation, diff.a.unfinished, diff.b.unfinished, diff.b.ending.state) == ("equal", True, True, "torn")
+        assert (diff.relation, diff.a.is_finished, diff.b.is_finished, diff.b.ending.state) == ("equal", False, False, "torn")
 
     @pytest.mark.parametrize("status", [None, "interrupted"])
     def test_a_run_that_was_cut_off_is_a_beginning(self, tmp_path: Path, status: str | None) -> None:
@@ -79,14 +79,14 @@ class TestWhetherTheyAreEqual:
         whole = list(run_records())
         cut = [*whole[:9], *([End(status=status, counts=counts_of(whole[:9]))] if status else [])]
         diff = compared(tmp_path, cut, whole)
-        assert (diff.relation, diff.common, diff.first) == ("a_begins_b", 9, None)
+        assert (diff.relation, diff.common, diff.first) == ("a_is_prefix", 9, None)
         diff = compared(tmp_path, whole, cut)
-        assert (diff.relation, diff.common, diff.first) == ("b_begins_a", 9, None)
+        assert (diff.relation, diff.common, diff.first) == ("b_is_prefix", 9, None)
 
     def test_an_interruption_after_the_last_record_is_a_beginning_too(self, tmp_path: Path) -> None:
         """The same records under another end: one was completed, the other was not."""
-        assert compared(tmp_path, run_records(status="interrupted"), run_records()).relation == "a_begins_b"
-        assert compared(tmp_path, run_records(status="interrupted"), run_records(status=None)).relation == "b_begins_a"
+        assert compared(tmp_path, run_records(status="interrupted"), run_records()).relation == "a_is_prefix"
+        assert compared(tmp_path, run_records(status="interrupted"), run_records(status=None)).relation == "b_is_prefix"
 
     def test_two_ends_that_are_not_the_same_differ(self, tmp_path: Path) -> None:
         """Neither goes on where the other ended: the end lines are what differs."""
@@ -100,7 +100,7 @@ class TestWhetherTheyAreEqual:
         before = list(run_records(epochs=1))
         more = replace(before[0], config={"epochs": 2})  # type: ignore[call-overload]
         diff = compared(tmp_path, before, [*before, more])
-        assert (diff.relation, diff.error) == ("a_begins_b", None)
+        assert (diff.relation, diff.error) == ("a_is_prefix", None)
         assert ("config.epochs", 1, 2) in diff.changes
 
 
@@ -128,7 +128,7 @@ class TestWhereTheyPart:
         assert (first.fields, first.same_inputs) == (("losses",), True)
         now = float(str(change(batch).losses[2]))
         (found,) = first.files.first
-        assert found == FileDifference(file=batch.files[2], field="losses", a=float(str(batch.losses[2])), b=now)
+        assert found == ValueDifference(file=batch.files[2], field="losses", a=float(str(batch.losses[2])), b=now)
 
     def test_the_place_in_a_column_of_many_values_is_said(self, tmp_path: Path) -> None:
         """`probs[1]` of one image."""
@@ -203,8 +203,8 @@ class TestWhereTheyPart:
         diff = compared(tmp_path, run_records(skips=0), renumbered())
         assert diff.first
         assert (diff.first.a.kind, diff.first.fields, diff.first_batch) == ("samples", ("ids",), None)
-        assert diff.outcome
-        assert (diff.outcome.right_to_wrong.count, diff.outcome.wrong_to_right.count) == (0, 0)
+        assert diff.predictions
+        assert (diff.predictions.right_to_wrong.count, diff.predictions.wrong_to_right.count) == (0, 0)
 
 
 class TestWhatTheyWereTold:
@@ -268,8 +268,8 @@ class TestWhatTheyWereTold:
         assert (files.bytes.first, files.label.first) == ((samples.files[1],), (samples.files[2],))
         assert files.split.first == (samples.files[3],)
         assert samples.files[4] == "dog_0001.png"
-        assert (files.left_out_a.first, files.left_out_b.first) == (("broken_0.png",), ("dog_0001.png",))
-        assert {few.count for few in (files.only_a, files.bytes, files.label, files.split, files.left_out_a)} == {1}
+        assert (files.skipped_a.first, files.skipped_b.first) == (("broken_0.png",), ("dog_0001.png",))
+        assert {few.count for few in (files.only_a, files.bytes, files.label, files.split, files.skipped_a)} == {1}
 
     def test_order_does_not_matter_to_files(self, tmp_path: Path) -> None:
         """Two runs that name the same files in another order have the same files."""
@@ -295,7 +295,7 @@ class TestWhatCameOfIt:
         a = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25))})
         turned = {self.VAL[0]: (1, 0.5), self.VAL[1]: (2, 0.125), self.VAL[3]: (1, 0.75), self.VAL[4]: (0, 0.25)}
         b = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25)), **turned})
-        result = compared(tmp_path, a, b).outcome
+        result = compared(tmp_path, a, b).predictions
         assert result
         assert (result.phase, result.a.epoch, result.b.epoch, result.both) == ("val", 1, 1, 9)
         assert [one.file for one in result.right_to_wrong.first] == [self.VAL[1], self.VAL[0]]
@@ -305,7 +305,7 @@ class TestWhatCameOfIt:
         assert [(one.file, one.pred_a, one.pred_b) for one in result.wrong_to_right.first] == [
             (self.VAL[3], "great pyrenees", "dog")
         ]
-        assert result.otherwise_wrong == 1
+        assert result.wrong_to_wrong == 1
         assert result.a.correct - result.b.correct == 1
         cat, dog, _ = result.classes
         assert (cat.n_a, cat.correct_a, cat.correct_b, cat.change) == (3, 3, 1, pytest.approx(-2 / 3))
@@ -316,7 +316,7 @@ class TestWhatCameOfIt:
         a = with_predictions(dict.fromkeys(self.VAL, (0, 0.9)))
         b = list(with_predictions(dict.fromkeys(self.VAL, (1, 0.2))))
         for limit in (0, 2):
-            result = compared(tmp_path, a, b, limit=limit).outcome
+            result = compared(tmp_path, a, b, limit=limit).predictions
             assert result
             assert (result.right_to_wrong.count, len(result.right_to_wrong.first)) == (3, limit)
             assert (result.wrong_to_right.count, len(result.wrong_to_right.first)) == (3, limit)
@@ -342,10 +342,10 @@ class TestWhatCameOfIt:
 
         diff = compared(tmp_path, run_records(files=names, classes=("cat", "dog", "elk")), other())
         assert diff.error is None
-        result = diff.outcome
+        result = diff.predictions
         assert result
         assert (result.both, result.a.n, result.b.n) == (8, 9, 9)
-        assert (result.right_to_wrong.count, result.wrong_to_right.count, result.otherwise_wrong) == (0, 0, 0)
+        assert (result.right_to_wrong.count, result.wrong_to_right.count, result.wrong_to_wrong) == (0, 0, 0)
         assert [(one.name, one.change) for one in result.classes] == [("cat", 0), ("dog", 0), ("elk", 0)]
         assert (diff.files.label.count, diff.files.only_a.first, diff.files.only_b.first) == (0, (names[3],), ("new.png",))
 
@@ -354,7 +354,7 @@ class TestWhatCameOfIt:
     )
     def test_the_phase_is_one_that_both_have(self, tmp_path: Path, a: int, b: int, phase: str) -> None:
         """val, else train, and the epoch of each is said."""
-        result = compared(tmp_path, run_records(val_every=a, seed=1), run_records(val_every=b, epochs=1)).outcome
+        result = compared(tmp_path, run_records(val_every=a, seed=1), run_records(val_every=b, epochs=1)).predictions
         assert result
         assert (result.phase, result.a.epoch, result.b.epoch) == (phase, 1, 0)
         assert result.a.complete
@@ -367,14 +367,14 @@ class TestWhatCameOfIt:
             for record in run_records(val_every=0, seed=seed, epochs=1, batch_size=64):
                 yield replace(record, phase=phase) if record.kind in ("batch", "epoch") else record  # type: ignore[call-overload]
 
-        result = compared(tmp_path, evaluated(0), evaluated(1)).outcome
+        result = compared(tmp_path, evaluated(0), evaluated(1)).predictions
         assert result
         assert (result.phase, result.both) == (phase, 36)
-        assert compared(tmp_path, evaluated(0), run_records()).outcome is None
+        assert compared(tmp_path, evaluated(0), run_records()).predictions is None
 
     def test_a_phase_under_way_serves_where_none_is_complete(self, tmp_path: Path) -> None:
         """What was captured so far is compared, and said to be under way."""
-        result = compared(tmp_path, list(run_records())[:5], list(run_records(seed=1))[:5]).outcome
+        result = compared(tmp_path, list(run_records())[:5], list(run_records(seed=1))[:5]).predictions
         assert result
         assert (result.phase, result.a.complete, result.a.n) == ("train", False, 16)
 
@@ -388,7 +388,7 @@ class TestWhatCameOfIt:
                     record = replace(record, p_labels=nan, preds=(record.labels + 1) % 3)
                 yield record
 
-        result = compared(tmp_path, run_records(top_k=2), broken()).outcome
+        result = compared(tmp_path, run_records(top_k=2), broken()).predictions
         assert result
         assert result.right_to_wrong.count == result.a.correct > 0
         for one in result.right_to_wrong.first:
@@ -405,15 +405,15 @@ class TestWhatCameOfIt:
                     record = replace(record, files=["cat_0001.png"], labels=np.array([0]), preds=np.array([second]))
                 yield record
 
-        result = compared(tmp_path, twice(0), twice(1)).outcome
+        result = compared(tmp_path, twice(0), twice(1)).predictions
         assert result
         assert (result.both, [one.file for one in result.right_to_wrong.first]) == (8, ["cat_0001.png"])
 
     def test_batches_are_parsed_early_where_they_are_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answer is the same whether the batches of a phase wait for its end or not."""
-        late = compared(tmp_path, run_records(), run_records(seed=1)).outcome
-        monkeypatch.setattr(outcome, "_WAITING_BYTES", 0)
-        early = compared(tmp_path, run_records(), run_records(seed=1)).outcome
+        late = compared(tmp_path, run_records(), run_records(seed=1)).predictions
+        monkeypatch.setattr(phases, "WAITING_BYTES", 0)
+        early = compared(tmp_path, run_records(), run_records(seed=1)).predictions
         assert late is not None
         assert early == late
 
@@ -440,8 +440,8 @@ class TestRecordsThatDoNotVerify:
         assert diff.first
         assert diff.error
         assert diff.error.line == 13
-        assert diff.outcome
-        assert diff.outcome.b.epoch == 0
+        assert diff.predictions
+        assert diff.predictions.b.epoch == 0
 
     def test_nothing_at_all_is_no_equal_run(self, tmp_path: Path) -> None:
         """Two empty files are not two equal runs."""
@@ -456,7 +456,7 @@ class TestRecordsThatDoNotVerify:
             return replace(batch, labels=batch.labels + 7)
 
         diff = compared(tmp_path, run_records(), with_batch("val", 1, 0, change))
-        assert (diff.relation, diff.outcome) == ("differ", None)
+        assert (diff.relation, diff.predictions) == ("differ", None)
         assert diff.error
         assert "none of the 3 classes" in diff.error.message
 

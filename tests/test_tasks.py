@@ -132,7 +132,7 @@ def test_the_summary_of_classes_says_what_the_rows_say(tmp_path: Path, task: str
     last = [row for row in as_dicts(taken(folder)) if row["phase"] == "val" and row["epoch"] == 1]
     phase = summary.phase
     assert phase is not None
-    assert summary.error is None
+    assert summary.state.error is None
     assert (phase.n, phase.correct) == (len(last), sum(bool(row["correct"]) for row in last))
     assert [one.n for one in phase.classes] == [[row["label"] for row in last].count(name) for name in ("a", "b", "é")]
     assert [one.visit.file for one in phase.worst] == [
@@ -204,7 +204,7 @@ def test_verify_looks_at_what_the_task_demands(tmp_path: Path, task: str | None)
     def verified(lines: Sequence[bytes]) -> RecordsError | None:
         path.write_bytes(b"".join(lines))
         with open_run(path) as run:
-            return verify(run)
+            return verify(run).error
 
     assert verified(chained(records)) is None
     header = records[0]
@@ -213,7 +213,7 @@ def test_verify_looks_at_what_the_task_demands(tmp_path: Path, task: str | None)
     for other in others:
         error = verified(chained([replace(header, task=other), *records[1:]]))
         assert error is not None
-        assert "none of the task" in error.message
+        assert "does not fit the run's task" in error.message
     assert verified(chained([replace(header, classes=["a", "b", "c", "d"]), *records[1:]])) is not None
     bodies = [body(line) for line in chained(records)]
     assert verified(rechained(line.replace(b'"losses":[', b'"losses":[1.5,') for line in bodies)) is not None
@@ -242,9 +242,9 @@ def test_diff_names_what_differs(tmp_path: Path, task: str | None) -> None:
 @pytest.mark.parametrize(
     ("task", "parts"),
     [
-        (None, ["classes +a, b, é", "of 12 captured samples right", "highest loss"]),
-        ("sequence", ["task +sequence", "of 18 captured positions right", "position"]),
-        ("multilabel", ["outputs +a, b, é", "12 captured samples, loss", "precision", "have it"]),
+        (None, ["classes +a, b, é", "of 12 captured samples correct", "highest loss"]),
+        ("sequence", ["task +sequence", "of 18 captured positions correct", "position"]),
+        ("multilabel", ["outputs +a, b, é", "12 captured samples, loss", "precision", "positive"]),
         ("regression", ["task +regression", "rms error", "targets"]),
     ],
 )

@@ -178,7 +178,7 @@ def _read(
 
     def verification() -> None:
         with open_run(path) as run:
-            verified.append(verify(run) is None)
+            verified.append(verify(run).error is None)
 
     def resumption() -> None:
         from capture_cli.training.resuming import continuation, read_earlier

@@ -1,1 +1,1 @@
-"""What records say: pure functions over a run that is read, answers as frozen dataclasses. Nothing here imports torch."""
+"""Answers to questions about a run: folds over one pass of it, results as frozen dataclasses. Nothing here imports torch."""

@@ -1,57 +1,53 @@
-"""What two runs say of the same files: which only one of them has, and whose bytes, label or split differ.
+"""Differences between the files of two runs: files that only one of them has, and other bytes, labels or splits.
 
     table = FileTable()
-    table.take_a(line, record, run)         # samples and skip records as they come, in any order
-    table.take_b(line, record, run)
+    table.update(0, block, info)        # Samples and Skip of run a, in any order; 1 for run b
     table.changes()
 
-What is said of a file is remembered until the other run has named it too; what a run says of it later is not looked at.
+A file waits until the other run has named it too. What a run says about it after that is ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from capture_cli.records import RunInfo, Samples, Skip
 
-if TYPE_CHECKING:
-    from capture_cli.runs import Line
-
 MAX_NAMES = 5
-"""Files that are named of those that differ in the same way."""
+"""Files listed for each kind of difference."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Few(Generic[T]):
-    """How many there are, and the first of them."""
+class FirstOf(Generic[T]):
+    """A count, and the first of the things counted."""
 
     count: int
     first: tuple[T, ...]
 
     @classmethod
-    def of(cls, items: Iterable[T], most: int) -> Self:
-        """Of `items`, the first `most`."""
+    def of(cls, items: Iterable[T], limit: int) -> Self:
+        """Count `items` and keep the first `limit`."""
         held = list(items)
-        return cls(len(held), tuple(held[:most]))
+        return cls(len(held), tuple(held[:limit]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileChanges:
-    """Files that the runs do not have in common, by what differs; a file may be in several."""
+    """Files that are not the same in both runs, by kind of difference; a file may be in several."""
 
-    only_a: Few[str]
+    only_a: FirstOf[str]
     """Named by run a alone."""
-    only_b: Few[str]
-    bytes: Few[str]
-    label: Few[str]
-    split: Few[str]
-    left_out_a: Few[str]
-    """Left out of run a, and not of run b."""
-    left_out_b: Few[str]
+    only_b: FirstOf[str]
+    bytes: FirstOf[str]
+    label: FirstOf[str]
+    split: FirstOf[str]
+    skipped_a: FirstOf[str]
+    """Skipped in run a, a sample in run b."""
+    skipped_b: FirstOf[str]
 
 
 class _Facts(NamedTuple):
@@ -66,45 +62,35 @@ class FileTable:
 
     def __init__(self) -> None:
         self._waiting: tuple[dict[str, _Facts | None], dict[str, _Facts | None]] = ({}, {})
-        """Of each run, the files that the other has not named yet; None: left out."""
+        """For each run, the files that the other has not named yet; None: skipped."""
         self._matched: set[str] = set()
-        self._found: dict[str, list[str]] = {name: [] for name in ("bytes", "label", "split", "left_out_a", "left_out_b")}
+        self._found: dict[str, list[str]] = {name: [] for name in (*_Facts._fields, "skipped_a", "skipped_b")}
 
-    def take_a(self, line: Line, record: Samples | Skip, run: RunInfo) -> None:
-        """Take a record of run a. Raises RecordsError for a label that is no class."""
-        self._take(0, line, record, run)
-
-    def take_b(self, line: Line, record: Samples | Skip, run: RunInfo) -> None:
-        """Take a record of run b. Raises RecordsError for a label that is no class."""
-        self._take(1, line, record, run)
-
-    def _take(self, side: int, line: Line, record: Samples | Skip, run: RunInfo) -> None:
-        if isinstance(record, Skip):
-            self._match(side, record.file, None)
+    def update(self, side: int, block: Samples | Skip, info: RunInfo) -> None:
+        """Take a block of run a (`side` 0) or b (1)."""
+        if isinstance(block, Skip):
+            self._match(side, block.file, None)
             return
-        for file, digest, label, split in zip(record.files, record.digests, record.labels, record.splits, strict=True):
-            if not 0 <= label < len(run.classes):
-                raise line.error(f"a samples record with a label that is none of the {len(run.classes):,} classes")
-            self._match(side, file, _Facts(digest, run.classes[label], split))
+        for file, digest, label, split in zip(block.files, block.digests, block.labels, block.splits, strict=True):
+            self._match(side, file, _Facts(digest, info.classes[label], split))
 
     def _match(self, side: int, file: str, facts: _Facts | None) -> None:
         if file in self._matched:
             return
-        waiting = self._waiting[1 - side]
-        if file not in waiting:
+        if file not in self._waiting[1 - side]:
             self._waiting[side][file] = facts
             return
-        others = waiting.pop(file)
+        others = self._waiting[1 - side].pop(file)
         self._matched.add(file)
         if facts and others:
             for name, mine, theirs in zip(_Facts._fields, facts, others, strict=True):
                 if mine != theirs:
                     self._found[name].append(file)
         elif facts or others:
-            self._found["left_out_a" if (side == 0) == (facts is None) else "left_out_b"].append(file)
+            self._found["skipped_a" if (side == 0) == (facts is None) else "skipped_b"].append(file)
 
     def changes(self) -> FileChanges:
-        """What has been found, when both runs have been read."""
-        found = {name: Few.of(files, MAX_NAMES) for name, files in self._found.items()}
-        only_a, only_b = (Few.of(waiting, MAX_NAMES) for waiting in self._waiting)
+        """The differences found, once both runs have been read."""
+        found = {name: FirstOf.of(files, MAX_NAMES) for name, files in self._found.items()}
+        only_a, only_b = (FirstOf.of(waiting, MAX_NAMES) for waiting in self._waiting)
         return FileChanges(only_a=only_a, only_b=only_b, **found)

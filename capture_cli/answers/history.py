@@ -1,42 +1,40 @@
-"""Every visit of one image: how label, prediction, p(label) and loss went from epoch to epoch.
+"""Every visit of one image: its label, prediction, p(label) and loss from epoch to epoch.
 
     with open_run("runs/mine") as run:
         history = sample_history(run, "boot_0007.png")
 
-The image is named by its path as the records have it, or by the end of it where that is enough: `cats/1.png`, `1.png` or even
-`7.png` find one image or are an error that lists what they could mean. Samples without files are named by their id.
+The image is named by its recorded path or by the end of it where that is enough: `cats/1.png`, `1.png` or even `7.png` find one
+image, or are an error that lists the candidates. Samples without files are named by their id.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+import numpy as np
 
-from capture_cli.answers.visits import AnyVisit, checked, extra_of, name_of, visit
+from capture_cli.answers.state import RunState
+from capture_cli.answers.visits import AnyVisit, visit_at
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import RunInfo, Samples, Skip
-from capture_cli.runs import BATCHES, Ending
-
-if TYPE_CHECKING:
-    from capture_cli.runs import Line, Run
+from capture_cli.runs import Block, Run, Visits
 
 MAX_CANDIDATES = 20
-"""Samples that are followed until it is clear which of them was meant; of more, none can be."""
+"""Samples to follow until it is clear which of them is meant."""
 _SUGGESTIONS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image as its samples record has it, or a sample that only batches name: then nothing else is known of it."""
+    """One image as its samples record has it, or a sample that only batches name: then only `id` and `file` are known."""
 
     id: int | str
     file: str
-    """Its name: where there are no files, the id as text."""
+    """The id as text where samples have no files."""
     label: str | None = None
     split: str | None = None
     size: int | None = None
@@ -49,151 +47,140 @@ class Sample:
 class History:
     """One image and its visits, in the order of the records."""
 
-    name: str
-    run: RunInfo
-    ending: Ending
-    error: RecordsError | None
-    """Why what follows a certain line is not in here, if something is wrong with it."""
+    state: RunState
+    info: RunInfo
     sample: Sample
     extra: Mapping[str, Any]
-    """What the caller of the recorder said beside it, at its last visit."""
+    """Values passed to the recorder as `extra=`, at its last visit."""
     visits: tuple[AnyVisit, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The history as plain values."""
+        visits = [asdict(one) for one in self.visits]
+        return {**self.state.to_json(), "sample": asdict(self.sample), "extra": dict(self.extra), "visits": visits}
 
-def sample_history(reading: Run, wanted: str) -> History:
-    """Collect the visits of the image `wanted`, going through the run once.
+
+def sample_history(run: Run, wanted: str) -> History:
+    """Collect the visits of the image `wanted` in one pass.
 
     Raises UsageError if no image or several could be meant, RecordsError if not even the first line can be read.
     """
-    search: _Search | None = None
-    error: RecordsError | None = None
-    try:
-        for line in reading.lines():
-            if search is None:
-                search = _Search(line.run(), wanted)
-            else:
-                search.take(line)
-    except RecordsError as found:
-        error = reading.located(found)
-    error = error or reading.ending.error(reading.name)
-    if search is None:
-        raise error or RecordsError(f"{reading.name}: no records")
-    sample = search.found(error)
-    return History(
-        name=reading.name,
-        run=search.run,
-        ending=reading.ending,
-        error=error,
-        sample=sample,
-        extra=search.extra.get(sample.id, {}),
-        visits=tuple(search.visits[sample.id]),
-    )
+    fold = SampleSearch(run, wanted)
+    run.fold(fold)
+    return fold.result()
 
 
-class _Search:
-    """Follows the samples that could be meant."""
+class SampleSearch:
+    """Follows the samples that could be meant. A fold over one pass of a run."""
 
-    def __init__(self, run: RunInfo, wanted: str) -> None:
-        self.run = run
-        self.visits: dict[int | str, list[AnyVisit]] = {}
-        """Of every sample that could be meant, by id."""
-        self.extra: dict[int | str, Mapping[str, Any]] = {}
+    def __init__(self, run: Run, wanted: str) -> None:
+        self._run = run
         self._wanted = wanted
+        self._info: RunInfo | None = None
         self._candidates: dict[int | str, Sample] = {}
-        self._matching = 0
-        """Files that end as wanted."""
-        self._exact = False
-        self._files: dict[str, None] = {}
-        """Of samples that could not be meant, for suggestions; of samples that only batches name, all."""
-        self._are_listed = False
-        """Whether samples records name them."""
-        self._left_out: dict[str, Skip] = {}
-        """Files that could be meant, and are no samples."""
+        self._visits: dict[int | str, list[AnyVisit]] = {}
+        """Visits of each candidate, by id."""
+        self._extra: dict[int | str, Mapping[str, Any]] = {}
+        self._n_matching = 0
+        """Files that end in `wanted`."""
+        self._is_exact = False
+        self._others: dict[str, None] = {}
+        """Files that do not match, for suggestions. Without samples records, every name."""
+        self._has_samples = False
+        """Whether samples records name the samples."""
+        self._skipped: dict[str, Skip] = {}
+        """Skipped files that match."""
 
-    def take(self, line: Line) -> None:
-        """Add one line. Raises RecordsError for one that verifies but makes no sense."""
-        if line.kind == "run":
-            self.run = line.run(self.run)
-        elif line.kind == "samples":
-            record = line.record()
-            if isinstance(record, Samples):
-                self._samples(record, line)
-        elif line.kind == "skip":
-            skip = line.record()
-            if isinstance(skip, Skip) and skip.file.endswith(self._wanted) and len(self._left_out) < MAX_CANDIDATES:
-                self._left_out[skip.file] = skip
-        elif line.kind in BATCHES and (self.visits or not self._are_listed):
-            self._batch(line)
+    def update(self, block: Block) -> None:
+        """Take the next block. Raises RecordsError."""
+        if isinstance(block, RunInfo):
+            self._info = block
+        elif isinstance(block, Samples) and self._info:
+            self._has_samples = True
+            for index, file in enumerate(block.files):
+                self._consider(file, partial(_sample, block, index, self._info))
+        elif isinstance(block, Skip):
+            if block.file.endswith(self._wanted) and len(self._skipped) < MAX_CANDIDATES:
+                self._skipped[block.file] = block
+        elif isinstance(block, Visits):
+            self._follow(block)
 
-    def _samples(self, record: Samples, line: Line) -> None:
-        self._are_listed = True
-        for index, file in enumerate(record.files):
-            self._consider(file, partial(self._sample, record, index, line))
-
-    def _consider(self, file: str, sample: Callable[[], Sample]) -> None:
+    def _consider(self, file: str, make: Callable[[], Sample]) -> None:
         """Follow a sample if it could be meant."""
-        exact = file == self._wanted
-        if self._exact or not (exact or file.endswith(self._wanted)):
-            self._files[file] = None
+        is_exact = file == self._wanted
+        if self._is_exact or not (is_exact or file.endswith(self._wanted)):
+            self._others[file] = None
             return
-        one = sample()
-        self._matching += 1
-        if exact:  # whatever else it is the end of, this is what was named
-            self._exact, self._matching = True, 1
+        sample = make()
+        self._n_matching += 1
+        if is_exact:  # the exact name wins over longer ones that end in it
+            self._is_exact, self._n_matching = True, 1
             self._candidates.clear()
-            self.visits.clear()
+            self._visits.clear()
         if len(self._candidates) < MAX_CANDIDATES:
-            self._candidates[one.id] = one
-            self.visits[one.id] = []
+            self._candidates[sample.id] = sample
+            self._visits[sample.id] = []
 
-    def _sample(self, record: Samples, index: int, line: Line) -> Sample:
-        label = int(record.labels[index])
-        if not 0 <= label < len(self.run.classes):
-            raise line.error(f"a samples record with a label that is none of the {len(self.run.classes):,} classes")
-        return Sample(
-            id=record.ids[index],
-            file=record.files[index],
-            label=self.run.classes[label],
-            split=record.splits[index],
-            size=record.sizes[index],
-            digest=record.digests[index],
+    def _follow(self, visits: Visits) -> None:
+        if not self._has_samples:
+            for number, file in dict(zip(visits["id"].tolist(), visits["file"], strict=True)).items():
+                if file not in self._others:
+                    self._others[file] = None
+                    self._consider(file, partial(Sample, id=number, file=file))
+        if not self._visits:
+            return
+        ids = visits["id"]
+        wanted = [ids == one for one in self._visits if isinstance(one, str) == (ids.dtype == object)]
+        for row in np.flatnonzero(np.logical_or.reduce(wanted)).tolist():
+            number = int(np.searchsorted(visits.starts, row, "right")) - 1
+            batch, place = visits.batch(number), row - int(visits.starts[number])  # only this batch is parsed
+            found = visit_at(batch, place)
+            self._visits[found.id].append(found)
+            self._extra[found.id] = batch["extra"][place] or {}
+
+    def result(self) -> History:
+        """The history of the sample that is meant. Raises UsageError if that is unclear, RecordsError if damage may hide it."""
+        error = self._run.error()
+        if self._info is None:
+            raise error or RecordsError(f"{self._run.name}: no records")
+        sample = self._found(error)
+        return History(
+            state=RunState.of(self._run),
+            info=self._info,
+            sample=sample,
+            extra=self._extra.get(sample.id, {}),
+            visits=tuple(self._visits[sample.id]),
         )
 
-    def _batch(self, line: Line) -> None:
-        if self._are_listed:
-            try:
-                if self.visits.keys().isdisjoint(orjson.loads(line.column("ids"))):
-                    return
-            except (ValueError, TypeError) as error:
-                raise line.error("a batch record whose ids are no numbers") from error
-        batch = checked(line, self.run)
-        for index, number in enumerate(batch.ids):
-            if not self._are_listed and (name := name_of(batch, index)) not in self._files:
-                self._files[name] = None
-                self._consider(name, partial(Sample, id=number, file=name))
-            if number in self.visits:
-                self.visits[number].append(visit(batch, index, self.run))
-                self.extra[number] = extra_of(batch, index)
-
-    def found(self, error: RecordsError | None) -> Sample:
-        """The one that is meant. Raises UsageError if that is not clear, or `error`, behind which it may stand."""
-        what = "image" if self._are_listed else "sample"
-        if self._matching == 1:
+    def _found(self, error: RecordsError | None) -> Sample:
+        noun = "image" if self._has_samples else "sample"
+        if self._n_matching == 1:
             return next(iter(self._candidates.values()))
-        if self._matching:
+        if self._n_matching:
             names = _listed(sample.file for sample in self._candidates.values())
             raise UsageError(
-                f"{self._matching:,} {what}s end in '{self._wanted}': {names}", "give the whole path as the records have it"
+                f"{self._n_matching:,} {noun}s end in '{self._wanted}': {names}", "give the whole path as recorded"
             )
-        if len(self._left_out) == 1 or self._wanted in self._left_out:
-            skip = self._left_out.get(self._wanted) or next(iter(self._left_out.values()))
-            why = f"{skip.reason} ({skip.detail})" if skip.detail else skip.reason
-            raise UsageError(f"'{skip.file}' was left out of this run: {why}", "no network has seen it")
-        if error:  # who knows what stands behind it
+        if len(self._skipped) == 1 or self._wanted in self._skipped:
+            skip = self._skipped.get(self._wanted) or next(iter(self._skipped.values()))
+            reason = f"{skip.reason} ({skip.detail})" if skip.detail else skip.reason
+            raise UsageError(f"'{skip.file}' was skipped in this run: {reason}", "the model has not seen it")
+        if error:  # the sample may be in the part that cannot be read
             raise error
-        close = _close(self._wanted, list(self._files))
+        close = _close(self._wanted, list(self._others))
         hint = f"did you mean {_listed(close)}?" if close else "`capture rows RUN --columns file` lists them"
-        raise UsageError(f"no {what} '{self._wanted}' among the {len(self._files):,} of this run", hint)
+        raise UsageError(f"no {noun} '{self._wanted}' among the {len(self._others):,} of this run", hint)
+
+
+def _sample(record: Samples, index: int, info: RunInfo) -> Sample:
+    return Sample(
+        id=record.ids[index],
+        file=record.files[index],
+        label=info.classes[int(record.labels[index])],
+        split=record.splits[index],
+        size=record.sizes[index],
+        digest=record.digests[index],
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,182 +1,153 @@
-"""What happened in a run, in one pass: its header, a table of epochs, and the last phase looked at closely.
+"""A run at a glance: its header, its epochs, and the scores of the phase that says most about it.
 
     with open_run("runs/mine") as run:
         summary = summarise(run, worst=8)
 
-The phase looked at is the last complete one of `val` (or `test`), of `train` where there is none; where none is complete, the
-one that is under way.
-
-What it promises: memory grows with the samples and classes of a run, not with its length.
+That phase is the last complete one of `val`, else `test`, else `train`; if none is complete, one that is under way.
+Memory grows with the samples and classes of a run, not with its length.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.answers.phase import CapturedPhase, PhaseScore, UnderWay
+from capture_cli.answers.phases import LatestPhases
+from capture_cli.answers.scores import PhaseScore, Scores
+from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
-from capture_cli.runs import BATCHES, Ending
+from capture_cli.runs import Block, Run
 
-if TYPE_CHECKING:
-    from capture_cli.runs import Line, Run
-
-_PREFERRED = ("val", "test", "train")
-_MAX_PHASES = 16
 DIGEST_BYTES = 16
-"""Of an image file, as samples records have it."""
+"""Length of the digest of an image file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """What is captured so far of a phase that has not ended."""
+
+    phase: str
+    epoch: int
+    n: int
+    loss: float | None
+    """Mean, nats; None where it is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """A run at a glance."""
 
-    name: str
-    run: RunInfo
-    """The last run record, where the run went on after it was completed or interrupted."""
-    ending: Ending
-    error: RecordsError | None
-    """Why what follows a certain line is not in here, if something is wrong with it."""
+    state: RunState
+    info: RunInfo
+    """The last run record: resuming a completed run adds one."""
     splits: Mapping[str, int]
     """Samples by split."""
-    skips: Mapping[str, int]
-    """Files left out, by reason, the most frequent first."""
+    skipped: Mapping[str, int]
+    """Skipped files by reason, the most frequent first."""
     epochs: tuple[Epoch, ...]
-    """The sums of every finished phase, in order."""
+    """The sums of every phase that has ended, in order."""
     under_way: tuple[UnderWay, ...]
-    """Phases that have begun and have no sums yet."""
     phase: PhaseScore | None
-    """None where no batch was captured."""
+    """None if no phase has begun."""
+
+    @property
+    def by_epoch(self) -> dict[int, dict[str, Epoch]]:
+        """The sums by epoch and phase."""
+        grouped: dict[int, dict[str, Epoch]] = {}
+        for one in self.epochs:
+            grouped.setdefault(one.epoch, {})[one.phase] = one
+        return grouped
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values, numbers as in the records."""
+        header = ("folder", "classes", "images", "model", "config", "recipe", "versions", "device", "threads")
+        return {
+            **self.state.to_json(),
+            **{name: getattr(self.info, name) for name in header},
+            "samples": dict(self.splits),
+            "skipped": dict(self.skipped),
+            "epochs": [
+                {"epoch": epoch, **{phase: _sums_to_json(sums) for phase, sums in phases.items()}}
+                for epoch, phases in self.by_epoch.items()
+            ],
+            "under_way": [asdict(one) for one in self.under_way],
+            "phase": self.phase.to_json() if self.phase else None,
+        }
 
 
-def summarise(reading: Run, *, worst: int = 8, confusions: int = 10) -> Summary:
-    """Go through a run once. Raises RecordsError if not even its first line can be read."""
-    state: _State | None = None
-    error: RecordsError | None = None
-    try:
-        for block in reading.line_blocks():
-            if state is None:
-                state = _State(run=block.pop(0).run(), worst=worst)
-            state.take(block)
-    except RecordsError as found:
-        error = reading.located(found)
-    error = error or reading.ending.error(reading.name)
-    if state is None:
-        raise error or RecordsError(f"{reading.name}: no records")
-    for captured in state.shown():
-        try:
-            captured.read()
-        except RecordsError as found:
-            error = error or reading.located(found)
-    return Summary(
-        name=reading.name,
-        run=state.run,
-        ending=reading.ending,
-        error=error,
-        splits=dict(state.splits),
-        skips=dict(state.skips.most_common()),
-        epochs=tuple(state.epochs),
-        under_way=state.under_way(),
-        phase=state.score(confusions),
-    )
+def _sums_to_json(sums: Epoch) -> dict[str, Any]:
+    body = {name: getattr(sums, name) for name in ("n", "loss", "accuracy", "captured", "not_captured")}
+    return {name: value if value is not None and isfinite(value) else None for name, value in body.items()}
 
 
-class _State:
-    """What is remembered on the way through a run."""
+def summarise(run: Run, *, worst: int = 8, confusions: int = 10) -> Summary:
+    """Read a run once. Raises RecordsError if not even its first line can be read."""
+    fold = Summarising(run, worst=worst, confusions=confusions)
+    run.fold(fold)
+    return fold.result()
 
-    def __init__(self, *, run: RunInfo, worst: int) -> None:
-        self.run = run
-        self.splits: Counter[str] = Counter()
-        self.skips: Counter[str] = Counter()
-        self.epochs: list[Epoch] = []
-        self._keep = worst
+
+class Summarising:
+    """Works out a Summary of a run. A fold over one pass of it."""
+
+    def __init__(self, run: Run, *, worst: int = 8, confusions: int = 10) -> None:
+        """Keep the `worst` samples and at most `confusions` pairs of classes."""
+        self._run = run
+        self._info: RunInfo | None = None
+        self._splits: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._epochs: list[Epoch] = []
         self._ids: list[npt.NDArray[np.int64]] = []
         self._digests: list[bytes] = []
-        self._under_way: dict[str, CapturedPhase] = {}
-        self._complete: dict[str, CapturedPhase] = {}
-        self._last: CapturedPhase | None = None
-        """Of those under way the one that the last batch was of."""
+        self._phases = LatestPhases(
+            lambda phase, epoch, info: Scores(phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digest_of)
+        )
 
-    def take(self, lines: Sequence[Line]) -> None:
-        """Add some lines. Raises RecordsError for one that verifies but makes no sense."""
-        for line in lines:
-            if self._last and line.is_batch_of(self._last.beginning):  # nearly all are
-                self._last.take(line)
-            else:
-                self._take(line)
+    def update(self, block: Block) -> None:
+        """Take the next block. Raises RecordsError."""
+        if isinstance(block, RunInfo):
+            self._info = block
+        elif isinstance(block, Samples):
+            self._splits.update(block.splits)
+            self._ids.append(np.array(block.ids, np.int64))
+            self._digests.append(bytes.fromhex("".join(block.digests)))
+        elif isinstance(block, Skip):
+            self._skipped[block.reason] += 1
+        elif isinstance(block, Epoch):
+            self._epochs.append(block)
+        self._phases.update(block)
 
-    def _take(self, line: Line) -> None:
-        if line.kind in BATCHES:
-            self._batch(line)
-        elif line.kind == "run":
-            self.run = line.run(self.run)
-        elif line.kind in ("samples", "skip", "epoch"):
-            record = line.record()
-            if isinstance(record, Samples):
-                self._samples(record, line)
-            elif isinstance(record, Skip):
-                self.skips[record.reason] += 1
-            elif isinstance(record, Epoch):
-                self.epochs.append(record)
-                self._finish(record)
+    def result(self) -> Summary:
+        """The summary of what was read. Raises RecordsError if that was not even a run record."""
+        if self._info is None:
+            raise self._run.error() or RecordsError(f"{self._run.name}: no records")
+        chosen = self._phases.chosen()
+        under_way = list(self._phases.under_way.values())
+        error: RecordsError | None = None
+        for phase in [*under_way, *([chosen] if chosen else [])]:
+            try:
+                phase.read()
+            except RecordsError as found:
+                error = error or found
+        so_far = [phase.fold.result() for phase in under_way]
+        return Summary(
+            state=RunState.of(self._run, error),
+            info=self._info,
+            splits=dict(self._splits),
+            skipped=dict(self._skipped.most_common()),
+            epochs=tuple(self._epochs),
+            under_way=tuple(UnderWay(phase=one.phase, epoch=one.epoch, n=one.n, loss=one.loss) for one in so_far),
+            phase=chosen.fold.result() if chosen else None,
+        )
 
-    def _samples(self, record: Samples, line: Line) -> None:
-        try:
-            digests = bytes.fromhex("".join(record.digests))
-        except ValueError:
-            digests = b""
-        if len(digests) != DIGEST_BYTES * len(record.ids):
-            raise line.error("a samples record with digests that are none")
-        self.splits.update(record.splits)
-        self._ids.append(np.array(record.ids, np.int64))
-        self._digests.append(digests)
-
-    def _batch(self, line: Line) -> None:
-        phase, epoch = line.phase_and_epoch()
-        captured = self._under_way.get(phase)
-        if captured is None or captured.epoch != epoch:
-            captured = self._under_way[phase] = CapturedPhase(phase, epoch, self.run, keep=self._keep)
-            if len(self._under_way) > _MAX_PHASES:
-                raise line.error(f"more than {_MAX_PHASES} different phases")
-        captured.take(line)
-        self._last = captured
-
-    def _finish(self, sums: Epoch) -> None:
-        self._last = None
-        captured = self._under_way.pop(sums.phase, None)
-        if captured is None or captured.epoch != sums.epoch:
-            captured = CapturedPhase(sums.phase, sums.epoch, self.run, keep=self._keep)
-        captured.sums = sums
-        self._complete[sums.phase] = captured
-
-    def shown(self) -> Iterator[CapturedPhase]:
-        """What the summary says anything of but the sums, to be read first."""
-        yield from self._under_way.values()
-        yield from filter(None, [self._chosen()])
-
-    def under_way(self) -> tuple[UnderWay, ...]:
-        """What has begun and not ended."""
-        return tuple(captured.so_far() for captured in self._under_way.values())
-
-    def score(self, confusions: int) -> PhaseScore | None:
-        """Look closely at the phase that says most."""
-        chosen = self._chosen()
-        return chosen.score(confusions, self._digest) if chosen else None
-
-    def _chosen(self) -> CapturedPhase | None:
-        for captured_by_phase in (self._complete, self._under_way):
-            for phase in (*_PREFERRED, *captured_by_phase):
-                if phase in captured_by_phase:
-                    return captured_by_phase[phase]
-        return None
-
-    def _digest(self, sample: int | str) -> str | None:
+    def _digest_of(self, sample: int | str) -> str | None:
         if isinstance(sample, str):  # samples records have numbers
             return None
         for ids, digests in zip(self._ids, self._digests, strict=True):

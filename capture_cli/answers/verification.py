@@ -1,8 +1,8 @@
-"""Whether a run is what was written: every line, the whole of it, and nothing after it.
+"""Whether the records of a run are what was written: every line, all of them, and nothing after the end line.
 
     with open_run("runs/mine") as run:
-        error = verify(run)                         # None, or what is wrong
-        error = repair(run, Path("saved.jsonl"))    # the same, and what verifies is saved
+        verification = verify(run)
+        verification = repair(run, Path("saved.jsonl"))     # the same, and the lines that verify are saved
 
 A run verifies if the sequence and the chain of its lines hold, every record can be read, and an end line seals it.
 """
@@ -11,54 +11,69 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from capture_cli.answers.visits import checked
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import KINDS, RunInfo
-from capture_cli.runs import BATCHES
-
-if TYPE_CHECKING:
-    from capture_cli.runs import Run
+from capture_cli.runs import Ending, Run, Visits
 
 
-def verify(reading: Run, keep: Callable[[bytes], object] = lambda _line: None) -> RecordsError | None:
-    """Read all of it; what it was is in `reading.ending` afterwards. Returns what is wrong, or None.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Whether a run verifies, and what is wrong with it."""
 
-    `keep` is given each line that verifies, newline included, up to the first that does not. A kind of record that this
+    ending: Ending
+    error: RecordsError | None
+    """None if the run verifies."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The verification as plain values."""
+        return {
+            "verified": self.error is None,
+            "state": self.ending.state,
+            "status": self.ending.status,
+            "lines": self.ending.lines,
+            "bytes": self.ending.bytes,
+            "counts": dict(self.ending.counts),
+            "chain": self.ending.chain,
+            "line": self.error.line if self.error and self.error.line else None,
+            "reason": self.error.message if self.error else None,
+        }
+
+
+def verify(run: Run, keep: Callable[[bytes], object] = lambda _line: None) -> Verification:
+    """Read all of a run.
+
+    `keep` is given each line that verifies, newline included, up to the first that does not. A record of a kind that this
     version does not know is checked by its chain alone.
     """
-    run: RunInfo | None = None
     try:
-        for line in reading.lines():
-            if line.kind == "run":
-                run = line.run(run)
-            elif line.kind in BATCHES and run is not None:
-                checked(line, run)
-            elif line.kind in KINDS:
-                line.record()
-            keep(line.data + b"\n")
-    except RecordsError as error:
-        return reading.located(error)
-    ending = reading.ending
-    damage = ending.error(reading.name)
-    if damage or ending.state == "sealed":
-        return damage
-    what = "one line verifies" if ending.lines == 1 else f"{ending.lines:,} lines verify"
-    return RecordsError(f"{reading.name} is not sealed: {ending.sentence}", f"its {what}")
+        for block, lines in run.blocks_and_lines():
+            for number, line in enumerate(lines):
+                if isinstance(block, Visits):
+                    block.record(number)
+                keep(line.data + b"\n")
+    except RecordsError as found:
+        return Verification(ending=run.ending, error=found)
+    ending = run.ending
+    if ending.state == "sealed":
+        return Verification(ending=ending, error=None)
+    verified = "one line verifies" if ending.lines == 1 else f"{ending.lines:,} lines verify"
+    error = RecordsError(f"{run.name} is not sealed: {ending.sentence}", f"its {verified}")
+    return Verification(ending=ending, error=error)
 
 
-def repair(reading: Run, target: Path) -> RecordsError | None:
-    """Verify, and save what verifies in the new file `target`, durably; nothing is changed in what is read.
+def repair(run: Run, target: Path) -> Verification:
+    """Verify a run, and save the lines up to the first that does not verify in the new file `target`, durably.
 
-    Returns what is wrong, or None where nothing is: then, and where not even the first line verifies, no file is left. What
-    stands behind a line that does not verify is not saved: nothing proves that it belonged there.
+    The run itself is not changed. If all of it verifies, or not even the first line, no file is left. Lines after one that does
+    not verify are not saved: nothing proves that they belong there.
     Raises UsageError if the file exists, CaptureError if it cannot be written.
     """
     try:
         with target.open("xb") as file:
-            error = verify(reading, file.write)
+            verification = verify(run, file.write)
             file.flush()
             os.fsync(file.fileno())
             saved = file.tell()
@@ -68,6 +83,6 @@ def repair(reading: Run, target: Path) -> RecordsError | None:
         raise CaptureError(
             f"'{target}' cannot be written: {failure.strerror}", "give --repair the name of a new file"
         ) from failure
-    if error is None or not saved:
+    if verification.error is None or not saved:
         target.unlink()
-    return error
+    return verification

@@ -1,42 +1,29 @@
-"""One sample, seen once by the network: what `capture rows` shows as a row.
+"""Single visits as values: one sample, seen once by the network.
 
-    batch = checked(line, run)
-    one = visit(batch, 3, run)          # a Visit, a TokenVisit or a NumbersVisit, as the run's task has it
+    visits_at(visits, [3, 17])          # rows of a block as Visit, TokenVisit or NumbersVisit, by the run's task
 
-The margin says how sure the network was of the label, in nats: the logit of the label less the highest logit of another class,
-
-    margin = logit[label] - max(logit[k] for k != label) = ln p[label] - ln max(p[k] for k != label)
-
-positive where the prediction is right, close to 0 where it is a toss-up. It is computed as -loss_nats - ln max(p[k]), since the
-loss keeps its digits where p[label] has none left. A probability below the smallest float32 was written as 0; it is taken for
-1.4e-45, so a margin is never more than about 103.3 because of the other class. It is null where no other class was kept
-(`--probs top:1`), or where the loss or the probabilities were not finite.
-
-`answers.sql` says the same for many visits at once; a test holds the two equal.
+Floats are the shortest decimals of the recorded float32; None where the value was not finite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.records import Batch, Numbers, RunInfo
-
-if TYPE_CHECKING:
-    from capture_cli.runs import Line
-
-SMALLEST = 1.4e-45
-"""The smallest float32 above 0."""
+from capture_cli.runs import Line, Visits
+from capture_cli.runs import visits as runs_visits
+from capture_cli.runs.visits import NUMBER_TASKS, Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """Probabilities and losses have the precision of float32; what is not finite is None."""
+    """A classified sample. `label` and `pred` are class names, `margin` and `loss_nats` are in nats."""
 
     phase: str
     epoch: int
@@ -44,30 +31,29 @@ class Visit:
     step: int
     id: int | str
     file: str
-    """Where there are no files, the id as text."""
+    """The id as text where samples have no files."""
     label: str
-    """Class name, as is `pred`."""
     pred: str
     correct: bool
-    """Of an answer that is no number: no."""
+    """False where the loss is not finite."""
     p_label: float | None
     p_pred: float | None
     margin: float | None
-    """In nats."""
+    """Defined in capture_cli.runs.visits.margins."""
     loss_nats: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenVisit(Visit):
-    """One position of a sequence, where the task is `sequence`; id and file are those of the sequence."""
+    """One position of a sequence (task `sequence`); id and file are those of the sequence."""
 
     position: int
-    """From 0."""
+    """Counted from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumbersVisit:
-    """A sample whose targets are numbers, where the task is `multilabel` or `regression`."""
+    """A sample whose targets are numbers (tasks `multilabel` and `regression`)."""
 
     phase: str
     epoch: int
@@ -76,17 +62,53 @@ class NumbersVisit:
     id: int | str
     file: str
     targets: tuple[float | None, ...]
-    """One for each of the run's classes, as are `outputs`."""
+    """[K], one for each of the run's outputs."""
     outputs: tuple[float | None, ...]
+    """[K]"""
     correct: bool | None
-    """Whether every output is on its target's side of 0.5; None where the task is `regression`."""
+    """Whether every output is on its target's side of 0.5; None for `regression`."""
     loss: float | None
 
 
 AnyVisit = Visit | NumbersVisit
-NUMBERS_TASKS = ("multilabel", "regression")
+
+
+def visits_at(visits: Visits, rows: Iterable[int]) -> list[AnyVisit]:
+    """Rows of a block as values; only the batches that hold them are parsed. Raises RecordsError."""
+    found = []
+    batches: dict[int, Visits] = {}
+    for row in rows:
+        number = int(np.searchsorted(visits.starts, row, "right")) - 1
+        batch = batches.setdefault(number, visits.batch(number))
+        found.append(visit_at(batch, int(row - visits.starts[number])))
+    return found
+
+
+def visit_at(visits: Visits, row: int) -> AnyVisit:
+    """One row of a block as a value. Raises RecordsError."""
+    classes = visits.info.classes
+    values: dict[str, Any] = {"phase": visits.phase, "epoch": visits.epoch, "correct": None}
+    values |= {name: _plain(visits[name][row]) for name in visits.names if name != "probs"}
+    if visits.info.task in NUMBER_TASKS:
+        return NumbersVisit(**values)
+    values |= {"label": classes[values["label"]], "pred": classes[values["pred"]], "loss_nats": values.pop("loss")}
+    return TokenVisit(**values) if visits.info.task == "sequence" else Visit(**values)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a column as a Python value."""
+    if isinstance(value, np.ndarray):
+        return tuple(map(_plain, value))
+    if isinstance(value, np.float32):
+        return float(str(value)) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# Records one by one, for readers that do not use blocks of visits yet.
+
+NUMBERS_TASKS = NUMBER_TASKS
+SMALLEST = runs_visits.SMALLEST
 COLUMNS = tuple(column.name for column in fields(Visit))
-"""Of a row, where the task is classification."""
 TOKEN_COLUMNS = (*COLUMNS[: COLUMNS.index("label")], "position", *COLUMNS[COLUMNS.index("label") :])
 NUMBERS_COLUMNS = tuple(column.name for column in fields(NumbersVisit))
 
@@ -106,14 +128,6 @@ def checked(line: Line, run: RunInfo) -> Batch | Numbers:
     if not isinstance(batch, Batch) or run.task in NUMBERS_TASKS or (batch.sequences is None) != (run.task != "sequence"):
         raise line.error(f"a {line.kind} record that is none of the task {run.task or 'classification'}")
     return _of_classes(line, batch, classes)
-
-
-def checked_batch(line: Line, run: RunInfo) -> Batch:
-    """The same where it has to be of a classification or of sequences."""
-    batch = checked(line, run)
-    if not isinstance(batch, Batch):
-        raise line.error("no batch record")
-    return batch
 
 
 def _of_classes(line: Line, batch: Batch, classes: int) -> Batch:
@@ -219,15 +233,6 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def margins(batch: Batch) -> npt.NDArray[np.float64]:
-    """[B] the margins of a batch in nats, as `visit` has them; NaN where it has none."""
-    rows = np.arange(len(batch.labels))
-    if batch.topk is None:
-        others = batch.probs.copy()
-        others[rows, batch.labels] = -1.0
-    else:
-        others = np.where(batch.topk == batch.labels[:, None], np.float32(-1.0), batch.probs)
-    best = others.max(axis=1).astype(np.float64)  # -1: no other class was kept
-    with np.errstate(invalid="ignore"):
-        found = -batch.losses.astype(np.float64) - np.log(np.maximum(best, SMALLEST))
-    return np.where((best < 0) | ~np.isfinite(found), np.nan, found)
+def margins(batch: Batch) -> Floats:
+    """[B] the margins of a batch in nats; NaN where it has none."""
+    return runs_visits.margins(batch.losses, np.asarray(batch.labels), batch.probs, batch.topk)

@@ -15,6 +15,7 @@ def cache(
     large, and when a run last used it. CAPTURE_CACHE_SIZE (10G) is how large all
     of it may become; what was not used for longest goes first.
     """
+    from capture_cli.cli.terminal import terminal_width
     from capture_cli.pixels.cache import cache_folder, parts, remove
     from capture_cli.resources import cache_limit
     from capture_cli.views.terminal.cache import cleared, show_parts, to_json
@@ -29,5 +30,5 @@ def cache(
     if as_json:
         typer.echo(to_json(folder, found, limit))
     elif not clear:
-        show_parts(folder, found, limit)
+        show_parts(folder, found, limit, width=terminal_width())
     return 0

@@ -1,4 +1,4 @@
-"""`capture inspect RUN`: what happened in a run, or to one image in it."""
+"""`capture inspect RUN`: a run at a glance, or the history of one image."""
 
 from __future__ import annotations
 
@@ -26,63 +26,62 @@ _EVENTS_BYTES = 1 << 20
 def inspect(
     run: RunArgument,
     sample: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The history of one image: its path as recorded, or the end of it.")
+        str | None, typer.Option(metavar="FILE", help="Show every visit of one image: its recorded path, or the end of it.")
     ] = None,
-    worst: Annotated[
-        int, typer.Option(metavar="N", min=0, max=1000, help="How many of the samples with the highest loss.")
-    ] = 8,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes at most, and half as many confused pairs.")] = 20,
+    worst: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Samples with the highest loss to show.")] = 8,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes to show, and half as many confusions.")] = 20,
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> int:
-    """Show what happened: epochs, classes, confused pairs, the worst samples.
+    """Show what happened: epochs, classes, confusions, the worst samples.
 
-    Works on a run that is still going or was cut off, and says so. Records that
-    do not verify are not shown: what stands before them is, with exit code 4.
+    Works on a run that is still going or was cut off, and says so. If the records
+    are damaged, it shows what comes before the damage and exits with 4.
     """
     import json
     from pathlib import Path
 
+    from capture_cli.answers.history import sample_history
     from capture_cli.answers.summary import summarise
+    from capture_cli.cli.terminal import terminal_width
     from capture_cli.errors import UsageError
     from capture_cli.views.terminal import inspect as view
 
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
-    with open_run(run) as reading:
+    width = terminal_width()
+    with open_run(run) as opened:
         if sample is not None:
-            from capture_cli.answers.history import sample_history
-
-            history = sample_history(reading, sample)
-            error = history.error
+            history = sample_history(opened, sample)
+            state = history.state
             if as_json:
-                typer.echo(json.dumps(view.history_json(history, run=run)))
+                typer.echo(json.dumps({"run": run, **history.to_json()}))
             else:
-                pictures, notes = _pictures(history.run, [(history.sample.file, history.sample.digest)], folder, reading.folder)
-                view.show_history(history, run=run, picture=pictures[0], note="; ".join(notes))
+                wanted = [(history.sample.file, history.sample.digest)] if width else []
+                pictures, notes = _pictures(history.info, wanted, folder, opened.folder)
+                picture = pictures[0] if pictures else None
+                view.show_history(history, run=run, width=width, picture=picture, note="; ".join(notes))
         else:
-            summary = summarise(reading, worst=worst, confusions=max(1, limit // 2))
-            error = summary.error
+            summary = summarise(opened, worst=worst, confusions=max(1, limit // 2))
+            state = summary.state
             if as_json:
-                typer.echo(json.dumps(view.summary_json(summary, run=run)))
+                typer.echo(json.dumps({"run": run, **summary.to_json(), "commands": view.commands(summary, run)}))
             else:
-                wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase else []
-                pictures, notes = _pictures(summary.run, wanted, folder, reading.folder)
-                view.show_summary(summary, run=run, limit=limit, pictures=pictures, notes=notes)
-    if error:
-        raise error
+                wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase and width else []
+                pictures, notes = _pictures(summary.info, wanted, folder, opened.folder)
+                view.show_summary(summary, run=run, limit=limit, width=width, pictures=pictures, notes=notes)
+    if state.error:
+        raise state.error
     return 0
 
 
 def _pictures(
     run: RunInfo, wanted: list[tuple[str, str | None]], folder: str | None, run_folder: Path | None
 ) -> tuple[list[Picture], list[str]]:
-    """The images `wanted` (file, digest) as the network saw them, uint8 [C, H, W], and notes on those that are not there."""
-    import sys
-
-    if not sys.stdout.isatty() or not any(digest for _, digest in wanted):
+    """The images `wanted` (file, digest) as uint8 [C, H, W] in the size of the input, and notes on those that are missing."""
+    if not any(digest for _, digest in wanted):
         return [None] * len(wanted), []
     from pathlib import Path
 

@@ -73,6 +73,10 @@ def _is_phase(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(PHASE, value))
 
 
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{32}", value))
+
+
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and _is_plain(value, _MAX_DEPTH)
 
@@ -137,7 +141,8 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
     Samples: {
         **dict.fromkeys(("ids", "sizes"), _list_of(_is_int)),
         "labels": _array(1),
-        **dict.fromkeys(("files", "splits", "digests"), _list_of(_is_text)),
+        **dict.fromkeys(("files", "splits"), _list_of(_is_text)),
+        "digests": _list_of(_is_digest),
     },
     Batch: {
         **_ANY_BATCH,

@@ -50,6 +50,7 @@ class Run:
         self._started: tuple[Generator[list[Line], None, None], list[Line]] | None = None
         self._info: RunInfo | None = None
         self._opened = ExitStack()
+        self._error: RecordsError | None = None
 
     @property
     def info(self) -> RunInfo:
@@ -64,8 +65,8 @@ class Run:
         return self._info
 
     def error(self) -> RecordsError | None:
-        """What the latest pass found wrong: damage, or no records at all."""
-        return self.ending.error(self.name)
+        """What the latest pass found wrong: damage, records that a fold could not use, or no records at all."""
+        return self._error or self.ending.error(self.name)
 
     def line_blocks(self) -> Generator[list[Line], None, None]:
         """One pass over the lines that verify, in lists as they were read. Ends silently at the first that does not."""
@@ -106,9 +107,13 @@ class Run:
 
     def blocks(self) -> Iterator[Block]:
         """One pass: records, typed, and batches as `Visits` of one phase and epoch. Raises RecordsError as `records` does."""
-        for block, _ in self._grouped(self.line_blocks(), None):
+        for block, _ in self.blocks_and_lines():
             if block is not None:
                 yield block
+
+    def blocks_and_lines(self) -> Iterator[tuple[Block | None, Sequence[Line]]]:
+        """The same, each block with its lines; None for a line of a kind that this version does not know."""
+        yield from self._grouped(self.line_blocks(), None)
         self._demand_whole()
 
     def follow(self, cursor: Cursor | None = None) -> Iterator[Block]:
@@ -169,11 +174,18 @@ class Run:
                     info = self._info_after(line, info)
                     yield info, [line]
                 else:
-                    record = self._record(line) if line.kind in RECORD_KINDS else None
-                    yield (record if isinstance(record, Samples | Skip | Epoch | End) else None), [line]
+                    yield self._block(line, info), [line]
             if batches and info:
                 yield Visits(info, phase, epoch, batches, name=self.name), batches
                 batches = []
+
+    def _block(self, line: Line, info: RunInfo | None) -> Samples | Skip | Epoch | End | None:
+        record = self._record(line) if line.kind in RECORD_KINDS else None
+        if isinstance(record, Samples) and info:
+            classes = len(info.classes)
+            if min(record.labels, default=0) < 0 or max(record.labels, default=0) >= classes:
+                raise self.located(line.error(f"a samples record with a label that is none of the {classes:,} classes"))
+        return record if isinstance(record, Samples | Skip | Epoch | End) else None
 
     def visits(
         self, columns: Sequence[str] = (), *, phase: str | None = None, epochs: Iterable[int] | None = None
@@ -192,13 +204,14 @@ class Run:
 
     def fold(self, *folds: Fold) -> RecordsError | None:
         """Feed one pass to any number of folds; return what is wrong with the records, None if nothing is."""
+        self._error = None
         try:
             for block in self.blocks():
                 for one in folds:
                     one.update(block)
         except RecordsError as error:
-            return error
-        return None
+            self._error = error
+        return self._error
 
     def located(self, error: RecordsError) -> RecordsError:
         """An error of one line, such as `Line.record` raises, as one that names this run."""

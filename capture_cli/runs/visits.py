@@ -136,13 +136,20 @@ class Visits:
             try:
                 self._columns[name] = reader()
             except RecordsError as error:
-                raise RecordsError(f"{self._name}: {error.message}", error.hint, line=error.line) from error
+                raise self._located(error) from error
         return self._columns[name]
+
+    def batch(self, number: int) -> Visits:
+        """One of the batches (its position in the block) as a block of its own, unread."""
+        return Visits(self.info, self.phase, self.epoch, [self.lines[number]], name=self._name)
 
     def record(self, batch: int) -> Batch | Numbers:
         """The whole record of one of the batches (its position in the block), checked. Raises RecordsError."""
         line = self.lines[batch]
-        record = line.record()
+        try:
+            record = line.record()
+        except RecordsError as error:
+            raise self._located(error) from error
         classes = len(self.info.classes)
         if isinstance(record, Numbers):
             fits = self.info.task in NUMBER_TASKS and (not len(record.losses) or record.outputs.shape[1] == classes)
@@ -155,9 +162,17 @@ class Visits:
         else:
             fits = False
         if not fits or not isinstance(record, Batch | Numbers):
-            error = line.error(f"a {line.kind} record that does not fit the run's task and {classes:,} classes")
-            raise RecordsError(f"{self._name}: {error.message}", line=error.line)
+            raise self.error(f"a {line.kind} record that does not fit the run's task and {classes:,} classes", batch)
         return record
+
+    def error(self, message: str, batch: int = 0) -> RecordsError:
+        """`message` as an error that names the run and the line of one of the batches."""
+        return self._located(self.lines[batch].error(message))
+
+    def _located(self, error: RecordsError) -> RecordsError:
+        if error.message.startswith(f"{self._name}: "):  # a column that was read for another one
+            return error
+        return RecordsError(f"{self._name}: {error.message}", error.hint or "what follows is not shown", line=error.line)
 
     # Readers of single columns, by the name that users know.
 
@@ -179,9 +194,7 @@ class Visits:
         return self._table("probs", None if self._has_topk else len(self.info.classes))
 
     def _topk(self) -> Array:
-        topk = self._table("topk", self["probs"].shape[1]).astype(np.int64)
-        self._demand(not topk.size or (topk.min() >= 0 and topk.max() < len(self.info.classes)), "topk")
-        return topk
+        return self._demand_classes(self._table("topk", self["probs"].shape[1]).astype(np.int64), "topk")
 
     def _targets(self) -> Array:
         return self._table("targets", len(self.info.classes))
@@ -219,7 +232,7 @@ class Visits:
     def _id(self) -> Array:
         ids = self._parsed("ids", [line.column("ids") for line in self.lines])
         are_texts = bool(ids) and isinstance(ids[0], str)
-        self._demand(len(ids) == len(self), "ids")
+        self._demand(len(ids) == len(self) and all(isinstance(one, str) == are_texts for one in ids), "ids")
         return _objects(ids) if are_texts else self._array("ids", ids, np.int64)
 
     def _file(self) -> Array:
@@ -260,9 +273,12 @@ class Visits:
         return np.array([[int(one[1]), int(one[2])] for one in found if one], np.int64).reshape(-1, 2)
 
     def _class_numbers(self, field: str) -> Array:
-        numbers = self._of_rows(field, np.int64)
-        known = not numbers.size or (numbers.min() >= 0 and numbers.max() < len(self.info.classes))
-        self._demand(known, field)
+        return self._demand_classes(self._of_rows(field, np.int64), field)
+
+    def _demand_classes(self, numbers: Ints, field: str) -> Ints:
+        classes = len(self.info.classes)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= classes):
+            raise self.lines[0].error(f"a batch record whose {field} are none of the {classes:,} classes")
         return numbers
 
     def _of_rows(self, field: str, dtype: type[T]) -> npt.NDArray[T]:

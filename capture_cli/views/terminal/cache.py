@@ -10,19 +10,22 @@ from capture_cli.views.terminal.tables import new_table, show
 from capture_cli.views.terminal.text import plain, safe
 
 
-def show_parts(folder: Path, parts: Sequence[Part], limit_bytes: int) -> None:
-    """Print the parts on stdout, in this order, below where they are and how large they are together."""
+def show_parts(folder: Path, parts: Sequence[Part], limit_bytes: int, *, width: int | None = None) -> None:
+    """Print the parts on stdout, in this order, below where they are and how large they are together.
+
+    `width` is that of the terminal in cells, None for a pipe.
+    """
     total = sum(part.size for part in parts)
     heading = f"{folder}: {size(total)} of at most {size(limit_bytes)}"
     if not parts:
-        show([plain(heading, "bold")])
+        show([plain(heading, "bold")], width=width)
         return
     table = new_table(("last used", ""), ("inputs", ""), ("images", "#"), ("size", "#"), ("in the folder", "fold"))
     for part in parts:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(part.used))
         where = str(part.index.with_suffix("").relative_to(folder))
         table.add_row(when, plain(part.shape), f"{part.entries:,}", size(part.size), plain(where))
-    show([plain(heading, "bold"), "", table])
+    show([plain(heading, "bold"), "", table], width=width)
 
 
 def to_json(folder: Path, parts: Sequence[Part], limit_bytes: int) -> str:

@@ -1,58 +1,74 @@
-"""Tables without lines, printed so that a pipe gets whole lines of plain text and a terminal gets what fits.
+"""Tables without lines. A terminal gets what fits; a pipe gets every row as one whole line of plain text.
 
     rows = new_table(("file", "fold"), ("loss", "#"))
     rows.add_row(plain(name), "0.31")
-    show([plain("a title", "bold"), "", rows])
+    show([plain("a title", "bold"), "", rows], width=80)
 
-Whoever makes the cells sends names through views.text.
+Names in cells must have gone through views.terminal.text.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
     from rich.table import Table
 
-_WIDE = 4096
-"""Cells of a line that goes to no terminal: every path fits."""
+_PIPE_WIDTH = 4096
+"""Cells of a line that does not go to a terminal: every path fits."""
 
 
 def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
-    """A table without lines; each column with its heading and `#` (a number), `fold` (may be long) or a style."""
+    """A table without lines. Each column has a heading and `#` (a number), `fold` (may be long) or a style."""
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
     for name, kind in columns:
         if kind == "#":
-            made.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True)
         else:
-            made.add_column(
-                name, overflow="fold", style="" if kind == "fold" else kind, min_width=6 if kind == "fold" else None
-            )
-    return made
+            fold = kind == "fold"
+            table.add_column(name, overflow="fold", style="" if fold else kind, min_width=6 if fold else None)
+    return table
 
 
-def stdout_console() -> Console:
-    """Of stdout: as wide as the terminal, or so wide that nothing folds."""
+def note_more(table: Table, more: int, noun: str) -> None:
+    """Add a line below a table that leaves out `more` rows, if it does."""
+    if more > 0:
+        table.caption = f"and {more:,} more {noun}"
+        table.caption_justify = "left"
+
+
+def number_or_dash(value: float | None) -> str:
+    """A loss or a probability, `-` for None."""
+    return "-" if value is None else number(value)
+
+
+def show(parts: Sequence[Any], *, width: int | None = None) -> None:
+    """Print Rich renderables on stdout. `width` is that of the terminal in cells, None for a pipe.
+
+    A plain string, such as a command, is printed as it is: only the terminal breaks it, so that it can be copied.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-
-
-def show(parts: Sequence[RenderableType]) -> None:
-    """Print on stdout, one below the other; text is shown as it is, and only the terminal breaks it."""
-    out = stdout_console()
-    with out.capture() as captured:
+    console = Console(
+        file=sys.stdout,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=width is not None,
+        width=width or _PIPE_WIDTH,
+    )
+    with console.capture() as captured:
         for part in parts:
-            if isinstance(part, str):  # such as a command: a break of ours would be copied with it
-                out.print(plain(part), soft_wrap=True)
+            if isinstance(part, str):
+                console.print(plain(part), soft_wrap=True)
             else:
-                out.print(part)
-    # Written here, not by Rich: where the reader has gone, Rich ends the process with exit code 1.
+                console.print(part)
+    # Not written by Rich, which ends the process with exit code 1 if the reader has gone.
     sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))

@@ -1,0 +1,258 @@
+"""One phase of one epoch in detail: scores by class or output, the confusions, the worst samples.
+
+    scores = Scores("val", 3, info, worst=8, confusions=10)     # a fold over the visits and the sums of that phase
+    scores.update(visits)
+    scores.result()                                             # PhaseScore
+
+Memory: 20 bytes a sample, and the worst samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.answers.visits import AnyVisit, visits_at
+from capture_cli.records import Epoch, RunInfo
+from capture_cli.runs import Block, Visits
+from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """Scores of the samples with one label."""
+
+    name: str
+    n: int
+    correct: int
+    loss: float | None
+    """Mean, nats; None without samples or where it is not finite."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """None without samples."""
+        return self.correct / self.n if self.n else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Samples labelled `label` that were predicted as `pred`."""
+
+    label: str
+    pred: str
+    count: int
+    rate: float
+    """`count` as a fraction of the samples labelled `label`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputScore:
+    """Scores of one output of a multi-label or regression task; None where undefined or not finite.
+
+    Accuracy, precision and recall are those of the decision "above 0.5", and None for `regression`.
+    """
+
+    name: str
+    target: float | None
+    """Mean of the targets; for `multilabel` the fraction of positive samples."""
+    output: float | None
+    """Mean of the outputs."""
+    error: float | None
+    """Mean of |output - target|."""
+    rms_error: float | None
+    """Root of the mean of (output - target) ** 2."""
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worst:
+    """One of the visits with the highest losses, and what identifies its image."""
+
+    visit: AnyVisit
+    digest: str | None
+    """BLAKE2b (16 bytes, hex) of the image file's bytes; None if no samples record names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseScore:
+    """Scores of one phase of one epoch, from its captured batches."""
+
+    phase: str
+    epoch: int
+    complete: bool
+    """Whether the phase has ended."""
+    n: int
+    """Captured samples; for `sequence`, positions whose label counts."""
+    not_captured: int
+    correct: int | None
+    """None where targets are numbers."""
+    loss: float | None
+    """Mean over the captured samples, nats; None where it is not finite."""
+    classes: tuple[ClassScore, ...]
+    """Every class, in the order of the run; empty where targets are numbers."""
+    confusions: tuple[Confusion, ...]
+    """The most frequent first."""
+    confusions_omitted: int
+    """Pairs of classes beyond those."""
+    outputs: tuple[OutputScore, ...]
+    """Every output, in the order of the run, where targets are numbers."""
+    worst: tuple[Worst, ...]
+    """The highest loss first; losses that are not finite before all others."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as plain values."""
+        body = asdict(self)
+        body["classes"] = [{**asdict(one), "accuracy": one.accuracy} for one in self.classes]
+        body["worst"] = [{**asdict(one.visit), "digest": one.digest} for one in self.worst]
+        return body
+
+
+class Scores:
+    """Works out a PhaseScore. A fold over the visits and the sums of one phase of one epoch."""
+
+    def __init__(
+        self,
+        phase: str,
+        epoch: int,
+        info: RunInfo,
+        *,
+        worst: int = 8,
+        confusions: int = 10,
+        digest_of: Callable[[int | str], str | None] = lambda _id: None,
+    ) -> None:
+        """Keep the `worst` samples and at most `confusions` pairs; `digest_of` looks up the digest of a file by sample id."""
+        self._phase = phase
+        self._epoch = epoch
+        self._info = info
+        self._max_worst = worst
+        self._max_confusions = confusions
+        self._digest_of = digest_of
+        self._has_numbers = info.task in NUMBER_TASKS
+        self._sums: Epoch | None = None
+        self._losses: list[Floats] = [np.zeros(0, np.float32)]
+        self._labels: list[Ints] = [np.zeros(0, np.int64)]
+        self._preds: list[Ints] = [np.zeros(0, np.int64)]
+        self._output_sums = np.zeros((8, len(info.classes)))
+        self._worst: list[tuple[float, AnyVisit]] = []
+        """Rank and visit, the highest rank first."""
+
+    def update(self, block: Block) -> None:
+        """Take visits or sums. Raises RecordsError, and keeps nothing of the block, if a batch makes no sense."""
+        if isinstance(block, Epoch):
+            self._sums = block
+        if not isinstance(block, Visits):
+            return
+        worst = self._worst_with(block)
+        if self._has_numbers:
+            self._output_sums += _output_sums(block)
+        else:
+            labels, preds = block["label"], block["pred"]
+            self._labels.append(labels)
+            self._preds.append(preds)
+        self._losses.append(block["loss"])
+        self._worst = worst
+
+    def _worst_with(self, visits: Visits) -> list[tuple[float, AnyVisit]]:
+        """The worst samples so far, those of `visits` included. Few batches have any: only these are read whole."""
+        losses, keep = visits["loss"], self._max_worst
+        ranks = np.where(np.isnan(losses), np.float32(np.inf), losses)
+        least = np.partition(ranks, -keep)[-keep] if 0 < keep < len(ranks) else -np.inf
+        candidates = np.flatnonzero(ranks >= least)
+        chosen = candidates[np.argsort(-ranks[candidates], kind="stable")][:keep]
+        if self._worst and len(self._worst) == keep:
+            chosen = chosen[ranks[chosen] > self._worst[-1][0]]
+        found = zip(ranks[chosen].tolist(), visits_at(visits, chosen), strict=True)
+        return sorted([*self._worst, *found], key=lambda one: -one[0])[:keep]
+
+    def result(self) -> PhaseScore:
+        """The scores of what was taken."""
+        losses, labels, preds = np.concatenate(self._losses), np.concatenate(self._labels), np.concatenate(self._preds)
+        correct = None if self._has_numbers else (labels == preds) & np.isfinite(losses)
+        confusions, omitted = _confusions(labels, preds, self._info.classes, self._max_confusions)
+        return PhaseScore(
+            phase=self._phase,
+            epoch=self._epoch,
+            complete=self._sums is not None,
+            n=len(losses),
+            not_captured=self._sums.not_captured if self._sums else 0,
+            correct=None if correct is None else int(correct.sum()),
+            loss=_finite(float(losses.sum(dtype=np.float64)) / len(losses)) if len(losses) else None,
+            classes=() if correct is None else _class_scores(losses, labels, correct, self._info.classes),
+            confusions=confusions,
+            confusions_omitted=omitted,
+            outputs=_output_scores(self._output_sums, len(losses), self._info) if self._has_numbers else (),
+            worst=tuple(Worst(visit=visit, digest=self._digest_of(visit.id)) for _, visit in self._worst),
+        )
+
+
+def _class_scores(
+    losses: Floats, labels: Ints, correct: npt.NDArray[np.bool_], classes: Sequence[str]
+) -> tuple[ClassScore, ...]:
+    size = len(classes)
+    columns = (
+        np.bincount(labels, minlength=size).tolist(),
+        np.bincount(labels[correct], minlength=size).tolist(),
+        np.bincount(labels, weights=losses, minlength=size).tolist(),
+    )
+    return tuple(
+        ClassScore(name=name, n=n, correct=right, loss=_finite(loss / n) if n else None)
+        for name, n, right, loss in zip(classes, *columns, strict=True)
+    )
+
+
+def _confusions(labels: Ints, preds: Ints, classes: Sequence[str], most: int) -> tuple[tuple[Confusion, ...], int]:
+    """The `most` frequent pairs, and how many more there are."""
+    wrong = labels != preds
+    totals = np.bincount(labels)
+    pairs, counts = np.unique(labels[wrong] * len(classes) + preds[wrong], return_counts=True)
+    chosen = np.argsort(-counts, kind="stable")[:most]
+    found = []
+    for pair, count in zip(pairs[chosen].tolist(), counts[chosen].tolist(), strict=True):
+        label, pred = divmod(pair, len(classes))
+        found.append(Confusion(label=classes[label], pred=classes[pred], count=count, rate=count / int(totals[label])))
+    return tuple(found), len(pairs) - len(found)
+
+
+def _output_sums(visits: Visits) -> npt.NDArray[np.float64]:
+    """[8, K] sums over the samples, added up batch by batch so that they do not depend on the blocks."""
+    targets, outputs = visits["targets"].astype(np.float64), visits["outputs"].astype(np.float64)
+    off = np.abs(outputs - targets)
+    is_positive, is_predicted = targets > 0.5, outputs > 0.5
+    is_right = (is_positive == is_predicted) & ~np.isnan(outputs)
+    columns = np.stack([targets, outputs, off, off**2, is_right, is_positive, is_predicted, is_positive & is_predicted])
+    starts = visits.starts.tolist()
+    return sum((columns[:, start:end].sum(1) for start, end in pairwise(starts)), np.zeros((8, columns.shape[2])))
+
+
+def _output_scores(sums: npt.NDArray[np.float64], n: int, info: RunInfo) -> tuple[OutputScore, ...]:
+    """One for each output; none without samples. `sums` [8, K] are those of `_output_sums`."""
+    if not n:
+        return ()
+    has_sides = info.task == "multilabel"
+    return tuple(
+        OutputScore(
+            name=name,
+            target=_finite(target / n),
+            output=_finite(output / n),
+            error=_finite(off / n),
+            rms_error=_finite(math.sqrt(squares / n)),
+            accuracy=right / n if has_sides else None,
+            precision=both / predicted if has_sides and predicted else None,
+            recall=both / positive if has_sides and positive else None,
+        )
+        for name, (target, output, off, squares, right, positive, predicted, both) in zip(
+            info.classes, sums.T.tolist(), strict=True
+        )
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
