@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capture_cli.answers.history import sample_history
-from capture_cli.answers.summary import Summary, summarise
+from capture_cli.answers.history import SampleSearch, sample_history
+from capture_cli.answers.summary import Summarising, Summary, summarise
 from capture_cli.answers.verification import verify
+from capture_cli.answers.visits import visit_at, visits_at
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, Epoch, RunInfo, Samples
 from capture_cli.runs import open_run
@@ -133,6 +134,58 @@ def test_a_phase_of_which_nothing_was_captured(tmp_path: Path) -> None:
     assert (phase.phase, phase.n, phase.not_captured) == ("val", 0, 9)
 
 
+def test_an_epoch_of_which_nothing_was_captured_does_not_hide_the_one_before(tmp_path: Path) -> None:
+    """The last captured epoch is looked at; the table of epochs has both."""
+    records = [one for one in run_records() if not (isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 1))]
+    summary = summary_of(write_run(tmp_path / "run", records[:-1]))
+    assert summary.phase is not None
+    assert (summary.phase.phase, summary.phase.epoch, summary.phase.n) == ("val", 0, 9)
+    assert [(one.epoch, one.phase) for one in summary.epochs][-1] == (1, "val")
+
+
+def test_more_phases_than_a_run_can_have_are_an_error(tmp_path: Path) -> None:
+    """Every phase takes memory: records that name ever new ones are refused, with the line."""
+    records = list(run_records(status=None, val_every=0))
+    records += [replace(one, phase=f"phase-{n}") for n in range(20) for one in records if isinstance(one, Batch)]
+    error = summary_of(write_run(tmp_path / "run", records)).state.error
+    assert error is not None
+    assert "more than 16 different phases" in error.message
+    assert error.line > len(list(run_records(val_every=0)))
+
+
+def test_any_number_of_folds_share_one_pass(tmp_path: Path) -> None:
+    """What is asked of a run together is what is asked of it one by one; stdin and pipes can be read but once."""
+    folder = write_run(tmp_path / "run", run_records())
+    with open_run(folder) as run:
+        summary, search = Summarising(run, worst=3), SampleSearch(run, "cat_0001.png")
+        assert run.fold(summary, search) is None
+        assert summary.result() == summary_of(folder, worst=3)
+        assert search.result() == sample_history(run, "cat_0001.png")
+
+
+@pytest.mark.parametrize("task", [None, "sequence", "multilabel", "regression"])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_a_visit_is_a_row_of_its_block(tmp_path: Path, task: str | None, top_k: int | None) -> None:
+    """Against the record itself: its values digit for digit, and the margin of the columns."""
+    records = task_records(task) if task else run_records(top_k=top_k)
+    with open_run(write_run(tmp_path / "run", records)) as run:
+        for visits in run.visits():
+            found = visits_at(visits, range(len(visits)))
+            assert found == [visit_at(visits, row) for row in range(len(visits))]
+            decoded = [visits.record(number) for number in range(len(visits.lines))]
+            losses = [float(str(loss)) for record in decoded for loss in record.losses]
+            names = [name for record in decoded for name in record.names]
+            assert [one.file for one in found] == names
+            if task in ("multilabel", "regression"):
+                assert [one.loss for one in found] == losses  # type: ignore[union-attr]
+                outputs = [[float(str(p)) for p in row] for record in decoded for row in record.outputs]  # type: ignore[union-attr]
+                assert [list(one.outputs) for one in found] == outputs  # type: ignore[union-attr]
+            else:
+                assert [one.loss_nats for one in found] == losses  # type: ignore[union-attr]
+                margins = [float(str(margin)) for margin in visits["margin"]]
+                assert [one.margin for one in found] == margins  # type: ignore[union-attr]
+
+
 def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
     """A second run record is the header, and what stands before it counts all the same."""
     records = list(run_records(status=None))
@@ -214,12 +267,16 @@ def test_verify_reads_every_record(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines))
     with open_run(path) as run:
         assert verify(run).error is None
-    bodies = [body(line).replace(b'"dtype":"float32"', b'"dtype":32') for line in lines]
-    path.write_bytes(b"".join(rechained(bodies)))
-    with open_run(path) as run:
-        error = verify(run).error
-    assert isinstance(error, RecordsError)
-    assert (error.line, "inputs" in error.message) == (4, True)
+    for good, bad, line, reason in (
+        (b'"dtype":"float32"', b'"dtype":32', 4, "inputs"),
+        (b'"labels":[0,1,2,0', b'"labels":[0,1,9,0', 3, "none of the 3 classes"),
+        (b'"digests":["', b'"digests":["x', 3, "digests"),
+    ):
+        path.write_bytes(b"".join(rechained([body(one).replace(good, bad) for one in lines])))
+        with open_run(path) as run:
+            error = verify(run).error
+        assert isinstance(error, RecordsError)
+        assert (error.line, reason in error.message) == (line, True), error.message
 
 
 JUNK = (b"null", b"[]", b"{}", b"-1", b"1e999", b"1e39", b"9" * 30, b'"x"', b"[[]]", b"true", b'""', b'"\\ud800"', b'"\\u0000"')

@@ -72,7 +72,9 @@ def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
     order = ["different: ", "A  ", "B  ", "first difference: run", "first batch that differs: batch (train, epoch 0, batch 0)"]
-    places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (*order, "setting", "val, epoch 1")]
+    places = [
+        next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (*order, "setting", "val, epoch 1")
+    ]
     assert places == sorted(places)
     (folder,) = [line.split() for line in lines if line.startswith("folder ")]
     assert folder == ["folder", "photos", "photos/" + "x" * 200]

@@ -340,7 +340,8 @@ def test_a_picture_is_of_the_file_that_was_trained_on(tmp_path: Path) -> None:
 def test_where_the_images_are(tmp_path: Path) -> None:
     """As the run names the folder, else where events.jsonl says it was, else where --folder says it is."""
     pictured_run(tmp_path, folder="not/here")
-    assert "no pictures: the folder 'not/here' is not here; --folder says where it is" in on_terminal(tmp_path, "run").text
+    note = "no pictures: the folder 'not/here' of this run is not here; --folder PATH says where its images are now"
+    assert note in on_terminal(tmp_path, "run", columns=200).text
     assert "▀" in on_terminal(tmp_path, "run", "--folder", "images").text
     start = json.dumps({"event": "start", "folder_absolute": str(tmp_path / "images")})
     (tmp_path / "run" / "events.jsonl").write_text(f"not json\n[]\n{start}\n")

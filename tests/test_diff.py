@@ -11,7 +11,7 @@ import pytest
 
 from capture_cli.answers import phases
 from capture_cli.answers.diff import Diff, ValueDifference, compare
-from capture_cli.records import Batch, End, Record, RunInfo, Samples, Skip
+from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip
 from capture_cli.records.comparing import changes
 from capture_cli.runs import open_run
 from capture_cli.runs import reading as reader
@@ -353,11 +353,23 @@ class TestWhatCameOfIt:
         ("a", "b", "phase"), [(4, 4, "val"), (0, 0, "train"), (4, 0, "train")], ids=["val in both", "none", "val in one"]
     )
     def test_the_phase_is_one_that_both_have(self, tmp_path: Path, a: int, b: int, phase: str) -> None:
-        """val, else train, and the epoch of each is said."""
+        """val, else test, else train, and the epoch of each is said."""
         result = compared(tmp_path, run_records(val_every=a, seed=1), run_records(val_every=b, epochs=1)).predictions
         assert result
         assert (result.phase, result.a.epoch, result.b.epoch) == (phase, 1, 0)
         assert result.a.complete
+
+    def test_test_comes_before_train(self, tmp_path: Path) -> None:
+        """As `inspect` chooses: a phase that was held out says more."""
+
+        def with_test(seed: int) -> Iterator[Record]:
+            for record in run_records(seed=seed):
+                is_val = isinstance(record, Batch | Epoch) and record.phase == "val"
+                yield replace(record, phase="test") if is_val else record  # type: ignore[call-overload]
+
+        result = compared(tmp_path, with_test(0), with_test(1)).predictions
+        assert result
+        assert (result.phase, result.both) == ("test", 9)
 
     @pytest.mark.parametrize("phase", ["test", "hold-out"])
     def test_evaluations_are_compared_whatever_they_are_called(self, tmp_path: Path, phase: str) -> None:

@@ -30,12 +30,12 @@ COMMANDS = {
     "labels": "Show what a folder would become: the label rule, the classes and their images, and what is left out and why.",
     "train": "Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.",
     "evaluate": "Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.",
-    "inspect": "Show what happened: epochs, classes, confused pairs, the worst samples.",
+    "inspect": "Show what happened: epochs, classes, confusions, the worst samples.",
     "rows": "Write one flat row per sample and visit to stdout.",
-    "diff": "Say whether two runs are equal, and else where they part.",
+    "diff": "Compare two runs: where they diverge, and which predictions changed.",
     "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",
     "log": "Send a run to MLflow: parameters, metrics, labels, worst samples, records.",
-    "verify": "Check sequence, chain, every record and the end line of a run.",
+    "verify": "Check the sequence, the chain, every record and the end line of a run.",
     "cache": "List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.",
 }
 """Each is a function in the module of its name in this package; this is the first line of what it says of itself."""

@@ -63,7 +63,9 @@ def verdict(diff: Diff, *, a: str, b: str) -> str:
         return f"equal{so_far}: {a} and {b}, {_lines(diff.common)}, chain {diff.a.ending.chain}"
     if diff.relation in ("a_is_prefix", "b_is_prefix"):
         one, other, whole = ("A", "B", diff.b) if diff.relation == "a_is_prefix" else ("B", "A", diff.a)
-        return f"{one} is a prefix of {other}: the first {diff.common:,} of the {whole.ending.lines:,} lines of {other} are equal"
+        return (
+            f"{one} is a prefix of {other}: the first {diff.common:,} of the {whole.ending.lines:,} lines of {other} are equal"
+        )
     if diff.relation == "undecided":
         return f"undecided: {_lines(diff.common)} of {a} and {b} are equal, then one of them cannot be read"
     where = f"different: {a} and {b} diverge at line {diff.common + 1:,}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from capture_cli.answers.history import History
-    from capture_cli.views.terminal.scores import Picture
+    from capture_cli.views.pictures import Picture
 
 MAX_EPOCHS = 40
 """Rows of the table of epochs: the last ones. The JSON has all."""
@@ -42,7 +42,7 @@ def show_summary(
     run: str,
     limit: int = 20,
     width: int | None = None,
-    pictures: Sequence[Picture] = (),
+    pictures: Sequence[Picture | None] = (),
     notes: Sequence[str] = (),
 ) -> None:
     """Print a summary on stdout.
@@ -60,7 +60,9 @@ def show_summary(
     show([*parts, "", plain("next:", "bold"), *commands(summary, run)], width=width)
 
 
-def show_history(history: History, *, run: str, width: int | None = None, picture: Picture = None, note: str = "") -> None:
+def show_history(
+    history: History, *, run: str, width: int | None = None, picture: Picture | None = None, notes: Sequence[str] = ()
+) -> None:
     """Print every visit of one image on stdout."""
     sample = history.sample
     size = None if sample.size is None else f"{sample.size:,} bytes"
@@ -74,8 +76,7 @@ def show_history(history: History, *, run: str, width: int | None = None, pictur
         from capture_cli.views.terminal.pictures import Thumbnail
 
         parts += ["", Thumbnail(picture, columns=32, rows=16)]
-    elif note:
-        parts.append(plain(note, "dim"))
+    parts += [plain(note, "dim") for note in notes]
     visits = visits_table(history.visits, width=width) if history.visits else plain("not captured in any batch")
     show([*parts, "", visits], width=width)
 

@@ -17,13 +17,10 @@ from capture_cli.views.terminal.tables import new_table, note_more, number_or_da
 from capture_cli.views.terminal.text import plain, shorten
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from rich.console import RenderableType
     from rich.table import Table
 
-    Picture = npt.NDArray[np.uint8] | None
-    """uint8 [C, H, W]."""
+    from capture_cli.views.pictures import Picture
 
 _ROOMY = 72
 """Cells from which on all numbers of a visit are shown."""
@@ -41,7 +38,7 @@ def score_parts(
     noun: str,
     limit: int,
     width: int | None = None,
-    pictures: Sequence[Picture] = (),
+    pictures: Sequence[Picture | None] = (),
     notes: Sequence[str] = (),
 ) -> list[RenderableType]:
     """The sections on a phase. `noun` names what is captured; at most `limit` classes or outputs, the worst ones."""
@@ -151,7 +148,7 @@ def _cell(one: AnyVisit, head: str) -> RenderableType:
     return plain(value) if isinstance(value, str) else number_or_dash(value)
 
 
-def _gallery(phase: PhaseScore, pictures: Sequence[Picture], width: int | None) -> list[RenderableType]:
+def _gallery(phase: PhaseScore, pictures: Sequence[Picture | None], width: int | None) -> list[RenderableType]:
     """The worst samples as pictures side by side."""
     from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
 

@@ -1,0 +1,51 @@
+"""Pictures of a run's images as the model saw them, for any view that shows samples.
+
+pictures, notes = pictures_of(run, [("cat/1.png", digest), ...], folder=None)
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.errors import Unusable, UsageError
+from capture_cli.pixels.decoding import decode
+from capture_cli.runs import Run
+
+Picture = npt.NDArray[np.uint8]
+"""[C, H, W] in the size of the input."""
+
+_MAX_SIDE = 4096
+_REASONS = {"missing": "the file is not there", "changed": "the file has changed since the run"}
+
+
+def pictures_of(
+    run: Run, wanted: Sequence[tuple[str, str | None]], folder: str | Path | None = None
+) -> tuple[list[Picture | None], list[str]]:
+    """A picture, or None, for each (file, digest); and notes that say why some are missing.
+
+    Images come from `folder`, by default from where the run says. Only a file with the recorded digest is decoded; without a
+    digest there is no picture, and no note.
+    """
+    nothing: list[Picture | None] = [None] * len(wanted)
+    if not any(digest for _, digest in wanted):
+        return nothing, []
+    size = [run.info.recipe.get(name) for name in ("height", "width", "channels")]
+    height, width, channels = (one if isinstance(one, int) and 0 < one <= _MAX_SIDE else 0 for one in size)
+    if not height or not width or channels not in (1, 3):
+        return nothing, ["no pictures: the recipe has no usable size"]
+    try:
+        images = run.images_in(folder)
+    except UsageError as error:
+        return nothing, [f"no pictures: {error.message}; {error.hint}"]
+    pictures, missing = nothing, Counter[str]()
+    for place, (file, digest) in enumerate(wanted):
+        if digest is None:
+            continue
+        try:
+            pictures[place] = decode(images.read(file, digest), height=height, width=width, channels=channels)
+        except Unusable as error:
+            missing[_REASONS.get(error.reason, error.reason)] += 1
+    return pictures, [f"{count} without a picture: {reason}" for reason, count in missing.items()]
