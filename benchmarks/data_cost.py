@@ -83,18 +83,19 @@ def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     from capture_cli.config import TrainConfig
     from capture_cli.pixels.storage import open_store
     from capture_cli.plan import make_plan
-    from capture_cli.recorder import Recorder
     from capture_cli.resources import Resources
+    from capture_cli.runfolder import open_output
     from capture_cli.runtime import start
     from capture_cli.training.batches import Data
+    from capture_cli.writer import BatchWriter
 
     plan = make_plan(str(folder), TrainConfig(img_size=str(SIZE), channels=3, val_split=0.0))
     runtime = start("cpu", amp=False)
     resources = Resources.parse(ram="2G", workers=None, cache=cache)
     store = open_store(len(plan.scan.files), plan.geometry, resources, reread=lambda _: b"", warn=sys.exit)
     with store, tempfile.TemporaryDirectory() as out:
-        recorder = Recorder(Path(out, "records.jsonl"))
-        data = Data(plan.scan, store, plan.recipe, recorder, seed=0, batch_size=BATCH_SIZE, device=runtime.device)
+        writer = BatchWriter(open_output(f"{out}/records.jsonl", name=None, model="", force=False))
+        data = Data(plan.scan, store, plan.recipe, writer, seed=0, batch_size=BATCH_SIZE, device=runtime.device)
         for epoch in range(1, EPOCHS + 1):
             yield ((batch.inputs, batch.labels) for batch in data.batches("train", epoch))
 

@@ -4,7 +4,7 @@
     python benchmarks/step.py FOLDER --device cuda --amp --size 224 --model torchvision:resnet18 --batch 256
 
 * ready      the loop that people write, over float tensors that are ready in memory: the limit for any loader
-* bare       capture's own loop, with a recorder that does nothing
+* bare       capture's own loop, with a writer that does nothing
 * captured   capture's own loop as `capture train` runs it, into a run folder
 
 All three train the same network on the same inputs, with weights of their own, whole epochs in turn; the first, in which images
@@ -31,12 +31,13 @@ from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.pixels import PixelStore
 from capture_cli.plan import make_plan
-from capture_cli.recorder import Recorder
 from capture_cli.records import Epoch, Samples, Skip
 from capture_cli.runfolder import open_output
 from capture_cli.runtime import Runtime, keep_compiler_out, start, without_compiler
 from capture_cli.training import Learning, Setup, make_optimizer, train_step
 from capture_cli.training.batches import Data, Minibatch
+from capture_cli.training.job import BATCHING_SECONDS
+from capture_cli.writer import BatchWriter
 from peer_models import one_conv
 
 LR = 1e-3
@@ -44,9 +45,9 @@ THOUSAND = r"(?P<label>\d{3})\.png$"
 
 
 class Nothing:
-    """A recorder that does nothing, which is what the others are measured against."""
+    """A writer that does nothing, to measure the others against."""
 
-    nonfinite = None
+    first_nonfinite = None
     step = 0
 
     def record(self, **_: Any) -> None:
@@ -56,7 +57,7 @@ class Nothing:
     def write(self, record: Skip) -> None:
         """Nothing."""
 
-    def samples(self, whole: Samples) -> None:
+    def write_samples(self, samples: Samples) -> None:
         """Nothing."""
 
     def end_phase(self) -> Epoch | None:
@@ -75,10 +76,10 @@ class Bench:
         self.plan = make_plan(options.folder, config)
         self._store = PixelStore(len(self.plan.scan.files), self.plan.geometry)
 
-    def data(self, recorder: Any) -> Data:
-        """The batches, of which the recorder is told what was read."""
+    def data(self, writer: Any) -> Data:
+        """The batches, of which the writer is told what was read."""
         plan, device = self.plan, self.runtime.device
-        return Data(plan.scan, self._store, plan.recipe, recorder, seed=0, batch_size=self.options.batch, device=device)
+        return Data(plan.scan, self._store, plan.recipe, writer, seed=0, batch_size=self.options.batch, device=device)
 
     def model(self) -> nn.Module:
         """The network, with the same weights every time."""
@@ -107,21 +108,21 @@ class Bench:
 
         return epoch
 
-    def ours(self, data: Data, recorder: Any) -> Callable[[int], int]:
-        """capture's loop with this recorder."""
-        step = self.step(data, recorder)
+    def ours(self, data: Data, writer: Any) -> Callable[[int], int]:
+        """capture's loop with this writer."""
+        step = self.step(data, writer)
 
         def epoch(number: int) -> int:
             steps = 0
             for batch in data.batches("train", number):
                 step(number, batch)
                 steps += 1
-            recorder.end_phase()
+            writer.end_phase()
             return steps
 
         return epoch
 
-    def step(self, data: Data, recorder: Any) -> Callable[[int, Minibatch], None]:
+    def step(self, data: Data, writer: Any) -> Callable[[int, Minibatch], None]:
         """What capture's loop does with a batch of an epoch."""
         model = self.model()
         optimizer = make_optimizer(model, opt="adam", lr=LR, weight_decay=0.0)
@@ -130,7 +131,7 @@ class Bench:
             forward=model,
             data=data,
             runtime=self.runtime,
-            recorder=recorder,
+            writer=writer,
             advance=lambda _: None,
             timed=lambda *_: None,
             stopping=lambda: False,
@@ -153,10 +154,10 @@ class Bench:
 
 
 @contextmanager
-def recording(options: argparse.Namespace) -> Iterator[tuple[Recorder, Path]]:
-    """A recorder into a run folder, as `capture train` has it, and its records; both are gone afterwards."""
+def recording(options: argparse.Namespace) -> Iterator[tuple[BatchWriter, Path]]:
+    """Yield a writer into a run folder, as `capture train` has it, and its records; both are removed afterwards."""
     with tempfile.TemporaryDirectory() as place, open_output(f"{place}/run", name=None, model="", force=False) as output:
-        yield Recorder(output, probs=options.probs, nonfinite="record"), Path(place, "run", "records.jsonl")
+        yield BatchWriter(output, probs=options.probs, batching_seconds=BATCHING_SECONDS), Path(place, "run", "records.jsonl")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,9 +181,9 @@ def main() -> None:
     options = parser().parse_args()
     keep_compiler_out()
     bench = Bench(options)
-    with recording(options) as (recorder, records):
-        data = bench.data(recorder)
-        captured = bench.ours(data, recorder)
+    with recording(options) as (writer, records):
+        data = bench.data(writer)
+        captured = bench.ours(data, writer)
         captured(1)
         sides: dict[str, Callable[[int], int]] = {"captured": captured}
         if "bare" in options.sides:

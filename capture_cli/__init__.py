@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Recorder": "recorder",
+    "ListSink": "writer.sink",
     "MlflowSink": "sinks.mlflow",
     "TensorBoardSink": "sinks.tensorboard",
     "identified": "recorder.watching",

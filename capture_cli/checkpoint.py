@@ -47,7 +47,7 @@ class Place:
     journal: Mapping[str, Any] = field(default_factory=dict)
     """capture_cli.journal.Journal.place: lines, bytes and chain so far."""
     recorder: Mapping[str, Any] = field(default_factory=dict)
-    """capture_cli.recorder.Recorder.place: steps and the sums of the phase so far."""
+    """capture_cli.writer.BatchWriter.state: steps and the sums of the phase so far."""
 
 
 @dataclass(frozen=True)

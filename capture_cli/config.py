@@ -83,8 +83,8 @@ class TrainConfig:
         _demand("seed", self.seed, 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         _demand("channels", self.channels, self.channels in (None, 1, 3), "1 or 3")
         _demand("device", self.device, re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device), "auto, cpu, cuda or cuda:N")
-        kept_probs(self.probs, 2)
-        kept_inputs(self.inputs)
+        top_k(self.probs, 2)
+        stored_inputs(self.inputs)
         _demand(
             "img_size",
             self.img_size,
@@ -101,14 +101,6 @@ class TrainConfig:
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels, None where the images decide."""
         return None if self.img_size is None else image_size(self.img_size)
-
-    def top_k(self, classes: int) -> int | None:
-        """How many probabilities of each sample to keep, None for all."""
-        return kept_probs(self.probs, classes)
-
-    def stored_inputs(self) -> int | None:
-        """How many inputs of each batch are kept whole, None for all."""
-        return kept_inputs(self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name, those that were left open left out."""
@@ -159,23 +151,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
-def kept_probs(probs: str | None, classes: int) -> int | None:
-    """How many probabilities of each sample `all`, `top:K` or None keeps, None for all. Raises UsageError."""
+def top_k(probs: str | None, classes: int) -> int | None:
+    """Return how many probabilities per sample `all`, `top:K` or None keeps; None for all. Raises UsageError."""
     if probs is None:
         return DEFAULT_TOP_K if classes > ALL_PROBS_UP_TO_CLASSES else None
-    k = _top_k(probs)
+    k = _parse_top_k(probs)
     _demand("probs", probs, k is not False, "all or top:K with K from 2 up")
     return k if k and k < classes else None
 
 
-def kept_inputs(inputs: str | int) -> int | None:
-    """How many inputs of each batch `digest`, N or `all` keeps whole, None for all. Raises UsageError."""
+def stored_inputs(inputs: str | int) -> int | None:
+    """Return how many inputs per batch `digest`, N or `all` stores; None for all. Raises UsageError."""
     text = str(inputs)
     _demand("inputs", text, re.fullmatch(r"digest|all|\d{1,6}", text), "digest, all or a number of samples")
     return None if text == "all" else 0 if text == "digest" else int(text)
 
 
-def _top_k(probs: str) -> int | bool | None:
+def _parse_top_k(probs: str) -> int | bool | None:
     """K of `top:K`, None for `all`, False for anything else."""
     if probs == "all":
         return None

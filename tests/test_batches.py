@@ -11,10 +11,10 @@ from capture_cli.errors import DataError
 from capture_cli.journal import Journal
 from capture_cli.pixels import PixelStore
 from capture_cli.plan import make_plan
-from capture_cli.recorder import Recorder
 from capture_cli.records import Samples, Skip, decode
 from capture_cli.runfolder import Output
 from capture_cli.training.batches import Data
+from capture_cli.writer import BatchWriter
 from conftest import make_images
 
 
@@ -22,10 +22,8 @@ def data(folder: Path, path: Path, *, batch_size: int = 4, strict: bool = False,
     """The batches of a folder, whose samples and skips are recorded at `path`."""
     plan = make_plan(str(folder), TrainConfig(batch_size=batch_size, **options))  # type: ignore[arg-type]
     store = PixelStore(len(plan.scan.files), plan.geometry, threads=threads)
-    recorder = Recorder(Output(Journal.create(path, force=True), None, str(path)))
-    return Data(
-        plan.scan, store, plan.recipe, recorder, seed=7, batch_size=batch_size, device=torch.device("cpu"), strict=strict
-    )
+    writer = BatchWriter(Output(Journal.create(path, force=True), None, str(path)))
+    return Data(plan.scan, store, plan.recipe, writer, seed=7, batch_size=batch_size, device=torch.device("cpu"), strict=strict)
 
 
 def names(batches: Data, phase: str, epoch: int) -> list[list[str]]:

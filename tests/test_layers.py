@@ -34,13 +34,13 @@ ROOMS: dict[str, set[str]] = {
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
-    "writer": {"config", "errors", "files", "journal", "preprocessing", "records", "runfolder", "runtime"},
-    "recorder": {"config", "errors", "journal", "preprocessing", "records", "runfolder", "runtime", "writer"},
+    "writer": {"config", "errors", "files", "journal", "preprocessing", "records", "runfolder"},
+    "recorder": {"config", "errors", "records", "runfolder", "runtime", "writer"},
     "integrations": {"errors", "recorder"},
     "checkpoint": {"errors", "files", "runfolder"},
     "training": {
         *{"checkpoint", "config", "errors", "journal", "labels", "models", "pixels", "plan", "preprocessing", "records"},
-        *{"recorder", "resources", "runfolder", "runs", "runtime", "sources", "writer"},
+        *{"resources", "runfolder", "runs", "runtime", "sources", "writer"},
     },
     # the reading half: it does not
     "runs": {"errors", "records", "sources"},
@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "tables": {"answers", "errors", "records", "runs"},
     "replay": {"errors", "keyed_random", "pixels", "preprocessing", "records", "runs", "sources"},
     "replay.outputs": {
-        *{"checkpoint", "config", "errors", "journal", "models", "recorder", "records", "replay", "runfolder", "runtime"},
+        *{"checkpoint", "config", "errors", "journal", "models", "records", "replay", "runfolder", "runtime"},
         "writer",
     },
     "sinks": {"__init__", "answers", "errors", "preprocessing", "records", "replay", "runfolder", "runs"},

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import weakref
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,7 @@ def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
     with recording(tmp_path / "r.jsonl", every=100) as recorder:
         give(recorder)
         give(recorder)
-        assert recorder.nonfinite is None
         give(recorder, nan=True)
-        assert recorder.nonfinite is not None
         recorder.end_phase()
     assert [b["batch"] for b in lines(tmp_path / "r.jsonl")] == [0, 2]
     (epoch,) = lines(tmp_path / "r.jsonl", "epoch")
@@ -219,7 +218,7 @@ before = resident()
 for first in range(0, 1_000_000, 500):
     ids = list(range(first, first + 500))
     phases.check_ids("train", 0, ids)
-    phases.note("train", ids)
+    phases.add_ids("train", ids)
 print(resident() - before)
 try:
     phases.check_ids("train", 0, [1_000_000, 123_456])
@@ -238,7 +237,7 @@ def test_an_id_that_comes_twice_is_found_whatever_it_is(ids: list[Any]) -> None:
     phases = Phases()
     phases.check_ids("train", 0, ids)
     phases.enter("train", 0)
-    phases.note("train", ids)
+    phases.add_ids("train", ids)
     other = "b" if isinstance(ids[0], str) else 7
     for again in ids:
         with pytest.raises(UsageError, match=rf"ids: {again!r} comes twice in train epoch 0"):
@@ -303,7 +302,7 @@ class TestPhases:
             recorder.record(**batch_of(4, 3, phase="val", epoch=1))
             recorder.end_phase()
             for epoch in (0, 1):
-                with pytest.raises(UsageError, match=f"epoch {epoch} of the phase val has ended") as caught:
+                with pytest.raises(UsageError, match=f"val epoch {epoch} has ended") as caught:
                     recorder.record(**batch_of(4, 3, phase="val", epoch=epoch))
                 assert "val-2" in caught.value.hint
             recorder.record(**batch_of(4, 3, phase="val-2", epoch=1))
@@ -426,8 +425,7 @@ class TestSpikeRule:
 
     def test_it_goes_on_from_its_state(self) -> None:
         """Through JSON, exactly."""
-        one, other = SpikeRule(10), SpikeRule(10)
+        rule = SpikeRule(10)
         for loss in np.random.default_rng(2).random(70).tolist():
-            one.judge(loss)
-        other.restore(json.loads(json.dumps(one.state())))
-        assert other == one
+            rule.judge(loss)
+        assert SpikeRule(**json.loads(json.dumps(asdict(rule)))) == rule

@@ -457,7 +457,9 @@ class TestWatchErrors:
             criterion, model = nn.CrossEntropyLoss(), Net()
             recorder.watch(criterion)
             inputs, labels = next(iter(recorder.loader(loader_of())))
-            with pytest.raises(UsageError, match=r"logits float32 \[7, 3\] .*|inputs float32 \[8, 2\] are not those of 7"):
+            with pytest.raises(
+                UsageError, match=r"logits float32 \[7, 3\] .*|inputs float32 \[8, 2\] do not match the 7 samples"
+            ):
                 criterion(model(inputs[:7]), labels[:7])
 
 

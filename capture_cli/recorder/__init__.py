@@ -1,4 +1,4 @@
-"""One batch of tensors in, one record out: the capture itself, in anyone's loop.
+"""Record every batch of your own training loop.
 
     with Recorder("run.jsonl", classes=["cat", "dog"]) as recorder:
         for epoch in range(3):
@@ -7,47 +7,38 @@
                 recorder.record(epoch=epoch, phase="train", inputs=inputs, logits=logits, labels=labels, ids=ids)
                 ...
 
-`capture train` itself records through this class. What it promises:
+It promises:
 
-* Every number is of the very forward pass that trains: there is no second one. Nothing it is given is changed, no graph is
-  kept alive, and of the inputs it keeps those of the last batch alone.
-* Losses, probabilities and predictions of every sample go into the record; what the options leave out is counted there.
-* What does not fit (shapes, labels, ids, numbers) is an error before anything is written or counted, so the records stay valid
-  and go on.
-* On the CPU a record is written before `record` returns, in capture's own loop within 50 ms. On CUDA results are copied to
-  pinned memory without waiting and
-  written one call later, so that the step never synchronises; `flush` writes what is pending. What only the values show (a
-  label that is no class, NaN) is then an error of the next call, which names the batch it is of and takes nothing itself.
-* Ctrl-C at any moment leaves whole records, and sums that count what was written.
+* Every number comes from the forward pass that trains; there is no second one. Nothing you pass is changed, no graph is kept
+  alive, and only the inputs of the last batch are held.
+* The record of a batch has losses, probabilities and predictions of every sample; it counts whatever the options drop.
+* Arguments that do not fit (shapes, labels, ids, numbers) raise UsageError before anything is written or counted. The records
+  stay valid, and the loop may continue.
+* On the CPU a record is written before `record` returns. On CUDA the results are copied to pinned memory without waiting and
+  written one call later, so the step never synchronises; `flush` writes them at once. An error that only the values show (a
+  label that is no class, NaN) is then raised by the next call; it names the batch it is about, and that call records nothing.
+* Ctrl-C at any moment leaves whole records, and sums that count exactly what was written.
+
+The writing itself is capture_cli.writer.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, fields
-from math import isfinite
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from capture_cli.config import kept_inputs, kept_probs
+from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.preprocessing import digests
 from capture_cli.recorder import validation
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
+from capture_cli.records import Epoch, RunInfo
 from capture_cli.runfolder import Output, open_output
-from capture_cli.writer import columns
-from capture_cli.writer.flight import SpikeRule
-from capture_cli.writer.kept_inputs import Keeping
-from capture_cli.writer.pending import Pending
-from capture_cli.writer.phases import Phases, Sums
-from capture_cli.writer.sink import Sink
-from capture_cli.writer.staging import Room
+from capture_cli.writer import BatchWriter
+from capture_cli.writer.columns import CLASSIFICATION, TASKS
+from capture_cli.writer.sink import Sink, call_all
 
 if TYPE_CHECKING:
     import torch
@@ -57,20 +48,18 @@ if TYPE_CHECKING:
 
     Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any] | torch.Tensor
 
-
-SECONDS_TOGETHER = 0.05
-"""How long records of our own loop wait to be written together."""
+STATUSES = ("completed", "interrupted", "failed")
 
 
 class Recorder:
-    """Writes one record a batch, and keeps the sums of each phase."""
+    """Writes one record per batch, and one per phase and epoch with its sums."""
 
     def __init__(
         self,
-        out: str | os.PathLike[str] | Output,
+        out: str | os.PathLike[str],
         *,
         classes: Sequence[str] | None = None,
-        task: str = columns.CLASSIFICATION,
+        task: str = CLASSIFICATION,
         config: Mapping[str, Any] | None = None,
         model: nn.Module | None = None,
         every: int = 1,
@@ -83,71 +72,58 @@ class Recorder:
         sinks: Iterable[Sink] = (),
         force: bool = False,
     ) -> None:
-        """Open `out`: FILE.jsonl for the records alone, else a run folder. What exists is overwritten only with `force`.
+        """Open `out`: FILE.jsonl for the records alone, otherwise a run folder. `force` overwrites an existing run.
 
-        `classes` are their names, in the order of the logits (of a `multilabel` or `regression` task: names of the outputs);
-        without them they are called 0, 1, ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values)
-        and `model` are named in the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
-        Logits that are NaN `raise`, unless `nonfinite` is `record`. An id that comes twice in a phase of an epoch is an
-        error unless `repeats`. Labels that are `ignore_index` are padding where the task is `sequence`.
+        `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), by default
+        "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values) and `model` go into the run
+        record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`. NaN logits raise UsageError unless
+        `nonfinite` is "record". An id that repeats within an epoch of a phase raises UsageError unless `repeats` is True.
+        Labels equal to `ignore_index` are padding if the task is `sequence`. `sinks` see every record after it was written.
 
-        Raises UsageError for what cannot be honoured and if `out` exists, CaptureError if it cannot be written or is in use.
-        A caller that hands over an open Output writes its run record itself, and closes it.
+        Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
-        validation.demand("task", task, task in columns.TASKS, " or ".join(columns.TASKS))
-        validation.demand("nonfinite", nonfinite, nonfinite in ("raise", "record"), "raise or record")
-        validation.demand("every", every, type(every) is int and every >= 1, "a whole number from 1 up")
-        validation.demand(
-            "spike", spike, type(spike) in (int, float) and spike >= 0, "a number of standard deviations, 0 for never"
-        )
-        validation.demand("ignore_index", ignore_index, type(ignore_index) is int, "a whole number")
-        validation.demand("classes", classes, classes is None or validation.are_names(classes), "a list of names, each once")
-        validation.demand("config", config, config is None or isinstance(config, Mapping), "names and plain values")
-        self.step = 0
-        """Updates so far: batches whose phase is `train`."""
-        self.nonfinite: Batch | Numbers | None = None
-        """The first batch whose loss was NaN or infinite."""
-        self._task, self._config = task, validation.plain("config", dict(config or {}))
+        require = validation.require
+        require(task in TASKS, "task", task, " or ".join(TASKS))
+        require(nonfinite in ("raise", "record"), "nonfinite", nonfinite, "raise or record")
+        require(type(every) is int and every >= 1, "every", every, "a whole number from 1")
+        require(type(spike) in (int, float) and spike >= 0, "spike", spike, "a number of standard deviations, or 0 for off")
+        require(type(ignore_index) is int, "ignore_index", ignore_index, "a whole number")
+        require(classes is None or validation.are_names(classes), "classes", classes, "a list of different names")
+        require(config is None or isinstance(config, Mapping), "config", config, "a mapping of names to plain values")
+        top_k(probs, 2)  # raises UsageError if it is not valid
+        self._task, self._ignore_index = task, ignore_index
         self._classes = list(classes) if classes is not None else None
-        self._width = 0
-        """Of the logits, once there were some."""
-        self._model = {"name": type(model).__name__, "parameters": _parameters(model)} if model is not None else {}
-        self._every, self._probs, self._ignore_index = every, probs, ignore_index
-        kept_probs(probs, 2)  # says what is wrong with it, if anything is
-        stored = kept_inputs(inputs)
-        self._raises, self._repeats = nonfinite == "raise", repeats
+        self._config = validation.check_plain("config", dict(config or {}))
+        self._model = {} if model is None else {"name": type(model).__name__, "parameters": _count_parameters(model)}
+        self._unique_ids = not repeats
         self._watch: Watch | None = None
-        self._rank = -1
-        """Asked for with the first batch: a trainer may make the group of processes after the recorder."""
-        self._rule = SpikeRule(spike)
         self._device: torch.device | None = None
-        self._before: Pending | None = None
-        self._waiting: list[Pending] = []
-        """Batches that are not written yet, all of one phase of one epoch: one on a device, or some to be written together."""
-        self._waits_since = 0.0
-        self._room = Room()
-        self._phases = Phases()
-        self._uncounted: _Count | None = None
-        self._own = not isinstance(out, Output)
+        self._rank: int | None = None
+        """Known with the first batch: a trainer may start the process group after the recorder."""
         self._closed, self._pid = False, os.getpid()
-        self._begun = isinstance(out, Output)
-        if isinstance(out, Output):
-            self._output = out
-        else:
-            self._output = _opened(os.fspath(out), force=force, needs_folder=stored is None)
-        self._journal = self._output.journal
-        self._keeping = Keeping(self._output.folder, stored)
-        self._sinks = list(sinks)
-        self._wanted = {getattr(sink, "every_input", True) for sink in self._sinks}
-        self._together = not self._own and self._journal.is_file and not self._keeping.keeps_some
-        """Whether records may be written together: the loop is our own, so no label can be wrong and no tensor is changed."""
+        self._output = _open(os.fspath(out), force=force, needs_folder=stored_inputs(inputs) is None)
         try:
-            for sink in self._sinks:
-                sink.begin(self._output)
-        except UsageError:
-            if self._own:
-                self._output.close()
+            self._writer = BatchWriter(
+                self._output,
+                task=task,
+                every=every,
+                probs=probs,
+                inputs=inputs,
+                spike=spike,
+                ignore_index=ignore_index,
+                reject_nan=nonfinite == "raise",
+                unique_ids=not repeats,
+                run_info=self._run_info,
+                sinks=sinks,
+            )
+        except BaseException:
+            self._output.close()
             raise
+
+    @property
+    def step(self) -> int:
+        """Updates so far: batches whose phase is `train`."""
+        return self._writer.step
 
     def record(
         self,
@@ -164,100 +140,68 @@ class Recorder:
         lr: float | None = None,
         extra: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        """Take one batch after its forward pass and before its update.
+        """Record one batch after its forward pass and before its update.
 
-        `inputs` [B, ...] of any dtype, as they went into the model; `logits` and `labels` as capture_cli.writer.columns
-        says for the task; `ids` [B] what the samples are called, all integers or all strings, in a list, an array or a
-        tensor; `files` [B] where they come from. `losses` ([B], for sequences [B, T]) are plain cross-entropy in nats,
-        computed here where they are not given; `loss` is the scalar that is differentiated (else their mean), `lr` the
-        learning rate of the update that follows. `extra` holds further columns, one plain value (text, number, true, false,
-        None, or lists and objects of them) for each of the B.
+        `inputs` [B, ...] of any dtype, as the model got them. `logits` and `labels` in the shapes of the task, see
+        capture_cli.writer.columns. `ids` [B] name the samples: all integers or all strings, as a list, an array or a tensor.
+        `files` [B] where the samples come from. `losses` [B], for sequences [B, T], are the plain cross-entropy in nats;
+        computed here by default. `loss` is the scalar that is differentiated, by default their mean. `lr` is the learning rate
+        of the update that follows. `extra` adds columns of B plain values each (string, number, bool, None, or lists and
+        objects of them).
 
-        Batches are counted from 0 in each phase of each epoch, steps over all batches whose phase is `train`. A phase of an
-        epoch ends, and its sums are written, when the same phase comes with a later epoch, at `end_phase`, or at the end.
+        Batches count from 0 within each phase of each epoch, steps over all batches whose phase is `train`. An epoch of a phase
+        ends, and its sums are written, when the phase comes with a later epoch, at `end_phase`, or at the end.
 
-        Raises UsageError, naming the argument, for what does not fit; nothing is written or counted then.
+        Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
-        self._demand_open()
-        if self._own:
-            columns.check(self._task, inputs=inputs, logits=logits, labels=labels, losses=losses, loss=loss)
-        first = self._waiting[0] if self._waiting else None
-        if self._uncounted or (first and not (first.arrived is None and first.is_of(phase, epoch))):
-            self.flush()
-        classes = 1 if logits.ndim == 1 else logits.shape[-1]
-        if self._rank < 0:
+        self._require_open()
+        writer, b = self._writer, validation.check_tensors(self._task, inputs, logits, labels, losses, loss)
+        writer.flush()  # the checks below need the counts after the batch before
+        self._check_classes(logits)
+        writer.phases.check(phase, epoch)
+        device_ids = validation.check_device_ids(ids, b)
+        names = None if device_ids is not None else validation.check_ids(ids, b)
+        if self._unique_ids and names is not None:
+            writer.phases.check_ids(phase, epoch, names)
+        files, extra = validation.check_files(files, b), validation.check_extra(extra, b)
+        validation.check_lr(lr)
+        if self._rank is None:
             self._rank = _rank()
-        header: dict[str, Any] = {"phase": phase, "epoch": epoch, "step": self.step, "rank": self._rank, "lr": lr}
-        header |= {"ids": ids, "files": files, "extra": extra}
-        results = self._checked(header, logits, classes) if self._own else {}  # who hands over an Output numbers its samples
-        header["batch"] = self._phases.batches(phase, epoch) + len(self._waiting)
-        captured = header["batch"] % self._every == 0
-        rows = self._room.take(logits, labels) if self._together and logits.is_cpu and loss is not None else None
-        if not rows:
-            at_once = bool(results) or not inputs.is_cpu  # while these come from a device, logits may be overwritten
-            results |= columns.taken(self._task, logits, labels, losses, loss, probs=self._probs, at_once=at_once)
-        pending = Pending.of(header, inputs, results, captured=captured, classes=classes)
-        if rows and loss is not None:
-            pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()
         self._device = logits.device
-        self.step += phase == "train"
-        self._waiting.append(pending)
-        if pending.arrived is None and not self._may_wait(pending):
-            self.flush()
-
-    def _checked(self, header: dict[str, Any], logits: torch.Tensor, classes: int) -> dict[str, torch.Tensor]:
-        """Make what stands beside the tensors plain; ids that come from a device are returned. Raises UsageError."""
-        phase, epoch, b = header["phase"], header["epoch"], len(logits)
-        self._check_width(logits, classes)
-        self._phases.check(phase, epoch)
-        late = validation.still_coming(header["ids"], b)
-        header["ids"] = None if late else self._fresh(phase, epoch, validation.checked_ids(header["ids"], b))
-        header |= {"files": validation.checked_files(header["files"], b), "extra": validation.checked_extra(header["extra"], b)}
-        validation.check_lr(header["lr"])
-        return late
-
-    def _may_wait(self, pending: Pending) -> bool:
-        """Whether a batch that is on the host may be written together with those that follow.
-
-        Right after a forward and a backward pass the caches hold nothing of what writes records, so that one record takes as
-        long as three in a row. So they wait, for SECONDS_TOGETHER at most; digests are taken and the loss is judged at once.
-        """
-        if pending.rows is None:
-            return False
-        loss = pending.loss
-        if pending.captured and (inputs := pending.input_array()) is not None:
-            pending.digests, pending.copied = digests(inputs), None
-        pending.reason = self._rule.judge(loss) if pending.header["phase"] == "train" else ""
-        if len(self._waiting) == 1:
-            self._waits_since = monotonic()
-        if pending.reason or not isfinite(loss):
-            return False
-        before = self._waiting[-2] if len(self._waiting) > 1 else self._before
-        if before and not self._wants_inputs(before.header["phase"]):  # as this one is well, they are of no use
-            before.inputs = None
-        return monotonic() - self._waits_since < SECONDS_TOGETHER
-
-    def _wants_inputs(self, phase: str) -> bool:
-        return True in self._wanted or ("evaluation" in self._wanted and phase != "train")
+        writer.record(
+            epoch=epoch,
+            phase=phase,
+            inputs=inputs,
+            logits=logits,
+            labels=labels,
+            ids=names,
+            files=files,
+            losses=losses,
+            loss=loss,
+            lr=lr,
+            extra=extra,
+            rank=self._rank,
+            device_ids=device_ids,
+        )
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
-        """Record whatever `criterion(logits, labels)` is called with, for the batches of a loader that `loader` returned.
+        """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.
 
-        `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss, of which a forward hook sees logits and labels; `model`
-        the one whose first tensor is the inputs. What cannot be known this way: capture_cli.recorder.watching. Raises
-        UsageError for what cannot be watched; what does not fit later is raised by the call of `criterion`. The hooks go with
-        `close`.
+        `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss; a forward hook reads its logits and labels. The inputs are
+        the first tensor that `model` is called with. The limits are in capture_cli.recorder.watching. Raises UsageError for a
+        criterion or model that cannot be watched; the call of `criterion` raises it for a batch that does not fit. `close`
+        removes the hooks.
         """
-        self._demand_open()
+        self._require_open()
         self._watching().criterion(criterion, model)
 
     def loader(self, loader: Iterable[Any], *, phase: str = "train") -> WatchedLoader:
-        """The batches of a loader over an `identified` dataset, without the ids, which go to the records: see `watch`.
+        """Wrap a loader over an `identified` dataset: its batches come without the ids, which go to the records; see `watch`.
 
-        Raises UsageError where the samples have no ids, or `phase` is none.
+        Raises UsageError if the samples have no ids, or `phase` is not valid.
         """
-        self._demand_open()
-        self._phases.check(phase, 2**62)
+        self._require_open()
+        self._writer.phases.check(phase, 2**62)
         return self._watching().loader(loader, phase)
 
     def _watching(self) -> Watch:
@@ -268,81 +212,45 @@ class Recorder:
         return self._watch
 
     def is_open(self, phase: str) -> bool:
-        """Whether a batch of the phase has come since its last end."""
-        self.flush()
-        return phase in self._phases.open
+        """Return True if the phase has a batch since its last end."""
+        self._writer.flush()
+        return phase in self._writer.phases.open
 
     def end_phase(self, phase: str | None = None) -> Epoch:
-        """Write and return the sums of a phase, by default the one that the last batch was of.
-
-        Raises UsageError if it is not open.
-        """
-        self.flush()
-        record = self._phases.sums(phase).record(accuracy=self._task != "regression")
-        self._emit(record, None)
-        self._phases.leave(record.phase)
-        return record
+        """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
+        return self._writer.end_phase(phase)
 
     def flush(self) -> None:
-        """Write what is pending, waiting for the device if need be."""
-        self._settle()
-        made: list[dict[str, Any]] = []
-        while self._waiting:
-            made = made or self._columns()
-            self._finish(self._waiting.pop(0), made.pop(0))
-        self._room.clear()
-
-    def _columns(self) -> list[dict[str, Any]]:
-        """Of the batches that wait: made in one go of all whose answers wait in the room, else of the first."""
-        first, *_ = self._waiting
-        taken = self._room.taken() if first.rows else first.wait()
-        try:
-            made = columns.made(self._task, taken, probs=self._probs, classes=first.classes, ignore_index=self._ignore_index)
-        except UsageError as error:
-            raise self._refused(self._waiting.pop(0), error) from error
-        return [columns.part(made, one.rows, one.loss) for one in self._waiting if one.rows] if first.rows else [made]
-
-    def _refused(self, pending: Pending, error: UsageError) -> UsageError:
-        """What is said of a batch that cannot be recorded, and is as if it had not been."""
-        header = pending.header
-        self.step -= header["phase"] == "train"
-        return UsageError(f"{header['phase']} batch {header['batch']} of epoch {header['epoch']}: {error.message}", error.hint)
+        """Write what is pending, waiting for the device if need be. Raises UsageError for a batch that does not fit."""
+        self._writer.flush()
 
     def sync(self) -> None:
-        """Write what is pending and return when everything would survive a power cut."""
-        self.flush()
-        self._keeping.sync()
-        self._journal.sync()
+        """Write what is pending; return once everything would survive a power cut."""
+        self._writer.sync()
 
     def close(self, status: str = "completed") -> None:
         """Write what is pending and the sums of open phases, seal the records with `status`, close. May be called twice.
 
-        `status` is completed, interrupted or failed: what `with` makes of how its block ended.
+        `status` is completed, interrupted or failed; `with` chooses it. Everything is closed, whatever fails on the way; then
+        the first error is raised.
         """
-        if self._closed or os.getpid() != self._pid:  # a process that was forked off has no part in what is written
+        if self._closed or os.getpid() != self._pid:  # a forked process must not write
             return
-        validation.demand(
-            "status", status, status in ("completed", "interrupted", "failed"), "completed, interrupted or failed"
-        )
+        validation.require(status in STATUSES, "status", status, " or ".join(STATUSES))
+        self._closed = True
+        watches = [self._watch.close] if self._watch else []
+        call_all([lambda: self._seal(status), *watches, self._writer.close, self._output.close])
+
+    def _seal(self, status: str) -> None:
         unfit = None
         try:
-            try:
-                self.flush()
-            except UsageError as error:  # a batch that was on its way from the device
-                unfit, status = error, "failed"
-            if not self._begun:
-                self._begin(len(self._classes or ("0",)))
-            for phase in list(self._phases.open):
-                self.end_phase(phase)
-            self.end(status)
-        finally:
-            self._closed = True
-            if self._watch:
-                self._watch.close()
-            for sink in self._sinks:
-                sink.close()
-            if self._own:
-                self._output.close()
+            self._writer.flush()
+        except UsageError as error:  # a batch that was on its way from the device
+            unfit, status = error, "failed"
+        self._writer.begin(len(self._classes or ("0",)))
+        for phase in list(self._writer.phases.open):
+            self._writer.end_phase(phase)
+        self._writer.seal(status)
         if unfit:
             raise unfit
 
@@ -350,202 +258,75 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
+        if kind is None or error is None:
             self.close()
             return
-        with suppress(CaptureError, OSError):  # the error that ended the block is what its caller must hear
+        try:
             self.close("failed" if issubclass(kind, Exception) else "interrupted")
+        except Exception as second:  # noqa: BLE001 - the error that ended the block is the one to raise
+            error.add_note(f"closing the recorder failed: {second}")
 
-    # What capture train needs besides: to write what is not of a batch, and to go on after a checkpoint.
-
-    def write(self, record: RunInfo | Samples | Skip | Epoch) -> None:
-        """Write a record that is not of a batch."""
-        self.flush()
-        self._emit(record, None)
-
-    def samples(self, whole: Samples) -> None:
-        """Announce samples, at most 1,024 a line."""
-        self.flush()
-        for start in range(0, len(whole.ids), MAX_SAMPLES_PER_LINE):
-            part = slice(start, start + MAX_SAMPLES_PER_LINE)
-            cut = {field.name: getattr(whole, field.name)[part] for field in fields(Samples)}
-            self._emit(Samples(**cut), None)
-
-    def end(self, status: str) -> None:
-        """Write what is pending and seal the journal with `status`; sinks hear of it once that is durable."""
-        self.flush()
-        self._keeping.close()
-        end = End(status=status, counts=dict(self._journal.counts))
-        self._journal.seal(status)
-        for sink in self._sinks:
-            sink.write(end, None)
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """What a checkpoint keeps of a recorder with nothing pending: steps, the sums of the phase, the pack's length."""
-        sums = next(iter(self._phases.open.values()), Sums())
-        return {"step": self.step, "sums": asdict(sums), "losses": self._rule.state()} | self._keeping.place
-
-    def go_on(self, place: Mapping[str, Any], stored: Mapping[str, Mapping[str, int]]) -> None:
-        """Take up the place of an earlier recorder of the same run; `stored` says which inputs lie where in its packs."""
-        self.step, sums = place["step"], Sums(**place["sums"])
-        self._phases.open = {sums.phase: sums} if sums.phase else {}
-        self._rule.restore(place["losses"])
-        self._keeping.go_on(place, stored)
-
-    def precede(self, *, phase: str, epoch: int, batch: int, ids: npt.NDArray[np.int64], inputs: torch.Tensor) -> None:
-        """Be told the batch before, which an earlier process has recorded: if the next goes wrong, it is kept whole too."""
-        header = {"phase": phase, "epoch": epoch, "batch": batch, "ids": ids}
-        self._before = Pending.of(header, inputs, {})
-
-    def _demand_open(self) -> None:
+    def _require_open(self) -> None:
         if self._closed:
             raise UsageError(f"the recorder of '{self._output.where}' is closed", "record inside its `with` block")
         if os.getpid() != self._pid:
             raise UsageError(
-                f"the recorder of '{self._output.where}' is that of the process this one was forked from",
-                "give each process a recorder of its own",
+                f"the recorder of '{self._output.where}' belongs to the process that this one was forked from",
+                "open a recorder in each process",
             )
 
-    def _check_width(self, logits: torch.Tensor, classes: int) -> None:
-        """Raise UsageError unless the logits are as wide as the names of the classes, or the logits before them."""
-        named = len(self._classes) if self._classes is not None else 0
-        if named and classes != named:
+    def _check_classes(self, logits: torch.Tensor) -> None:
+        """Raise UsageError unless the logits are as wide as `classes` and as all logits before."""
+        width = 1 if logits.ndim == 1 else logits.shape[-1]
+        if self._classes is not None and width != len(self._classes):
             raise UsageError(
-                f"logits {columns.described(logits)} have {classes} classes, classes names {named}",
-                "name each once, in the order of the logits",
+                f"logits {validation.describe(logits)} have {width} classes, but `classes` names {len(self._classes)}",
+                "name each class once, in the order of the logits",
             )
-        if self._width and classes != self._width:
+        if width != (self._writer.classes or width):
             raise UsageError(
-                f"logits {columns.described(logits)} have {classes} classes, those before them {self._width}",
-                "give each model a recorder of its own",
+                f"logits {validation.describe(logits)} have {width} classes, but those before had {self._writer.classes}",
+                "use one recorder per model",
             )
 
-    def _begin(self, classes: int) -> None:
-        """Write the run record, which says what all others are about."""
+    def _run_info(self, classes: int) -> RunInfo:
+        """Make the run record, given the width of the logits."""
         import torch
 
         from capture_cli.runtime import device_name, versions
 
-        self._emit(
-            RunInfo(
-                config=self._config,
-                folder="",
-                classes=self._classes or [str(number) for number in range(classes)],
-                task=None if self._task == columns.CLASSIFICATION else self._task,
-                model=self._model,
-                recipe={},
-                versions=versions(),
-                device=device_name(self._device) if self._device else "cpu",
-                threads=torch.get_num_threads(),
-            ),
-            None,
+        return RunInfo(
+            config=self._config,
+            folder="",
+            classes=self._classes or [str(number) for number in range(classes)],
+            task=None if self._task == CLASSIFICATION else self._task,
+            model=self._model,
+            recipe={},
+            versions=versions(),
+            device=device_name(self._device) if self._device else "cpu",
+            threads=torch.get_num_threads(),
         )
-        self._begun = True
-
-    def _finish(self, pending: Pending, results: dict[str, Any]) -> None:
-        """Check the values of a batch; then, and only then, write it and count it."""
-        header = pending.header
-        phase, epoch = header["phase"], header["epoch"]
-        losses = results["losses"]
-        total = float(losses.sum(dtype=np.float64))
-        finite = isfinite(total)
-        try:
-            if pending.late_ids is not None:
-                header["ids"] = self._fresh(phase, epoch, pending.late_ids.tolist())
-            if self._raises and (not finite or "losses" in pending.host):  # where the answer is NaN, so is a loss not given
-                columns.check_numbers(results)
-        except UsageError as error:
-            raise self._refused(pending, error) from error
-        if not self._begun:
-            self._begin(pending.classes)
-        self._width = pending.classes
-        if self._phases.is_over(phase, epoch):
-            self.end_phase(phase)
-        sums = self._phases.enter(phase, epoch)
-        wrong = pending.reason
-        if wrong is None:
-            wrong = self._rule.judge(float(results["loss"])) if phase == "train" else ""
-        before, self._before = self._before, pending
-        pending.host = {}
-        captured = pending.captured or bool(wrong) or not finite  # what went wrong is captured whatever `every` says
-        count = _Count(
-            sums.plus(
-                n=len(losses),
-                loss=total,
-                correct=columns.count_right(self._task, results),
-                captured=captured,
-            ),
-            header["ids"],
-            self._journal.lines + captured,
-        )
-        if captured:
-            inputs, pending.copied = pending.input_array(), None
-            batch = columns.as_record(
-                header,
-                results,
-                classes=pending.classes,
-                ignore_index=self._ignore_index,
-                inputs=self._keeping.inputs(pending, inputs, whole=bool(wrong)),
-                flight=self._keeping.flight(wrong, before),
-            )
-            if not finite and self.nonfinite is None:
-                self.nonfinite = batch
-            self._uncounted = count
-            self._emit(batch, inputs)
-        self._count(count)
-
-    def _fresh(self, phase: str, epoch: int, ids: list[int] | list[str]) -> list[int] | list[str]:
-        """The same ids. Raises UsageError where one has come already, and may not."""
-        if not self._repeats:
-            self._phases.check_ids(phase, epoch, ids)
-        return ids
-
-    def _count(self, count: _Count) -> None:
-        self._phases.open[count.sums.phase] = count.sums
-        if self._own and not self._repeats:
-            self._phases.note(count.sums.phase, count.ids)
-        self._uncounted = None
-
-    def _settle(self) -> None:
-        """Count a batch that was written when something broke in, such as Ctrl-C, and forget one that was not."""
-        count, self._uncounted = self._uncounted, None
-        if count and self._journal.lines >= count.lines:
-            self._count(count)
-
-    def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
-        self._journal.append(record)
-        for sink in self._sinks:
-            sink.write(record, inputs)
 
 
-class _Count(NamedTuple):
-    """What is counted once a batch is written: the sums with it, its ids, and how many lines there are then."""
-
-    sums: Sums
-    ids: Any
-    lines: int
-
-
-def _opened(out: str, *, force: bool, needs_folder: bool) -> Output:
-    """Raises what open_output raises, with the ways out in a recorder's words."""
+def _open(out: str, *, force: bool, needs_folder: bool) -> Output:
+    """Open the output; hints name arguments of the Recorder in place of command-line options."""
     try:
         return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else "")
     except CaptureError as error:
-        ways = {
-            "--force": "give another place; with force=True what is there goes",
-            "-o a folder": "give a folder in place of FILE.jsonl",
-            "": "give another place",
+        hints = {
+            "--force": "choose another path, or pass force=True to overwrite the run",
+            "-o a folder": "pass a folder instead of FILE.jsonl",
+            "": "choose another path",
         }
-        raise type(error)(error.message, next(ways[said] for said in ways if said in error.hint)) from error
+        raise type(error)(error.message, next(hints[option] for option in hints if option in error.hint)) from error
 
 
-def _parameters(model: nn.Module) -> int:
+def _count_parameters(model: nn.Module) -> int:
     return sum(one.numel() for one in model.parameters())
 
 
 def _rank() -> int:
-    """Of this process in a distributed training: each has a recorder, and a file, of its own."""
+    """Return the rank of this process; in distributed training each process has a recorder and a file of its own."""
     from torch import distributed
 
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -1,7 +1,10 @@
-"""What a caller hands to a recorder beside the tensors of its task: looked at, and made into plain lists of the recorder's own.
+"""Check the arguments of a recorder, and copy those beside the tensors into plain lists.
 
-checked_ids(ids, b), checked_files(files, b), checked_extra(extra, b)       # raise UsageError, naming the argument
-still_coming(ids, b)                                                        # ids on a device, for which nobody waits
+    b = check_tensors(task, inputs, logits, labels, losses, loss)
+    ids = check_ids(ids, b)
+    files, extra = check_files(files, b), check_extra(extra, b)
+
+Every check raises UsageError that names the argument, its value or shape, and what fits.
 """
 
 from __future__ import annotations
@@ -11,29 +14,107 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
-from capture_cli.writer.columns import described, named
+from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS
 
 if TYPE_CHECKING:
     import torch
 
 MAX_DEPTH = 8
-"""Of lists and objects in each other, in what a caller adds to a record."""
+"""Nesting of lists and objects in the plain values of a record."""
+_EXPECTED = {
+    CLASSIFICATION: "logits [B, C] and labels [B], integers",
+    "sequence": "logits [B, T, C] and labels [B, T], integers",
+    "multilabel": "logits [B, K] or [B] and labels of the same shape, 0 and 1",
+    "regression": "logits [B, K] or [B] and labels of the same shape",
+}
 
 
-def checked_ids(ids: Any, b: int) -> list[int] | list[str]:
-    """The ids of a batch of b samples as a list. Raises UsageError unless they are b integers or b strings."""
+def check_tensors(
+    task: str,
+    inputs: torch.Tensor,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    losses: torch.Tensor | None,
+    loss: torch.Tensor | float | None,
+) -> int:
+    """Check types and shapes of the tensors of a batch; return B."""
+    import torch
+
+    tensor = torch.Tensor
+    if not (isinstance(inputs, tensor) and isinstance(logits, tensor) and isinstance(labels, tensor)) or (
+        losses is not None and not isinstance(losses, tensor)
+    ):
+        raise _not_a_tensor(task, {"inputs": inputs, "logits": logits, "labels": labels, "losses": losses})
+    shape = logits.shape
+    if not logits.is_floating_point() or not _fits(task, shape, labels):
+        raise UsageError(
+            f"logits {describe(logits)} and labels {describe(labels)} do not fit together",
+            f"task {task} takes {_EXPECTED[task]}{_suggestion(task, logits, labels)}",
+        )
+    if labels.device != logits.device:
+        raise UsageError(
+            f"labels are on {labels.device}, logits on {logits.device}", "pass both as the loss function gets them"
+        )
+    if not shape.numel():
+        raise UsageError(f"logits {describe(logits)} are empty", "skip empty batches")
+    b = len(logits)
+    if not inputs.ndim or len(inputs) != b:
+        raise UsageError(
+            f"inputs {describe(inputs)} do not match the {b} samples of the logits", "pass them as the model got them, [B, ...]"
+        )
+    if losses is not None and losses.shape != (rows := labels.shape[: 2 if task == "sequence" else 1]):
+        raise UsageError(
+            f"losses {describe(losses)} are not one per sample, {list(rows)}", 'use reduction="none", or omit them'
+        )
+    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(loss) in (int, float)):
+        given = describe(loss) if isinstance(loss, torch.Tensor) else short(loss)
+        raise UsageError(f"loss: {given} is not a single number", "pass the scalar that is differentiated, or omit it")
+    return b
+
+
+def _not_a_tensor(task: str, tensors: Mapping[str, object]) -> UsageError:
+    import torch
+
+    name, value = next((name, value) for name, value in tensors.items() if not isinstance(value, torch.Tensor))
+    return UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
+
+
+def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
+    if task in CLASS_TASKS:
+        integers = not (labels.is_floating_point() or labels.is_complex())
+        return len(logits) == (2 if task == CLASSIFICATION else 3) and labels.shape == logits[:-1] and integers
+    return labels.shape == logits and len(logits) in (1, 2) and not labels.is_complex()
+
+
+def _suggestion(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
+    """Return a further clause of the hint if the intention can be guessed."""
+    shape = logits.shape
+    if not logits.is_floating_point():
+        return "; logits are floating-point numbers"
+    if task == "sequence" and logits.ndim == 3 and labels.shape == (shape[0], shape[2]):
+        return "; pass logits.transpose(1, 2)"
+    if task == CLASSIFICATION and labels.is_floating_point() and labels.shape == shape:
+        return '; for labels that are probabilities pass labels.argmax(1), for labels that are 0 or 1 use task="multilabel"'
+    if task == CLASSIFICATION and labels.shape == (shape[0], 1):
+        return "; pass labels.squeeze(1)"
+    other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
+    return f'; these tensors fit Recorder(task="{other}")' if other else ""
+
+
+def check_ids(ids: Any, b: int) -> list[int] | list[str]:
+    """Return the ids of a batch as a list of b integers or b strings."""
     if ids is None or isinstance(ids, str | bytes | Mapping) or not hasattr(ids, "__iter__"):
-        raise UsageError(f"ids: {named(ids)} is no list of ids", f"give {b} integers or {b} strings, one for each sample")
+        raise UsageError(f"ids: {short(ids)} is not a list of ids", f"pass {b} integers or {b} strings, one per sample")
     names = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     if not isinstance(names, list):
-        raise UsageError(f"ids: {names!r} is a single value", f"give {b} integers or {b} strings, one for each sample")
+        raise UsageError(f"ids: {names!r} is a single value", f"pass {b} integers or {b} strings, one per sample")
     if len(names) != b:
-        raise UsageError(f"ids: {len(names)} of them for a batch of {b}", "give one for each sample")
+        raise UsageError(f"ids: {len(names)} ids for a batch of {b}", "pass one per sample")
     if not _are_ids(names):
-        names = [one.item() if hasattr(one, "item") else one for one in names]  # numpy's numbers and texts, tensors
+        names = [one.item() if hasattr(one, "item") else one for one in names]  # NumPy's numbers and strings, tensors
         if not _are_ids(names):
             raise UsageError(
-                f"ids are neither all integers (of 64 bits) nor all strings: {names[0]!r}, ...", "give one kind for all"
+                f"ids are neither all integers (of 64 bits) nor all strings: {names[0]!r}, ...", "use one type for all ids"
             )
     return names
 
@@ -44,59 +125,59 @@ def _are_ids(names: list[Any]) -> bool:
     return all(isinstance(one, str) for one in names)
 
 
-def still_coming(ids: Any, b: int) -> dict[str, torch.Tensor]:
-    """Ids that are on a device, to be had with the results, so that nobody waits for them; empty where they are at hand."""
+def check_device_ids(ids: Any, b: int) -> torch.Tensor | None:
+    """Return ids that are on a device as int64, without waiting for their values; None if they are on the host."""
     import torch
 
     if not isinstance(ids, torch.Tensor) or ids.device.type == "cpu":
-        return {}
+        return None
     if ids.shape != (b,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise UsageError(f"ids {described(ids)} are not {b} integers", "give one for each sample")
-    return {"ids": ids.detach().long()}
+        raise UsageError(f"ids {describe(ids)} are not {b} integers", "pass one per sample")
+    return ids.detach().long()
 
 
-def checked_files(files: Sequence[str] | None, b: int) -> Sequence[str] | None:
-    """The files as a list of their own. Raises UsageError unless they are b strings, or None."""
+def check_files(files: Sequence[str] | None, b: int) -> Sequence[str] | None:
+    """Return the files of a batch as a list of b strings, or None."""
     if files is None:
         return None
     if isinstance(files, str) or not isinstance(files, Sequence) or not all(isinstance(one, str) for one in files):
-        raise UsageError(f"files: {named(files)} is no list of strings", "give one for each sample, or none at all")
+        raise UsageError(f"files: {short(files)} is not a list of strings", "pass one per sample, or none at all")
     if len(files) != b:
-        raise UsageError(f"files: {len(files)} of them for a batch of {b}", "give one for each sample, or none at all")
+        raise UsageError(f"files: {len(files)} files for a batch of {b}", "pass one per sample, or none at all")
     return list(files)
 
 
-def checked_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, list[Any]] | None:
-    """Further columns as lists of plain values. Raises UsageError, naming the column, for what cannot be recorded."""
+def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, list[Any]] | None:
+    """Return the extra columns of a batch as lists of b plain values."""
     if not extra:
         return None
     if not isinstance(extra, Mapping):
-        raise UsageError(f"extra: {named(extra)} is no mapping", 'give columns by name, as {"source": [...]}')
+        raise UsageError(f"extra: {short(extra)} is not a mapping", 'pass columns by name, as {"source": [...]}')
     columns = {}
     for name, column in extra.items():
         if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
-            raise UsageError(f"extra[{name!r}]: {named(column)} is no column", f"give a list of {b} values")
+            raise UsageError(f"extra[{name!r}]: {short(column)} is not a column", f"pass a list of {b} values")
         values = column.tolist() if hasattr(column, "tolist") else list(column)
         if not isinstance(values, list) or len(values) != b:
             count = len(values) if isinstance(values, list) else "no"
-            raise UsageError(f"extra[{name!r}]: {count} values for a batch of {b}", "give one for each sample")
+            raise UsageError(f"extra[{name!r}]: {count} values for a batch of {b}", "pass one per sample")
         columns[name] = values
-    return plain("extra", columns)
+    return check_plain("extra", columns)
 
 
 def check_lr(lr: float | None) -> None:
-    """Raise UsageError unless a learning rate is a finite number, or None."""
+    """Check that a learning rate is a finite number, or None."""
     if lr is not None and not (type(lr) in (int, float) and isfinite(lr)):
-        raise UsageError(f"lr: {named(lr)} is no number", "give the learning rate as a float, or leave it out")
+        raise UsageError(f"lr: {short(lr)} is not a finite number", "pass the learning rate as a float, or omit it")
 
 
-def plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The same values, which JSON can hold. Raises UsageError, naming the first that it cannot."""
+def check_plain(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values if JSON can hold all of them."""
     for key, value in values.items():
         if not isinstance(key, str) or not _is_plain(value, MAX_DEPTH):
             raise UsageError(
                 f"{name}[{key!r}]: {_first_odd(value)} cannot be recorded",
-                "give texts, numbers that are finite and of 64 bits, true, false, None, and lists and objects of these",
+                "use strings, finite numbers of at most 64 bits, bools, None, and lists and objects of these",
             )
     return values
 
@@ -115,19 +196,29 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 def _first_odd(value: Any) -> str:
     inside = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ()
-    odd = next((one for one in inside if not _is_plain(one, MAX_DEPTH - 1)), value)
-    return named(odd)
+    return short(next((one for one in inside if not _is_plain(one, MAX_DEPTH - 1)), value))
 
 
-def demand(name: str, value: object, fits: object, wanted: str) -> None:
-    """Raise UsageError, saying what the argument takes, unless it `fits`."""
-    if not fits:
-        raise UsageError(f"{name}={value!r} cannot be honoured", f"it takes {wanted}")
+def require(valid: object, name: str, value: object, choices: str) -> None:
+    """Raise UsageError, naming the choices, unless the value of an option is valid."""
+    if not valid:
+        raise UsageError(f"{name}={value!r} is not valid", f"choose {choices}")
 
 
 def are_names(classes: object) -> bool:
-    """Whether these are texts, each once."""
+    """Return True for an iterable of different strings."""
     if isinstance(classes, str) or not isinstance(classes, Iterable):
         return False
     names = list(classes)
     return bool(names) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
+
+
+def describe(tensor: torch.Tensor) -> str:
+    """Return type and shape, as in `float32 [64, 10]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def short(value: object) -> str:
+    """Return a short name for a value in a message."""
+    text = repr(value) if isinstance(value, str | bytes | int | float | None) else ""
+    return text if 0 < len(text) <= 60 else f"a {type(value).__name__}"

@@ -36,8 +36,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.hooks import RemovableHandle
 
 from capture_cli.errors import UsageError
-from capture_cli.recorder.validation import checked_ids
-from capture_cli.writer.columns import described
+from capture_cli.recorder.validation import check_ids, describe
 
 ID = "id"
 """The key of the id in samples that are mappings."""
@@ -68,7 +67,7 @@ def identified(dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None 
     n = len(dataset)
     if len(ids) != n:
         raise UsageError(f"ids: {len(ids)} of them for {n} samples", "give one for each")
-    names = checked_ids(ids, n) if n else []
+    names = check_ids(ids, n) if n else []
     if len(set(names)) < n:
         seen: set[int | str] = set()
         again = next(one for one in names if one in seen or seen.add(one))  # type: ignore[func-returns-value]
@@ -268,7 +267,7 @@ class Watch:
             return logits
         if logits.ndim == 2:
             raise UsageError(
-                f"criterion: logits {described(logits)} are of positions alone, and of which sequence each is cannot be known",
+                f"criterion: logits {describe(logits)} are of positions alone, and of which sequence each is cannot be known",
                 "call it with logits.transpose(1, 2) and labels [B, T], or use record",
             )
         first = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or labels.shape != logits.shape[:-1]

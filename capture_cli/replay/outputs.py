@@ -11,7 +11,7 @@ without checkpoints may still have its final model, which can tell of the last e
 
 Equal bits are promised for the same software, threads and device, and for whole batches, so nothing is compared elsewhere:
 UsageError names what differs. The forward pass is that of capture_cli.training.captured_loss, and what comes out of it goes
-through the same Recorder.
+through the same BatchWriter.
 
 A record that names a person's own file as its model is not believed: that file runs only if the caller names it.
 """
@@ -33,12 +33,13 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
-from capture_cli.recorder import Recorder
-from capture_cli.records import Batch, Record, RunInfo
+from capture_cli.records import Batch, RunInfo
 from capture_cli.replay import Made, place
 from capture_cli.replay.findings import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
+from capture_cli.writer import BatchWriter
+from capture_cli.writer.sink import ListSink
 
 COMPARED = ("loss", "losses", "probs", "preds", "topk", "p_labels")
 """Fields of a batch record that the model decides."""
@@ -153,15 +154,15 @@ class _Ready:
         if len(batch.labels) == 0 or not (batch.labels.min() >= 0 and batch.labels.max() < len(self.run.classes)):
             raise made.line.error(f"a batch record with labels that are none of the {len(self.run.classes):,} classes")
         inputs, labels = torch.from_numpy(made.inputs).to(device), torch.from_numpy(batch.labels).to(device)
-        kept = _Kept()
+        sink = ListSink()
         nowhere = Output(Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), None, os.devnull)
-        recorder = Recorder(nowhere, sinks=[kept], probs=self.config.probs, nonfinite="record")
+        writer = BatchWriter(nowhere, sinks=[sink], probs=self.config.probs)
         self.model.train(train)
         if train:
             seed_step(self.config.seed, "step", batch.step)
         with torch.set_grad_enabled(train), self.runtime.autocast():
             logits = self.forward(inputs)
-        recorder.record(
+        writer.record(
             phase=batch.phase,
             epoch=batch.epoch,
             inputs=inputs,
@@ -171,27 +172,10 @@ class _Ready:
             files=batch.files,
             loss=F.cross_entropy(logits.float(), labels),
         )
-        recorder.end("completed")
-        return kept.batches[0]
-
-
-class _Kept:
-    """A sink that keeps the batches."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-
-    every_input = False
-
-    def begin(self, output: Output) -> None:
-        pass
-
-    def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:  # noqa: ARG002
-        if isinstance(record, Batch):
-            self.batches.append(record)
-
-    def close(self) -> None:
-        pass
+        writer.seal("completed")
+        (record,) = sink.batches
+        assert isinstance(record, Batch)  # noqa: S101 - the task is a classification
+        return record
 
 
 def _prepare(run: RunInfo, code: str | None) -> _Ready:

@@ -17,10 +17,10 @@ from torch import nn
 
 from capture_cli.checkpoint import Place
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.recorder import Recorder
 from capture_cli.records import Batch, Epoch, Numbers
 from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
+from capture_cli.writer import BatchWriter
 
 BEGINNING = Place()
 
@@ -34,7 +34,7 @@ class Setup:
     """The model, or its compiled form: [B, C, H, W] -> logits [B, classes]."""
     data: Data
     runtime: Runtime
-    recorder: Recorder
+    writer: BatchWriter
     advance: Callable[[int], object]
     """Told how many images each batch had, captured or not."""
     timed: Callable[[Epoch, float, int], object]
@@ -81,7 +81,7 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
                 f"the checkpoint is of no such run: {start.phase} epoch {start.epoch} has no {start.batch} batches",
                 "remove it to go on from the one before, or from the beginning",
             )
-        setup.recorder.precede(
+        setup.writer.set_previous(
             phase=start.phase, epoch=start.epoch, batch=start.batch - 1, ids=before.ids, inputs=before.inputs
         )
     for epoch, phase in visits[visits.index(first) if first in visits else len(visits) :]:  # not in it: all of them were done
@@ -103,7 +103,7 @@ def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:
 
 def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -> None:
     """Forward and record, backward, update."""
-    seed_step(learning.seed, "step", setup.recorder.step)
+    seed_step(learning.seed, "step", setup.writer.step)
     lr = learning_rate(learning.lr, learning.sched, (epoch - 1 + batch.progress) / learning.epochs)
     loss = captured_loss(setup, "train", epoch, batch, lr=lr)
     for group in learning.optimizer.param_groups:
@@ -119,7 +119,7 @@ def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr:
     with setup.runtime.autocast():
         logits = setup.forward(batch.inputs)  # [B, C]
     loss = F.cross_entropy(logits.float(), batch.labels)
-    setup.recorder.record(
+    setup.writer.record(
         phase=phase,
         epoch=epoch,
         inputs=batch.inputs,
@@ -139,13 +139,13 @@ def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch],
         step(batch)
         number += 1
         setup.advance(len(batch.ids))
-        if setup.recorder.nonfinite and not setup.allow_nonfinite:
-            raise _not_a_number(setup.recorder.nonfinite)
+        if setup.writer.first_nonfinite and not setup.allow_nonfinite:
+            raise _not_a_number(setup.writer.first_nonfinite)
         stopping = setup.stopping()
         setup.keep(Place(epoch=epoch, phase=phase, batch=number), stopping)
         if stopping:
             raise Stopped
-    sums = setup.recorder.end_phase()
+    sums = setup.writer.end_phase()
     setup.timed(sums, perf_counter() - started, number - done)
     return sums
 

@@ -1,11 +1,11 @@
 """From samples to batches: which images, in which order, as the tensors that go into the model.
 
-    data = Data(scan, store, recipe, seed=0, batch_size=64, device=device, recorder=recorder)
+    data = Data(scan, store, recipe, writer, seed=0, batch_size=64, device=device)
     for batch in data.batches("train", epoch=1):
         logits = model(batch.inputs)
 
 A file is read and decoded once, at its first visit, in blocks that run a little ahead of the batches; what was found is told
-to the recorder (samples, or skip) before the first batch that has it. Which images meet in a batch depends on the seed, the
+to the writer (samples, or skip) before the first batch that has it. Which images meet in a batch depends on the seed, the
 epoch and the relative paths alone.
 """
 
@@ -21,9 +21,9 @@ from capture_cli.labels import Scan
 from capture_cli.pixels import Admission, PixelStore
 from capture_cli.pixels.storage import DiskStore
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
-from capture_cli.recorder import Recorder
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 from capture_cli.sources.access import opened, read_file
+from capture_cli.writer import BatchWriter
 
 Ids = npt.NDArray[np.int64]
 
@@ -50,7 +50,7 @@ class Data:
         scan: Scan,
         store: PixelStore | DiskStore,
         recipe: Recipe,
-        recorder: Recorder,
+        writer: BatchWriter,
         *,
         seed: int,
         batch_size: int,
@@ -60,7 +60,7 @@ class Data:
         self.scan = scan
         self._store = store
         self._recipe = recipe
-        self._recorder = recorder
+        self._writer = writer
         self._seed = seed
         self._batch_size = batch_size
         self._device = device
@@ -158,12 +158,12 @@ class Data:
             files = self.scan.files
             admission = self._read(new)
             for i, unusable in admission.skipped:
-                self._recorder.write(Skip(file=files[i], reason=unusable.reason, detail=unusable.detail))
+                self._writer.write(Skip(file=files[i], reason=unusable.reason, detail=unusable.detail))
                 if self._strict:
                     raise DataError(f"'{files[i]}' cannot be used: {unusable}", "repair or remove it, or leave --strict out")
             good = admission.ids
             if len(good):
-                self._recorder.samples(
+                self._writer.write_samples(
                     Samples(
                         ids=good,
                         files=[files[i] for i in good],

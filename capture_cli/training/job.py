@@ -30,7 +30,6 @@ from capture_cli.models.saved import Header, to_bytes
 from capture_cli.pixels import PixelStore
 from capture_cli.pixels.storage import DiskStore, open_store
 from capture_cli.plan import Plan
-from capture_cli.recorder import Recorder
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.resources import Resources
 from capture_cli.runfolder import Output
@@ -39,7 +38,11 @@ from capture_cli.sources.access import read_file
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 from capture_cli.training.batches import Data
 from capture_cli.training.resuming import Earlier
+from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
+
+BATCHING_SECONDS = 0.05
+"""Records of batches on the CPU wait this long to be written together."""
 
 
 class View(Sink, Protocol):
@@ -123,10 +126,10 @@ def run_training(
     plan, config, output = ready.plan, ready.plan.config, session.output
     checkpoint = earlier.checkpoint if earlier else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, session, earlier) as recorder, _pixels(ready, session, resources) as store:
+    with _recording(ready, session, earlier) as writer, _pixels(ready, session, resources) as store:
         if checkpoint is None or anew:
-            recorder.write(ready.run_record())
-        setup = _set_up(ready, recorder, store, session, earlier)
+            writer.write(ready.run_record())
+        setup = _set_up(ready, writer, store, session, earlier)
         if not config.compile:
             keep_compiler_out()
         optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -153,44 +156,42 @@ def run_evaluation(ready: Ready, session: Session, *, weights: str, resources: R
     Returns the sums; raises as `run_training` does.
     """
     config = ready.plan.config
-    with _recording(ready, session, None) as recorder, _pixels(ready, session, resources) as store:
+    with _recording(ready, session, None) as writer, _pixels(ready, session, resources) as store:
         options = {"weights_digest": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
-        recorder.write(ready.run_record(options))
-        return evaluate(_set_up(ready, recorder, store, session, None), "test", 1)
+        writer.write(ready.run_record(options))
+        return evaluate(_set_up(ready, writer, store, session, None), "test", 1)
 
 
 @contextlib.contextmanager
-def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Iterator[Recorder]:
-    """A recorder as the options ask for it, sealed with the status that the body ends with."""
+def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Iterator[BatchWriter]:
+    """Open a writer with the options of the run; seal the records with the status that the body ends with."""
     output, config = session.output, ready.plan.config
-    recorder = Recorder(
+    writer = BatchWriter(
         output,
         sinks=[session.view, *session.sinks],
         every=config.capture_every,
         probs=config.probs,
         inputs=config.inputs,
         spike=config.spike,
-        nonfinite="record",
+        batching_seconds=BATCHING_SECONDS,
     )
     if earlier and earlier.checkpoint:
-        recorder.go_on(earlier.checkpoint.place.recorder, earlier.stored)
+        writer.resume(earlier.checkpoint.place.recorder, earlier.stored)
     _note_environment(ready, output)
-    with _warnings_to(session), contextlib.ExitStack() as closing:
-        for sink in session.sinks:
-            closing.callback(sink.close)
+    with _warnings_to(session), contextlib.closing(writer):
         try:
-            yield recorder
-            recorder.end("completed")
+            yield writer
+            writer.seal("completed")
             output.event("end", status="completed")
         except Stopped:
-            recorder.end("interrupted")
+            writer.seal("interrupted")
             output.event("end", status="interrupted")
             raise
         except BrokenPipeError:
             raise
         except Exception as error:
             with contextlib.suppress(CaptureError, OSError):
-                recorder.end("failed")
+                writer.seal("failed")
             with contextlib.suppress(CaptureError, OSError):
                 output.event("end", status="failed", error=str(error))
             if isinstance(error, torch.OutOfMemoryError):
@@ -221,7 +222,7 @@ def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Pi
 
 
 def _set_up(
-    ready: Ready, recorder: Recorder, store: PixelStore | DiskStore, session: Session, earlier: Earlier | None
+    ready: Ready, writer: BatchWriter, store: PixelStore | DiskStore, session: Session, earlier: Earlier | None
 ) -> Setup:
     """What the passes over the images need; the files that the scan left out are on record, and those known before recalled."""
     plan, config = ready.plan, ready.plan.config
@@ -229,7 +230,7 @@ def _set_up(
         plan.scan,
         store,
         plan.recipe,
-        recorder,
+        writer,
         seed=config.seed,
         batch_size=config.batch_size,
         device=ready.runtime.device,
@@ -239,13 +240,13 @@ def _set_up(
         data.recall(earlier.known, earlier.later if session.output.journal.comparing else {})
     if not (earlier and earlier.checkpoint):
         for skip in plan.scan.skipped:
-            recorder.write(skip)
+            writer.write(skip)
     return Setup(
         model=ready.model,
         forward=torch.compile(ready.model) if config.compile else ready.model,
         data=data,
         runtime=ready.runtime,
-        recorder=recorder,
+        writer=writer,
         advance=session.view.advance,
         timed=functools.partial(_note_phase, session.output),
         stopping=session.stopping,
@@ -265,9 +266,9 @@ class _Keeper:
         folder = self._output.folder
         if folder is None or not (now or self._every.due(self._steps, monotonic() - self._at)):
             return
-        recorder = self._setup.recorder
-        recorder.sync()
-        place = replace(place, journal=self._output.journal.place, recorder=recorder.place)
+        writer = self._setup.writer
+        writer.sync()
+        place = replace(place, journal=self._output.journal.place, recorder=writer.state)
         save(folder, self._setup.model, self._optimizer, place)
         self._steps, self._at = 0, monotonic()
 

@@ -1,182 +1,139 @@
-"""From the tensors of one forward pass to the columns of a record.
+"""Turn the tensors of one forward pass into the columns of a record.
 
-    check("classification", inputs=inputs, logits=logits, ...)                 # shapes and types, before anything else
-    results = taken("classification", logits, labels, losses, loss, probs="all", at_once=False)           # on the device
-    columns = made("classification", {name: tensor.cpu() for ...}, probs="all", classes=10, ignore_index=-100)
+    scores = measure(task, Forward(logits, labels, losses, loss), top_k=None)      # where the tensors are
+    columns = to_columns(task, scores_on_the_host, top_k=None, classes=10, ignore_index=-100)
+    record = to_record(header, columns, ...)
 
-Four tasks are known:
+There are four tasks:
 
-    task            logits      labels                      a sample of the record is
-    classification  [B, C]      [B] class numbers           one of the B
-    sequence        [B, T, C]   [B, T] class numbers,       one position whose label is not `ignore_index`
-                                `ignore_index` is padding
-    multilabel      [B, K], [B] like the logits, 0 and 1    one of the B, with K targets and outputs
-    regression      [B, K], [B] like the logits, numbers    one of the B, with K targets and outputs
+    task            logits      labels                          one row of the columns is
+    classification  [B, C]      [B] class numbers               one of the B samples
+    sequence        [B, T, C]   [B, T] class numbers,           one position whose label is not `ignore_index`
+                                `ignore_index` marks padding
+    multilabel      [B, K], [B] like the logits, 0 and 1        one of the B samples, with K targets and outputs
+    regression      [B, K], [B] like the logits, numbers        one of the B samples, with K targets and outputs
 
-`taken` waits for nothing on the device. What needs values (are labels classes? are logits numbers?) is asked on the host,
-before a record is made. What is on the host already is measured there too, and batches that wait are measured together: no row
-depends on another, so the bits are the same.
+`measure` never waits for the device. Checks that need values (is every label a class, is every logit a number) run on the host,
+before a record is made. No row depends on another, so batches that are measured together give the same bits as each alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from capture_cli.config import kept_probs
 from capture_cli.errors import UsageError
 from capture_cli.records import Batch, Inputs, Numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
+
+    from capture_cli.records import Floats, Ints
+    from capture_cli.writer.pending import Header
 
 CLASSIFICATION = "classification"
-TASKS = (CLASSIFICATION, "sequence", "multilabel", "regression")
-_EXPECTED = {
-    CLASSIFICATION: "logits [B, C] and labels [B], whole numbers",
-    "sequence": "logits [B, T, C] and labels [B, T], whole numbers",
-    "multilabel": "logits [B, K] or [B] and labels of the same shape, 0 and 1",
-    "regression": "logits [B, K] or [B] and labels of the same shape",
-}
-
-Host = Mapping[str, npt.NDArray[Any]]
+CLASS_TASKS = (CLASSIFICATION, "sequence")
+TASKS = (*CLASS_TASKS, "multilabel", "regression")
 
 
-def check(
-    task: str,
-    *,
-    inputs: torch.Tensor,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    losses: torch.Tensor | None,
-    loss: torch.Tensor | float | None,
-) -> None:
-    """Raise UsageError, naming the argument and its shape, unless the tensors are those of the task."""
-    import torch
+class Forward(NamedTuple):
+    """The tensors of one forward pass, detached."""
 
-    tensor = torch.Tensor
-    if not (isinstance(inputs, tensor) and isinstance(logits, tensor) and isinstance(labels, tensor)) or (
-        losses is not None and not isinstance(losses, tensor)
-    ):
-        raise _no_tensor(task, {"inputs": inputs, "logits": logits, "labels": labels, "losses": losses})
-    shape = logits.shape
-    if not logits.is_floating_point() or not _fits(task, shape, labels):
-        raise UsageError(
-            f"logits {described(logits)} and labels {described(labels)} do not fit together",
-            f"the task {task} has {_EXPECTED[task]}{_way_out(task, logits, labels)}",
-        )
-    if labels.device != logits.device:
-        raise UsageError(
-            f"labels are on {labels.device}, logits on {logits.device}", "give both as the loss function takes them"
-        )
-    if not shape.numel():
-        raise UsageError(f"logits {described(logits)} hold nothing", "leave empty batches out")
-    if not inputs.ndim or len(inputs) != len(logits):
-        raise UsageError(
-            f"inputs {described(inputs)} are not those of {len(logits)} samples", "give them as the model took them, [B, ...]"
-        )
-    if losses is not None:
-        rows = labels.shape[: 2 if task == "sequence" else 1]
-        if losses.shape != rows:
-            raise UsageError(
-                f"losses {described(losses)} are not one for each sample, {list(rows)}",
-                'use reduction="none", or leave them out',
-            )
-    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(loss) in (int, float)):
-        given = described(loss) if isinstance(loss, torch.Tensor) else named(loss)
-        raise UsageError(f"loss: {given} is no single number", "give the scalar that is differentiated, or leave it out")
+    logits: torch.Tensor
+    labels: torch.Tensor
+    losses: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
 
 
-def _no_tensor(task: str, given: Mapping[str, object]) -> UsageError:
-    import torch
+class ClassScores(NamedTuple):
+    """Log-probabilities, from which probabilities, predictions and losses all follow. float32 and int64."""
 
-    name, value = next((name, value) for name, value in given.items() if not isinstance(value, torch.Tensor))
-    return UsageError(f"{name}: {named(value)} is no tensor", f"the task {task} has {_EXPECTED[task]}")
-
-
-def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
-    if task in (CLASSIFICATION, "sequence"):
-        whole = not (labels.is_floating_point() or labels.is_complex())
-        return len(logits) == (2 if task == CLASSIFICATION else 3) and labels.shape == logits[:-1] and whole
-    return labels.shape == logits and len(logits) in (1, 2) and not labels.is_complex()
-
-
-def _way_out(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
-    """A further clause of the hint, where it can be guessed what was meant."""
-    shape = logits.shape
-    if not logits.is_floating_point():
-        return "; logits are floating point numbers"
-    if task == "sequence" and logits.ndim == 3 and labels.shape == (shape[0], shape[2]):
-        return "; give logits.transpose(1, 2)"
-    if task == CLASSIFICATION and labels.is_floating_point() and labels.shape == shape:
-        return '; of probabilities as labels give labels.argmax(1); where each is 0 or 1, give the recorder task="multilabel"'
-    if task == CLASSIFICATION and labels.shape == (shape[0], 1):
-        return "; give labels.squeeze(1)"
-    other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
-    return f'; for these, give the recorder task="{other}"' if other else ""
+    labels: torch.Tensor
+    log_probs: torch.Tensor
+    """[..., C], or [..., K] of the K most probable classes."""
+    topk: torch.Tensor | None = None
+    """[..., K] the classes of `log_probs`, if not all are kept."""
+    label_log_probs: torch.Tensor | None = None
+    """[...] log-probability of the label, if not all are kept."""
+    losses: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
 
 
-def taken(
-    task: str,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    losses: torch.Tensor | None,
-    loss: torch.Tensor | float | None,
-    *,
-    probs: str | None,
-    at_once: bool,
-) -> dict[str, torch.Tensor]:
-    """What `made` needs of one batch, detached: measured if it is on a device, or `at_once`; else as it is."""
-    results = {"logits": logits.detach(), "labels": labels}
-    if losses is not None:
-        results["losses"] = losses.detach()
-    if loss is not None:
-        import torch
+class NumberScores(NamedTuple):
+    """Targets and outputs [B, K] of a task whose targets are numbers, and the losses [B]. float32."""
 
-        results["loss"] = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return results if logits.is_cpu and not at_once else _measured(task, results, probs)
+    targets: torch.Tensor
+    outputs: torch.Tensor
+    losses: torch.Tensor
+    loss: torch.Tensor | None = None
 
 
-def made(task: str, taken: Mapping[str, torch.Tensor], *, probs: str | None, classes: int, ignore_index: int) -> dict[str, Any]:
-    """Columns of a record, from what was `taken` of a batch and is on the host by now.
+Results = Forward | ClassScores | NumberScores
 
-    Losses that were not given are plain: -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
-    error. A `loss` that was not given is their mean. Padding is left out. Raises UsageError, naming the first sample, where a
-    label is no class.
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Sequences and positions of the N rows of a `sequence` batch, S sequences of `padded_length` positions each."""
+
+    positions: Ints
+    """[N] from 0."""
+    n_valid: list[int]
+    """[S] positions of each sequence that are not padding."""
+    padded_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassColumns:
+    """N rows of a batch whose labels are classes, as in records.Batch."""
+
+    labels: Ints
+    preds: Ints
+    probs: Floats
+    losses: Floats
+    loss: np.float32
+    topk: Ints | None = None
+    p_labels: Floats | None = None
+    sequences: Sequences | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberColumns:
+    """N rows of a batch whose targets are numbers, as in records.Numbers."""
+
+    targets: Floats
+    outputs: Floats
+    losses: Floats
+    loss: np.float32
+
+
+Columns = ClassColumns | NumberColumns
+
+
+def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | NumberScores:
+    """Compute on the tensors' own device what a record needs; leave the rest to the host.
+
+    `top_k` keeps the K largest probabilities, None all of them.
     """
-    results = _measured(task, taken, probs) if "logits" in taken else taken
-    return _as_columns(task, {name: tensor.numpy() for name, tensor in results.items()}, classes, ignore_index)
-
-
-def part(columns: Mapping[str, Any], rows: slice, loss: float) -> dict[str, Any]:
-    """The columns of one of several batches whose columns were made together; `loss` is its own."""
-    return {name: column[rows] for name, column in columns.items() if name != "loss"} | {"loss": np.float32(loss)}
-
-
-def _measured(task: str, taken: Mapping[str, torch.Tensor], probs: str | None) -> dict[str, torch.Tensor]:
-    """float32 and int64, where the tensors are; what can as well be computed on the host is left to it."""
-    logits, losses = taken["logits"].float(), taken.get("losses")
-    if task in (CLASSIFICATION, "sequence"):
-        results = _of_classes(logits, taken["labels"].long(), kept_probs(probs, logits.shape[-1]))
-    else:
-        results = _of_numbers(task, logits, taken["labels"].detach().float(), losses)
-    return results | {name: taken[name].float() for name in ("losses", "loss") if name in taken}
-
-
-def _of_classes(logits: torch.Tensor, labels: torch.Tensor, top_k: int | None) -> dict[str, torch.Tensor]:
-    """Logarithms of probabilities: one operation, from which probabilities, predictions and losses all follow."""
-    log_probs = logits.log_softmax(-1)
+    losses = forward.losses if forward.losses is None else forward.losses.float()
+    loss = forward.loss if forward.loss is None else forward.loss.float()
+    logits = forward.logits.float()
+    if task not in CLASS_TASKS:
+        return _number_scores(task, logits, forward.labels.detach().float(), losses, loss)
+    labels, log_probs = forward.labels.long(), logits.log_softmax(-1)
     if top_k is None:
-        return {"labels": labels, "log_probs": log_probs}
+        return ClassScores(labels, log_probs, losses=losses, loss=loss)
     kept, topk = log_probs.topk(top_k)
-    own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
-    return {"labels": labels, "log_probs": kept, "topk": topk, "own_log_probs": own}
+    label_log_probs = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    return ClassScores(labels, kept, topk, label_log_probs, losses, loss)
 
 
-def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def _number_scores(
+    task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None, loss: torch.Tensor | None
+) -> NumberScores:
     import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 
     outputs = logits.reshape(len(logits), -1)
@@ -184,75 +141,141 @@ def _of_numbers(task: str, logits: torch.Tensor, targets: torch.Tensor, losses: 
     if losses is None:
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
-    outputs = outputs.sigmoid() if task == "multilabel" else outputs
-    return {"targets": targets, "outputs": outputs, "losses": losses}
+    return NumberScores(targets, outputs.sigmoid() if task == "multilabel" else outputs, losses, loss)
 
 
-def _as_columns(task: str, host: Host, classes: int, ignore_index: int) -> dict[str, Any]:
-    columns = dict(host)
-    beside: dict[str, Any] = {}
-    if task == "sequence":
-        counts = columns["labels"] != ignore_index
-        columns = {name: column[counts] if name != "loss" else column for name, column in columns.items()}
-        beside = {
-            "positions": np.ascontiguousarray(np.nonzero(counts)[1]),
-            "counted": counts.sum(1).tolist(),
-            "length": counts.shape[1],
-        }
-    if "log_probs" in columns:
-        hint = f"or {ignore_index} where there is nothing to predict" if task == "sequence" else ""
-        _check_labels(columns["labels"], classes, hint=hint)
-        columns = _class_columns(columns)
-    elif task == "multilabel":
-        targets = columns["targets"]
-        if not ((targets == 0) | (targets == 1)).all():
-            first = int(np.argwhere((targets != 0) & (targets != 1))[0, 0])
-            raise UsageError(f"labels: sample {first} has a target that is neither 0 nor 1", "give 0 and 1")
-    losses = columns["losses"]
-    loss = columns["loss"][()] if "loss" in columns else losses.mean() if len(losses) else np.float32("nan")
-    return columns | beside | {"loss": loss}
+def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, ignore_index: int) -> Columns:
+    """Make the columns of a record from results on the host, measuring them first if they are not measured yet.
+
+    Losses that the caller did not pass are -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
+    error. A `loss` that the caller did not pass is their mean. Padding is dropped. Raises UsageError, naming the first sample,
+    if a label is not a class or a `multilabel` target is not 0 or 1.
+    """
+    if isinstance(results, Forward):
+        results = measure(task, results, top_k=top_k)
+    if isinstance(results, ClassScores):
+        return _class_columns(results, classes, ignore_index if task == "sequence" else None)
+    targets, losses = results.targets.numpy(), results.losses.numpy()
+    if task == "multilabel" and not (valid := (targets == 0) | (targets == 1)).all():
+        first = int(np.argwhere(~valid)[0, 0])
+        raise UsageError(f"labels: sample {first} has a target that is neither 0 nor 1", "use 0 and 1")
+    return NumberColumns(targets=targets, outputs=results.outputs.numpy(), losses=losses, loss=_mean_loss(results.loss, losses))
 
 
-def _class_columns(found: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a Batch from logarithms of probabilities [N, C], or of the K largest. Few operations: this is every step."""
-    labels, log_probs, topk = found["labels"], found["log_probs"], found.get("topk")
+def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> ClassColumns:
+    """Make class columns with few operations, since this runs at every step. `padding` is None unless these are sequences."""
+    labels, log_probs = scores.labels.numpy(), scores.log_probs.numpy()
+    topk, own, losses = _numpy(scores.topk), _numpy(scores.label_log_probs), _numpy(scores.losses)
+    sequences = None
+    if padding is not None:
+        valid = labels != padding
+        labels, log_probs = labels[valid], log_probs[valid]
+        topk, own, losses = [one if one is None else one[valid] for one in (topk, own, losses)]
+        positions = np.ascontiguousarray(np.nonzero(valid)[1])
+        sequences = Sequences(positions, valid.sum(1).tolist(), valid.shape[1])
+    _check_labels(labels, classes, hint="" if padding is None else f"or {padding} for padding")
     probs = np.exp(log_probs)
     if topk is None:
-        preds = probs.argmax(1)
-        own = log_probs[np.arange(len(labels)), labels] if "losses" not in found else None
-        columns = {"labels": labels, "preds": preds, "probs": probs}
+        preds, p_labels = probs.argmax(1), None
     else:
-        own = found["own_log_probs"]
         preds = np.where(probs == probs[:, :1], topk, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
-        columns = {"labels": labels, "preds": preds, "probs": probs, "topk": topk, "p_labels": np.exp(own)}
-    columns["losses"] = found["losses"] if own is None or "losses" in found else 0.0 - own  # and never -0.0
-    return columns | ({"loss": found["loss"]} if "loss" in found else {})
+        p_labels = np.exp(own)
+    if losses is None:
+        losses = 0.0 - (log_probs[np.arange(len(labels)), labels] if own is None else own)  # and never -0.0
+    return ClassColumns(
+        labels=labels,
+        preds=preds,
+        probs=probs,
+        losses=losses,
+        loss=_mean_loss(scores.loss, losses),
+        topk=topk,
+        p_labels=p_labels,
+        sequences=sequences,
+    )
 
 
-def as_record(
-    header: Mapping[str, Any],
-    columns: dict[str, Any],
-    *,
-    classes: int,
-    ignore_index: int,
-    inputs: Inputs,
-    flight: Mapping[str, Any] | None,
+def _numpy(tensor: torch.Tensor | None) -> Any:
+    return None if tensor is None else tensor.numpy()
+
+
+def _mean_loss(loss: torch.Tensor | None, losses: Floats) -> Any:
+    if loss is not None:
+        return loss.numpy()[()]
+    return losses.mean() if len(losses) else np.float32("nan")
+
+
+def slice_rows(columns: ClassColumns, rows: slice, loss: float) -> ClassColumns:
+    """Return the columns of one of several batches that were measured together; `loss` is that batch's own."""
+    topk, p_labels = columns.topk, columns.p_labels
+    return ClassColumns(
+        labels=columns.labels[rows],
+        preds=columns.preds[rows],
+        probs=columns.probs[rows],
+        losses=columns.losses[rows],
+        loss=np.float32(loss),
+        topk=None if topk is None else topk[rows],
+        p_labels=None if p_labels is None else p_labels[rows],
+    )
+
+
+def to_record(
+    header: Header, columns: Columns, *, classes: int, ignore_index: int, inputs: Inputs, flight: Mapping[str, Any] | None
 ) -> Batch | Numbers:
-    """The record of a batch with these columns; of a sequence, what stands for a sample is repeated for its positions."""
-    if "probs" not in columns:
-        return Numbers(**header, **columns, inputs=inputs, flight=flight)
-    if "counted" in columns:
-        length, counted = columns.pop("length"), columns.pop("counted")
-        header, ids = dict(header), header["ids"]
-        columns["sequences"] = {"ids": ids, "padded_length": length, "n_valid": counted, "ignore_index": ignore_index}
-        for name in ("ids", "files"):
-            if header[name] is not None:
-                header[name] = [one for one, count in zip(header[name], counted, strict=True) for _ in range(count)]
-    omitted = classes - columns["probs"].shape[1]
-    return Batch(**header, **columns, probs_omitted=omitted or None, inputs=inputs, flight=flight)
+    """Make the record of a batch. Ids and files of a sequence are repeated for each of its positions."""
+    ids, files = header.ids, header.files
+    if isinstance(columns, NumberColumns):
+        return Numbers(
+            phase=header.phase,
+            epoch=header.epoch,
+            batch=header.batch,
+            step=header.step,
+            rank=header.rank,
+            loss=columns.loss,  # type: ignore[arg-type] # a float32, which is written in its shortest form
+            lr=header.lr,
+            ids=ids,
+            files=files,
+            targets=columns.targets,
+            outputs=columns.outputs,
+            losses=columns.losses,
+            extra=header.extra,
+            inputs=inputs,
+            flight=flight,
+        )
+    sequences, positions = None, None
+    if (of := columns.sequences) is not None:
+        positions = of.positions
+        sequences = {"ids": ids, "padded_length": of.padded_length, "n_valid": of.n_valid, "ignore_index": ignore_index}
+        ids, files = _repeat(ids, of.n_valid), None if files is None else _repeat(files, of.n_valid)
+    return Batch(
+        phase=header.phase,
+        epoch=header.epoch,
+        batch=header.batch,
+        step=header.step,
+        rank=header.rank,
+        loss=columns.loss,  # type: ignore[arg-type] # as above
+        lr=header.lr,
+        ids=ids,
+        files=files,
+        positions=positions,
+        labels=columns.labels,
+        preds=columns.preds,
+        losses=columns.losses,
+        probs=columns.probs,
+        topk=columns.topk,
+        p_labels=columns.p_labels,
+        probs_omitted=classes - columns.probs.shape[1] or None,
+        sequences=sequences,
+        extra=header.extra,
+        inputs=inputs,
+        flight=flight,
+    )
 
 
-def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> None:
+def _repeat(values: Any, counts: list[int]) -> list[Any]:
+    return [one for one, count in zip(values, counts, strict=True) for _ in range(count)]
+
+
+def _check_labels(labels: Ints, classes: int, *, hint: str) -> None:
     if len(labels) and int(labels.view(np.uint64).max()) >= classes:  # a negative number is a very large one
         first = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise UsageError(
@@ -261,40 +284,27 @@ def _check_labels(labels: npt.NDArray[Any], classes: int, *, hint: str = "") -> 
         )
 
 
-def count_right(task: str, columns: Mapping[str, Any]) -> float:
-    """How many samples were answered right: whole, but for `multilabel`, where each output is a share of its sample.
+def count_correct(task: str, columns: Columns) -> float:
+    """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K.
 
-    What is no number is no right answer, though the largest of ten NaN is the first of them.
+    NaN is never correct, although argmax of NaN is class 0.
     """
-    if task in (CLASSIFICATION, "sequence"):
-        return int(np.count_nonzero((columns["preds"] == columns["labels"]) & np.isfinite(columns["losses"])))
+    if isinstance(columns, ClassColumns):
+        return int(np.count_nonzero((columns.preds == columns.labels) & np.isfinite(columns.losses)))
     if task == "multilabel":
-        right = (columns["outputs"] > 0.5) == (columns["targets"] > 0.5)
-        return float((right & ~np.isnan(columns["outputs"])).mean(1).sum())
+        right = (columns.outputs > 0.5) == (columns.targets > 0.5)
+        return float((right & ~np.isnan(columns.outputs)).mean(1).sum())
     return 0.0
 
 
-def check_numbers(columns: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the first sample, where answers that count are NaN, as softmax makes of infinite logits."""
-    answers = columns["probs"] if "probs" in columns else columns["outputs"]
-    bad = np.isnan(answers)
-    if not bad.any():
+def check_finite(columns: Columns) -> None:
+    """Raise UsageError, naming the first sample, if a prediction is NaN, as softmax makes of infinite logits."""
+    values = columns.probs if isinstance(columns, ClassColumns) else columns.outputs
+    nan = np.isnan(values)
+    if not nan.any():
         return
-    rows: Sequence[int] = np.unique(np.argwhere(bad)[:, 0]).tolist()
+    rows = np.unique(np.argwhere(nan)[:, 0]).tolist()
     raise UsageError(
-        f"logits are NaN or infinite: {len(rows)} of {len(answers)} samples, the first is number {rows[0]}",
-        'they are not recorded; Recorder(nonfinite="record") does, and keeps their inputs whole',
+        f"logits are NaN or infinite: {len(rows)} of {len(values)} samples, the first is number {rows[0]}",
+        'the batch is not recorded; Recorder(nonfinite="record") records it and saves its inputs',
     )
-
-
-def described(tensor: torch.Tensor) -> str:
-    """Type and shape, as `float32 [64, 10]`."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def named(value: object) -> str:
-    """What a person would call a value that does not fit, in few characters."""
-    text = repr(value) if isinstance(value, str | bytes | int | float | None) else ""
-    if not text or len(text) > 60:
-        return f"a {type(value).__name__}"
-    return text

@@ -1,32 +1,31 @@
-"""When a loss goes wrong: which batches are kept whole, whatever the options keep of inputs.
+"""Detect a loss that goes wrong; such a batch and the one before it are saved whole.
 
     rule = SpikeRule(factor=10)
-    rule.judge(loss)        # "" while all is well, else `nan`, `inf` or `spike`
+    rule.judge(loss)        # "" if the loss is fine, else `nan`, `inf` or `spike`
 
-A spike is a loss more than `factor` standard deviations above the mean of the training losses before it, both moving
-exponentially (weight 1/50 for the newest; plain means over the first 50, in which nothing is judged). The update is West's
-(1979), as in Finch, "Incremental calculation of weighted mean and variance" (2009), eqs. 124 and 143.
+A spike is a loss more than `factor` standard deviations above the mean of the training losses before it. Mean and variance
+move exponentially: the newest loss weighs 1/50. Over the first 50 losses they are plain, and nothing counts as a spike. The
+update is West's (1979), as in Finch, "Incremental calculation of weighted mean and variance" (2009), eqs. 124 and 143.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 WINDOW = 50
 
 
 @dataclass
 class SpikeRule:
-    """The moving mean and variance of a loss, in nats, and what they say of the next."""
+    """Moving mean and variance of a loss in nats, and a verdict on the next one."""
 
     factor: float
-    """0: only a loss that is not a number counts."""
+    """0: only a loss that is NaN or infinite counts."""
     n: int = 0
     mean: float = 0.0
     variance: float = 0.0
 
     def judge(self, loss: float) -> str:
-        """Say what is wrong with the next loss, and take it into the means if it is a number."""
+        """Return what is wrong with the next loss; add it to mean and variance if it is finite."""
         if not math.isfinite(loss):
             return "nan" if math.isnan(loss) else "inf"
         limit = self.mean + self.factor * math.sqrt(self.variance)
@@ -36,12 +35,3 @@ class SpikeRule:
         self.mean += weight * away
         self.variance = (1 - weight) * (self.variance + weight * away * away)
         return "spike" if spike else ""
-
-    def state(self) -> dict[str, float]:
-        """For a checkpoint: exact, since JSON keeps doubles."""
-        return asdict(self)
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)

@@ -1,9 +1,9 @@
-"""Inputs kept whole: one file of raw tensor bytes, each input in it once.
+"""A file of raw tensor bytes that holds each kept input once.
 
     pack = Pack(folder / "inputs" / "pack-00000.bin")
-    stored = pack.store(inputs, digests(inputs))        # {"pack": ..., "offsets": [...]}, which goes into the record
+    stored = pack.store(inputs, digests(inputs))        # {"pack": ..., "offsets": [...]}, for the record
 
-A visit that shows the network the same bytes again is pointed at where they are.
+A later visit with the same bytes refers to the bytes that are there already.
 """
 
 import os
@@ -18,20 +18,20 @@ from capture_cli.files import sync_folder, write_all
 
 
 class Pack:
-    """An append-only file of inputs."""
+    """An append-only file of inputs, created with the first input."""
 
     def __init__(self, path: Path, *, length: int = 0, offsets: Mapping[str, int] | None = None) -> None:
-        """Begin a new file, or go on at `length` bytes of one in which the inputs with these digests lie at `offsets`."""
+        """Begin a new file, or continue one at `length` bytes; `offsets` maps the digest of each input in it to its offset."""
         self.length = length
         self._path = path
         self._offsets = dict(offsets or {})
         self._fd = -1
-        self._named = False
+        self._name_synced = False
         if length:
             self._open()
 
     def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
-        """Append those of the B inputs [B, ...] that are not in the file; return where each of the B lies, in bytes."""
+        """Append the inputs [B, ...] that are not in the file yet; return the offset of each of the B, in bytes."""
         new, offsets = bytearray(), {}
         for digest, one in zip(digests, inputs, strict=True):
             if digest not in self._offsets and digest not in offsets:
@@ -40,24 +40,23 @@ class Pack:
         if new and self._fd < 0:
             self._open()
         try:
-            # At an offset, so that a resumed run writes the same bytes over what was written past its checkpoint.
-            write_all(self._fd, new, offset=self.length)
+            write_all(self._fd, new, offset=self.length)  # a resumed run overwrites what was written after its checkpoint
         except OSError as error:
             raise self._failed(error) from error
         self.length += len(new)
-        self._offsets |= offsets  # not before the bytes are there: something may break in
+        self._offsets |= offsets  # only now that the bytes are there: Ctrl-C may interrupt the write
         return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
 
     def sync(self) -> None:
-        """Return when what was stored would survive a power cut, and where it is: the file's name and its folder's."""
+        """Return once the bytes, the file's name and its folder's name would survive a power cut."""
         if self._fd < 0:
             return
         try:
             os.fsync(self._fd)
-            if not self._named:
+            if not self._name_synced:
                 sync_folder(self._path.parent)
                 sync_folder(self._path.parent.parent)
-                self._named = True
+                self._name_synced = True
         except OSError as error:
             raise self._failed(error) from error
 
@@ -68,7 +67,6 @@ class Pack:
             self._fd = -1
 
     def _open(self) -> None:
-        """Not before there is something to store: most runs have no use for the file."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -76,7 +74,7 @@ class Pack:
         except OSError as error:
             raise self._failed(error) from error
         if size < self.length:
-            raise CaptureError(f"'{self._path}' is shorter than the records say", "give the run folder as it was")
+            raise CaptureError(f"'{self._path}' is shorter than the records say", "restore the run folder")
 
     def _failed(self, error: OSError) -> CaptureError:
         return CaptureError(

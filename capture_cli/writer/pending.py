@@ -1,86 +1,106 @@
 """A batch whose results may still be on their way from the device.
 
-    pending = Pending.of(header, inputs, results, captured=True, classes=10)
-    ...                                         # the next step is under way
-    tensors = pending.wait()                    # on the host, once they are there
+    pending = Pending.start(header, inputs, results, captured=True, classes=10)
+    ...                                         # the next step runs
+    pending.wait()
+    columns = to_columns("classification", pending.results, ...)
 
-On CUDA copies go to pinned memory behind the step's own work, and nobody waits for them before the next batch comes.
+On CUDA the copies go to pinned memory behind the step's own work. Nobody waits for them before the next batch comes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
+from capture_cli.writer.columns import Results
+
 if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The identity of a batch: fields of its record that are no columns of numbers."""
+
+    phase: str
+    epoch: int
+    batch: int
+    step: int = 0
+    rank: int = 0
+    lr: float | None = None
+    ids: Any = ()
+    """[B] integers or strings; empty while they are on their way from a device."""
+    files: Sequence[str] | None = None
+    extra: Mapping[str, Sequence[Any]] | None = None
+
+
 @dataclass(slots=True)
 class Pending:
-    """One batch, after its forward pass."""
+    """One batch after its forward pass, before its record is written."""
 
-    header: dict[str, Any]
+    header: Header
     inputs: torch.Tensor | None
-    """[B, ...] detached, where the model took them; None once nobody has a use for them."""
+    """[B, ...] detached, on the model's device; None once nothing needs them."""
     shape: torch.Size
-    """Of one input."""
+    """Shape of one input."""
     dtype: torch.dtype
     captured: bool
+    """A record will be written, whatever its loss is."""
     classes: int
-    host: dict[str, torch.Tensor]
-    """What capture_cli.writer.columns has taken."""
+    """Width of the logits."""
+    results: Results | None
+    """On the host once `arrived`; None if they are staged with those of other batches."""
     arrived: torch.cuda.Event | None
-    """None where the results are there already."""
+    """None if nothing has to arrive."""
     copied: torch.Tensor | None
-    """The inputs on the host, where they are to be written."""
-    late_ids: torch.Tensor | None
-    """The ids, where they come from a device as well."""
+    """The inputs on the host, if the batch is captured."""
+    device_ids: torch.Tensor | None
+    """[B] ids that came on a device, on the host once `arrived`."""
     rows: slice | None = None
-    """Where its answers wait among those of others; `host` is empty then."""
+    """The rows of the staging buffer that hold its results."""
     loss: float = math.nan
-    """The number that is differentiated, where its answers wait so."""
+    """The training loss of a staged batch, in nats."""
     digests: list[str] | None = None
-    """Of the inputs, once they were taken."""
+    """[B] digests of the inputs, once taken."""
     reason: str | None = None
-    """What is wrong with its loss, empty where nothing is; None where that was not asked yet."""
+    """Verdict of the spike rule: `nan`, `inf`, `spike`, or empty if the loss is fine; None until the loss is known."""
 
     @classmethod
-    def of(
+    def start(
         cls,
-        header: dict[str, Any],
+        header: Header,
         inputs: torch.Tensor,
-        results: dict[str, torch.Tensor],
+        results: Results | None,
         *,
         captured: bool = False,
         classes: int = 0,
+        device_ids: torch.Tensor | None = None,
     ) -> Self:
-        """Set out for the host with the inputs, if they are captured, with results, and with the ids among these."""
+        """Start copying the results, the ids and, if the batch is captured, the inputs to the host."""
         if inputs.requires_grad:
             inputs = inputs.detach()
-        if captured:
-            results["inputs"] = inputs
-        host, arrived = to_host(results)
-        copied, late_ids = host.pop("inputs", None), host.pop("ids", None)
-        return cls(header, inputs, inputs.shape[1:], inputs.dtype, captured, classes, host, arrived, copied, late_ids)
+        (copied, device_ids, *rest), arrived = to_host([inputs if captured else None, device_ids, *(results or ())])
+        results = type(results)(*rest) if results else None  # type: ignore[arg-type] # None where they had None
+        return cls(header, inputs, inputs.shape[1:], inputs.dtype, captured, classes, results, arrived, copied, device_ids)
 
-    def is_of(self, phase: str, epoch: int) -> bool:
-        """Whether the batch is one of this phase of this epoch."""
-        return bool(self.header["epoch"] == epoch and self.header["phase"] == phase)
+    def belongs_to(self, phase: str, epoch: int) -> bool:
+        """Return True if the batch is of this phase of this epoch."""
+        return self.header.epoch == epoch and self.header.phase == phase
 
-    def wait(self) -> dict[str, torch.Tensor]:
-        """The results, on the host."""
+    def wait(self) -> None:
+        """Return once everything is on the host."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        return self.host
 
     def input_array(self) -> npt.NDArray[Any] | None:
-        """The inputs as they were when the model took them; None once they were let go.
+        """Return the inputs [B, ...] as the model took them, None once they are released.
 
-        What numpy has no type for (bfloat16, the float8 types) comes as integers of the same bytes.
+        Types that NumPy lacks (bfloat16, the float8 types) come as integers of the same bytes.
         """
         tensor = self.inputs if self.copied is None else self.copied
         if tensor is None:
@@ -96,26 +116,28 @@ class Pending:
         return array
 
 
-def to_host(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event | None]:
-    """The same tensors on the host, and the event after which they are there (None: now).
+def to_host(tensors: list[torch.Tensor | None]) -> tuple[list[torch.Tensor | None], torch.cuda.Event | None]:
+    """Copy tensors to the host; return them with the event after which they are there (None: now).
 
-    A copy from CUDA without waiting goes to pinned memory, which torch sees to itself. What is on the host beside it is copied
-    too: by the time that the others are there it may have been overwritten.
+    A copy from CUDA that does not wait goes to pinned memory, which torch allocates. Tensors on the host beside it are copied
+    too: they may be overwritten before the others arrive.
     """
-    on_cuda = None
-    for name, tensor in tensors.items():
+    device = None
+    for number, tensor in enumerate(tensors):
+        if tensor is None:
+            continue
         if tensor.is_cuda:
-            on_cuda = tensor.device
+            device = tensor.device
         elif not tensor.is_cpu:
-            tensors[name] = tensor.cpu()
-    if on_cuda is None:
+            tensors[number] = tensor.cpu()
+    if device is None:
         return tensors, None
     import torch
 
-    host = {  # contiguous on the device: on the host it would be a copy of what has not arrived yet
-        name: tensor.clone() if tensor.is_cpu else tensor.contiguous().to("cpu", non_blocking=True)
-        for name, tensor in tensors.items()
-    }
+    host = [  # contiguous on the device: on the host that would copy bytes that have not arrived yet
+        tensor if tensor is None else tensor.clone() if tensor.is_cpu else tensor.contiguous().to("cpu", non_blocking=True)
+        for tensor in tensors
+    ]
     arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record(torch.cuda.current_stream(on_cuda))
+    arrived.record(torch.cuda.current_stream(device))
     return host, arrived

@@ -1,13 +1,13 @@
-"""Where the answers of batches wait that are written together.
+"""Host buffer for the logits and labels of batches that will be written together.
 
-    room = Room()
-    rows = room.take(logits, labels)        # slice(0, 64); None: full
-    rows = room.take(logits, labels)        # slice(64, 128)
-    room.taken()                            # {"logits": [128, C], "labels": [128]}
-    room.clear()
+    staging = Staging()
+    rows = staging.add(logits, labels)        # slice(0, 64); None if there is no room
+    rows = staging.add(logits, labels)        # slice(64, 128)
+    staging.staged()                          # Forward(logits [128, C], labels [128])
+    staging.clear()
 
-Its memory is got once. A small tensor that outlives its step lies between large ones that do not; the allocator then hands out
-other memory for those of the next step, which no cache holds, and that takes several times as long as copying a few kB.
+The memory is allocated once. A small tensor that outlives its step lies between large ones that do not. The allocator then
+hands out other memory in the next step, which no cache holds, and that costs several times as much as copying a few kB.
 """
 
 from __future__ import annotations
@@ -15,51 +15,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from capture_cli.writer.columns import Forward
 
 if TYPE_CHECKING:
     import torch
 
-MOST_BATCHES = 32
-MOST_NUMBERS = 2**20
-"""How many batches, and how many logits, wait at most."""
+    from capture_cli.records import Floats, Ints
+
+MAX_BATCHES = 32
+MAX_LOGITS = 2**20
 
 
-class Room:
-    """Logits [N, C] float32 and labels [N] of batches after each other."""
+class Staging:
+    """Logits [N, C] float32 and labels [N] int64 of consecutive batches."""
 
     def __init__(self) -> None:
         self._rows = 0
-        self._logits: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
-        self._labels: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._logits: Floats = np.empty((0, 0), np.float32)
+        self._labels: Ints = np.empty(0, np.int64)
 
-    def take(self, logits: torch.Tensor, labels: torch.Tensor) -> slice | None:
-        """Copy a batch that is on the host; the rows where it lies, or None where there is no room.
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> slice | None:
+        """Copy a batch that is on the host; return its rows, or None if there is no room.
 
-        Until it is cleared, all batches have as many classes.
+        All batches between two `clear` have the same number of classes.
         """
         if not self._rows:
             self._fit(*logits.shape)
         rows = slice(self._rows, self._rows + len(logits))
         if rows.stop > len(self._logits):
             return None
-        self._logits[rows] = logits.detach().float().numpy()  # float: numpy does not know bfloat16
+        self._logits[rows] = logits.detach().float().numpy()  # float: NumPy has no bfloat16
         self._labels[rows] = labels.numpy()
         self._rows = rows.stop
         return rows
 
-    def _fit(self, b: int, classes: int) -> None:
-        most = min(MOST_BATCHES * b, MOST_NUMBERS // classes)
+    def _fit(self, batch_size: int, classes: int) -> None:
+        most = min(MAX_BATCHES * batch_size, MAX_LOGITS // classes)
         if self._logits.shape[1] != classes or len(self._logits) < most:
             self._logits, self._labels = np.empty((most, classes), np.float32), np.empty(most, np.int64)
 
-    def taken(self) -> dict[str, torch.Tensor]:
-        """All of them, as capture_cli.writer.columns takes the tensors of one batch."""
+    def staged(self) -> Forward:
+        """Return all rows."""
         import torch
 
-        logits, labels = self._logits[: self._rows], self._labels[: self._rows]
-        return {"logits": torch.from_numpy(logits), "labels": torch.from_numpy(labels)}
+        return Forward(torch.from_numpy(self._logits[: self._rows]), torch.from_numpy(self._labels[: self._rows]))
 
     def clear(self) -> None:
-        """Have room for as many again."""
+        """Make room for new batches."""
         self._rows = 0
