@@ -268,7 +268,7 @@ def test_chunks_say_when_nothing_is_waiting() -> None:
     source, sink = os.pipe()
     with Reading(source, "pipe") as run:
         os.write(sink, lines[0])
-        chunks = run.chunks(1 << 20)
+        chunks = reader.read_ahead(run.line_blocks(), 1 << 20)
         seen = next(chunks) or next(chunks)
         assert [line.data + b"\n" for line in seen] == lines[:1]
         assert next(chunks) == []
@@ -297,7 +297,7 @@ def test_chunks_leave_no_thread_behind(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_error_while_reading_ahead_reaches_the_reader(tmp_path: Path) -> None:
     """What goes wrong in the thread is raised where the lines are taken."""
     with Reading(os.open(tmp_path, os.O_RDONLY), "it") as run, pytest.raises(CaptureError, match="'it' cannot be read on"):
-        list(run.chunks(1))
+        list(reader.read_ahead(run.line_blocks(), 1))
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,10 @@ def repair(run: Run, target: Path) -> Verification:
 
     The run itself is not changed. If all of it verifies, or not even the first line, no file is left. Lines after one that does
     not verify are not saved: nothing proves that they belong there.
-    Raises UsageError if the file exists, CaptureError if it cannot be written.
+    Raises UsageError if the file exists or the run is in several, CaptureError if it cannot be written.
     """
+    if len(run.file_names) > 1:
+        raise UsageError(f"{run.name} has {len(run.file_names)} files", f"repair them one by one, as {run.file_names[0]}")
     try:
         with target.open("xb") as file:
             verification = verify(run, file.write)

@@ -19,15 +19,19 @@ there. Memory does not grow with the run.
 from __future__ import annotations
 
 import os
-import stat
+import re
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from capture_cli.errors import CaptureError, UsageError
+from capture_cli.runs.cursor import Cursor, RewrittenError
+from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
-from capture_cli.runs.lines import BATCHES, Cursor, Ending, Line, RewrittenError, batch_beginning
-from capture_cli.runs.reading import Reading
-from capture_cli.runs.run import Block, Fold, Run, read_once
+from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
+from capture_cli.runs.reading import Reading, read_once
+from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
 
 __all__ = [
@@ -47,34 +51,60 @@ __all__ = [
 ]
 
 RECORDS = "records.jsonl"
+_RECORDS = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
+_WHAT_A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
 
 
-def open_run(run: str | os.PathLike[str]) -> Run:
-    """Open a run folder, a file of records or, for `-`, stdin.
+def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Run:
+    """Open a run folder, a file of records or, for `-`, stdin; several files of one run are read as one.
 
-    Raises UsageError if there is no such thing, CaptureError if it cannot be read.
+    A run folder holds records.jsonl and, from other processes of a distributed training, records-rank1.jsonl, ...; each may be
+    compressed and then ends in .gz or .zst. Raises UsageError if there is no such thing, CaptureError if it cannot be read.
     """
-    text = os.fspath(run)
-    if text == "-":
+    names = [os.fspath(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
+    files: list[File] = []
+    with ExitStack() as undo:
+        for name in names:
+            for path in _paths(name):
+                files.append(_file(path))
+                undo.callback(files[-1].close)
+        undo.pop_all()
+    if not files:
+        raise UsageError("no run is named", _WHAT_A_RUN_IS)
+    folder = Path(names[0]) if len(names) == 1 and files[0].name != names[0] and names[0] != "-" else None
+    several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
+    return Run(files, files[0].name if len(files) == 1 else several, folder=folder)
+
+
+def _paths(name: str) -> list[str]:
+    """The files that `name` stands for: itself, or those of a run folder by rank, of each rank the plain one before others."""
+    try:
+        if name == "-" or not Path(name).is_dir():
+            return [name]
+        found = sorted((int(match[1] or 0), one) for one in Path(name).iterdir() if (match := _RECORDS.fullmatch(one.name)))
+        paths = list(dict(reversed(found)).values())[::-1]
+        if special := [path for path in paths if not path.is_file()]:  # a FIFO in a folder from elsewhere would hang us
+            raise UsageError(f"'{special[0]}' is not a regular file")
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    if not found or found[0][0]:
+        raise UsageError(f"no {RECORDS} in {name!r}", _WHAT_A_RUN_IS)
+    return list(map(str, paths))
+
+
+def _file(path: str) -> File:
+    """Open one file. Raises UsageError if it is not there, CaptureError if it cannot be read."""
+    if path == "-":
         if sys.stdin is None:
             raise UsageError("there is no stdin", "name a run folder or file")
-        return Run(read_once(Reading(os.dup(sys.stdin.fileno()), "stdin")), "stdin")
-    path = Path(text)
+        return File(read_once(Reading(os.dup(sys.stdin.fileno()), "stdin")), "stdin")
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-        if is_folder:
-            path = path / RECORDS
-            if not stat.S_ISREG(path.stat().st_mode):  # a FIFO in a folder from elsewhere would hang us
-                raise UsageError(f"{str(path)!r} is not a regular file")
-        return Run(lambda: _open(path), str(path), folder=Path(text) if is_folder else None)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"no {RECORDS} in {text!r}" if path != Path(text) else f"no such run: {text!r}"
-        raise UsageError(
-            what, "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
-        ) from error
+        return File(lambda: Reading(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path), path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise CaptureError(f"{text!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise _unreadable(path, error) from error
 
 
-def _open(path: Path) -> Reading:
-    return Reading(os.open(path, os.O_RDONLY | os.O_CLOEXEC), str(path))
+def _unreadable(name: str, error: OSError | ValueError) -> CaptureError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UsageError(f"no such run: {name!r}", _WHAT_A_RUN_IS)
+    return CaptureError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -105,7 +105,7 @@ class RunImages:
         self.folders.append(folder)
 
     def _samples(self) -> Iterator[Samples]:
-        return (record for record in self._run.records(("samples",)) if isinstance(record, Samples))
+        return (block for block in self._run.blocks() if isinstance(block, Samples))
 
 
 def _recorded(run: Run) -> Iterator[str]:

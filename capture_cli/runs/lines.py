@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from capture_cli.errors import RecordsError, UsageError
+from capture_cli.errors import RecordsError
 from capture_cli.records import End, Record, RunInfo, decode
-from capture_cli.records.chain import GENESIS, Followed, follow
+from capture_cli.records.chain import Followed, follow
 from capture_cli.records.checking import PHASE, check
+from capture_cli.runs.cursor import Cursor
 
 _PHASE_AND_EPOCH = re.compile(
     rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode()
@@ -50,11 +51,6 @@ class Line(NamedTuple):
     def chain(self) -> str:
         """Its chain, 32 hex digits."""
         return self.block[self.end - 34 : self.end - 2].decode()
-
-    def status(self) -> str | None:
-        """Status of an end line, None of any other. Raises RecordsError for a bad end line."""
-        record = self.record() if self.kind == "end" else None
-        return record.status if isinstance(record, End) else None
 
     def record(self) -> Record:
         """The typed record. Raises RecordsError, with the line number, if its fields do not fit together."""
@@ -166,79 +162,6 @@ class Ending:
             return None if self.lines else RecordsError(f"{name}: no records", "nothing was captured, or not yet")
         verified = f"the {self.lines:,} before it verify" if self.lines else "nothing before it does"
         return RecordsError(f"{name}: {self.reason}", f"{verified}, what follows is not trusted", line=self.line)
-
-
-class Position(NamedTuple):
-    """A place between two lines of a file."""
-
-    bytes: int
-    """Length of the lines before it."""
-    seq: int
-    """Number of the line after it, from 0."""
-    chain: str
-    """Chain of the line before it, 32 hex digits."""
-
-
-START = Position(0, 0, GENESIS.hex())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cursor:
-    """A place to resume reading from, and the state that is needed there: see `Run.follow`."""
-
-    at: Position = START
-    status: str | None = None
-    """Status of the end line, if the line before the cursor is one."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Lines before the cursor, by kind."""
-    info: Position | None = None
-    """Before the run record in force."""
-    before_end: Position | None = None
-    """Before the end line, if the line before the cursor is one: resuming a run that did not complete takes it off."""
-
-    def after(self, lines: Sequence[Line]) -> Cursor:
-        """Move past `lines`, which verify and begin here; a run or end line comes alone."""
-        last = lines[-1]
-        return Cursor(
-            at=Position(self.at.bytes + sum(line.size + 1 for line in lines), last.seq + 1, last.chain),
-            status=last.status(),
-            counts=dict(Counter(self.counts) + Counter(line.kind for line in lines)),
-            info=self.at if last.kind == "run" else self.info,
-            before_end=self.at if last.kind == "end" else None,
-        )
-
-    def without_end(self) -> Cursor | None:
-        """The cursor before the end line; None if the line before the cursor is another."""
-        if self.before_end is None:
-            return None
-        return Cursor(at=self.before_end, counts=dict(Counter(self.counts) - Counter(["end"])), info=self.info)
-
-    def to_json(self) -> dict[str, Any]:
-        """The cursor as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The cursor that `to_json` was called on. Raises UsageError for anything else."""
-        try:
-            places = {name: _position(values[name]) for name in ("info", "before_end") if values[name] is not None}
-            cursor = cls(**{**values, "at": _position(values["at"]), **places})
-        except (TypeError, ValueError, KeyError) as error:
-            raise UsageError(f"{values!r} is not a cursor", "pass what Cursor.to_json returned") from error
-        return cursor
-
-
-def _position(values: Sequence[Any]) -> Position:
-    place = Position(*values)
-    if not (
-        type(place.bytes) is type(place.seq) is int and place.bytes >= 0 and len(bytes.fromhex(place.chain)) == len(GENESIS)
-    ):
-        raise ValueError
-    return place
-
-
-class RewrittenError(RecordsError):
-    """Lines before a cursor are no longer those that were read; start again from the beginning."""
 
 
 class Chain:

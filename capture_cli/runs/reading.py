@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,8 @@ from typing import Self
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records.chain import claimed_chain, follow, follow_all
 from capture_cli.runs.compressed import CHUNK_BYTES, decompressing, is_compressed
-from capture_cli.runs.lines import START, Chain, Cursor, Line, RewrittenError
+from capture_cli.runs.cursor import START, Cursor, RewrittenError
+from capture_cli.runs.lines import Chain, Line
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is taken for damage: a batch of 1,024 samples with 10,000 probabilities each has about half of it."""
@@ -69,18 +70,17 @@ class Reading:
         tail = os.pread(self._fd, 64, max(0, cursor.at.bytes - 64))
         return cursor.at == START or claimed_chain(tail).hex() == cursor.at.chain
 
-    def info_line(self, cursor: Cursor) -> Line | None:
-        """The run record in force at `cursor`, verified."""
-        if cursor.info is None:
-            return None
+    def info_line(self, cursor: Cursor) -> Line:
+        """The run record in force at `cursor`, which is not the beginning, verified."""
+        place = cursor.info or START
         data = bytearray()
         while b"\n" not in data[-_BLOCK_BYTES:] and len(data) <= MAX_LINE_BYTES:
-            data += os.pread(self._fd, _BLOCK_BYTES, cursor.info.bytes + len(data)) or b"\n"
+            data += os.pread(self._fd, _BLOCK_BYTES, place.bytes + len(data)) or b"\n"
         line = bytes(data[: data.find(b"\n") + 1])
-        follow(line, seq=cursor.info.seq, previous=bytes.fromhex(cursor.info.chain))
-        return Line(cursor.info.seq, "run", line, 0, len(line) - 1)
+        follow(line, seq=place.seq, previous=bytes.fromhex(place.chain))
+        return Line(place.seq, "run", line, 0, len(line) - 1)
 
-    def line_blocks(self) -> Iterator[list[Line]]:
+    def line_blocks(self) -> Generator[list[Line], None, None]:
         """The lines in lists: what one read brought. Raises CaptureError if the file cannot be read on.
 
         Where more is there already, two blocks are checked at a time: the second in a thread, which goes on while the caller
@@ -153,35 +153,6 @@ class Reading:
         ready.register(self._fd, select.POLLIN)
         return bool(ready.poll(0))
 
-    def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
-        """The lines in lists of about `max_bytes`, read ahead in a thread while the caller works.
-
-        A list holds what has arrived. An empty one says that nothing is waiting: who holds work back finishes it now.
-        """
-        waiting: Queue[list[Line] | BaseException | None] = Queue(maxsize=8)
-        stopped = threading.Event()
-        thread = threading.Thread(target=self._read_ahead, args=(waiting, stopped), daemon=True)
-        thread.start()
-        try:
-            yield from _merged(waiting, max_bytes)
-        finally:
-            stopped.set()
-            with suppress(Empty):
-                while True:
-                    waiting.get_nowait()
-            thread.join(timeout=1)  # a pipe on which nothing comes would keep it for ever
-
-    def _read_ahead(self, waiting: Queue[list[Line] | BaseException | None], stopped: threading.Event) -> None:
-        last: BaseException | None = None
-        try:
-            for block in self.line_blocks():
-                waiting.put(block)
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits for it
-            last = error
-        waiting.put(last)
-
     def _read_some(self) -> bytes:
         try:
             return os.read(self._fd, _BLOCK_BYTES)
@@ -201,7 +172,41 @@ class Reading:
         self.close()
 
 
-def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -> Iterator[list[Line]]:
+def read_ahead(blocks: Generator[list[Line], None, None], max_bytes: int) -> Iterator[list[Line]]:
+    """The lines in lists of about `max_bytes`, read ahead in a thread while the caller works.
+
+    A list holds what has arrived. An empty one says that nothing is waiting: who holds work back finishes it now.
+    """
+    waiting: Queue[list[Line] | BaseException | None] = Queue(maxsize=8)
+    stopped = threading.Event()
+    thread = threading.Thread(target=_fill, args=(waiting, stopped, blocks), daemon=True)
+    thread.start()
+    try:
+        yield from _joined(waiting, max_bytes)
+    finally:
+        stopped.set()
+        with suppress(Empty):
+            while True:
+                waiting.get_nowait()
+        thread.join(timeout=1)  # a pipe on which nothing comes would keep it for ever
+
+
+def _fill(
+    waiting: Queue[list[Line] | BaseException | None], stopped: threading.Event, blocks: Generator[list[Line], None, None]
+) -> None:
+    last: BaseException | None = None
+    try:
+        with closing(blocks):
+            for block in blocks:
+                waiting.put(block)
+                if stopped.is_set():
+                    return
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits for it
+        last = error
+    waiting.put(last)
+
+
+def _joined(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -> Iterator[list[Line]]:
     while True:
         try:
             block = waiting.get_nowait()
@@ -222,3 +227,15 @@ def _merged(waiting: Queue[list[Line] | BaseException | None], max_bytes: int) -
             return
         if isinstance(block, BaseException):
             raise block
+
+
+def read_once(reading: Reading) -> Callable[[], Reading]:
+    """Hand out a reading of a stream for the first pass; a second raises UsageError."""
+    left = [reading]
+
+    def open_reading() -> Reading:
+        if not left:
+            raise UsageError(f"{reading.name} can be read only once", "give a run folder or a file of records")
+        return left.pop()
+
+    return open_reading
