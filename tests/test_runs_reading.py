@@ -352,9 +352,9 @@ def test_columns_are_found_whatever_the_names(tmp_path: Path) -> None:
         ("skip", b'"reason":"truncated"', b'"reason":["truncated"]', "reason"),
         ("batch", b'"phase":"train"', b'"phase":"\\u001b[2J"', "phase"),
         ("batch", b'"labels":[', b'"labels":[1,', "ids, files, preds, losses, probs"),
-        ("batch", b'"labels":[', b'"labels":[[],', "not of format"),
-        ("batch", b'"losses":[', b'"losses":["x",', "not of format"),
-        ("batch", b'"probs":[[', b'"probs":[[0.5,', "not of format"),
+        ("batch", b'"labels":[', b'"labels":[[],', "not those of format"),
+        ("batch", b'"losses":[', b'"losses":["x",', "not those of format"),
+        ("batch", b'"probs":[[', b'"probs":[[0.5,', "not those of format"),
         ("batch", b'"inputs":{', b'"topk":[[1]],"inputs":{', "topk"),
         ("batch", b'"dtype":"float32"', b'"dtype":7', "inputs"),
         ("epoch", b'"n":', b'"n":1e3,"m":', "n"),
@@ -379,7 +379,7 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path, number: int, age:
     run = records[0]
     assert isinstance(run, RunInfo)
     lines, _ = read(written(tmp_path / "it", chained([replace(run, format=number), *records[1:]])))
-    with pytest.raises(RecordsError, match=f"written by {age} version of capture, in record format {number}"):
+    with pytest.raises(RecordsError, match=f"written by {age} version of capture .record format {number};"):
         lines[0].record()
 
 
