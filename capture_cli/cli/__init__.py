@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.",
     "evaluate": "Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.",
     "inspect": "Show what happened: epochs, classes, confusions, the worst samples.",
+    "suspects": "Rank the samples whose label is probably wrong.",
     "rows": "Write one flat row per sample and visit to stdout.",
     "diff": "Compare two runs: where they diverge, and which predictions changed.",
     "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",

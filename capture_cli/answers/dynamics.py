@@ -1,0 +1,214 @@
+"""Training dynamics: how the predictions for each sample developed over the epochs of a run.
+
+    dynamics = Dynamics("train")
+    error = run.fold(dynamics)
+    found = dynamics.result()           # SampleDynamics: arrays of one value a sample
+    found.aum, found.forgetting         # [N]
+
+One pass. Memory: a few numbers a sample and epoch, and the probabilities [E, N, C] while they fit into MAX_PROBS_BYTES.
+The definitions are those of the papers named beside each field; docs/answers.md compares them with their authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.records import RunInfo
+from capture_cli.runs import Block, Visits
+
+MAX_PROBS_BYTES = 2**30
+"""Probabilities of a run are kept up to this size; of a larger one only margins, losses and p(label) are."""
+CLASS_TASKS = (None,)
+"""Tasks with one label a sample."""
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleDynamics:
+    """One phase of a run, sample by sample: N samples in the order of their first visit, E epochs that visited any."""
+
+    phase: str
+    classes: Sequence[str]
+    epochs: Ints
+    """[E] as recorded, rising."""
+    ids: npt.NDArray[Any]
+    """[N] int64, or object where ids are texts."""
+    files: npt.NDArray[Any]
+    """[N] names; the id as text where samples have no files."""
+    labels: Ints
+    """[N]"""
+    margin: Floats
+    """[E, N] margin of each visit in nats, NaN where there was none (all below alike)."""
+    p_label: Floats
+    """[E, N]"""
+    loss: Floats
+    """[E, N] in nats."""
+    probs: Floats | None
+    """[E, N, C]; None where they do not fit into MAX_PROBS_BYTES."""
+    probs_are_complete: bool
+    """False where only the largest were kept and the rest of the probability was spread over the other classes."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def correct(self) -> Bools:
+        """[E, N] whether the visit's prediction was the label; False where there was none."""
+        return np.asarray(np.nan_to_num(self.margin, nan=-1.0) > 0)
+
+    @property
+    def visits(self) -> Ints:
+        """[N] number of visits."""
+        return np.asarray((~np.isnan(self.loss)).sum(0))
+
+    @property
+    def aum(self) -> Floats:
+        """[N] area under the margin: its mean over the visits, in nats (Pleiss et al. 2020, eq. 2)."""
+        return _mean(self.margin)
+
+    @property
+    def confidence(self) -> Floats:
+        """[N] mean p(label) (Swayamdipta et al. 2020, section 2)."""
+        return _mean(self.p_label)
+
+    @property
+    def variability(self) -> Floats:
+        """[N] standard deviation of p(label) over the visits (Swayamdipta et al. 2020, section 2)."""
+        return np.asarray(np.sqrt(_mean((self.p_label - self.confidence) ** 2)), np.float32)
+
+    @property
+    def correctness(self) -> Floats:
+        """[N] share of visits whose prediction was the label."""
+        return np.asarray(self.correct.sum(0) / np.maximum(self.visits, 1), np.float32)
+
+    @property
+    def mean_loss(self) -> Floats:
+        """[N] in nats."""
+        return _mean(self.loss)
+
+    @property
+    def forgetting(self) -> Ints:
+        """[N] visits that were wrong although the visit before was right (Toneva et al. 2019, definition 1)."""
+        events = np.zeros(len(self), np.int64)
+        last = np.zeros(len(self), bool)
+        for seen, right in zip(~np.isnan(self.loss), self.correct, strict=True):
+            events += seen & last & ~right
+            last = np.where(seen, right, last)
+        return events
+
+    @property
+    def first_learned(self) -> Ints:
+        """[N] first epoch whose prediction was the label; -1 where none was."""
+        return np.asarray(np.where(self.correct.any(0), self.epochs[self.correct.argmax(0)], -1))
+
+    @property
+    def learned(self) -> Ints:
+        """[N] first epoch from which on every prediction was the label; -1 where the last was not."""
+        wrong = ~self.correct & ~np.isnan(self.loss)
+        after = np.where(wrong.any(0), len(self.epochs) - wrong[::-1].argmax(0), 0)
+        return np.asarray(np.where(after < len(self.epochs), self.epochs[np.minimum(after, len(self.epochs) - 1)], -1))
+
+
+class Dynamics:
+    """The fold that collects them."""
+
+    def __init__(self, phase: str) -> None:
+        self._phase = phase
+        self._info: RunInfo | None = None
+        self._rows: dict[int | str, int] = {}
+        self._files: list[str] = []
+        self._parts: list[tuple[int, Ints, dict[str, npt.NDArray[Any]]]] = []
+        self._probs_bytes = 0
+        self._complete = True
+
+    def update(self, block: Block) -> None:
+        """Take the visits of the phase. Raises UsageError where samples do not have one label each."""
+        if isinstance(block, RunInfo):
+            self._info = block
+        elif isinstance(block, Visits) and block.phase == self._phase and len(block):
+            self._take(block)
+
+    def _take(self, visits: Visits) -> None:
+        if visits.info.task not in CLASS_TASKS:
+            raise UsageError(
+                f"the task of this run is {visits.info.task}", "training dynamics need one label a sample, as in classification"
+            )
+        rows = self._rows
+        known = len(rows)
+        ids = visits["id"].tolist()
+        places = np.array([rows.setdefault(one, len(rows)) for one in ids], np.int64)
+        if len(rows) > known:
+            files = visits["file"]
+            fresh = np.unique(places, return_index=True)
+            self._files += [files[i] for place, i in zip(*fresh, strict=True) if place >= known]
+        columns = {name: visits[name] for name in ("label", "margin", "p_label", "loss")}
+        if self._probs_bytes <= MAX_PROBS_BYTES:
+            columns["probs"] = self._dense(visits)
+            self._probs_bytes += columns["probs"].nbytes
+        self._parts.append((visits.epoch, places, columns))
+
+    def _dense(self, visits: Visits) -> Floats:
+        """[N, C] the probabilities; of the largest K the rest is spread evenly over the other classes."""
+        if "topk" not in visits:
+            return np.asarray(visits["probs"])
+        self._complete = False
+        kept, topk, classes = visits["probs"], visits["topk"], len(visits.info.classes)
+        rest = np.maximum(0, 1 - kept.sum(1)) / max(1, classes - kept.shape[1])
+        dense = np.repeat(rest[:, None], classes, axis=1).astype(np.float32)
+        np.put_along_axis(dense, topk, kept, axis=1)
+        return dense
+
+    def __bool__(self) -> bool:
+        """Whether the phase has visits."""
+        return bool(self._parts)
+
+    def result(self) -> SampleDynamics:
+        """What was collected. Raises RecordsError where the phase has no visits."""
+        if not self._parts or self._info is None:
+            raise RecordsError(f"no visits of the phase {self._phase} were captured")
+        epochs = sorted({epoch for epoch, _, _ in self._parts})
+        shape = len(epochs), len(self._rows)
+        arrays = {name: np.full(shape, np.nan, np.float32) for name in ("margin", "p_label", "loss")}
+        fits = self._probs_bytes <= MAX_PROBS_BYTES
+        probs = np.full((*shape, len(self._info.classes)), np.nan, np.float32) if fits else None
+        labels = np.zeros(len(self._rows), np.int64)
+        for epoch, places, columns in self._parts:
+            at = epochs.index(epoch)
+            labels[places] = columns["label"]
+            for name, array in arrays.items():
+                array[at, places] = columns[name]
+            if probs is not None:
+                probs[at, places] = columns["probs"]
+        names = list(self._rows)
+        ids = np.array(names, np.int64) if names and not isinstance(names[0], str) else np.array(names, object)
+        files = np.empty(len(self._files), object)
+        files[:] = self._files
+        return SampleDynamics(
+            phase=self._phase,
+            classes=self._info.classes,
+            epochs=np.array(epochs, np.int64),
+            ids=ids,
+            files=files,
+            labels=labels,
+            probs=probs,
+            probs_are_complete=self._complete,
+            **arrays,
+        )
+
+
+def _mean(values: npt.NDArray[Any]) -> Floats:
+    """[N] mean over the epochs, visits that did not happen aside; NaN where there was none."""
+    seen = ~np.isnan(values)
+    counts = seen.sum(0)
+    sums = np.where(seen, values, 0).sum(0, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums / counts, np.float32)

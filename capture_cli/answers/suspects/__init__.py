@@ -1,0 +1,258 @@
+"""Samples whose label is probably wrong, ranked from the training that was run anyway.
+
+    found = find_suspects(run)
+    found.expected                      # how many labels are probably wrong
+    found.suspects[0].file, .suggested, .p_wrong, .reason
+
+Training samples are ranked by the predictions of the forward passes that trained; validation samples, which nothing was
+learnt from, by their evaluations. The steps: capture_cli.answers.suspects.score (the ranking) and .count (how many).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.answers.suspects.count import p_wrong, wrong_count
+from capture_cli.answers.suspects.score import MIN_EPOCHS, Bools, Floats, Ints, score_labels
+from capture_cli.errors import RecordsError, UsageError
+
+if TYPE_CHECKING:
+    from capture_cli.runs import Run
+
+PHASES = ("train", "val", "test")
+"""Phases whose samples are ranked."""
+FEW_PER_CLASS = 100
+"""Images a class below which the number of wrong labels is a rough guess."""
+COLUMNS = ("file", "id", "phase", "label", "suggested", "confidence", "score", "p_wrong", "flagged", "reason")
+"""Columns of a row, as JSON and CSV."""
+_BETWEEN = 0.25
+"""A sample lies between two classes that both have more than this mean probability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """One sample and how likely its label is wrong."""
+
+    file: str
+    """Its id as text where samples have no files."""
+    id: int | str
+    phase: str
+    label: str
+    suggested: str
+    """The likeliest other class."""
+    confidence: float
+    """Share of the suggested class in the probability that the label is wrong, 0 to 1."""
+    score: float
+    """The higher, the likelier the label is wrong; only its order is meant."""
+    p_wrong: float | None
+    """Probability that the label is wrong; None where the run does not tell."""
+    flagged: bool
+    """One of the likeliest, as many as labels of the phase are probably wrong."""
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The columns that `capture suspects --json` writes."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSuspects:
+    """How one phase was ranked."""
+
+    phase: str
+    samples: int
+    epochs: int
+    method: str
+    """`noise-model`, or `margin` where the run does not tell enough for it."""
+    flagged: int
+    notes: Sequence[str]
+    """What limits the answer, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """Every ranked sample of a run, the likeliest wrong label first."""
+
+    phases: Sequence[PhaseSuspects]
+    expected: float | None
+    """Labels that are probably wrong, the sum of p_wrong; None where the run does not tell."""
+    low: float
+    high: float
+    """Two standard deviations around it, if each p_wrong holds."""
+    suspects: Sequence[Suspect]
+    error: RecordsError | None
+    """Why nothing behind a certain line was used, if something is wrong with the records."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        phases = [asdict(one) for one in self.phases]
+        count = {"expected": self.expected, "low": self.low, "high": self.high}
+        return {**count, "phases": phases, "suspects": [one.to_json() for one in self.suspects]}
+
+
+def find_suspects(run: Run) -> Suspects:
+    """Rank the samples of a run, in one pass over its records.
+
+    Raises RecordsError where no phase has visits with labels, UsageError where samples do not have one label each or there is
+    only one class.
+    """
+    folds = [Dynamics(phase) for phase in PHASES]
+    error = run.fold(*folds)
+    found = [fold.result() for fold in folds if fold]
+    if not found:
+        raise error or RecordsError(f"{run.name}: no captured visits", "nothing was captured, or not yet")
+    if len(found[0].classes) < 2:
+        raise UsageError(f"{run.name} has one class only", "a wrong label needs another class to be right")
+    ranked = [_rank(dynamics) for dynamics in found]
+    by_model = [one for one in ranked if one.count is not None]
+    # One calibration for all phases, so that p_wrong falls with the rank.
+    score = np.concatenate([one.score for one in by_model]) if by_model else np.zeros(0)
+    p = p_wrong(score, sum(one.count or 0 for one in by_model)) if len(score) else score
+    parts = iter(np.split(p, np.cumsum([len(one.score) for one in by_model])[:-1]))
+    suspects = [row for one in ranked for row in one.suspects(next(parts) if one.count is not None else None)]
+    suspects.sort(key=lambda one: (-one.score, one.file))
+    expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
+    return Suspects(
+        phases=[one.about for one in ranked],
+        expected=expected if by_model else None,
+        low=max(0.0, expected - spread),
+        high=expected + spread,
+        suspects=suspects,
+        error=error,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ranked:
+    """The samples of one phase with their scores, before they are calibrated."""
+
+    dynamics: SampleDynamics
+    notes: Sequence[str]
+    score: Floats
+    suggested: Ints
+    confidence: Floats
+    flagged: Bools
+    means: Floats
+    """[N, C] mean probabilities."""
+    count: int | None
+    """Labels that are probably wrong; None without a noise model."""
+
+    @property
+    def about(self) -> PhaseSuspects:
+        return PhaseSuspects(
+            phase=self.dynamics.phase,
+            samples=len(self.dynamics),
+            epochs=len(self.dynamics.epochs),
+            method="margin" if self.count is None else "noise-model",
+            flagged=int(self.flagged.sum()),
+            notes=self.notes,
+        )
+
+    def suspects(self, p: Floats | None) -> list[Suspect]:
+        """One row a sample; `p` [N] are the calibrated probabilities."""
+        dynamics, classes = self.dynamics, self.dynamics.classes
+        probabilities: Sequence[float | None] = [None] * len(dynamics) if p is None else p.tolist()
+        columns = (self.suggested, self.confidence, self.score, self.flagged, dynamics.labels, dynamics.ids, dynamics.files)
+        rows = zip(*(column.tolist() for column in columns), probabilities, _reasons(self), strict=True)
+        return [
+            Suspect(
+                file=file,
+                id=name,
+                phase=dynamics.phase,
+                label=classes[label],
+                suggested=classes[suggested],
+                confidence=confidence,
+                score=score,
+                p_wrong=p_one,
+                flagged=flagged,
+                reason=reason,
+            )
+            for suggested, confidence, score, flagged, label, name, file, p_one, reason in rows
+        ]
+
+
+def _rank(dynamics: SampleDynamics) -> _Ranked:
+    probs = dynamics.probs
+    if probs is None or len(dynamics.epochs) < MIN_EPOCHS or len(dynamics) < 2:
+        return _by_margin(dynamics)
+    scored = score_labels(probs, dynamics.labels)
+    count = wrong_count(probs, dynamics.labels, scored)
+    flagged = np.zeros(len(dynamics), bool)
+    flagged[np.argsort(-scored.score, kind="stable")[:count]] = True
+    return _Ranked(
+        dynamics=dynamics,
+        notes=_notes(dynamics),
+        score=scored.score,
+        suggested=scored.suggested,
+        confidence=scored.suggested_share,
+        flagged=flagged & scored.contradicted,
+        means=scored.mean_probs,
+        count=count,
+    )
+
+
+def _by_margin(dynamics: SampleDynamics) -> _Ranked:
+    """Rank by the lowest mean margin, without a noise model: no probability is known, and nothing is flagged."""
+    n, classes = len(dynamics), len(dynamics.classes)
+    rows = np.arange(n)
+    means = np.zeros((n, classes)) if dynamics.probs is None else np.nanmean(dynamics.probs, axis=0, dtype=float)
+    others = means.copy()
+    others[rows, dynamics.labels] = -1
+    suggested = others.argmax(1)
+    return _Ranked(
+        dynamics=dynamics,
+        notes=_notes(dynamics),
+        score=-np.nan_to_num(dynamics.aum.astype(float)),
+        suggested=suggested,
+        confidence=means[rows, suggested],
+        flagged=np.zeros(n, bool),
+        means=means,
+        count=None,
+    )
+
+
+def _notes(dynamics: SampleDynamics) -> list[str]:
+    """Sentences on what limits the answer."""
+    notes = []
+    n, classes, epochs = len(dynamics), len(dynamics.classes), len(dynamics.epochs)
+    if epochs < MIN_EPOCHS:
+        notes.append(f"{epochs} of at least {MIN_EPOCHS} epochs: ranked by the mean margin, without a count")
+    elif dynamics.probs is None:
+        notes.append("too many probabilities to keep: ranked by the mean margin, without a count")
+    if not dynamics.probs_are_complete:
+        notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
+    if n < FEW_PER_CLASS * classes:
+        notes.append(f"{n / classes:.0f} images a class: the number of wrong labels is a rough guess")
+    return notes
+
+
+def _reasons(ranked: _Ranked) -> list[str]:
+    """One clause a sample: the strongest thing that can be said of it."""
+    dynamics, classes = ranked.dynamics, ranked.dynamics.classes
+    correctness, forgetting, first = dynamics.correctness, dynamics.forgetting, dynamics.first_learned
+    late = dynamics.epochs[-1] - (dynamics.epochs[-1] - dynamics.epochs[0]) / 3
+    top = np.argsort(-ranked.means, axis=1)[:, :2].tolist()
+    reasons = []
+    for i, (label, (one, other)) in enumerate(zip(dynamics.labels.tolist(), top, strict=True)):
+        suggested = classes[int(ranked.suggested[i])]
+        if ranked.flagged[i]:
+            reason = f"wrong label: probably {suggested}; {1 - correctness[i]:.0%} of predictions contradict it"
+        elif ranked.means[i, other] > _BETWEEN and label in (one, other):
+            reason = f"between {classes[one]} and {classes[other]}"
+        elif first[i] < 0:
+            reason = f"never predicted as {classes[label]}"
+        elif forgetting[i] > 1:
+            reason = f"forgotten {forgetting[i]} times"
+        elif first[i] > late:
+            reason = f"learned late, in epoch {first[i]}"
+        elif one != label:
+            reason = f"unlike the other samples of {classes[label]}"
+        else:
+            reason = ""
+        reasons.append(reason)
+    return reasons

@@ -1,0 +1,90 @@
+"""Training dynamics: the definitions of the papers, computed again sample by sample from the records."""
+
+import itertools
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capture_cli import Recorder
+from capture_cli.answers import dynamics as room
+from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.errors import RecordsError
+from capture_cli.records import Batch
+from capture_cli.runs import open_run
+from recordings import batch_of
+from runs import run_records, write_run
+
+NEVER = -1
+
+
+def dynamics_of(path: Path, phase: str = "train") -> SampleDynamics:
+    with open_run(path) as run:
+        fold = Dynamics(phase)
+        assert run.fold(fold) is None
+        return fold.result()
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("phase", ["train", "val"])
+def test_every_quantity_is_that_of_its_paper(tmp_path: Path, phase: str, top_k: int | None) -> None:
+    """Mean margin, confidence, variability, correctness, forgetting and learning epochs, one sample at a time."""
+    records = list(run_records(classes=tuple("abcde"), per_class=9, epochs=6, top_k=top_k))
+    found = dynamics_of(write_run(tmp_path / "run", records), phase)
+    visits = defaultdict(list)
+    for record in records:
+        if isinstance(record, Batch) and record.phase == phase:
+            for i, file in enumerate(record.files or ()):
+                label, kept = int(record.labels[i]), record.probs[i].astype(float)
+                if record.topk is None:
+                    other = np.delete(kept, label).max()
+                    p_label = kept[label]
+                else:
+                    other = kept[record.topk[i] != label].max()
+                    p_label = float(record.p_labels[i])  # type: ignore[index]
+                margin = -float(record.losses[i]) - np.log(max(other, 1e-45))
+                visits[file].append((record.epoch, margin, p_label, float(record.losses[i])))
+    assert sorted(found.files) == sorted(visits)
+    assert found.epochs.tolist() == list(range(6))
+    for i, file in enumerate(found.files):
+        epochs, margins, p_labels, losses = (np.array(column) for column in zip(*visits[file], strict=True))
+        right = margins > 0
+        assert found.aum[i] == pytest.approx(margins.mean(), abs=1e-5)
+        assert found.confidence[i] == pytest.approx(p_labels.mean(), abs=1e-6)
+        assert found.variability[i] == pytest.approx(p_labels.std(), abs=1e-6)
+        assert found.correctness[i] == pytest.approx(right.mean())
+        assert found.mean_loss[i] == pytest.approx(losses.mean(), abs=1e-5)
+        assert found.forgetting[i] == sum(a and not b for a, b in itertools.pairwise(right))
+        assert found.first_learned[i] == (epochs[right].min() if right.any() else NEVER)
+        since = next((e for e, k in zip(epochs, range(len(right)), strict=True) if right[k:].all()), NEVER)
+        assert found.learned[i] == since
+    assert found.probs is not None
+    assert found.probs.sum(2) == pytest.approx(1, abs=1e-5)
+    assert found.probs_are_complete == (top_k is None)
+
+
+def test_a_sample_that_was_not_visited_in_an_epoch_has_a_gap(tmp_path: Path) -> None:
+    """Means are over the visits there were, and a gap is neither right nor forgotten."""
+    with Recorder(tmp_path / "run", classes=["a", "b", "c"]) as recorder:
+        for epoch, n in enumerate((4, 2, 4)):
+            recorder.record(**batch_of(n, 3, seed=epoch, epoch=epoch))
+    found = dynamics_of(tmp_path / "run")
+    assert found.visits.tolist() == [3, 3, 2, 2]
+    assert np.isnan(found.margin[1]).tolist() == [False, False, True, True]
+    assert found.aum[2] == pytest.approx((found.margin[0, 2] + found.margin[2, 2]) / 2)
+    assert found.files.tolist() == ["0", "1", "2", "3"]
+
+
+def test_probabilities_that_do_not_fit_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit everything but the probabilities is there."""
+    monkeypatch.setattr(room, "MAX_PROBS_BYTES", 100)
+    found = dynamics_of(write_run(tmp_path / "run", run_records(epochs=3)))
+    assert found.probs is None
+    assert np.isfinite(found.aum).all()
+
+
+def test_a_phase_that_the_run_does_not_have_is_an_error(tmp_path: Path) -> None:
+    """It is named."""
+    with pytest.raises(RecordsError, match="no visits of the phase test"):
+        dynamics_of(write_run(tmp_path / "run", run_records()), "test")
