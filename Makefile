@@ -69,6 +69,10 @@ format: $(VENV)/dev.stamp ## format the code and fix what ruff can fix
 bench: $(VENV)/dev.stamp ## measure what capture costs (half an hour, on an idle machine)
 	$(BIN)/python benchmarks/bench.py
 
+.PHONY: bench-answers
+bench-answers: $(VENV)/dev.stamp ## measure for an hour how well planted wrong labels are found
+	$(BIN)/python benchmarks/answers.py
+
 .PHONY: reliability
 reliability: setup ## kill, truncate and damage runs, fill disks, and count failures (1 to 2 hours)
 	$(BIN)/python -m benchmarks.reliability --size large
