@@ -42,7 +42,7 @@ def ran(args: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.Compl
 
 
 @pytest.mark.parametrize(
-    "command", ["", "labels", "train", "evaluate", "inspect", "rows", "diff", "replay", "log", "verify", "cache"]
+    "command", ["", "labels", "train", "evaluate", "inspect", "suspects", "rows", "diff", "replay", "log", "verify", "cache"]
 )
 def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Path) -> None:
     """`--help` of every command, those that train too, works where torch cannot be imported."""
@@ -57,6 +57,7 @@ def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Pa
         ["inspect", "run"],
         ["inspect", "run", "--json"],
         ["inspect", "run", "--sample", "cat_0003.png"],
+        ["suspects", "run"],
         ["rows", "run"],
         ["rows", "run", "--where", "not correct", "--columns", "file,label,pred"],
         ["verify", "run"],

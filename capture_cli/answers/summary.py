@@ -15,18 +15,13 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run
-
-DIGEST_BYTES = 16
-"""Length of the digest of an image file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +99,11 @@ class Summarising:
         self._splits: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._epochs: list[Epoch] = []
-        self._ids: list[npt.NDArray[np.int64]] = []
-        self._digests: list[bytes] = []
+        self._digests = SampleDigests()
         self._phases = LatestPhases(
-            lambda phase, epoch, info: Scores(phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digest_of)
+            lambda phase, epoch, info: Scores(
+                phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digests.of
+            )
         )
 
     def update(self, block: Block) -> None:
@@ -116,8 +112,7 @@ class Summarising:
             self._info = block
         elif isinstance(block, Samples):
             self._splits.update(block.splits)
-            self._ids.append(np.array(block.ids, np.int64))
-            self._digests.append(bytes.fromhex("".join(block.digests)))
+            self._digests.update(block)
         elif isinstance(block, Skip):
             self._skipped[block.reason] += 1
         elif isinstance(block, Epoch):
@@ -146,13 +141,3 @@ class Summarising:
             under_way=tuple(UnderWay(phase=one.phase, epoch=one.epoch, n=one.n, loss=one.loss) for one in so_far),
             phase=chosen.fold.result() if chosen else None,
         )
-
-    def _digest_of(self, sample: int | str) -> str | None:
-        if isinstance(sample, str):  # samples records have numbers
-            return None
-        for ids, digests in zip(self._ids, self._digests, strict=True):
-            found = np.flatnonzero(ids == sample)
-            if len(found):
-                start = DIGEST_BYTES * int(found[0])
-                return digests[start : start + DIGEST_BYTES].hex()
-        return None

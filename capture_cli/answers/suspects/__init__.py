@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
 from capture_cli.answers.suspects.score import MIN_EPOCHS, Bools, Floats, Ints, score_labels
 from capture_cli.errors import RecordsError, UsageError
@@ -54,6 +56,8 @@ class Suspect:
     flagged: bool
     """One of the likeliest, as many as labels of the phase are probably wrong."""
     reason: str
+    digest: str | None
+    """Digest of the image file, 32 hex digits; None where the records do not name it."""
 
     def to_json(self) -> dict[str, Any]:
         """The columns that `capture suspects --json` writes."""
@@ -85,14 +89,13 @@ class Suspects:
     high: float
     """Two standard deviations around it, if each p_wrong holds."""
     suspects: Sequence[Suspect]
-    error: RecordsError | None
-    """Why nothing behind a certain line was used, if something is wrong with the records."""
+    state: RunState
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         phases = [asdict(one) for one in self.phases]
         count = {"expected": self.expected, "low": self.low, "high": self.high}
-        return {**count, "phases": phases, "suspects": [one.to_json() for one in self.suspects]}
+        return {**self.state.to_json(), **count, "phases": phases, "suspects": [one.to_json() for one in self.suspects]}
 
 
 def find_suspects(run: Run) -> Suspects:
@@ -101,8 +104,8 @@ def find_suspects(run: Run) -> Suspects:
     Raises RecordsError where no phase has visits with labels, UsageError where samples do not have one label each or there is
     only one class.
     """
-    folds = [Dynamics(phase) for phase in PHASES]
-    error = run.fold(*folds)
+    folds, digests = [Dynamics(phase) for phase in PHASES], SampleDigests()
+    error = run.fold(*folds, digests)
     found = [fold.result() for fold in folds if fold]
     if not found:
         raise error or RecordsError(f"{run.name}: no captured visits", "nothing was captured, or not yet")
@@ -114,7 +117,7 @@ def find_suspects(run: Run) -> Suspects:
     score = np.concatenate([one.score for one in by_model]) if by_model else np.zeros(0)
     p = p_wrong(score, sum(one.count or 0 for one in by_model)) if len(score) else score
     parts = iter(np.split(p, np.cumsum([len(one.score) for one in by_model])[:-1]))
-    suspects = [row for one in ranked for row in one.suspects(next(parts) if one.count is not None else None)]
+    suspects = [row for one in ranked for row in one.suspects(next(parts) if one.count is not None else None, digests)]
     suspects.sort(key=lambda one: (-one.score, one.file))
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
     return Suspects(
@@ -123,7 +126,7 @@ def find_suspects(run: Run) -> Suspects:
         low=max(0.0, expected - spread),
         high=expected + spread,
         suspects=suspects,
-        error=error,
+        state=RunState.of(run, error),
     )
 
 
@@ -153,7 +156,7 @@ class _Ranked:
             notes=self.notes,
         )
 
-    def suspects(self, p: Floats | None) -> list[Suspect]:
+    def suspects(self, p: Floats | None, digests: SampleDigests) -> list[Suspect]:
         """One row a sample; `p` [N] are the calibrated probabilities."""
         dynamics, classes = self.dynamics, self.dynamics.classes
         probabilities: Sequence[float | None] = [None] * len(dynamics) if p is None else p.tolist()
@@ -171,6 +174,7 @@ class _Ranked:
                 p_wrong=p_one,
                 flagged=flagged,
                 reason=reason,
+                digest=digests.of(name),
             )
             for suggested, confidence, score, flagged, label, name, file, p_one, reason in rows
         ]

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
@@ -50,7 +50,12 @@ def score_parts(
     if phase.outputs:
         parts += ["", *_outputs(phase, limit)]
     if phase.worst:
-        parts += ["", *_gallery(phase, pictures, width), *(plain(note, "dim") for note in notes), _worst(phase, width)]
+        parts += [
+            "",
+            *gallery(_worst_pictures(phase, pictures), width),
+            *(plain(note, "dim") for note in notes),
+            _worst(phase, width),
+        ]
     return parts
 
 
@@ -148,16 +153,21 @@ def _cell(one: AnyVisit, head: str) -> RenderableType:
     return plain(value) if isinstance(value, str) else number_or_dash(value)
 
 
-def _gallery(phase: PhaseScore, pictures: Sequence[Picture | None], width: int | None) -> list[RenderableType]:
-    """The worst samples as pictures side by side."""
+def _worst_pictures(phase: PhaseScore, pictures: Sequence[Picture | None]) -> Iterator[tuple[Picture | None, tuple[str, str]]]:
+    for rank, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):
+        if not isinstance(worst.visit, NumbersVisit):
+            yield picture, (f"{rank} {worst.visit.label}", f"pred {worst.visit.pred}")
+
+
+def gallery(pictures: Iterable[tuple[Picture | None, tuple[str, str]]], width: int | None) -> list[RenderableType]:
+    """Pictures with two lines of caption each, side by side; those that are None are left out."""
     from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
 
-    cards = []
-    for rank, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):
-        one = worst.visit
-        if picture is not None and not isinstance(one, NumbersVisit):
-            caption = [plain(shorten(text, _CARD)) for text in (f"{rank} {one.label}", f"pred {one.pred}")]
-            cards.append(Card(Thumbnail(picture, columns=_CARD, rows=8), caption))
+    cards = [
+        Card(Thumbnail(picture, columns=_CARD, rows=8), [plain(shorten(text, _CARD)) for text in caption])
+        for picture, caption in pictures
+        if picture is not None
+    ]
     columns = max(1, fitting(width or _ROOMY, _CARD))
     rows = (cards[start : start + columns] for start in range(0, len(cards), columns))
     return [part for row in rows for part in (Gallery(row, card_width=_CARD), "")]
