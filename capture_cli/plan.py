@@ -1,22 +1,22 @@
-"""What a training would do, known before torch is imported: the images, their labels, the input recipe.
+"""A training as planned, before torch is imported: the images, their labels, the input recipe.
 
-plan = make_plan(Path("images"), TrainConfig())
+plan = make_plan("images", TrainConfig())
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan, scan
+from capture_cli.labels.splits import hashed_split, single_split
 from capture_cli.pixels import Geometry, geometry
 from capture_cli.preprocessing import Recipe
-from capture_cli.sources.access import read_file
+from capture_cli.sources.folder import FolderSource
 
-EXPECTED = frozenset({"unsupported-extension", "hidden", "run-folder"})
-"""Reasons of files that nobody took for images of the data set; `--strict` lets them be."""
+NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder"})
+"""Reasons of files that nobody takes for images of the data set; `--strict` ignores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,30 +36,29 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
 
     Raises UsageError and DataError.
     """
-    place = Path(moved_to or folder)
     models.check(config.model)
-    found = scan(place, labels=config.labels, unmatched=config.unmatched, val_split=config.val_split)
+    source, split = FolderSource(moved_to or folder), hashed_split(config.val_split)
+    found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split)
     if config.strict:
-        refuse_skips(found)
-    size = geometry(found, lambda file: read_file(place, file), size=config.size, channels=config.channels)
+        refuse_skipped(found)
+    size = geometry(found.files, source.read, size=config.size, channels=config.channels)
     recipe = Recipe(height=size.height, width=size.width, channels=size.channels, augment=config.augment)
     return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
 
 
-def plan_evaluation(folder: Path, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:
-    """The same for a folder on which a trained model is evaluated: its classes and recipe are given, nothing is split."""
-    found = scan(folder, labels=config.labels, unmatched=config.unmatched, classes=classes)
+def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:
+    """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split."""
+    source, split = FolderSource(folder), single_split("test")
+    found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split, classes=classes)
     if config.strict:
-        refuse_skips(found)
+        refuse_skipped(found)
     size = Geometry(height=recipe.height, width=recipe.width, channels=recipe.channels)
-    return Plan(folder=str(folder), config=config, scan=found, geometry=size, recipe=recipe)
+    return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
 
 
-def refuse_skips(found: Scan) -> None:
-    """Raise DataError if an image was left out."""
-    for skip in found.skipped:
-        if skip.reason not in EXPECTED:
-            detail = f" ({skip.detail})" if skip.detail else ""
-            raise DataError(
-                f"'{skip.file}' cannot be used: {skip.reason}{detail}", "repair or remove it, or leave --strict out"
-            )
+def refuse_skipped(found: Scan) -> None:
+    """Raise DataError if an image was skipped."""
+    for file, reason, detail in found.skipped:
+        if reason not in NOT_IMAGES:
+            because = f"{reason} ({detail})" if detail else reason
+            raise DataError(f"'{file}' cannot be used: {because}", "repair or remove it, or run without --strict")

@@ -1,4 +1,4 @@
-"""`capture labels FOLDER` as it is typed: tables or JSON on stdout, words for people on stderr, one line for every mistake."""
+"""`capture labels FOLDER` as it is typed: tables or JSON on stdout, notes on stderr, one line for every mistake."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """12 images of 2 classes by prefix, and three entries that are none."""
+    """12 images of 2 classes by prefix, and three entries that are no images."""
     folder = tmp_path / "pets"
     touch(folder, [f"{name}_{i:02d}.png" for name in ("cat", "dog") for i in range(6)] + ["README.md", "NOTES.md", ".x"])
     return folder
@@ -29,41 +29,41 @@ def touch(folder: Path, names: Iterable[str]) -> None:
         (folder / name).touch()
 
 
-def test_the_tables_hold_rule_classes_and_what_was_left_out(capture: Command, pets: Path) -> None:
-    """Every class with its train and val counts and an example; every reason with its count and an example."""
+def test_the_tables_hold_rule_classes_and_skipped_files(capture: Command, pets: Path) -> None:
+    """Every class with its train and val counts and an example; every reason with its count and some names."""
     done = capture("labels", pets, "--val-split", "0.5")
     assert done.returncode == 0
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines[0].startswith(f"{pets}: 12 images, 2 classes (")
-    assert "labels: prefix, what stands before the number at the end, because the names end in a number" in lines
+    assert "labels: prefix, the text before the number at the end of the name, because the names end in a number" in lines
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert sum(int(count) for name in ("cat", "dog") for count in rows[name][:2]) == 12
     assert rows["cat"][2] == "cat_00.png"
-    assert rows["unsupported-extension"] == ["2", "NOTES.md"]
+    assert rows["unsupported-extension"] == ["2", "NOTES.md,", "README.md"]
     assert rows["hidden"] == ["1", ".x"]
     assert rows["other"] == ["rules", "classes", "without", "label"]
     assert rows["--labels"] == ["field:2", "6", "0"]
 
 
-def test_which_rule_was_taken_and_how_to_choose_another_goes_to_stderr(capture: Command, pets: Path) -> None:
+def test_the_rule_and_how_to_choose_another_go_to_stderr(capture: Command, pets: Path) -> None:
     """One sentence, with --json as without."""
     for options in ([], ["--json"]):
         done = capture("labels", pets, *options)
         assert done.stderr == (
-            "labels by the rule prefix (what stands before the number at the end), because the names end in a number: "
-            "'cat_00.png' is of class 'cat'; --labels auto|parent|field:N|suffix|REGEX chooses another\n"
+            "Labels: cat_00.png -> cat (rule: prefix). "
+            "Not right? Choose another rule with --labels auto|parent|field:N|suffix|REGEX\n"
         )
 
 
 def test_json_is_one_object_on_stdout(capture: Command, pets: Path) -> None:
-    """The same facts, and every file that was left out."""
+    """The same facts, and every skipped file."""
     found = json.loads(capture("labels", pets, "--val-split", "0", "--json").stdout)
     assert found == {
         "folder": str(pets),
         "images": 12,
         "rule": {
             "name": "prefix",
-            "meaning": "what stands before the number at the end",
+            "meaning": "the text before the number at the end of the name",
             "why": "the names end in a number",
         },
         "other_rules": [
@@ -74,8 +74,8 @@ def test_json_is_one_object_on_stdout(capture: Command, pets: Path) -> None:
             {"name": "cat", "train": 6, "val": 0, "example": "cat_00.png"},
             {"name": "dog", "train": 6, "val": 0, "example": "dog_00.png"},
         ],
-        "left_out": {"unsupported-extension": 2, "hidden": 1},
-        "skipped": [
+        "skipped": {"unsupported-extension": 2, "hidden": 1},
+        "skipped_files": [
             {"file": ".x", "reason": "hidden", "detail": ""},
             {"file": "NOTES.md", "reason": "unsupported-extension", "detail": ""},
             {"file": "README.md", "reason": "unsupported-extension", "detail": ""},
@@ -85,19 +85,19 @@ def test_json_is_one_object_on_stdout(capture: Command, pets: Path) -> None:
 
 
 def test_the_options_reach_the_scan(capture: Command, pets: Path) -> None:
-    """A rule of one's own, and leaving out what it does not fit."""
+    """A rule of one's own, and skipping what it does not fit."""
     (pets / "odd.png").touch()
     found = json.loads(capture("labels", pets, "--labels", r"_0(?P<label>\d)", "--unmatched", "skip", "--json").stdout)
     assert [c["name"] for c in found["classes"]] == ["0", "1", "2", "3", "4", "5"]
-    assert {"file": "odd.png", "reason": "no-label", "detail": r"_0(?P<label>\d)"} in found["skipped"]
+    assert {"file": "odd.png", "reason": "no-label", "detail": r"_0(?P<label>\d)"} in found["skipped_files"]
 
 
 def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
-    """A class with one image is allowed, and said; what is on stdout is the data alone."""
+    """A class with one image is allowed, with a warning; stdout has the data alone."""
     (pets / "fox_1.png").touch()
     done = capture("labels", pets, "--json")
     assert done.returncode == 0
-    assert "warning: 1 class with one image only, which is trained on and never validated: 'fox'" in done.stderr
+    assert "warning: 1 class has a single image, used for training and never validated: 'fox'" in done.stderr
     assert json.loads(done.stdout)["warnings"]
 
 
@@ -105,28 +105,28 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
     ("files", "options", "code", "message", "way_on"),
     [
         (None, [], 2, "no such folder: 'photos'", "name a folder"),
-        ([], [], 3, "the folder 'photos' is empty", "put images into it"),
+        ([], [], 3, "'photos' is empty", "put images into it"),
         (
             ["a.txt"],
             [],
             3,
-            "no images in the folder 'photos'; left out: 1 unsupported-extension, such as 'a.txt'",
-            "images end in .png",
+            "no images in 'photos'; skipped: 1 unsupported-extension, such as 'a.txt'",
+            "image names end in .png",
         ),
         (["cat.png", "dog.png"], [], 3, "no label in any of the 2 names", "like cat_0012.png"),
-        (["cat_1.png", "cat_2.png"], ["--labels", "prefix"], 3, "one class only", "--labels field:2 (2 classes)"),
+        (["cat_1.png", "cat_2.png"], ["--labels", "prefix"], 3, "only one class", "--labels field:2 (2 classes)"),
         (
             ["cat_1.png", "dog_1.png", "x.png"],
             [],
             3,
-            "1 of 3 images have no label by the rule prefix: 'x.png'",
+            "the rule prefix finds no label in 1 of 3 images: 'x.png'",
             "--unmatched skip",
         ),
         (["cat_1.png"], ["--labels", "parnet"], 2, "--labels parnet is neither a rule nor", "the rules are auto, parent"),
         (["cat_1.png"], ["--labels", "("], 2, "--labels ( is not a regular expression", "(?P<label>...)"),
         (["cat_1.png"], ["--labels", "field:0"], 2, "--labels field:0 is not a rule", "field:2"),
-        (["cat_1.png"], ["--unmatched", "maybe"], 2, "--unmatched maybe", "error or skip"),
-        (["cat_1.png"], ["--val-split", "1"], 2, "--val-split 1.0", "from 0 up to"),
+        (["cat_1.png"], ["--unmatched", "maybe"], 2, "--unmatched maybe is not valid", "choose error or skip"),
+        (["cat_1.png"], ["--val-split", "1"], 2, "--val-split 1.0 is not valid", "from 0 up to"),
         (["cat_1.png"], ["--val-split", "much"], 2, "--val-split", "capture labels --help"),
         (["cat_1.png"], ["--lables", "prefix"], 2, "--lables", "capture labels --help"),
     ],
@@ -134,7 +134,7 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
 def test_a_mistake_is_one_line_with_the_way_on(
     capture: Command, tmp_path: Path, files: list[str] | None, options: list[str], code: int, message: str, way_on: str
 ) -> None:
-    """On stderr, with the exit code that the design gives it and nothing on stdout."""
+    """On stderr, with its exit code, and nothing on stdout."""
     if files is not None:
         touch(tmp_path / "photos", files)
     done = capture("labels", "photos", *options)
@@ -160,7 +160,7 @@ HOSTILE = [
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """Names that would steer a terminal, each a class of its own, and the same as things to leave out and to complain of."""
+    """Names that would steer a terminal: as classes of their own, and as files to skip and to complain of."""
     folder = tmp_path / "hostile"
     touch(folder, [os.fsdecode(name) for name in HOSTILE] + [os.fsdecode(name.replace(b"png", b"txt")) for name in HOSTILE])
     return folder

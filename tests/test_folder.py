@@ -1,4 +1,4 @@
-"""A folder becomes images, labels and splits; whatever lies in it is used or left out with a reason."""
+"""A folder becomes images, labels and splits; every entry of it is used or skipped with a reason."""
 
 import os
 import random
@@ -9,15 +9,26 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture_cli.config import TrainConfig
-from capture_cli.errors import DataError, UsageError
-from capture_cli.labels import VAL_SPLIT, Scan, scan, warnings
-from capture_cli.sources.access import read_file
+from capture_cli.errors import CaptureError, DataError, UsageError
+from capture_cli.labels import Scan
+from capture_cli.labels import scan as scan_source
+from capture_cli.labels.splits import hashed_split, single_split
+from capture_cli.labels.warnings import warnings
+from capture_cli.sources.folder import FolderSource
+
+
+def scan(folder: Path, *, val_split: float = TrainConfig.val_split, **options: Any) -> Scan:
+    """Scan a folder as `capture train` does, or as `capture evaluate` where `classes` are given."""
+    split = single_split("test") if "classes" in options else hashed_split(val_split)
+    with FolderSource(folder) as source:
+        return scan_source(source, split=split, **options)
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:
@@ -32,15 +43,15 @@ def labelled(found: Scan) -> dict[str, str]:
     return {file: found.classes[label] for file, label in zip(found.files, found.labels, strict=True)}
 
 
-def left_out(found: Scan) -> dict[str, str]:
+def reasons(found: Scan) -> dict[str, str]:
     return {skip.file: skip.reason for skip in found.skipped}
 
 
-def refusal(folder: Path, kind: type[Exception] = DataError, **options: object) -> str:
+def refusal(folder: Path, kind: type[CaptureError] = DataError, **options: object) -> str:
     """Message and hint of the error that a scan ends with."""
     with pytest.raises(kind) as caught:
         scan(folder, **options)  # type: ignore[arg-type]
-    assert caught.value.hint, "every error names a way on"
+    assert caught.value.hint, "every error names the way out"
     return f"{caught.value.message}; {caught.value.hint}"
 
 
@@ -51,23 +62,23 @@ def test_sub_folders_are_searched_and_classes_are_in_natural_order(tmp_path: Pat
     assert found.files == ["2/10.JPG", "2/deep/2/9.jpeg", "9/1.webp", "9/2.bmp", "9/3.gif", "10/1.png"]
     assert found.classes == ["2", "9", "10"]
     assert found.labels == [0, 0, 1, 1, 1, 2]
-    assert (found.rule.name, found.rule.why) == ("parent", "the images lie in 4 sub-folders")
+    assert (found.rule.name, found.rule.why) == ("parent", "the images are in 4 sub-folders")
     assert found.skipped == []
 
 
 def test_train_and_val_folders_share_their_classes(tmp_path: Path) -> None:
-    """The class is the folder that the image lies in, not the one on top; that the two are mixed is said."""
+    """The class is the folder the image is in, not the one on top; a warning says that the two are pooled."""
     touch(tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "val") for name in ("cat", "dog") for i in range(3)])
     found = scan(tmp_path)
     assert found.classes == ["cat", "dog"]
     assert Counter(labelled(found).values()) == {"cat": 6, "dog": 6}
     assert warnings(found) == [
-        "the folders 'train', 'val' are taken together and divided anew; name one of them to train on that alone"
+        "the folders 'train', 'val' are pooled and split again; to train on one of them alone, name that folder"
     ]
 
 
-def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hidden entries, links, FIFOs, sockets, folders that look like files, other endings, runs of capture's own."""
+def test_what_is_no_image_is_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden entries, links, FIFOs, sockets, folders that look like files, other extensions, run folders."""
     touch(
         tmp_path, ["cat_1.png", "dog_1.png", ".hidden_1.png", ".git/cat_2.png", "notes.txt", "x_1.png/cat_3.png", "cat_4.png\n"]
     )
@@ -81,7 +92,7 @@ def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch:
     (tmp_path / "loop").symlink_to(".")
     found = scan(tmp_path)
     assert labelled(found) == {"cat_1.png": "cat", "dog_1.png": "dog"}
-    assert left_out(found) == {
+    assert reasons(found) == {
         ".hidden_1.png": "hidden",
         ".git/": "hidden",
         "notes.txt": "unsupported-extension",
@@ -95,11 +106,11 @@ def test_what_is_no_image_is_left_out_with_a_reason(tmp_path: Path, monkeypatch:
         "nowhere": "symlink",
         "loop": "symlink",
     }
-    assert [skip.file for skip in found.skipped] == sorted(left_out(found))
+    assert [skip.file for skip in found.skipped] == sorted(reasons(found))
 
 
 def test_a_run_folder_that_is_named_itself_is_searched(tmp_path: Path) -> None:
-    """Only below the folder that was named are runs left out; images may lie beside the records of their own run."""
+    """Run folders are skipped only below the folder that was named; images may lie beside the records of their own run."""
     touch(tmp_path, ["records.jsonl", "events.jsonl", "cat_1.png", "dog_1.png"])
     assert scan(tmp_path).classes == ["cat", "dog"]
 
@@ -119,10 +130,10 @@ def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "outside")
     found = scan(tmp_path / "photos")
     assert found.classes == ["cat", "dog"]
-    assert left_out(found) == {"more": "symlink"}
+    assert reasons(found) == {"more": "symlink"}
 
 
-def test_a_folder_that_may_not_be_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its errno; files without any permission are listed all the same, since nothing is opened."""
     touch(tmp_path, ["cat_1.png", "dog_1.png", "shut/cat_2.png"])
     (tmp_path / "cat_1.png").chmod(0)
@@ -148,7 +159,7 @@ NAMES = st.binary(min_size=1, max_size=40).map(lambda b: b.translate(None, b"/\0
 @settings(max_examples=60, deadline=None)
 @given(st.sets(NAMES.filter(lambda b: b not in (b"", b".", b"..")), max_size=8))
 def test_every_name_is_an_image_or_a_skip_and_can_be_read(names: set[bytes]) -> None:
-    """Random bytes as names: each is there once, its path is exactly those bytes, and read_file finds the file by it."""
+    """Random bytes as names: each is there once, its path is exactly those bytes, and the source reads the file by it."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         images = {b"cat_1.png", b"dog_2.png"} | {name + b"_7.png" for name in names}
@@ -157,17 +168,18 @@ def test_every_name_is_an_image_or_a_skip_and_can_be_read(names: set[bytes]) -> 
         found = scan(folder, unmatched="skip")
         listed = found.files + [skip.file for skip in found.skipped]
         assert sorted(file.encode("utf-8", "surrogateescape") for file in listed) == sorted(images | names)
-        for file in listed:
-            assert read_file(folder, file) == file.encode("utf-8", "surrogateescape")
+        with FolderSource(folder) as source:
+            for file in listed:
+                assert source.read(file) == file.encode("utf-8", "surrogateescape")
 
 
 def test_twins_are_two_files_of_two_classes(tmp_path: Path) -> None:
-    """Names that differ in case or in Unicode's normal form alone are kept apart, and it is said."""
+    """Names that differ only in case or in Unicode normal form are kept apart, with a warning."""
     touch(tmp_path, ["caf\u00e9_1.png", "cafe\u0301_1.png", "Dog_1.png", "dog_1.png", "dog_2.png"])
     found = scan(tmp_path)
     assert set(found.classes) == {"caf\u00e9", "cafe\u0301", "Dog", "dog"}
     said = " ".join(warnings(found))
-    assert "differ only in case, blanks or Unicode form: 'Dog', 'dog'" in said
+    assert "differ only in case, spaces or Unicode form: 'Dog', 'dog'" in said
     assert said.count("differ only") == 2
 
 
@@ -175,7 +187,8 @@ def test_paths_do_not_depend_on_the_locale(tmp_path: Path) -> None:
     """In a locale without UTF-8 Python decodes names otherwise; the records must not differ."""
     touch(tmp_path, ["caf\u00e9_1.png", "dog_1.png", os.fsdecode(b"fox\xff_1.png")])
     code = (
-        "import sys; from pathlib import Path; from capture_cli.labels import scan; print(ascii(scan(Path(sys.argv[1])).files))"
+        "import sys; from capture_cli.sources.folder import FolderSource\n"
+        "print(ascii(sorted(FolderSource(sys.argv[1]).list().files)))"
     )
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     outputs = {
@@ -236,7 +249,7 @@ def test_every_class_keeps_a_training_image(tmp_path: Path) -> None:
     touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog", "fox") for i in range(3)] + ["one_1.png"])
     found = scan(tmp_path, val_split=0.9999999)
     assert [(c.name, c.train, c.val) for c in found.per_class()] == [("cat", 1, 2), ("dog", 1, 2), ("fox", 1, 2), ("one", 1, 0)]
-    assert warnings(found) == ["1 class with one image only, which is trained on and never validated: 'one'"]
+    assert warnings(found) == ["1 class has a single image, used for training and never validated: 'one'"]
     lower = scan(tmp_path, val_split=0.5)
     kept = {f for f, s in zip(found.files, found.splits, strict=True) if s == "train"}
     assert kept <= {f for f, s in zip(lower.files, lower.splits, strict=True) if s == "train"}
@@ -245,12 +258,7 @@ def test_every_class_keeps_a_training_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [1.0, -0.1, 1.5, float("nan")])
 def test_a_share_outside_0_to_1_is_wrong_usage(tmp_path: Path, share: float) -> None:
     """All for validation leaves nothing to train on."""
-    assert f"--val-split {share} cannot be honoured" in refusal(tmp_path, UsageError, val_split=share)
-
-
-def test_the_defaults_are_those_of_a_training() -> None:
-    """A default lives once: these two must not drift apart."""
-    assert TrainConfig().val_split == VAL_SPLIT
+    assert f"--val-split {share} is not valid; choose a share from 0 up to" in refusal(tmp_path, UsageError, val_split=share)
 
 
 def test_classes_may_be_given(tmp_path: Path) -> None:
@@ -263,10 +271,10 @@ def test_classes_may_be_given(tmp_path: Path) -> None:
 
 
 def test_classes_that_a_model_does_not_know_are_named(tmp_path: Path) -> None:
-    """An error, or left out where that was asked for; but not all of them."""
+    """An error, or skipped where that was asked for; but not all of them."""
     touch(tmp_path, ["cat_1.png", "dog_1.png", "fox_1.png", "fox_2.png"])
     told = refusal(tmp_path, labels="prefix", classes=["cat", "cow"])
-    assert told.startswith("3 of 4 images are of classes that the model does not know: 'dog', 'fox'; it knows 'cat', 'cow'")
+    assert told.startswith("3 of 4 images have a label that the model does not know: 'dog', 'fox'; it knows 'cat', 'cow'")
     found = scan(tmp_path, labels="prefix", classes=["cat", "cow"], unmatched="skip")
     assert found.files == ["cat_1.png"]
     assert next((skip.file, skip.reason, skip.detail) for skip in found.skipped) == ("dog_1.png", "unknown-class", "dog")
@@ -274,30 +282,28 @@ def test_classes_that_a_model_does_not_know_are_named(tmp_path: Path) -> None:
 
 
 def test_names_that_do_not_fit_are_counted_and_five_are_named(tmp_path: Path) -> None:
-    """An error with both ways on; left out with --unmatched skip."""
+    """An error with both ways out; skipped with --unmatched skip."""
     touch(
         tmp_path,
         [f"cat_{i}.png" for i in range(4)] + [f"dog_{i}.png" for i in range(4)] + [f"odd{'x' * i}.png" for i in range(7)],
     )
     told = refusal(tmp_path, labels="prefix")
-    assert "7 of 15 images have no label by the rule prefix: 'odd.png', 'oddx.png', " in told
+    assert "the rule prefix finds no label in 7 of 15 images: 'odd.png', 'oddx.png', " in told
     assert "'oddxxxx.png' and 2 more" in told
     assert "--unmatched skip" in told
     assert "--labels field:1 (9 classes)" in told
     found = scan(tmp_path, labels="prefix", unmatched="skip")
     assert len(found.files) == 8
     assert Counter(skip.reason for skip in found.skipped) == {"no-label": 7}
-    assert "no label by the rule field:7 in any of 15 images" in refusal(tmp_path, labels="field:7", unmatched="skip")
-    assert "--unmatched perhaps cannot be honoured; it takes error or skip" in refusal(
-        tmp_path, UsageError, unmatched="perhaps"
-    )
+    assert "the rule field:7 finds no label in any of 15 images" in refusal(tmp_path, labels="field:7", unmatched="skip")
+    assert "--unmatched perhaps is not valid; choose error or skip" in refusal(tmp_path, UsageError, unmatched="perhaps")
 
 
 def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
-    """The message says of which class all images are by which rule, the hint which rules find more."""
+    """The message names the rule and the one class, the hint the rules that find more."""
     touch(tmp_path, ["a/cat_1.png", "a/cat_2.png", "a/cat_2_3.png"])
     told = refusal(tmp_path, labels="parent")
-    assert told.startswith("one class only: by the rule parent, 3 images of class 'a' and of no other; choose another rule: ")
+    assert told.startswith("only one class: the rule parent labels 3 images, all 'a'; choose another rule: ")
     assert "--labels field:2 (2 classes)" in told
     (tmp_path / "b").mkdir()
     touch(tmp_path / "b", ["cat_9.png"])
@@ -309,12 +315,12 @@ def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
 def test_an_empty_folder_and_one_without_images_are_told_apart(tmp_path: Path) -> None:
     """With what was found instead."""
     told = refusal(tmp_path)
-    assert told.startswith(f"the folder '{tmp_path}' is empty; put images into it: .png, .jpg")
+    assert told.startswith(f"'{tmp_path}' is empty; put images into it: .png, .jpg")
     touch(tmp_path, ["a.txt", "b.txt", ".x"])
     (tmp_path / "link.png").symlink_to("a.txt")
     told = refusal(tmp_path)
-    assert f"no images in the folder '{tmp_path}'; left out: 2 unsupported-extension, 1 hidden, 1 symlink, such as '.x'" in told
-    assert "images end in .png" in told
+    assert f"no images in '{tmp_path}'; skipped: 2 unsupported-extension, 1 hidden, 1 symlink, such as " in told
+    assert "image names end in .png" in told
 
 
 def test_no_such_folder_is_wrong_usage(tmp_path: Path) -> None:
@@ -328,7 +334,7 @@ def test_a_running_number_taken_for_the_label_is_pointed_out(tmp_path: Path) -> 
     """Every image a class of its own is allowed (image_3.png is of class 3) and rarely meant."""
     touch(tmp_path, [f"sample_{i:03d}_{'xyz'[i % 3]}.png" for i in range(9)])
     (said,) = warnings(scan(tmp_path))
-    assert said.startswith("every class has one image only: is '000' the label of 'sample_000_x.png', or a running number?")
+    assert said.startswith("every class has a single image: is '000' the label of 'sample_000_x.png', or a running number?")
     assert "--labels field:3 (3 classes)" in said
 
 
@@ -337,17 +343,30 @@ def test_folders_of_one_name_in_two_places_are_pointed_out(tmp_path: Path) -> No
     touch(tmp_path, [f"{top}/{below}/{i}.png" for top in ("cat", "dog") for below in "ab" for i in range(2)])
     found = scan(tmp_path)
     (said,) = warnings(found)
-    assert said.startswith("folders of the same name are one class: 'cat/a', 'dog/a', and 1 more such; with --labels '")
+    assert said.startswith("folders with the same name are one class: 'cat/a', 'dog/a' (and 1 more name); ")
     offered = said.partition("--labels '")[2].partition("'")[0]
     assert scan(tmp_path, labels=offered).classes == ["cat", "dog"]
 
 
-def test_the_sentence_says_the_rule_its_reason_and_the_others(tmp_path: Path) -> None:
-    """As it goes to stderr; a rule that was asked for has no other reason."""
+def test_the_example_shows_the_rule_at_work(tmp_path: Path) -> None:
+    """The first file, its label and the rule that read it."""
     touch(tmp_path, ["cat_1.png", "dog_1.png"])
-    assert scan(tmp_path).rule_sentence == (
-        "labels by the rule prefix (what stands before the number at the end), because the names end in a number: "
-        "'cat_1.png' is of class 'cat'; --labels auto|parent|field:N|suffix|REGEX chooses another"
-    )
-    asked = scan(tmp_path, labels="field:1").rule_sentence
-    assert "rule field:1 (part 1 of the name between _), because it was asked for: 'cat_1.png'" in asked
+    assert scan(tmp_path).example == "cat_1.png -> cat (rule: prefix)"
+    assert scan(tmp_path, labels="field:1").example == "cat_1.png -> cat (rule: field:1)"
+
+
+def test_a_source_is_opened_once_and_may_be_moved(tmp_path: Path) -> None:
+    """It stays open between reads, as a folder that is renamed during a run shows, and opens again after `close`."""
+    touch(tmp_path / "old", ["cat_1.png"])
+    source = FolderSource(tmp_path / "old")
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert source.list().files == ["cat_1.png"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert [source.read("cat_1.png") for _ in range(3)] == [b""] * 3
+    assert len(list(Path("/dev/fd").iterdir())) == before + 1
+    source.close()
+    source.close()
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    with pytest.raises(UsageError, match="no such folder"):
+        source.read("cat_1.png")
+    assert source.location == str(tmp_path / "old")

@@ -1,4 +1,4 @@
-"""Labels are read from paths by the rule that was asked for, or by the first that fits."""
+"""Labels are read from paths by the rule asked for, or by the first that fits."""
 
 import random
 

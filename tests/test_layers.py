@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "journal": {"errors", "files", "records"},
     # folder -> labels and splits -> pixels -> inputs: no torch but where a batch becomes a tensor
     "sources": {"errors"},
-    "labels": {"errors", "records", "sources"},
+    "labels": {"errors", "sources"},
     "keyed_random": {"errors"},
     "pixels": {"errors", "files", "keyed_random", "resources", "sources"},
     "preprocessing": {"errors", "keyed_random", "pixels"},

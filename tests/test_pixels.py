@@ -4,7 +4,6 @@ import threading
 import time
 from collections import Counter
 from hashlib import blake2b
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ def picture(width: int, height: int, mode: str = "L") -> bytes:
 def chosen(pictures: list[bytes], **asked: object) -> tuple[int, int, int]:
     """(height, width, channels) for a folder of these."""
     files = [f"{i}.png" for i in range(len(pictures))]
-    size = geometry(SimpleNamespace(files=files), lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
+    size = geometry(files, lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
     return size.height, size.width, size.channels
 
 
@@ -56,7 +55,7 @@ def test_what_is_asked_for_is_given() -> None:
     """A size, a number of channels, or both; with both no file is opened."""
     assert chosen([picture(8, 8)], size=(3, 5)) == (3, 5, 1)
     assert chosen([picture(8, 6)], channels=3) == (6, 8, 3)
-    assert geometry(SimpleNamespace(files=["a"]), pytest.fail, size=(300, 5), channels=1).height == 300
+    assert geometry(["a"], pytest.fail, size=(300, 5), channels=1).height == 300
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, -1, 3), (5, 5, 2), (5, 5, 4)])
@@ -79,9 +78,9 @@ def test_files_that_cannot_be_used_have_no_say() -> None:
             raise Unusable("missing")
         return b"no image" if file.startswith("bad") else picture(7, 7)
 
-    size = geometry(SimpleNamespace(files=["bad1", "bad2", "gone", "good"]), read)
+    size = geometry(["bad1", "bad2", "gone", "good"], read)
     assert (size.height, size.width) == (7, 7)
-    size = geometry(SimpleNamespace(files=["bad1", "gone"]), read)
+    size = geometry(["bad1", "gone"], read)
     assert (size.height, size.width, size.channels) == (32, 32, 3)
 
 
@@ -91,7 +90,7 @@ def test_of_many_files_a_thousand_are_looked_at() -> None:
     looked: list[set[str]] = []
     for order in (files, files[::-1]):
         seen: list[str] = []
-        geometry(SimpleNamespace(files=order), lambda file, seen=seen: seen.append(file) or GOOD["PNG"])  # type: ignore[misc]
+        geometry(order, lambda file, seen=seen: seen.append(file) or GOOD["PNG"])  # type: ignore[misc]
         assert len(seen) == len(set(seen)) == PEEKED
         looked.append(set(seen))
     assert looked[0] == looked[1]

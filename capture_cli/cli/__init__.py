@@ -27,7 +27,7 @@ from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.terminal.text import error_line
 
 COMMANDS = {
-    "labels": "Show what a folder would become: the label rule, the classes and their images, and what is left out and why.",
+    "labels": "Show what a folder would become: label rule, classes, images per split, skipped files.",
     "train": "Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.",
     "evaluate": "Run a trained model over a folder, capture every batch (phase `test`), and print accuracy and loss.",
     "inspect": "Show what happened: epochs, classes, confusions, the worst samples.",

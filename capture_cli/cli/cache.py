@@ -1,4 +1,4 @@
-"""`capture cache`: the decoded pixels that runs left in the user's cache folder, listed or taken away."""
+"""`capture cache`: list or clear the decoded pixels that runs keep in the user's cache folder."""
 
 from typing import Annotated
 
@@ -6,14 +6,14 @@ import typer
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Take all of it away; no run depends on it.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it. No run depends on it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> int:
     """List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.
 
-    A row is what one run decoded: the shape of its inputs, how many images, how
-    large, and when a run last used it. CAPTURE_CACHE_SIZE (10G) is how large all
-    of it may become; what was not used for longest goes first.
+    Each row is what one run decoded: the shape of its inputs, the number of
+    images, the size, and when a run last used it. CAPTURE_CACHE_SIZE (10G)
+    limits the total; what was not used for longest is removed first.
     """
     from capture_cli.cli.terminal import terminal_width
     from capture_cli.pixels.cache import cache_folder, parts, remove

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
-from capture_cli.labels import warnings
+from capture_cli.labels.warnings import warnings
 from capture_cli.plan import Plan
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
@@ -73,4 +73,5 @@ def _beforehand(ready: Ready) -> list[str]:
     """What is good to know before the first batch."""
     plan = ready.plan
     code = models.notice(plan.config.model)
-    return [code, plan.scan.rule_sentence] if code else [plan.scan.rule_sentence]
+    labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"
+    return [code, labels] if code else [labels]

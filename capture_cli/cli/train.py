@@ -261,9 +261,10 @@ def _show(plan: "Plan") -> None:
     """The plan on stdout, in the form of a config file after the labels."""
     import tomli_w
 
+    from capture_cli.cli.terminal import terminal_width
     from capture_cli.views.terminal.labels import show_scan
 
-    show_scan(plan.scan)
+    show_scan(plan.scan, width=terminal_width())
     size, config = plan.geometry, plan.config
     typer.echo(f"inputs: {size.channels} x {size.height} x {size.width} (channels, height, width)\n")
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())

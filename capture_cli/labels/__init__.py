@@ -1,95 +1,54 @@
-"""A folder of images as names, labels and splits. No pixels: no file is opened to scan a folder.
+"""Labels: what the images of a source would become, by their names alone. No file is opened.
 
-    found = scan(Path("photos"))           # rule, classes, files, labels, splits, and what was left out
-    for text in warnings(found): ...       # what is allowed and probably not meant
+    found = scan(FolderSource("photos"), split=hashed_split(0.2))   # rule, classes, files, labels, splits, skipped entries
+    for text in warnings(found): ...                                # capture_cli.labels.warnings
 
-What it promises:
+Everything in the source is either an image of the scan or one entry in `skipped`: those that the source skips
+(capture_cli.sources), and with unmatched="skip"
 
-* Everything below the folder is either an image of the scan or one entry in `skipped`, with a reason:
+    no-label               the rule finds no label in the name; the detail is the rule
+    unknown-class          the label is not among the classes asked for; the detail is the label
 
-      hidden              the name begins with a dot; such a folder is one entry and is not entered
-      symlink             a symbolic link, wherever it leads; it is neither followed nor looked at
-      run-folder          a sub-folder with records.jsonl and events.jsonl in it, which capture wrote; not entered
-      not-a-regular-file  a FIFO, socket or device, or a folder whose name ends like an image's
-      unsupported-extension  a file that does not end like an image (labels.ENDINGS)
-      unreadable          a folder that cannot be listed (the detail is the errno, `EACCES`), an entry that has no type
-      missing             a folder that was removed while its parent was listed
-      no-label            the rule finds no label, with unmatched="skip"
-      unknown-class       a label that is not among the classes asked for, with unmatched="skip"
-
-  A folder's entry ends in `/`. Reading a file later adds the reasons of capture_cli.sources.access and capture_cli.pixels.
-* Names are data. A path is the bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale; names that differ
-  only in case or in Unicode's normal forms are different files.
-* The same tree gives the same scan: nothing depends on the order in which the system lists names.
-* Splits are stable: `val` if a hash of the relative path, read as a number in [0, 1), is below `val_split`. Adding or
-  removing files moves no other, with one exception: a class that would have no training image keeps the one with the
-  largest hash in `train`.
+The same names give the same scan, in whatever order the system lists them.
 """
 
 from __future__ import annotations
 
-import os
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from capture_cli.errors import DataError, Unusable, UsageError
-from capture_cli.labels.rules import (
-    ENDINGS,
-    RULES,
-    SPLIT_NAMES,
-    Rule,
-    choose_rule,
-    is_image,
-    natural_order,
-    other_rules,
-    parse_rule,
-)
-from capture_cli.sources.access import beneath, opened, path_parts, unusable
-from capture_cli.sources.access import read_file as read_file
+from capture_cli.errors import DataError, UsageError
+from capture_cli.labels.rules import Rule, choose_rule, natural_order, other_rules, parse_rule
+from capture_cli.labels.splits import Split
+from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, Source
 
-if TYPE_CHECKING:
-    from capture_cli.records import Skip
-
-VAL_SPLIT = 0.2
 UNMATCHED = ("error", "skip")
-
-_OURS = {"records.jsonl", "events.jsonl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What a folder would become. `files`, `labels` and `splits` have one item for each of the N images, in the same order."""
+    """The images of a source. `files`, `labels` and `splits` have one item for each of the N images, in the same order."""
 
-    folder: Path
-    """As it was given."""
+    source: Source
     files: list[str]
-    """Relative to the folder, `/` between the parts, in natural order (2 before 10)."""
+    """Names in the source, in natural order (2 before 10)."""
     labels: list[int]
     """Indices into `classes`."""
     classes: list[str]
     """In natural order, or in the order in which they were asked for."""
     rule: Rule
-    skipped: list[Skip]
-    """What was left out, in the order of the paths."""
+    skipped: list[Skipped]
+    """In the order of the names."""
     splits: list[str]
-    """`train` or `val`; `test` for all where classes were asked for."""
 
     @property
-    def rule_sentence(self) -> str:
-        """Which rule gave the labels, why, and how to choose another; names in it are not escaped."""
-        rule, file, name = self.rule, self.files[0], self.classes[self.labels[0]]
-        return (
-            f"labels by the rule {rule.name} ({rule.meaning}), because {rule.why}: '{file}' is of class '{name}'; "
-            f"--labels {'|'.join(text for text in RULES if text != rule.name)} chooses another"
-        )
+    def example(self) -> str:
+        """How the first file got its label: `bag_0001.png -> bag (rule: prefix)`; not escaped."""
+        return f"{self.files[0]} -> {self.classes[self.labels[0]]} (rule: {self.rule.name})"
 
     def per_class(self) -> list[ClassCount]:
-        """How many images each class has, in the order of `classes`."""
+        """Count the images of each class, in the order of `classes`."""
         counts = Counter(zip(self.labels, self.splits, strict=True))
         examples: dict[int, str] = {}
         for label, file in zip(self.labels, self.files, strict=True):
@@ -102,7 +61,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """One class of a scan: images by split, and its first file (None where it has none)."""
+    """Images of one class by split, and its first file (None where it has none)."""
 
     name: str
     train: int
@@ -112,258 +71,117 @@ class ClassCount:
 
     @property
     def images(self) -> int:
-        """Images of the class in all splits."""
+        """Images in all splits."""
         return self.train + self.val + self.test
 
 
 def scan(
-    folder: Path,
-    *,
-    labels: str = "auto",
-    unmatched: str = "error",
-    val_split: float = VAL_SPLIT,
-    classes: Sequence[str] | None = None,
+    source: Source, *, split: Split, labels: str = "auto", unmatched: str = "error", classes: Sequence[str] | None = None
 ) -> Scan:
-    """List `folder` and its sub-folders, label every image and divide them into `train` and `val`.
+    """List the images of `source`, label each and decide its split.
 
-    `labels` is a rule (capture_cli.labels.rules.RULES), `unmatched` what becomes of files that it does not fit: `error` or
-    `skip`. With `classes`, as when a trained model is evaluated, labels are indices into these, one class is enough, a label
-    that is not among them is treated as `unmatched` says, and every split is `test`.
+    `labels` is a rule (capture_cli.labels.rules.RULES). Files that it does not fit are an error, or skipped, as `unmatched`
+    says. With `classes`, those of a trained model, labels are indices into these, one class is enough, and a label that is
+    not among them counts as unmatched.
 
-    Raises UsageError for an option or folder that cannot be honoured, DataError where no two classes can be had.
+    Raises UsageError for an option or a source that is not valid, DataError where there is nothing to learn.
     """
     asked = parse_rule(labels)
     if unmatched not in UNMATCHED:
-        raise UsageError(f"--unmatched {unmatched} cannot be honoured", f"it takes {' or '.join(UNMATCHED)}")
-    if not 0 <= val_split < 1:
-        raise UsageError(f"--val-split {val_split} cannot be honoured", "it takes a share from 0 up to, not including, 1")
-    with opened(folder) as descriptor:
-        found, skipped = _walk(descriptor)
-    if not found:
-        raise _no_images(folder, skipped)
-    found = natural_order(found)
+        raise UsageError(f"--unmatched {unmatched} is not valid", f"choose {' or '.join(UNMATCHED)}")
+    listing = source.list()
+    if not listing.files:
+        raise _no_images(source, listing.skipped)
+    found = natural_order(listing.files)
     rule = asked or choose_rule(found)
     named, unlabelled = _label(found, rule, unmatched)
     known = _classes(named, rule) if classes is None else list(classes)
     if classes is not None:
-        unlabelled += _take_out_unknown(named, known, unmatched)
+        unlabelled += _remove_unknown(named, known, unmatched)
     index = {name: i for i, name in enumerate(known)}
     files, numbers = list(named), [index[name] for name in named.values()]
     return Scan(
-        folder=folder,
+        source=source,
         files=files,
         labels=numbers,
         classes=known,
         rule=rule,
-        skipped=sorted(skipped + unlabelled, key=lambda skip: skip.file),
-        splits=_splits(files, numbers, val_split) if classes is None else ["test"] * len(files),
+        skipped=sorted(listing.skipped + unlabelled, key=lambda skipped: skipped.file),
+        splits=split(files, numbers),
     )
 
 
-def warnings(found: Scan) -> list[str]:
-    """What the scan of a folder to train on allows and its owner probably does not mean; one sentence each, names unescaped."""
-    if "test" in found.splits:
-        return []
-    return [text for check in (_lonely, _twins, _merged_splits, _merged_folders) for text in check(found)]
-
-
-def _lonely(found: Scan) -> list[str]:
-    lonely = [c for c in found.per_class() if c.images == 1]
-    if not lonely:
-        return []
-    if len(lonely) == len(found.classes):
-        return [
-            f"every class has one image only: is '{lonely[0].name}' the label of '{lonely[0].example}', or a running number? "
-            f"If it is one, {_others(found.files, found.rule)}"
-        ]
-    names = _five([c.name for c in lonely])
-    return [f"{_count(len(lonely), 'class', 'classes')} with one image only, which is trained on and never validated: {names}"]
-
-
-def _twins(found: Scan) -> list[str]:
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in found.classes:
-        alike[unicodedata.normalize("NFC", name).casefold().strip()].append(name)
-    return [
-        f"classes that differ only in case, blanks or Unicode form: {_five(names)}"
-        for names in alike.values()
-        if len(names) > 1
-    ]
-
-
-def _merged_splits(found: Scan) -> list[str]:
-    parts = {part for folder in {file.rpartition("/")[0] for file in found.files} for part in folder.split("/")}
-    names = natural_order(part for part in parts - set(found.classes) if part.casefold() in SPLIT_NAMES)
-    if len(names) < 2:
-        return []
-    return [f"the folders {_five(names)} are taken together and divided anew; name one of them to train on that alone"]
-
-
-def _merged_folders(found: Scan) -> list[str]:
-    if found.rule.name != "parent":
-        return []
-    places: dict[str, list[str]] = defaultdict(list)
-    for folder in natural_order({file.rpartition("/")[0] for file in found.files}):
-        above, _, name = folder.rpartition("/")
-        if SPLIT_NAMES.isdisjoint(above.casefold().split("/")):
-            places[name].append(folder)
-    merged = [_five(folders) for folders in places.values() if len(folders) > 1]
-    if not merged:
-        return []
-    more = f", and {len(merged) - 1:,} more such" if len(merged) > 1 else ""
-    return [
-        f"folders of the same name are one class: {merged[0]}{more}; "
-        "with --labels '^(?P<label>[^/]+)/' the first folder of the path is the class"
-    ]
-
-
-def _walk(root: int) -> tuple[list[str], list[Skip]]:
-    """The relative paths of all images below `root`, and what else lies there."""
-    from capture_cli.records import Skip
-
-    files: list[str] = []
-    skipped: list[Skip] = []
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        try:
-            with beneath(root, path_parts(folder[:-1]) if folder else []) as descriptor, os.scandir(descriptor) as entries:
-                kinds = {_text(entry.name): _kind(entry) for entry in entries}
-        except (OSError, Unusable) as error:
-            problem = unusable(error) if isinstance(error, OSError) else error
-            if not isinstance(problem, Unusable):
-                raise problem from error
-            if not folder:
-                raise DataError(f"the folder cannot be listed: {problem.detail or problem.reason}") from error
-            skipped.append(Skip(file=folder, reason=problem.reason, detail=problem.detail))
-            continue
-        if folder and all(kinds.get(name) == "unsupported-extension" for name in _OURS):
-            skipped.append(Skip(file=folder, reason="run-folder"))
-            continue
-        for name, kind in kinds.items():
-            if kind == "image":
-                files.append(folder + name)
-            elif kind == "folder":
-                pending.append(f"{folder}{name}/")
-            else:
-                reason = kind.rstrip("/")
-                skipped.append(Skip(file=folder + name + kind[len(reason) :], reason=reason))
-    return files, skipped
-
-
-def _text(name: str) -> str:
-    """A name as the bytes on disk say in UTF-8, whatever the locale made of them."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    """`image`, `folder`, or the reason to leave it out, with `/` behind it for a folder."""
-    try:
-        is_folder = entry.is_dir(follow_symlinks=False)
-        if entry.name.startswith("."):
-            return "hidden/" if is_folder else "hidden"
-        if entry.is_symlink():
-            return "symlink"
-        if is_folder:
-            return "not-a-regular-file/" if is_image(entry.name) else "folder"
-        if not entry.is_file(follow_symlinks=False):
-            return "not-a-regular-file"
-    except OSError:  # where a listing has no types, each is asked for and may fail
-        return "unreadable"
-    return "image" if is_image(entry.name) else "unsupported-extension"
-
-
-def _label(files: Sequence[str], rule: Rule, unmatched: str) -> tuple[dict[str, str], list[Skip]]:
-    """File -> class name in the order of `files`, and those without. Raises DataError for these unless they are skipped."""
-    from capture_cli.records import Skip
-
+def _label(files: Sequence[str], rule: Rule, unmatched: str) -> tuple[dict[str, str], list[Skipped]]:
+    """Map each file to its class name, in the order of `files`; list those without. Raises DataError as `unmatched` says."""
     labels = [(file, rule.label_of(file)) for file in files]
     named = {file: label for file, label in labels if label is not None}
     without = [file for file, label in labels if label is None]
     if not named:
         raise DataError(
-            f"no label by the rule {rule.name} in any of {_images(len(files))}: {_five(without)}", _others(files, rule)
+            f"the rule {rule.name} finds no label in any of {_images(len(files))}: {quoted(without)}", try_others(files, rule)
         )
     if without and unmatched == "error":
         raise DataError(
-            f"{len(without):,} of {_images(len(files))} have no label by the rule {rule.name}: {_five(without)}",
-            f"leave them out with --unmatched skip, or {_others(files, rule)}",
+            f"the rule {rule.name} finds no label in {len(without):,} of {_images(len(files))}: {quoted(without)}",
+            f"skip them with --unmatched skip, or {try_others(files, rule)}",
         )
-    return named, [Skip(file=file, reason="no-label", detail=rule.name) for file in without]
+    return named, [Skipped(file, "no-label", rule.name) for file in without]
 
 
 def _classes(named: dict[str, str], rule: Rule) -> list[str]:
     classes = natural_order(set(named.values()))
     if len(classes) < 2:
         raise DataError(
-            f"one class only: by the rule {rule.name}, {_images(len(named))} of class '{classes[0]}' and of no other",
-            _others(list(named), rule),
+            f"only one class: the rule {rule.name} labels {_images(len(named))}, all '{classes[0]}'",
+            try_others(list(named), rule),
         )
     return classes
 
 
-def _take_out_unknown(named: dict[str, str], classes: Sequence[str], unmatched: str) -> list[Skip]:
-    """Remove from `named` what is of no class in `classes`. Raises DataError unless these are skipped and others are left."""
-    from capture_cli.records import Skip
-
+def _remove_unknown(named: dict[str, str], classes: Sequence[str], unmatched: str) -> list[Skipped]:
+    """Remove from `named` what has a label outside `classes`. Raises DataError unless `unmatched` skips and some are left."""
     known = set(classes)
     unknown = {file: label for file, label in named.items() if label not in known}
     if unknown and (unmatched == "error" or len(unknown) == len(named)):
         raise DataError(
-            f"{len(unknown):,} of {_images(len(named))} are of classes that the model does not know: "
-            f"{_five(natural_order(set(unknown.values())))}",
-            f"it knows {_five(classes)}" + "; leave the others out with --unmatched skip" * (unmatched == "error"),
+            f"{len(unknown):,} of {_images(len(named))} have a label that the model does not know: "
+            f"{quoted(natural_order(set(unknown.values())))}",
+            f"it knows {quoted(classes)}" + "; skip the others with --unmatched skip" * (unmatched == "error"),
         )
     for file in unknown:
         del named[file]
-    return [Skip(file=file, reason="unknown-class", detail=label) for file, label in unknown.items()]
+    return [Skipped(file, "unknown-class", label) for file, label in unknown.items()]
 
 
-def _splits(files: Sequence[str], labels: Sequence[int], val_split: float) -> list[str]:
-    values = [_hash(file) for file in files]
-    splits = ["val" if value < val_split else "train" for value in values]
-    trained = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
-    kept: dict[int, int] = {}  # label -> its file with the largest hash
-    for i, label in enumerate(labels):
-        if label not in trained and (label not in kept or values[i] > values[kept[label]]):
-            kept[label] = i
-    for i in kept.values():
-        splits[i] = "train"
-    return splits
-
-
-def _hash(file: str) -> float:
-    """A number in [0, 1) that is a function of the relative path alone: 53 bits of BLAKE2b, all that a float holds exactly."""
-    digest = blake2b(file.encode("utf-8", "surrogateescape"), digest_size=8, key=b"capture split").digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
-
-
-def _no_images(folder: Path, skipped: Sequence[Skip]) -> DataError:
+def _no_images(source: Source, skipped: Sequence[Skipped]) -> DataError:
     if not skipped:
-        return DataError(f"the folder '{folder}' is empty", f"put images into it: {', '.join(ENDINGS)}")
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(skip.reason for skip in skipped).most_common())
+        return DataError(f"'{source.name}' is empty", f"put images into it: {', '.join(IMAGE_EXTENSIONS)}")
+    reasons = Counter(one.reason for one in skipped).most_common()
     return DataError(
-        f"no images in the folder '{folder}'; left out: {reasons}, such as '{skipped[0].file}'",
-        f"images end in {', '.join(ENDINGS)}, links are not followed",
+        f"no images in '{source.name}'; skipped: {', '.join(f'{n:,} {reason}' for reason, n in reasons)}, "
+        f"such as '{skipped[0].file}'",
+        f"image names end in {', '.join(IMAGE_EXTENSIONS)}; links are not followed",
     )
 
 
-def _others(files: Sequence[str], rule: Rule) -> str:
-    """The way on from a rule that does not do: those that find two classes or more."""
-    others = [f"--labels {t.rule.name} ({t.classes:,} classes)" for t in other_rules(files, rule)]
+def try_others(files: Sequence[str], rule: Rule) -> str:
+    """Advise what to do about a rule that does not fit: other rules that find two classes or more."""
+    others = [f"--labels {fit.rule.name} ({fit.classes:,} classes)" for fit in other_rules(files, rule)]
     if others:
         return f"choose another rule: {', '.join(others)}"
     return "put the images of each class into a folder of its own, or name them like cat_0012.png"
 
 
-def _images(count: int) -> str:
-    return _count(count, "image", "images")
+def _images(number: int) -> str:
+    return count(number, "image", "images")
 
 
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
+def count(number: int, one: str, many: str) -> str:
+    """Write a number with its noun: `1 class`, `2,000 classes`."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
-def _five(names: Sequence[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
+    """Quote the first five names and count the others."""
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return ", ".join(f"'{name}'" for name in names[:5]) + more

@@ -1,8 +1,8 @@
 """The pixels of a folder: the size they are given, and the store that holds them, decoded once.
 
-    size = geometry(scan, lambda file: read_file(folder, file))            # the size most images have
+    size = geometry(scan.files, source.read)                               # the size most images have
     store = PixelStore(len(scan.files), size)                              # uint8 [N, C, H, W]
-    admission = store.admit(ids, lambda i: read_file(folder, files[i]))    # reads, decodes and judges each file once
+    admission = store.admit(ids, lambda i: source.read(files[i]))          # reads, decodes and judges each file once
     store.pixels[admission.ids]                                            # those that can be used
 
 What the bytes of a file must be, and what is done to a picture on its way here, stands in capture_cli.pixels.decoding, whose
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from time import perf_counter
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,26 +68,18 @@ class Geometry:
         return self.channels, self.height, self.width
 
 
-class Listing(Protocol):
-    """What `geometry` needs of capture_cli.labels.Scan."""
-
-    @property
-    def files(self) -> Sequence[str]:
-        """Relative paths."""
-
-
 def geometry(
-    scan: Listing, read: Callable[[str], bytes], *, size: tuple[int, int] | None = None, channels: int | None = None
+    files: Sequence[str], read: Callable[[str], bytes], *, size: tuple[int, int] | None = None, channels: int | None = None
 ) -> Geometry:
     """The shape to train at, read from the headers of the files; `size` is (height, width), and what is given is kept.
 
     The size is the one that more than half of the images have, or 32 x 32 where there is no such size. A longer side above
     224 becomes 224, the other in proportion. Grey only if all images are. Up to PEEKED files are looked at: all, or that many
-    chosen by the hash of their paths. Files that cannot be used have no say. `read` gives the bytes of a file of the scan.
+    chosen by the hash of their paths. Files that cannot be used have no say. `read` gives the bytes of a file.
     """
     if size is not None and channels is not None:
         return Geometry(height=size[0], width=size[1], channels=channels)
-    seen = list(_peeked(scan.files, read))
+    seen = list(_peeked(files, read))
     if channels is None:
         channels = 1 if seen and all(one.grey for one in seen) else 3
     height, width = size or _common_size(seen)

@@ -1,6 +1,6 @@
 """Where the pixels of a run are held: in memory if they fit, else in files of which a batch at a time is read.
 
-    with open_store(n, geometry, resources, reread=lambda i: read_file(folder, files[i]), warn=print) as store:
+    with open_store(n, geometry, resources, reread=lambda i: source.read(files[i]), warn=print) as store:
         store.admit(ids, read)
         pixels, places = store.rows(ids)            # pixels[places] are theirs, uint8 [B, C, H, W]
 

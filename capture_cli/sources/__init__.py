@@ -1,1 +1,61 @@
-"""Where images lie: list and read them by name. A folder is the first source."""
+"""Image sources: list images and read them by name. A folder on disk is the first one (capture_cli.sources.folder).
+
+    with FolderSource("photos") as source:
+        files, skipped = source.list()          # names of images; everything else, with a reason
+        data = source.read("cat/1.png")         # bytes, or Unusable
+
+Code above this room takes a `Source` and knows nothing of folders. A name is a relative path with `/` between its parts: the
+bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale. Names are data: two that differ only in case or in
+Unicode normal form are different files.
+"""
+
+from typing import NamedTuple, Protocol
+
+MAX_FILE_BYTES = 128 * 2**20
+"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes a pixel."""
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+"""File name extensions of images, in any case."""
+
+
+class Skipped(NamedTuple):
+    """An entry of a source that is not used. The name of a folder ends in `/`."""
+
+    file: str
+    reason: str
+    """A short code, such as `symlink`."""
+    detail: str = ""
+
+
+class Listing(NamedTuple):
+    """Everything in a source, in no particular order: each entry is in one of the two lists."""
+
+    files: list[str]
+    """Names of the files with an image extension."""
+    skipped: list[Skipped]
+
+
+class Source(Protocol):
+    """A collection of files that can be listed and read by name. Any number of threads may read."""
+
+    @property
+    def name(self) -> str:
+        """The source as the user named it, for messages; not escaped."""
+
+    @property
+    def location(self) -> str:
+        """An absolute path or URI of the same."""
+
+    def list(self) -> Listing:
+        """List images without opening any. Raises UsageError if there is no such source, DataError if it cannot be listed."""
+
+    def read(self, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """Read one file. Raises Unusable if the file is to blame, CaptureError if this process is."""
+
+    def close(self) -> None:
+        """Release what is open. May be called twice; a later call opens the source again."""
+
+
+def is_image(name: str) -> bool:
+    """Tell by its extension whether a file is an image."""
+    return name.lower().endswith(IMAGE_EXTENSIONS)

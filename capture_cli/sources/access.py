@@ -3,12 +3,12 @@
     with opened("photos") as folder:
         data = read_file(folder, "cat/1.png")       # or read_file("photos", "cat/1.png"), which opens the folder each time
 
-What it promises: nothing outside the folder is reached, by `..` or by a link; no FIFO, socket or device is read or waited for;
-no more than `max_bytes` are taken. What cannot be had is `Unusable` with one of these reasons:
+Nothing outside the folder is reached, neither by `..` nor by a link. No FIFO, socket or device is read or waited for. At most
+`max_bytes` are read. A file that cannot be read raises `Unusable` with one of these reasons:
 
-    bad-path            empty, absolute, with `.`, `..` or a NUL in it, or no name that a file can have
-    missing              no such file (any more)
-    symlink              the file, or a folder on the way to it, is a symbolic link
+    bad-path            empty, absolute, with `.`, `..` or a NUL in it, or no possible file name
+    missing             no such file, or no longer
+    symlink             the file, or a folder on the way to it, is a symbolic link
     not-a-regular-file  a folder, FIFO, socket or device
     file-too-large      more than `max_bytes`
     unreadable          any other failure; the detail is its errno, `EACCES` or `EIO`
@@ -21,31 +21,35 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from capture_cli.errors import CaptureError, DataError, Unusable, UsageError
-
-MAX_FILE_BYTES = 128 * 2**20
-"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes a pixel."""
+from capture_cli.sources import MAX_FILE_BYTES
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
-@contextlib.contextmanager
-def opened(folder: str | os.PathLike[str]) -> Iterator[int]:
-    """A descriptor of `folder`, for `read_file`. The folder itself may be a link; below it none is followed.
+def open_folder(folder: str | os.PathLike[str]) -> int:
+    """Open `folder`, which may be a link, for `read_file`; the caller closes the descriptor.
 
-    Raises UsageError if there is no such folder, DataError if it may not be listed.
+    Raises UsageError if there is no such folder, DataError if it may not be read.
     """
+    name = os.fspath(folder)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:
-        raise UsageError(f"no such folder: '{os.fspath(folder)}'", "name a folder that holds images") from error
+        raise UsageError(f"no such folder: '{name}'", "name a folder that holds images") from error
     except NotADirectoryError as error:
-        raise UsageError(f"'{os.fspath(folder)}' is not a folder", "name the folder that holds the images") from error
+        raise UsageError(f"'{name}' is not a folder", "name the folder that holds the images") from error
     except PermissionError as error:
-        raise DataError(f"the folder '{os.fspath(folder)}' may not be read", "see `ls -ld` for whose it is") from error
+        raise DataError(f"no permission to read the folder '{name}'", "`ls -ld` shows its owner") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise UsageError(f"the folder '{os.fspath(folder)}' cannot be opened: {reason}") from error
+        raise UsageError(f"the folder '{name}' cannot be opened: {reason}") from error
+
+
+@contextlib.contextmanager
+def opened(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """Open `folder` as `open_folder` does, and close it in the end."""
+    descriptor = open_folder(folder)
     try:
         yield descriptor
     finally:
@@ -53,11 +57,10 @@ def opened(folder: str | os.PathLike[str]) -> Iterator[int]:
 
 
 def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of the regular file `relative` beneath `folder` (a path, or a descriptor from `opened`).
+    """Read the regular file `relative` below `folder` (a path, or a descriptor from `open_folder`).
 
-    Safe for paths from anywhere: no part may be `..` or a link, so nothing outside the folder is reached; a FIFO, socket or
-    device is not opened, or if it takes the file's place at that very moment, opened without waiting and not read; no more
-    than `max_bytes` are read. Any number of threads may call it.
+    Safe for paths from anywhere. A FIFO, socket or device is not opened; one that takes the file's place at that very moment is
+    opened without waiting and not read. Any number of threads may call this.
 
     Raises Unusable with one of the reasons above; CaptureError if the process is out of file descriptors or memory, which is
     not the file's fault.
@@ -83,7 +86,7 @@ def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes:
 
 
 def _read_all(descriptor: int, max_bytes: int) -> bytes:
-    """Up to the end, which may have moved since its size was taken. Raises Unusable beyond `max_bytes`."""
+    """Read to the end, which may have moved since the size was taken. Raises Unusable beyond `max_bytes`."""
     chunks: list[bytes] = []
     left = max_bytes + 1
     size = os.fstat(descriptor).st_size + 1
@@ -106,7 +109,7 @@ def _demand_regular(status: os.stat_result, max_bytes: int) -> None:
 
 
 def path_parts(relative: str) -> list[bytes]:
-    """The parts of a relative path as they are on disk."""
+    """Split a relative path into its parts as they are on disk. Raises Unusable."""
     try:
         parts = relative.encode("utf-8", "surrogateescape").split(b"/")
     except UnicodeEncodeError as error:  # a surrogate that stands for no byte: no file has such a name
@@ -118,7 +121,7 @@ def path_parts(relative: str) -> list[bytes]:
 
 @contextlib.contextmanager
 def beneath(root: int, folders: Sequence[bytes]) -> Iterator[int]:
-    """A descriptor of the folder that the parts `folders` lead to from `root`, step by step and through no link."""
+    """Open the folder that the parts `folders` lead to from `root`, step by step and through no link."""
     at = root
     try:
         for part in folders:
@@ -138,7 +141,7 @@ def beneath(root: int, folders: Sequence[bytes]) -> Iterator[int]:
 
 
 def unusable(error: OSError) -> CaptureError:
-    """What a failed call says about the file, or about this process."""
+    """Convert a failed call to Unusable if the file is to blame, to CaptureError if this process is."""
     number = error.errno or 0
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return CaptureError(f"files can no longer be read: {os.strerror(number)}", "see `ulimit -n` and the memory left")

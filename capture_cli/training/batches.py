@@ -22,7 +22,6 @@ from capture_cli.pixels import Admission, PixelStore
 from capture_cli.pixels.storage import DiskStore
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
-from capture_cli.sources.access import opened, read_file
 from capture_cli.writer import BatchWriter
 
 Ids = npt.NDArray[np.int64]
@@ -118,8 +117,7 @@ class Data:
     def _read(self, ids: Ids) -> Admission:
         files = self.scan.files
         self._visited[ids] = True
-        with opened(self.scan.folder) as folder:
-            admission = self._store.admit(ids, lambda i: read_file(folder, files[i]))
+        admission = self._store.admit(ids, lambda i: self.scan.source.read(files[i]))
         digests = dict(zip(admission.ids, admission.digests, strict=True))
         for i in ids.tolist() if self._known else ():
             if files[i] in self._known and digests.get(i) != self._known[files[i]]:

@@ -31,7 +31,8 @@ def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[
     path = model / MODEL if model.is_dir() else model
     header, weights = read(path)
     config = replace(config, model=header.model)
-    plan = plan_evaluation(folder, classes=list(header.classes), recipe=Recipe.from_dict(dict(header.recipe)), config=config)
+    recipe = Recipe.from_dict(dict(header.recipe))
+    plan = plan_evaluation(str(folder), classes=list(header.classes), recipe=recipe, config=config)
     ready = prepare(plan)
     _load(ready.model, weights, path, header)
     return ready, blake2b(path.read_bytes(), digest_size=16).hexdigest()

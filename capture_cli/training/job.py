@@ -30,11 +30,10 @@ from capture_cli.models.saved import Header, to_bytes
 from capture_cli.pixels import PixelStore
 from capture_cli.pixels.storage import DiskStore, open_store
 from capture_cli.plan import Plan
-from capture_cli.records import Epoch, RunInfo
+from capture_cli.records import Epoch, RunInfo, Skip
 from capture_cli.resources import Resources
 from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
-from capture_cli.sources.access import read_file
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 from capture_cli.training.batches import Data
 from capture_cli.training.resuming import Earlier
@@ -212,10 +211,10 @@ def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Pi
         len(scan.files),
         ready.plan.geometry,
         resources,
-        reread=lambda i: read_file(scan.folder, scan.files[i]),
+        reread=lambda i: scan.source.read(scan.files[i]),
         warn=warn,
     )
-    with store:
+    with contextlib.closing(scan.source), store:
         yield store
     held = "memory" if isinstance(store, PixelStore) else "disk"
     session.output.event("pixels", held=held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
@@ -239,8 +238,8 @@ def _set_up(
     if earlier:
         data.recall(earlier.known, earlier.later if session.output.journal.comparing else {})
     if not (earlier and earlier.checkpoint):
-        for skip in plan.scan.skipped:
-            writer.write(skip)
+        for file, reason, detail in plan.scan.skipped:
+            writer.write(Skip(file=file, reason=reason, detail=detail))
     return Setup(
         model=ready.model,
         forward=torch.compile(ready.model) if config.compile else ready.model,
@@ -277,7 +276,7 @@ def _note_environment(ready: Ready, output: Output) -> None:
     """Leave in events.jsonl where and how this ran; nothing of it may go into the records."""
     output.event(
         "start",
-        folder_absolute=str(ready.plan.scan.folder.absolute()),
+        folder_absolute=ready.plan.scan.source.location,
         command=sys.argv[1:],
         host=platform.node(),
         platform=platform.platform(),

@@ -1,4 +1,4 @@
-"""What `capture cache` shows: the parts of the cache of decoded pixels, as a table and as JSON."""
+"""`capture cache`: the parts of the cache of decoded pixels, as a table and as JSON."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from capture_cli.views.terminal.text import plain, safe
 
 
 def show_parts(folder: Path, parts: Sequence[Part], limit_bytes: int, *, width: int | None = None) -> None:
-    """Print the parts on stdout, in this order, below where they are and how large they are together.
+    """Print the folder, the total size and the parts, in this order, on stdout.
 
     `width` is that of the terminal in cells, None for a pipe.
     """
@@ -29,7 +29,7 @@ def show_parts(folder: Path, parts: Sequence[Part], limit_bytes: int, *, width: 
 
 
 def to_json(folder: Path, parts: Sequence[Part], limit_bytes: int) -> str:
-    """The same as one JSON object; sizes in bytes, times in seconds since 1970."""
+    """Encode the same as one JSON object; sizes in bytes, times in seconds since 1970."""
     body = {
         "path": str(folder),
         "limit_bytes": limit_bytes,
@@ -49,13 +49,13 @@ def to_json(folder: Path, parts: Sequence[Part], limit_bytes: int) -> str:
 
 
 def cleared(folder: Path, parts: Sequence[Part]) -> str:
-    """A sentence on what was taken away."""
+    """Say what was removed."""
     images, total = sum(part.entries for part in parts), sum(part.size for part in parts)
     return safe(f"cleared {folder}: {images:,} images, {size(total)}")
 
 
 def size(count: int) -> str:
-    """`1.5 GB`: bytes for a person, in steps of 1,024 as `--ram` takes them."""
+    """Write bytes for a person, in steps of 1,024 as `--ram` reads them: `1.5 GB`."""
     value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
     while value >= 1024 and len(units) > 1:
         value /= 1024

@@ -1,70 +1,77 @@
-"""What `capture labels` shows: what a folder would become, as tables for people and as one JSON object for programs.
+"""`capture labels`: a scan as tables for people, or as one JSON object for programs.
 
-    show_scan(found)               # rule, other rules, classes, what was left out: tables on stdout
+    show_scan(found)               # rule, classes, other rules, skipped entries: tables on stdout
     sys.stdout.write(to_json(found) + "\\n")
 
-Names go through views.text; the tables fold long names to the width of the terminal, and into a pipe or file write each row as
-one line. Tables stop after MAX_CLASSES classes and say how many are left; the JSON always has everything, in ASCII.
+The table of classes ends after MAX_CLASSES and says how many more there are. The JSON has everything, in ASCII.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from capture_cli.labels import Scan, warnings
+from capture_cli.labels import Scan
 from capture_cli.labels.rules import other_rules
+from capture_cli.labels.warnings import warnings
+from capture_cli.views.terminal.tables import new_table, show
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 MAX_CLASSES = 200
-_WIDE = 4096
-"""Cells in a line that goes to no terminal: a path and its label fit."""
+_EXAMPLES = 3
 
 
-def show_scan(found: Scan) -> None:
-    """Print what a folder would become on stdout."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _WIDE
-    console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False, width=width)
-    rule, counts = found.rule, Counter(found.splits)
-    shares = ", ".join(f"{counts[split]:,} {split}" for split in _splits(found))
-    with console.capture() as captured:
-        console.print(plain(f"{found.folder}: {len(found.files):,} images, {len(found.classes):,} classes ({shares})", "bold"))
-        console.print(plain(f"labels: {rule.name}, {rule.meaning}, because {rule.why}"))
-        console.print()
-        console.print(_classes(found))
-        if len(found.classes) > MAX_CLASSES:
-            console.print(f"and {len(found.classes) - MAX_CLASSES:,} more classes: --json has them all")
-        for table in (_other_rules(found), _left_out(found)):
-            if table.row_count:
-                console.print()
-                console.print(table)
-    # Written here, not by Rich: where the reader has gone, Rich ends the process with exit code 1.
-    sys.stdout.write(captured.get())
+def show_scan(found: Scan, *, width: int | None = None) -> None:
+    """Print what a source would become on stdout. `width` is that of the terminal in cells, None for a pipe."""
+    rule, counts, splits = found.rule, Counter(found.splits), _splits(found)
+    shares = ", ".join(f"{counts[split]:,} {split}" for split in splits)
+    classes = new_table(("class", "fold"), *((split, "#") for split in splits), ("such as", "fold"))
+    for c in found.per_class()[:MAX_CLASSES]:
+        classes.add_row(plain(c.name), *(f"{getattr(c, split):,}" for split in splits), plain(c.example or ""))
+    parts: list[RenderableType] = [
+        plain(f"{found.source.name}: {len(found.files):,} images, {len(found.classes):,} classes ({shares})", "bold"),
+        plain(f"labels: {rule.name}, {rule.meaning}, because {rule.why}"),
+        "",
+        classes,
+    ]
+    if len(found.classes) > MAX_CLASSES:
+        parts.append(f"and {len(found.classes) - MAX_CLASSES:,} more classes: --json has them all")
+    others = new_table(("other rules", "fold"), ("classes", "#"), ("without label", "#"))
+    for fit in other_rules(found.files, rule):
+        others.add_row(plain(f"--labels {fit.rule.name}"), f"{fit.classes:,}", f"{len(found.files) - fit.labelled:,}")
+    names: dict[str, list[str]] = defaultdict(list)
+    for file, reason, detail in found.skipped:
+        names[reason].append(f"{file} ({detail})" if detail else file)
+    skipped = new_table(("skipped", "fold"), ("files", "#"), ("such as", "fold"))
+    for reason, files in sorted(names.items(), key=lambda item: -len(item[1])):
+        some = ", ".join(files[:_EXAMPLES]) + ", ..." * (len(files) > _EXAMPLES)
+        skipped.add_row(plain(reason), f"{len(files):,}", plain(some))
+    for table in (others, skipped):
+        if table.row_count:
+            parts += ["", table]
+    show(parts, width=width)
 
 
 def to_json(found: Scan) -> str:
-    """The same as one JSON object, with every file that was left out. `\\udcXX` stands for a byte that is not UTF-8."""
+    """Encode the same as one JSON object, with every skipped entry. `\\udcXX` is a byte that is not UTF-8."""
     body = {
-        "folder": str(found.folder),
+        "folder": found.source.name,
         "images": len(found.files),
         "rule": {"name": found.rule.name, "meaning": found.rule.meaning, "why": found.rule.why},
         "other_rules": [
-            {"name": t.rule.name, "classes": t.classes, "without_label": len(found.files) - t.labelled}
-            for t in other_rules(found.files, found.rule)
+            {"name": fit.rule.name, "classes": fit.classes, "without_label": len(found.files) - fit.labelled}
+            for fit in other_rules(found.files, found.rule)
         ],
         "classes": [
             {"name": c.name, **{split: getattr(c, split) for split in _splits(found)}, "example": c.example}
             for c in found.per_class()
         ],
-        "left_out": dict(Counter(skip.reason for skip in found.skipped).most_common()),
-        "skipped": [{"file": skip.file, "reason": skip.reason, "detail": skip.detail} for skip in found.skipped],
+        "skipped": dict(Counter(one.reason for one in found.skipped).most_common()),
+        "skipped_files": [one._asdict() for one in found.skipped],
         "warnings": warnings(found),
     }
     return json.dumps(body)
@@ -72,42 +79,3 @@ def to_json(found: Scan) -> str:
 
 def _splits(found: Scan) -> list[str]:
     return ["test"] if "test" in found.splits else ["train", "val"]
-
-
-def _classes(found: Scan) -> Table:
-    splits = _splits(found)
-    table = _table("class", *splits, "such as")
-    for c in found.per_class()[:MAX_CLASSES]:
-        numbers = (plain(f"{getattr(c, split):,}") for split in splits)
-        table.add_row(plain(c.name), *numbers, plain("" if c.example is None else c.example))
-    return table
-
-
-def _other_rules(found: Scan) -> Table:
-    table = _table("other rules", "classes", "without label")
-    for t in other_rules(found.files, found.rule):
-        table.add_row(plain(f"--labels {t.rule.name}"), plain(f"{t.classes:,}"), plain(f"{len(found.files) - t.labelled:,}"))
-    return table
-
-
-def _left_out(found: Scan) -> Table:
-    table = _table("left out", "files", "such as")
-    examples = {skip.reason: skip for skip in reversed(found.skipped)}
-    for reason, count in Counter(skip.reason for skip in found.skipped).most_common():
-        detail = f" ({examples[reason].detail})" if examples[reason].detail else ""
-        table.add_row(plain(reason), plain(f"{count:,}"), plain(f"{examples[reason].file}{detail}"))
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    """A table whose columns hold text on the left, numbers on the right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first, overflow="fold")
-    for name in others:
-        if name == "such as":
-            table.add_column(name, overflow="fold")
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    return table
