@@ -151,8 +151,8 @@ def epochs_before_memorising(
 
     wrong, others = mean_p_label(contradicted), mean_p_label(~contradicted)
     lowest = np.minimum.accumulate(np.where(others < 0.55 * others.max(), np.inf, wrong) if factor == np.inf else wrong)
-    early = np.cumprod(np.logical_and(wrong <= lowest + rise, wrong <= factor * (lowest + 0.005)))
-    used[2:] = np.asarray(early, bool)[2:]
+    memorised = np.maximum.accumulate((wrong > lowest + rise).astype(float) + (wrong > factor * (lowest + 0.005)))
+    used[2:] = memorised[2:] == 0
     return used
 
 
