@@ -14,11 +14,12 @@ import duckdb
 import pandas as pd
 import pytest
 
-from capture_cli.answers.visits import COLUMNS
 from capture_cli.records import Batch, Numbers
+from capture_cli.tables.sql import Table
 from conftest import CAPTURE
 from runs import chained, run_records, task_records, write_run
 
+COLUMNS = Table(task=None).columns
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -136,7 +137,7 @@ def test_options(capture: Capture) -> None:
         (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
         (["run", "--columns", ""], "no such column: ''"),
         (["run", "--format", "xml"], "no such format: 'xml'; choose jsonl, csv or parquet"),
-        (["run", "--out", "run/records.jsonl"], "'run/records.jsonl' exists; give --out the name of a new file"),
+        (["run", "--out", "run/records.jsonl"], "'run/records.jsonl' exists; name a new file with --out"),
         (["run", "--limit", "-1"], "--limit"),
         (["nope"], "no such run: 'nope'"),
         (["run", "--nope"], "no such option"),
@@ -244,7 +245,7 @@ def test_help_says_what_the_margin_is(capture: Capture) -> None:
     """Units, sign and edge cases are where one looks for them."""
     text = " ".join(capture("rows", "--help").stdout.split())
     assert "Loss and margin are in nats" in text
-    assert "null where it cannot be known" in text
+    assert "null where it is not known" in text
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:

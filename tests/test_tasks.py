@@ -16,10 +16,10 @@ from capture_cli.answers.diff import compare
 from capture_cli.answers.history import History, sample_history
 from capture_cli.answers.summary import summarise
 from capture_cli.answers.verification import verify
-from capture_cli.answers.visits import columns_of, extra_of
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Numbers, Record, RunInfo
 from capture_cli.runs import BATCHES, open_run
+from capture_cli.tables.sql import Table
 from conftest import CAPTURE
 from runs import body, chained, rechained, task_records, write_run
 from test_rows import as_dicts, slow_visits, taken
@@ -28,9 +28,9 @@ Capture = Callable[..., subprocess.CompletedProcess[str]]
 TASKS = (None, "sequence", "multilabel", "regression")
 
 
-def batches_of(path: Path) -> list[Batch | Numbers]:
+def extras_of(path: Path) -> list[dict[str, object]]:
     with open_run(path) as run:
-        return [record for line in run.lines() if isinstance(record := line.record(), Batch | Numbers)]
+        return [values or {} for visits in run.visits() for values in visits["extra"]]
 
 
 def history_of(path: Path, wanted: str) -> History:
@@ -45,16 +45,16 @@ def history_of(path: Path, wanted: str) -> History:
 def test_rows_of_every_task_say_what_the_records_say(
     tmp_path: Path, task: str | None, text_ids: bool, extra: bool, files: bool
 ) -> None:
-    """Against each record decoded and looked at by itself: the columns of the task, and what was said beside, in an object."""
+    """Each row has the columns of the task and the values that the NumPy columns have, `extra` as an object."""
     folder = write_run(tmp_path / "run", task_records(task, text_ids=text_ids, extra=extra, files=files))
     slow = [asdict(one) for one in slow_visits(folder)]
-    beside = [extra_of(batch, index) for batch in batches_of(folder) for index in range(len(batch.losses))]
+    extras = extras_of(folder)
     quick = as_dicts(taken(folder))
     assert len(quick) == len(slow) == (4 * 18 if task == "sequence" else 4 * 12)
-    expected_columns = [*columns_of(task), *(["extra"] if extra else [])]
-    for row, expected, said in zip(quick, slow, beside, strict=True):
+    expected_columns = [*Table(task=task).columns, *(["extra"] if extra else [])]
+    for row, expected, values in zip(quick, slow, extras, strict=True):
         assert list(row) == expected_columns
-        assert row.pop("extra", {}) == said
+        assert row.pop("extra", {}) == values
         if "margin" in expected:
             assert row.pop("margin") == pytest.approx(expected.pop("margin"), rel=1e-6)
         assert row == json.loads(json.dumps(expected))
@@ -99,7 +99,7 @@ def test_what_another_task_has_is_no_column(tmp_path: Path, task: str | None, op
     folder = write_run(tmp_path / "run", task_records(task))
     with pytest.raises(UsageError, match=re.escape(message)) as raised:
         taken(folder, **options)
-    assert ", ".join(columns_of(task)) in raised.value.hint
+    assert ", ".join(Table(task=task).columns) in raised.value.hint
 
 
 def test_numbers_and_texts_may_name_samples_of_one_run(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_numbers_and_texts_may_name_samples_of_one_run(tmp_path: Path) -> None:
 def test_a_run_without_batches_has_the_columns_of_its_task(tmp_path: Path) -> None:
     """CSV begins with them, whatever comes, or nothing."""
     head = list(task_records("regression"))[:1]
-    assert taken(write_run(tmp_path / "run", head), style="csv") == (",".join(columns_of("regression")) + "\n").encode()
-    assert taken(tmp_path / "run", style="csv", limit=0) == (",".join(columns_of("regression")) + "\n").encode()
+    assert taken(write_run(tmp_path / "run", head), style="csv") == (",".join(Table(task="regression").columns) + "\n").encode()
+    assert taken(tmp_path / "run", style="csv", limit=0) == (",".join(Table(task="regression").columns) + "\n").encode()
 
 
 @pytest.mark.parametrize("task", [None, "sequence"])

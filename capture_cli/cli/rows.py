@@ -14,41 +14,41 @@ def rows(
     run: RunArgument,
     where: Annotated[
         str | None,
-        typer.Option(metavar="SQL", help="Only rows for which this holds, as in \"not correct and phase = 'val'\"."),
+        typer.Option(metavar="SQL", help="Keep only rows that fulfil this SQL condition: \"not correct and phase = 'val'\"."),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.", show_default="all")
+        str | None, typer.Option(metavar="A,B", help="Write only these columns, in this order.", show_default="all")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after so many rows.", show_default="all")] = None,
-    style: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet", help="What a row looks like.")] = "jsonl",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after N rows.", show_default="all")] = None,
+    style: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet", help="Output format.")] = "jsonl",
     out: Annotated[
-        str | None, typer.Option("-o", "--out", metavar="FILE", help="Write a new file instead.", show_default="stdout")
+        str | None, typer.Option("-o", "--out", metavar="FILE", help="Write to a new file.", show_default="stdout")
     ] = None,
 ) -> int:
     """Write one flat row per sample and visit to stdout.
 
     Columns: phase, epoch, batch, step, id, file, label, pred, correct, p_label,
     p_pred, margin, loss_nats. Label and pred are class names, p_label and p_pred
-    their probabilities. Loss and margin are in nats; the margin is the logit of
-    the label less the highest logit of another class (ln p_label - ln p_other,
-    with p_other at least 1.4e-45): positive where the prediction is right, near
-    0 where it is a toss-up, null where it cannot be known.
+    their probabilities; file is the id if samples have no files. Loss and margin
+    are in nats. The margin is the logit of the label less the highest logit of
+    another class (ln p_label - ln p_other, with p_other at least 1.4e-45):
+    positive where the prediction is right, near 0 where it is a toss-up, null
+    where it is not known.
 
-    Of sequences each position is a row, with its place in the column position.
-    Where targets are numbers the columns after file are targets, outputs, correct
-    and loss. What was said beside a sample when it was recorded is in the column
-    extra, an object. Where there are no files, file is the id.
+    Sequences have a row for each position, with its place in the column position.
+    Multi-label and regression runs have targets, outputs, correct and loss after
+    file. Values passed to a recorder as `extra=` are in the JSON column extra.
 
-    Rows come as soon as their batch has arrived, so a run that is still going
-    can be piped in. A condition is asked of each row by itself. A record that
-    does not verify ends the rows with exit code 4.
+    Rows come as soon as their batch has arrived, so a run in progress can be
+    piped in. The condition sees one row at a time. A record that does not verify
+    ends the rows with exit code 4.
     """
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
-    with open_run(run) as reading:
-        blocks = rows(reading, where=where, columns=chosen, limit=limit, style="jsonl" if style == "parquet" else style)
+    with open_run(run) as records:
+        blocks = rows(records, where=where, columns=chosen, limit=limit, style="jsonl" if style == "parquet" else style)
         with _opened(out) as file:
             if style == "parquet":
                 _write_parquet(blocks, file, chosen)
@@ -56,17 +56,16 @@ def rows(
                 for block in blocks:
                     file.write(block)
                     file.flush()
-        error = reading.ending.error(reading.name)
-        if error:
+        if error := records.error():
             raise error
-        if reading.ending.state in ("torn", "unsealed") and limit is None:
-            typer.echo(safe(f"{reading.name}: {reading.ending.sentence}"), err=True)
+        if records.ending.state in ("torn", "unsealed") and limit is None:
+            typer.echo(safe(f"{records.name}: {records.ending.sentence}"), err=True)
     return 0
 
 
 @contextmanager
 def _opened(out: str | None) -> Iterator[IO[bytes]]:
-    """The new file `out`, which is gone again if nothing can be made of it, or stdout."""
+    """The new file `out`, removed again if it cannot be written, or stdout."""
     import sys
 
     from capture_cli.errors import CaptureError, RecordsError, UsageError
@@ -78,19 +77,19 @@ def _opened(out: str | None) -> Iterator[IO[bytes]]:
         with Path(out).open("xb") as file:
             try:
                 yield file
-            except RecordsError:  # what stands before that is in it
+            except RecordsError:  # the rows before the damage stay
                 raise
             except BaseException:
                 Path(out).unlink()
                 raise
     except FileExistsError as error:
-        raise UsageError(f"'{out}' exists", "give --out the name of a new file") from error
+        raise UsageError(f"'{out}' exists", "name a new file with --out") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CaptureError(f"'{out}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _write_parquet(blocks: Iterator[bytes], file: IO[bytes], columns: list[str] | None) -> None:
-    """Into the file, or through one where it is stdout: a Parquet file is not written from front to back."""
+    """Write to the file, or through one to stdout: Parquet is not written from front to back."""
     import shutil
     import sys
     import tempfile
@@ -102,7 +101,7 @@ def _write_parquet(blocks: Iterator[bytes], file: IO[bytes], columns: list[str] 
         write_parquet(blocks, file, columns=columns)
         return
     if sys.stdout.isatty():
-        raise UsageError("Parquet is nothing to read on a terminal", "give --out FILE, or pipe it on")
+        raise UsageError("Parquet is binary and stdout is a terminal", "use --out FILE, or pipe it")
     with tempfile.TemporaryFile() as whole:
         try:
             write_parquet(blocks, whole, columns=columns)

@@ -10,8 +10,8 @@ What it promises:
 
 * An input is `equal` only if its XXH3-64 is the recorded one, and its file has the recorded BLAKE2b.
 * What is not has a cause (capture_cli.replay.findings), looked for in this order: the file, the decoder's version, the record.
-* Nothing is believed: lines must verify (capture_cli.runs.reading), recipes are looked up in a fixed table and carried out by this
-  code alone, files are opened safely, and no record makes it take much memory. No model is run and torch is not imported.
+* Nothing is believed: lines must verify (capture_cli.runs), recipes are looked up in a fixed table and carried out by this code
+  alone, files are opened safely, and no record makes it take much memory. No model is run and torch is not imported.
 
 A run may have several run records, where it was extended or went on elsewhere: each holds for the batches behind it.
 

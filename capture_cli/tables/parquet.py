@@ -1,11 +1,10 @@
-"""Rows as a Parquet file, made of the JSON Lines that `rows` gives.
+"""Rows as a Parquet file, made from the JSON Lines that `rows` yields.
 
     with open("rows.parquet", "xb") as file:
         write_parquet(rows(run), file)
 
-The condition of `rows` runs in a database that can reach nothing. This one can write a file, and is given rows alone. They
-go through a temporary file, several times as large as the Parquet: DuckDB would keep what comes through a pipe in memory.
-Numbers have the types of the records: float32, int64.
+Numbers have the types of the records: float32, int64. The database that writes the file sees the rows alone, never a condition.
+They pass through a temporary file several times as large as the Parquet: DuckDB would keep what comes through a pipe in memory.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import IO
 
 import duckdb
 
-from capture_cli.answers.visits import COLUMNS
 from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.tables.sql import EXTRA, Table
 
 _TYPES = {
     **dict.fromkeys(("phase", "file", "label", "pred"), "VARCHAR"),
@@ -27,29 +25,28 @@ _TYPES = {
     **dict.fromkeys(("p_label", "p_pred", "margin", "loss_nats", "loss"), "FLOAT"),
     **dict.fromkeys(("targets", "outputs"), "FLOAT[]"),
     "correct": "BOOLEAN",
-    "extra": "JSON",
+    EXTRA: "JSON",
 }
 _MEMORY_MB = 256
 
 
 def write_parquet(blocks: Iterable[bytes], file: IO[bytes], *, columns: Sequence[str] | None = None) -> None:
-    """Write rows, blocks of JSON Lines, into the open `file`; without any row the file has `columns`, and none.
+    """Write rows, blocks of JSON Lines, into the open `file`; without any row the file is empty but has `columns`.
 
-    A RecordsError of `blocks` is raised when the rows before it are in the file. Raises CaptureError where it cannot be
-    written, also because of a name that is not UTF-8, for which Parquet has no place.
+    A RecordsError of `blocks` is raised once the rows before it are in the file. Raises CaptureError if it cannot be written,
+    also for a name that is not UTF-8, which Parquet cannot hold.
     """
     damage = None
+    first = b""
     with tempfile.TemporaryFile() as spool:
-        rest = iter(blocks)
-        first = b""
         try:
-            first = next(rest, b"")
-            for block in chain([first], rest):
+            for block in blocks:
+                first = first or block[: block.index(b"\n")]
                 spool.write(block)
         except RecordsError as error:
             damage = error
         spool.flush()
-        row = json.loads(first[: first.index(b"\n")]) if first else dict.fromkeys(columns or COLUMNS)
+        row = json.loads(first) if first else dict.fromkeys(columns or Table(task=None).columns)
         types = {name: "VARCHAR" if name == "id" and isinstance(row[name], str) else _TYPES[name] for name in row}
         _copy(spool.fileno(), file.fileno(), types)
     if damage:
@@ -57,13 +54,12 @@ def write_parquet(blocks: Iterable[bytes], file: IO[bytes], *, columns: Sequence
 
 
 def _copy(source: int, target: int, types: dict[str, str]) -> None:
-    """Write the rows in the descriptor `source` into the descriptor `target`."""
+    """Write the JSON Lines in the descriptor `source` as Parquet into the descriptor `target`."""
     declared = ", ".join(f"'{name}': '{declared}'" for name, declared in types.items())
-    # What is put in here are names and types of the table above, and two numbers.
+    # Only names and types of the table above, and two numbers, become part of the query.
     rows = f"select * from read_json('/dev/fd/{source}', format = 'newline_delimited', columns = {{{declared}}})"  # noqa: S608
-    config: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": f"{_MEMORY_MB}MB"}
     try:
-        with duckdb.connect(config={**config, "temp_directory": ""}) as database:
+        with duckdb.connect(config={"threads": 1, "memory_limit": f"{_MEMORY_MB}MB", "temp_directory": ""}) as database:
             database.execute(f"copy ({rows}) to '/dev/fd/{target}' (format parquet, use_tmp_file false)")
     except duckdb.Error as error:
         what = str(error).partition("\n")[0]

@@ -1,195 +1,174 @@
-"""Batch records as a SQL table, one row per sample and visit, in a DuckDB that can reach nothing but the lines it is given.
+"""Batch records as an SQL table, one row per sample and visit, in a DuckDB that reaches nothing but the lines it is given.
 
     database = locked_database()
     table = Table(task=None)
-    sql = f"select file, loss_nats from ({table.visits()}) where not correct"
-    names = [escape(name) for name in run.classes]
-    database.execute(sql, {"lines": [feedable(line) for line in lines], "classes": names, "written": names})
+    sql = f"select file from ({table.query(('file', 'correct'))}) where not correct"
+    database.execute(sql, {"lines": [feedable(line) for line in lines], "classes": list(map(escape, info.classes))})
 
-What it promises:
-
-* The types are declared, never inferred, and everything from a record comes in as a parameter: no name can become SQL.
+* Types are declared, never inferred, and everything from a record comes in as a parameter: no name can become SQL.
+* Only the fields that the chosen columns need are parsed. If these do not fit together, the query fails.
 * No file, network, extension or setting can be reached from SQL, and memory has a limit.
-* A record whose columns do not fit together, or whose labels are no classes, is an error, never a row.
-* Any file name. DuckDB refuses the lone surrogates by which names that are not UTF-8 are held; `escape` writes each as an
-  escape character and six hex digits, `unescape` takes that back in what comes out.
+* Any file name. DuckDB refuses the lone surrogates by which Python holds names that are not UTF-8; `escape` writes each as an
+  escape character and six hex digits, `unescape` turns them back in what comes out.
 """
 
 # ruff: noqa: S608 - the queries are put together from the constants of this module alone
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+import duckdb
 
-from capture_cli.answers.visits import NUMBERS_TASKS, SMALLEST, columns_of, extra_of
-from capture_cli.records import Batch, Numbers, loads
+from capture_cli.records import loads
 from capture_cli.records.checking import PHASE
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from capture_cli.runs import Line
+from capture_cli.runs import Line
+from capture_cli.runs.visits import NUMBER_TASKS, SMALLEST, column_names
 
 MEMORY_MB = 1024
+EXTRA = "extra"
+"""A further column, a JSON object: the values that the recorder was given as `extra=`."""
 
-_OF_EVERY_TASK = {
-    "seq": "BIGINT",
-    "phase": "VARCHAR",
-    "epoch": "BIGINT",
-    "batch": "BIGINT",
-    "step": "BIGINT",
-    "ids": "BIGINT[]",
-    "files": "VARCHAR[]",
-    "losses": "DOUBLE[]",
+_CLASSES = "len($classes::varchar[])"
+_ONE_EACH = "list_count({0}) = n and len({0}) = n"
+_CLASS_NUMBERS = f"{_ONE_EACH} and list_min({{0}}) >= 0 and list_max({{0}}) < {_CLASSES}"
+_WIDTHS = "list_transform({0}, lambda row: len(row))"
+_TABLE = f"len({{0}}) = n and list_min({_WIDTHS}) = {{1}} and list_max({_WIDTHS}) = {{1}}"
+_BATCH_FIELDS = {"phase": "VARCHAR", "epoch": "BIGINT", "batch": "BIGINT", "step": "BIGINT"}
+_SAMPLE_FIELDS = {
+    "ids": ("BIGINT[]", _ONE_EACH),
+    "files": ("VARCHAR[]", f"(files is null or {_ONE_EACH})"),
+    "positions": ("BIGINT[]", _ONE_EACH),
+    "labels": ("BIGINT[]", _CLASS_NUMBERS),
+    "preds": ("BIGINT[]", _CLASS_NUMBERS),
+    "probs": ("DOUBLE[][]", _TABLE.format("{0}", f"if(topk is null, {_CLASSES}, len(probs[1]))")),
+    "topk": ("BIGINT[][]", "(topk is null or len(topk) = n)"),
+    "p_labels": ("DOUBLE[]", "if(topk is null, p_labels is null, len(p_labels) = n)"),
+    "targets": ("DOUBLE[][]", _TABLE.format("{0}", _CLASSES)),
+    "outputs": ("DOUBLE[][]", _TABLE.format("{0}", _CLASSES)),
+    EXTRA: ("JSON[]", "(extra is null or len(extra) = n)"),
 }
-_OF_CLASSES = {
-    "labels": "BIGINT[]",
-    "preds": "BIGINT[]",
-    "probs": "DOUBLE[][]",
-    "topk": "BIGINT[][]",
-    "p_labels": "DOUBLE[]",
+"""Field -> its type, and what holds of it in a batch of n samples. A number that is read as a double keeps its digits."""
+_FIELDS_OF = {
+    "id": ("ids",),
+    "file": ("ids", "files"),
+    "position": ("positions",),
+    "label": ("labels",),
+    "pred": ("preds",),
+    "p_label": ("labels", "probs", "topk", "p_labels"),
+    "p_pred": ("preds", "probs", "topk"),
+    "margin": ("labels", "preds", "probs", "topk"),
+    **{name: (name,) for name in ("targets", "outputs", EXTRA)},
 }
-_OF_NUMBERS = {"targets": "DOUBLE[][]", "outputs": "DOUBLE[][]"}
-"""What is taken of a batch record. A decimal fraction, read as a double, is written as that very fraction again."""
-
-_FIT = f"""
-    regexp_full_match(phase, '{PHASE}') and epoch is not null and batch is not null and step is not null
-    and list_count(ids) = n and len(ids) = n and (files is null or (list_count(files) = n and len(files) = n))
-    and len(losses) = n
-"""
-_CLASSES_FIT = """
-    list_count(labels) = n and list_min(labels) >= 0 and list_max(labels) < len($classes::varchar[])
-    and list_count(preds) = n and len(preds) = n and list_min(preds) >= 0 and list_max(preds) < len($classes::varchar[])
-    and len(probs) = n and len(flatten(probs)) = n * len(probs[1])
-    and if(topk is null, p_labels is null and len(probs[1]) = len($classes::varchar[]), len(topk) = n and len(p_labels) = n)
-"""
-_NUMBERS_FIT = """
-    len(targets) = n and len(outputs) = n
-    and list_min(list_transform(targets || outputs, lambda row: len(row))) = len($classes::varchar[])
-    and list_max(list_transform(targets || outputs, lambda row: len(row))) = len($classes::varchar[])
-"""
+"""Column -> the fields that it needs; all need `losses`, whose length n is that of the batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What is read of the batch records of a run, and the query that makes rows of them."""
+    """The rows that a run's batch records make."""
 
     task: str | None
-    """As in the run record."""
+    """Of the run."""
     text_ids: bool = False
-    """Whether the samples are called by texts, as the record at hand says."""
-    extra: bool = False
-    """Whether what the caller of the recorder said beside is there: `feedable` has to put it into columns."""
+    """Whether samples have text for ids."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of its rows, but for `extra`."""
-        return columns_of(self.task)
+        """The columns of its rows, `extra` aside."""
+        loss = "loss" if self.task in NUMBER_TASKS else "loss_nats"
+        return ("phase", "epoch", *(loss if name == "loss" else name for name in column_names(self.task)))
 
-    @property
-    def _types(self) -> dict[str, str]:
-        types = dict(_OF_EVERY_TASK)
-        if self.text_ids:
+    def query(self, columns: Iterable[str]) -> str:
+        """A query for these columns of the records in `$lines`; it may use `$classes`, the class names.
+
+        Labels and predictions are class names, numbers doubles, `extra` is JSON.
+        """
+        chosen = list(dict.fromkeys(columns)) or ["epoch"]
+        needed = {field for name in chosen for field in self._fields(name)}
+        fields = {field: of for field, of in _SAMPLE_FIELDS.items() if field in needed}
+        types = {"seq": "BIGINT", **_BATCH_FIELDS, **{field: declared for field, (declared, _) in fields.items()}}
+        if self.text_ids and "ids" in types:
             types["ids"] = "VARCHAR[]"
-        types |= _OF_NUMBERS if self.task in NUMBERS_TASKS else _OF_CLASSES
-        if self.task == "sequence":
-            types["positions"] = "BIGINT[]"
-        if self.extra:
-            types["extra"] = "JSON[]"
-        return types
-
-    def visits(self, per_batch: str = "null") -> str:
-        """A query for one row per sample and visit of the records in the parameter `lines`; `classes` holds the class names.
-
-        Its columns are `columns` and `extra`, a JSON object; `per_batch`, an expression on phase, epoch, batch and step that is
-        worked out once for each batch; and, but where targets are numbers, `written_label` and `written_pred`: the same taken
-        from the parameter `written`, the class names as they are to be written.
-        """
-        return self._of_numbers(per_batch) if self.task in NUMBERS_TASKS else self._of_classes(per_batch)
-
-    def _checked(self, fits: str) -> str:
-        parsed = f"select unnest(from_json(line, '{_structure(self._types)}')) from (select unnest($lines::varchar[]) as line)"
-        fits = f"{_FIT} and (n = 0 or ({fits}))"
-        if self.task == "sequence":
-            fits += " and list_count(positions) = n and len(positions) = n"
-        if self.extra:
-            fits += " and (extra is null or len(extra) = n)"
-        return f"""
+        structure = _structure({**types, "losses": "DOUBLE[]"})
+        parsed = f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"
+        fits = " and ".join(["n = n", *(check.format(field) for field, (_, check) in fields.items())])
+        checked = f"""
             select * from (select *, len(losses) as n from ({parsed}))
-            where if(coalesce({fits}, false), true, error('record ' || seq))
+            where if(coalesce({_BATCH_FITS} and (n = 0 or ({fits})), false), true, error('record ' || seq))
         """
+        cells = [f"unnest({_FILES if field == 'files' else field}) as {field}" for field in (*fields, "losses")]
+        table = f"select {', '.join([*_BATCH_FIELDS, *cells])} from ({checked})"
+        if "margin" in chosen:
+            table = f"select *, ({_P_OTHER})::float::double as p_other from ({table})"
+        return f"select {', '.join(f'{self._expression(name)} as {name}' for name in chosen)} from ({table})"
 
-    def _unnested(self, per_batch: str) -> str:
-        """The columns that the rows of every task begin with, and `extra`."""
-        return f"""
-            phase, epoch, batch, step, {per_batch} as per_batch, unnest(ids) as id,
-            unnest(coalesce(files, ids::varchar[])) as file,
-            {"unnest(extra)" if self.extra else "null::json"} as extra
-        """
+    def _fields(self, name: str) -> Sequence[str]:
+        if name == "correct":
+            return {"multilabel": ("targets", "outputs"), "regression": ()}.get(self.task or "", ("labels", "preds"))
+        return _FIELDS_OF.get(name, ())
 
-    def _of_classes(self, per_batch: str) -> str:
-        position = "position," if self.task == "sequence" else ""
-        unnested = f"""
-            select {self._unnested(per_batch)}, {"unnest(positions) as position," if position else ""}
-                unnest(labels) as label, unnest(preds) as pred, unnest(losses) as loss, unnest(probs) as p,
-                unnest(topk) as kept, unnest(p_labels) as kept_p_label
-            from ({self._checked(_CLASSES_FIT)})
-        """
-        measured = f"""
-            select *, if(kept is null, p[label + 1], kept_p_label) as p_label, if(kept is null, p[pred + 1], p[1]) as p_pred,
-                case when label <> pred then if(kept is null, p[pred + 1], p[1])
-                     when kept is null then list_max(list_filter(p, lambda x, i: i <> label + 1))
-                     else p[2] end as p_other
-            from ({unnested})
-        """
-        return f"""
-            select phase, epoch, batch, step, per_batch, id, file, {position}
-                $classes[label + 1] as label, $classes[pred + 1] as pred, label = pred and loss is not null as correct,
-                p_label, p_pred,
-                (-loss - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float as margin, loss as loss_nats, extra,
-                $written[label + 1] as written_label, $written[pred + 1] as written_pred
-            from ({measured})
-        """
-
-    def _of_numbers(self, per_batch: str) -> str:
-        right = "list_transform({}, lambda x: x > 0.5)"
-        same_sides = f"{right.format('outputs')} = {right.format('targets')}"
-        return f"""
-            select phase, epoch, batch, step, per_batch, id, file, targets, outputs,
-                {f"coalesce({same_sides}, false)" if self.task == "multilabel" else "null::boolean"} as correct, loss, extra
-            from (
-                select {self._unnested(per_batch)}, unnest(targets) as targets, unnest(outputs) as outputs,
-                    unnest(losses) as loss
-                from ({self._checked(_NUMBERS_FIT)})
-            )
-        """
+    def _expression(self, name: str) -> str:
+        if name == "correct" and self.task == "multilabel":
+            right = "list_transform({}, lambda x: x > 0.5)"
+            return f"coalesce({right.format('outputs')} = {right.format('targets')}, false)"
+        if name == "correct" and self.task == "regression":
+            return "null::boolean"
+        return _EXPRESSIONS.get(name, name)
 
 
-def _structure(types: Mapping[str, str]) -> str:
+_BATCH_FITS = f"regexp_full_match(phase, '{PHASE}') and epoch is not null and batch is not null and step is not null"
+_FILES = "coalesce(files, ids::varchar[])"
+_P_PRED = "if(topk is null, probs[preds + 1], probs[1])"
+_P_OTHER = f"""
+    case when labels <> preds then {_P_PRED}
+         when topk is null then list_max(list_filter(probs, lambda p, i: i <> labels + 1))
+         else probs[2] end
+"""
+_EXPRESSIONS = {
+    "id": "ids",
+    "file": "files",
+    "position": "positions",
+    "label": "$classes[labels + 1]",
+    "pred": "$classes[preds + 1]",
+    "correct": "labels = preds and losses is not null",
+    "p_label": "if(topk is null, probs[labels + 1], p_labels)",
+    "p_pred": _P_PRED,
+    # As capture_cli.runs.visits.margins, which a test holds equal; rows would take 1.7 times as long with its column.
+    "margin": f"(-losses::float::double - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float::varchar::double",
+    **dict.fromkeys(("loss", "loss_nats"), "losses"),
+}
+"""Column -> what makes it of the fields of one sample; others are called like their field."""
+
+
+def row_text(columns: Sequence[str], style: str, classes: Iterable[str]) -> str:
+    """The expression that writes a row, called `one`, of these columns; `style` is jsonl or csv (RFC 4180, without the CR)."""
+    if style == "jsonl":
+        return "to_json(one)::varchar"
+    plain = {"phase"} if _SPECIAL.intersection("".join(classes)) else {"phase", "label", "pred"}
+    return f"concat_ws(',', {', '.join(name if name in plain else _csv_cell(name) for name in columns)})"
+
+
+_SPECIAL = {'"', ",", "\r", "\n"}
+
+
+def _csv_cell(name: str) -> str:
+    as_json = f"coalesce(to_json({name})::varchar, '')"
+    if name not in ("id", "file", "label", "pred", "targets", "outputs", EXTRA):
+        return as_json
+    text = as_json if name in ("targets", "outputs", EXTRA) else f"{name}::varchar"
+    special = " or ".join(f"contains({text}, chr({ord(character)}))" for character in sorted(_SPECIAL))
+    return f"""if({special}, '"' || replace({text}, '"', '""') || '"', {text})"""
+
+
+def _structure(types: dict[str, str]) -> str:
     """Types as the text that from_json takes."""
-    parts = []
-    for name, declared in types.items():
-        element = declared.rstrip("[]")
-        depth = declared.count("[]")
-        parts.append(f'"{name}":' + "[" * depth + f'"{element}"' + "]" * depth)
+    depths = {name: declared.count("[]") for name, declared in types.items()}
+    parts = (f'"{name}":{"[" * n}"{types[name].rstrip("[]")}"{"]" * n}' for name, n in depths.items())
     return "{" + ",".join(parts) + "}"
-
-
-def locked_database() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory that can reach nothing outside. Each thread takes a cursor() of it."""
-    import duckdb
-
-    # One thread each: rows come in the order of the records, and whoever wants more cores takes more cursors.
-    database = duckdb.connect(config={"threads": 1, "memory_limit": f"{MEMORY_MB}MB", "temp_directory": ""})
-    for setting in _OFF:
-        database.execute(f"set {setting} = false")
-    database.execute("set lock_configuration = true")
-    return database
 
 
 _OFF = (
@@ -199,10 +178,21 @@ _OFF = (
     "allow_community_extensions",
     "enable_external_access",
 )
+
+
+def locked_database() -> duckdb.DuckDBPyConnection:
+    """An empty database in memory that can reach nothing outside. Each thread takes a cursor() of it."""
+    # One thread each: rows come in the order of the records, and callers that want more cores take more cursors.
+    database = duckdb.connect(config={"threads": 1, "memory_limit": f"{MEMORY_MB}MB", "temp_directory": ""})
+    for setting in _OFF:
+        database.execute(f"set {setting} = false")
+    database.execute("set lock_configuration = true")
+    return database
+
+
 _ESCAPE = "\U0010ffff"
 _TO_ESCAPE = re.compile("[\ud800-\udfff\U0010ffff]")
 _ESCAPED = re.compile(_ESCAPE.encode() + rb"([0-9a-f]{6})")
-_HEAD_BYTES = 1024
 _UNFIT = re.compile(rb"\\u[dD]|" + _ESCAPE.encode())
 
 
@@ -227,43 +217,14 @@ def _character(code: int, *, as_json: bool) -> bytes:
     return chr(code).encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
 
 
-def _escaped(value: Any) -> Any:
-    """A value of JSON whose texts and names are escaped."""
-    if isinstance(value, str):
-        return escape(value)
-    if isinstance(value, list):
-        return [_escaped(one) if isinstance(one, str | list | dict) else one for one in value]
-    if isinstance(value, dict):
-        return {escape(name): _escaped(one) for name, one in value.items()}
-    return value
-
-
-def has_text_ids(line: Line) -> bool | None:
-    """Whether the samples of a batch record are called by texts; None where it has none: sequences that are all padding."""
-    start = line.block.find(b',"ids":[', line.start, min(line.end, line.start + _HEAD_BYTES)) + len(b',"ids":[')
-    first = line.block[start : start + 1]
-    return None if first == b"]" else first == b'"'
-
-
-def has_extra(line: Line) -> bool:
-    """Whether the caller of the recorder said something beside."""
-    return line.block.find(b',"extra":{', line.start, line.end) >= 0
-
-
-def feedable(line: Line, *, extra: bool = False) -> str:
-    """The line as DuckDB can read it, with `extra` as one object for each row if that is wanted.
-
-    Raises RecordsError if it is not UTF-8, or where it has to be taken apart and does not fit.
-    """
+def feedable(line: Line, extra: Sequence[Any] | None = None) -> str:
+    """The line as DuckDB can read it, with the values of `extra`, one for each row. Raises RecordsError if it is not UTF-8."""
     data = line.data
     # Looking for one byte is quick, and most lines have neither.
-    if extra or ((b"\\" in data or b"\xf4" in data) and _UNFIT.search(data)):
-        record = line.record()
-        if not isinstance(record, Batch | Numbers):
-            raise line.error("no batch record")
+    if extra is not None or ((b"\\" in data or b"\xf4" in data) and _UNFIT.search(data)):
         fields = {name: value for name, value in loads(data).items() if name not in ("nonfinite", "inputs", "chain")}
-        fields["extra"] = [extra_of(record, index) for index in range(len(record.losses))] if extra else None
-        return orjson.dumps(_escaped(fields)).decode()
+        fields["extra"] = None if extra is None else [value or {} for value in extra]
+        return escape(json.dumps(fields, ensure_ascii=False))
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -1,0 +1,81 @@
+"""An SQL condition on one row, checked before it is used.
+
+condition = Condition("not correct and phase = 'val'", database)    # raises UsageError unless it is one condition
+condition.bind([None, "sequence"])                                  # ... that rows of one of these tasks can have
+f"select * from ({table.query(columns)}) {condition.clause}"
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from capture_cli.errors import UsageError
+from capture_cli.tables.sql import EXTRA, Table, escape
+
+
+class Condition:
+    """One condition and the columns that it reads."""
+
+    def __init__(self, where: str, database: duckdb.DuckDBPyConnection) -> None:
+        """Raise UsageError for anything else than one condition, and for a sub-query or a parameter.
+
+        Rows are examined as they come, so a sub-query would see some of them only.
+        """
+        self._where = where
+        self._database = database
+        self.clause = f"where (\n{escape(where)}\n)"
+        if not where.strip():
+            raise UsageError("--where is empty", _hint())
+        node, plain = self._syntax_tree(self.clause), self._syntax_tree("where (true)")
+        tree = json.dumps(node.pop("where_clause", None), separators=(",", ":"))
+        del plain["where_clause"]
+        if node != plain:
+            raise UsageError(f"--where '{where}' is more than a condition", _hint())
+        if '"class":"SUBQUERY"' in tree or '"class":"PARAMETER"' in tree:
+            raise UsageError(f"--where '{where}' has a sub-query or a parameter; it may use one row only", _hint())
+        self._names = {name.lower() for names in re.findall(r'"column_names":(\[.*?\])', tree) for name in json.loads(names)}
+        self._reads_all = '"class":"STAR"' in tree
+
+    def columns(self, table: Table) -> list[str]:
+        """The columns of `table` that it reads."""
+        return [name for name in (*table.columns, EXTRA) if self._reads_all or name in self._names]
+
+    def bind(self, tasks: Sequence[str | None]) -> None:
+        """Raise UsageError unless the condition can be asked of the rows of one of these tasks."""
+        failures = []
+        for table in (Table(task=task, text_ids=text_ids) for task in tasks for text_ids in (False, True)):
+            query = table.query(self.columns(table))
+            values: dict[str, Any] = {"lines": [], **({"classes": []} if "$classes" in query else {})}
+            try:
+                self._database.execute(f"select 1 from ({query}) {self.clause}", values)  # noqa: S608
+            except duckdb.Error as error:
+                failures.append(error)
+            else:
+                return
+        raise self.failure(failures[0], tasks[0]) from failures[0]
+
+    def failure(self, error: duckdb.Error, task: str | None) -> UsageError:
+        """What DuckDB could not do with it, and the columns that rows of the task have."""
+        return UsageError(f"--where '{self._where}': {reason(error)}", _hint(task))
+
+    def _syntax_tree(self, clause: str) -> dict[str, Any]:
+        sql = f"select 1 {clause}"
+        tree = json.loads(self._database.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()[0][0])
+        if tree["error"]:
+            raise UsageError(f"--where '{self._where}': {' '.join(tree['error_message'].split())}", _hint())
+        nodes: list[dict[str, Any]] = [statement["node"] for statement in tree["statements"]]
+        return nodes[0] if len(nodes) == 1 else {}
+
+
+def reason(error: Exception) -> str:
+    """The first line of what DuckDB says."""
+    return str(error).partition("\n")[0].partition("Error: ")[2].rstrip("!. ") or type(error).__name__
+
+
+def _hint(task: str | None = None) -> str:
+    return f"write an SQL condition on {', '.join(Table(task=task).columns)}"
