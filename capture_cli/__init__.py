@@ -17,6 +17,8 @@ _HOMES = {
     "TensorBoardSink": "sinks.tensorboard",
     "identified": "recorder.watching",
     "open_run": "runs",
+    "Run": "runs",
+    "Cursor": "runs",
     "CaptureError": "errors",
     "LightningCapture": "integrations.lightning",
     "TransformersCapture": "integrations.transformers",
@@ -31,3 +33,6 @@ if not TYPE_CHECKING:
         if name not in _HOMES:
             raise AttributeError(f"module 'capture_cli' has no attribute {name!r}")
         return getattr(import_module(f"capture_cli.{_HOMES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -231,7 +231,7 @@ def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
 
 PUBLIC = {
     "__version__",
-    *{"Recorder", "identified", "open_run", "CaptureError"},
+    *{"Recorder", "ListSink", "identified", "open_run", "Run", "Cursor", "CaptureError"},
     *{"MlflowSink", "TensorBoardSink", "LightningCapture", "TransformersCapture"},
 }
 """The public API. Adding or removing a name is a decision."""
@@ -239,7 +239,7 @@ PUBLIC = {
 
 def test_the_public_names_are_few_and_each_is_there() -> None:
     """`__all__` lists them, each has a docstring, and any other name is an AttributeError."""
-    assert set(capture_cli.__all__) == PUBLIC
+    assert set(capture_cli.__all__) == set(dir(capture_cli)) == PUBLIC
     for name in PUBLIC - {"__version__"}:
         one = getattr(capture_cli, name)
         assert one.__name__ == name

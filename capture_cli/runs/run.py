@@ -7,16 +7,21 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from capture_cli.errors import RecordsError
 from capture_cli.records import Record, RunInfo
 from capture_cli.runs.cursor import Cursor
 from capture_cli.runs.file import Block, File, located
+from capture_cli.runs.frames import to_arrow, to_pandas
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import Ending, Line
 from capture_cli.runs.merging import combined_ending, merged
 from capture_cli.runs.visits import Visits
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
 
 class Fold(Protocol):
@@ -137,6 +142,22 @@ class Run:
                 for name in columns:
                     block[name]
                 yield block
+
+    def to_pandas(
+        self, columns: Sequence[str] | None = None, *, phase: str | None = None, epochs: Iterable[int] | None = None
+    ) -> pandas.DataFrame:
+        """The visits as a DataFrame, one row a sample and visit; phase, label and pred are categoricals.
+
+        Columns are `phase`, `epoch` and those of `visits`; by default all with one plain value a row. Raises UsageError if
+        pandas is missing, else as `visits` does.
+        """
+        return to_pandas(self, columns, phase, epochs)
+
+    def to_arrow(
+        self, columns: Sequence[str] | None = None, *, phase: str | None = None, epochs: Iterable[int] | None = None
+    ) -> pyarrow.Table:
+        """The same as an Arrow table; phase, label and pred are dictionaries, `extra` is JSON text."""
+        return to_arrow(self, columns, phase, epochs)
 
     def fold(self, *folds: Fold) -> RecordsError | None:
         """Feed one pass to any number of folds; return what is wrong with the records, None if nothing is."""
