@@ -10,6 +10,7 @@ import pytest
 
 from capture_cli.errors import Unusable, UsageError
 from capture_cli.runs import Run, open_run
+from capture_cli.sources import Source
 from conftest import make_images
 from runs import run_records, write_run
 
@@ -41,7 +42,9 @@ def reason(run: Run, name: str) -> str:
 def test_the_images_are_those_that_the_run_names(there: Path, tmp_path: Path) -> None:
     """`list` has the samples in the order of the records, `read` the bytes that were used."""
     with run_of(there, tmp_path / "run", folder=str(there)) as run:
-        names = list(run.images.list())
+        source: Source = run.images
+        names = source.list().files
+        assert (source.name, source.location) == (str(there), str(there))
         assert names == sorted(path.name for path in there.iterdir())
         assert [run.images.read(name) for name in names] == [(there / name).read_bytes() for name in names]
         (there / "new.png").write_bytes((there / names[0]).read_bytes())

@@ -145,7 +145,7 @@ def test_samples_are_handed_out_once(tmp_path: Path) -> None:
         for name in columns:
             assert [value for one in found for value in getattr(one, name)] == list(getattr(samples[0], name))
         assert [len(one.ids) for one in found] == [70, 50]
-        assert list(run.images_in(tmp_path).list()) == samples[0].files
+        assert run.images_in(tmp_path).list().files == samples[0].files
 
 
 @pytest.mark.parametrize(("cut", "state"), [("line", "torn"), ("end", "unsealed"), ("byte", "damaged"), ("all", "unsealed")])

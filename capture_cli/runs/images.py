@@ -22,6 +22,7 @@ import orjson
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
 from capture_cli.records import Samples
+from capture_cli.sources import MAX_FILE_BYTES, Listing
 from capture_cli.sources.access import opened, read_file
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _MAX_FOLDERS = 8
 
 
 class RunImages:
-    """A source of the images that a run names. Any number of threads may read."""
+    """A source (capture_cli.sources.Source) of the images that a run names. Any number of threads may read."""
 
     def __init__(self, run: Run, folder: str | Path | None = None) -> None:
         """Read from `folder`; without one from each of these that exists, in this order:
@@ -62,12 +63,21 @@ class RunImages:
                 f"the folder '{run.info.folder}' of this run is not here", "--folder PATH says where its images are now"
             )
 
-    def list(self) -> Iterator[str]:
-        """Names of the run's samples, relative to the folder, in the order of the records. One pass over the run."""
-        for samples in self._samples():
-            yield from samples.files
+    @property
+    def name(self) -> str:
+        """The folder that is searched first."""
+        return str(self.folders[0])
 
-    def read(self, name: str, digest: str | None = None) -> bytes:
+    @property
+    def location(self) -> str:
+        """The absolute path of the same."""
+        return str(self.folders[0].absolute())
+
+    def list(self) -> Listing:
+        """List the run's samples by name, in the order of the records. One pass over the run; no file is looked for."""
+        return Listing([file for samples in self._samples() for file in samples.files], [])
+
+    def read(self, name: str, digest: str | None = None, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The bytes of an image as the run used it, verified.
 
         `digest` is the recorded BLAKE2b (16 bytes, hex) if the caller has it; else the first call looks all up in one pass over
@@ -84,7 +94,7 @@ class RunImages:
         failure = Unusable("missing")
         for descriptor in self._descriptors:
             try:
-                data = read_file(descriptor, name)
+                data = read_file(descriptor, name, max_bytes=max_bytes)
             except Unusable as error:
                 if failure.reason == "missing":
                     failure = error
