@@ -151,8 +151,8 @@ def epochs_before_memorising(
 
     wrong, others = mean_p_label(contradicted), mean_p_label(~contradicted)
     lowest = np.minimum.accumulate(np.where(others < 0.55 * others.max(), np.inf, wrong) if factor == np.inf else wrong)
-    memorised = np.maximum.accumulate((wrong > lowest + rise).astype(float) + (wrong > factor * (lowest + 0.005)))
-    used[2:] = memorised[2:] == 0
+    risen: Bools = np.asarray((wrong > lowest + rise) | (wrong > factor * (lowest + 0.005)))
+    used[2:] = ~np.maximum.accumulate(risen)[2:]
     return used
 
 
@@ -183,8 +183,9 @@ def uniform_share(ensemble: Floats, labels: Ints, *, steps: int = 200) -> tuple[
 
 
 def _mean_log(probs: Floats, seen: Bools) -> Floats:
-    logs = np.where(seen[:, :, None], np.log(probs + _TINY), 0).sum(0) / np.maximum(seen.sum(0), 1)[:, None]
-    return np.asarray(np.where(seen.any(0)[:, None], logs, -np.log(probs.shape[2])))
+    visits = seen.sum(0)[:, None]
+    logs = np.where(seen[:, :, None], np.log(probs + _TINY), 0).sum(0) / np.maximum(visits, 1)
+    return np.asarray(np.where(visits > 0, logs, -np.log(probs.shape[2])))
 
 
 def _rival(ensemble: Floats, labels: Ints) -> Floats:
