@@ -98,7 +98,7 @@ def test_readme_shows_the_commands_and_how_to_set_up() -> None:
         "capture rows",
         "| jq",
         "import duckdb",
-        "import pandas",
+        "to_pandas",
         "sort | uniq -c",
     ):
         assert needed in run, needed
