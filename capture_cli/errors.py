@@ -11,6 +11,16 @@ Foreign errors (OSError, Pillow's, torch's) are mapped to these where they arise
 catches CaptureError once and prints it as one line on stderr.
 """
 
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/@]*|[^\s\"'/:@]*:(?!\d+/)[^\s\"'@]*)(?:@[^\s\"'/@]*)*@")
+_SECRETS = re.compile(r"(?i)([?&;][^=&;\s\"']*(?:passw|pwd|token|secret|key)[^=&;\s\"']*=)[^&;\s\"']*")
+
+
+def redacted(text: str) -> str:
+    """Take user names, passwords and other secrets out of every URI in `text`."""
+    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
+
 
 class CaptureError(Exception):
     """A failure: what went wrong, where, and the way out.

@@ -35,7 +35,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -67,6 +67,8 @@ class Journal:
         self.counts: Counter[str] = Counter()
         """Records by kind so far."""
         self.chain = GENESIS
+        self.copies: list[Callable[[bytes], object]] = []
+        """Called with every line that was written; must not raise."""
         self._fd = fd
         self._seq = 0
         self.is_file = is_file
@@ -161,6 +163,8 @@ class Journal:
                 self._compare(line, self._expected)
             else:
                 self._write_whole(line)
+                for copy in self.copies:
+                    copy(line)
             self._seq, self.chain, self._length = before[0] + 1, chain, before[2] + len(line)
             self.counts[record.kind] = before[3] + 1
         except Exception:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Self
 
 import orjson
 
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, redacted
 from capture_cli.files import sync_folder, write_all, write_atomically
 from capture_cli.journal import Journal, Rest
 
@@ -46,7 +46,8 @@ class Output:
         """Note what happened and when; without a run folder it is not kept. Raises CaptureError if it cannot be written."""
         if not self._events:
             return
-        line = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str) + b"\n"
+        text = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str).decode()
+        line = redacted(text).encode() + b"\n"  # the command line may hold a URI with a password
         try:
             write_all(self._events.fileno(), line)
         except OSError as error:

@@ -49,7 +49,7 @@ def test_a_finished_run_is_sent_as_if_it_had_been_all_along(capture: Capture, tm
     assert done.returncode == 0
     then, after = client().search_runs(["1"], order_by=["attributes.start_time"])
     assert done.stdout == after.info.run_id + "\n"
-    assert done.stderr == f"sent to sqlite:///{tmp_path}/here.db: {2 * 10 + 8} numbers, 2 evaluations, 1 parts, 1 model\n"
+    assert done.stderr == f"sent to sqlite:///{tmp_path}/here.db: {2 * 10 + 8} metrics, 2 evaluations, 1 parts, 1 model\n"
     assert after.data.params == then.data.params
     assert after.data.metrics == then.data.metrics
     assert artifacts(after.info.run_id, tmp_path / "a") == artifacts(then.info.run_id, tmp_path / "b")
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_is_left_alone(capture: Capture, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["run"], "where to?; capture log RUN --mlflow [URI]"),
+        (["run"], "nothing says where to send the run; add --mlflow [URI] or --tensorboard"),
         (["nowhere", "--mlflow", URI], "no such run: 'nowhere'"),
         (["-", "--mlflow", URI], "stdin cannot be sent"),
         (["empty.jsonl", "--mlflow", URI], "empty.jsonl: no records"),

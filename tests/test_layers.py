@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
         *{"checkpoint", "config", "errors", "journal", "models", "records", "replay", "runfolder", "runtime"},
         "writer",
     },
-    "sinks": {"__init__", "answers", "errors", "preprocessing", "records", "replay", "runfolder", "runs"},
+    "sinks": {"__init__", "answers", "errors", "files", "preprocessing", "records", "replay", "runfolder", "runs"},
     "views": {"answers", "errors", "labels", "pixels", "preprocessing", "records", "replay", "runs"},
     # on top
     "cli": {"*"},
@@ -75,6 +75,7 @@ WALLS: dict[str, set[str]] = {
     "mlflow": {"sinks"},
     "requests": {"sinks"},
     "tensorboard": {"sinks"},
+    "google": {"sinks"},
     "typer": {"cli"},
     "rich": {"views"},
     "natsort": {"labels"},

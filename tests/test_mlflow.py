@@ -3,6 +3,7 @@
 Against a real server in a process of its own, read back with MLflow's own client.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -22,13 +23,12 @@ import torch
 from PIL import Image
 
 from capture_cli import MlflowSink
+from capture_cli.cli.log import log
 from capture_cli.errors import UsageError
-from capture_cli.sinks import mlflow as module
-from capture_cli.sinks.gathering import WORST
-from capture_cli.sinks.messages import dumps
-from capture_cli.sinks.sending import send
+from capture_cli.sinks.evaluations import WORST
 from conftest import CAPTURE, make_images
 from mlflow_server import QUIET, Server, free_port, serving
+from runs import chained, run_records, write_run
 from test_recorder import give, lines, recording
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,13 +65,18 @@ def _own_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def points(run: Path) -> list[tuple[int, float]]:
     """(step, loss) of the training steps in the records."""
-    found = lines(run / "records.jsonl", "batch")
+    found = lines(run / "records.jsonl" if run.is_dir() else run, "batch")
     return [(batch["step"], batch["loss"]) for batch in found if batch["phase"] == "train"]
 
 
 def parts(artifacts: dict[str, bytes]) -> bytes:
     """The parts of the records, one after the other."""
     return b"".join(data for name, data in sorted(artifacts.items()) if name.startswith("records/part-"))
+
+
+def send(run: Path, uri: str) -> None:
+    """What `capture log RUN --mlflow URI` does, in this process."""
+    assert log(str(run), mlflow=uri) == 0
 
 
 def sunk(run: Path) -> dict[str, Any]:
@@ -263,7 +268,7 @@ def test_a_failed_run_says_so(server: Server, tmp_path: Path) -> None:
     assert server.history(run, "loss") == points(run)
 
 
-def test_anyones_loop_leaves_the_same(server: Server, tmp_path: Path) -> None:
+def test_anyones_loop_leaves_the_same(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a loop without files, options or model: steps, sums, labels of the first epoch, the worst by id; nan is nan."""
     run = tmp_path / "run"
     with recording(run, sinks=[MlflowSink(server.uri, experiment="loops", run_name="mine", worst=2)]) as recorder:
@@ -282,8 +287,12 @@ def test_anyones_loop_leaves_the_same(server: Server, tmp_path: Path) -> None:
     listed = json.loads(artifacts["worst/val-epoch-0001/worst.json"])
     assert len(listed) == 2
     assert {f"worst/val-epoch-0001/{one['picture']}" for one in listed} < set(artifacts)
-    assert sunk(run)["sent"]["steps"] == 2
-    assert send(str(run), uri=server.uri).tracker.sent == {}
+    assert sunk(run)["sent"] == {"metrics": 2 + 4 * 2, "evaluations": 2, "parts": 1}
+    assert sunk(run)["lines"] == len((run / "records.jsonl").read_bytes().splitlines())
+    send(run, server.uri)
+    assert sunk(run)["run_id"] == server.run(run).info.run_id
+    send(run, server.uri)
+    assert "nothing, all of it was there" in capsys.readouterr().err
 
 
 class TestNobodyThere:
@@ -339,9 +348,8 @@ class TestNobodyThere:
 class TestMisfortune:
     """A server that goes away or hangs: the run is what it was, one warning is heard, and the rest can be sent later."""
 
-    def test_a_server_that_is_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_is_killed(self, tmp_path: Path) -> None:
         """The loop goes on to its end; afterwards the same server, started anew, gets what it has not, and nothing twice."""
-        monkeypatch.setattr(module, "SECONDS", 0.0)  # every step a parcel
         run, port = tmp_path / "run", free_port()
         with serving(tmp_path / "server", port) as server, warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
@@ -349,8 +357,7 @@ class TestMisfortune:
             with recording(run, sinks=[sink]) as recorder:
                 for _ in range(3):
                     give(recorder)
-                background = sink._background
-                wait(lambda: not (background._under_way or background._queue.qsize()))
+                wait(lambda: sink.run_id and len(server.history(run, "loss")) == 3)
                 server.kill()
                 for _ in range(20):
                     give(recorder)
@@ -359,20 +366,19 @@ class TestMisfortune:
         assert len(ours) == 1
         assert ours[0].startswith(f"mlflow: no server at {server.uri}; the run goes on without it; `capture log")
         counts = sunk(run)
-        assert counts["error"]
-        assert counts["dropped"]["steps"] + counts["failed"].get("steps", 0) + counts["sent"]["steps"] == 23
+        assert counts["error"] == f"no server at {server.uri}"
+        assert counts["sent"] == {"metrics": 3, "evaluations": 0, "parts": 0}
         assert len(points(run)) == 23
         with serving(tmp_path / "server", port) as server:
             assert server.run(run).info.status in ("RUNNING", "KILLED")
-            sent = send(str(run), uri=server.uri)
-            assert sent.tracker.run_id == counts["run_id"]
+            send(run, server.uri)
+            assert server.run(run).info.run_id == counts["run_id"]
             assert server.history(run, "loss") == points(run)
             assert server.run(run).info.status == "FINISHED"
             assert parts(server.artifacts(run, tmp_path / "all")) == (run / "records.jsonl").read_bytes()
 
-    def test_a_server_that_hangs(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_hangs(self, server: Server, tmp_path: Path) -> None:
         """No step waits for it, the end waits as long as it was told to, and afterwards the rest is sent."""
-        monkeypatch.setattr(module, "SECONDS", 0.0)
         run, sink = tmp_path / "run", MlflowSink(server.uri, wait_seconds=1.0)
         recorder = recording(run, sinks=[sink])
         give(recorder)
@@ -381,19 +387,20 @@ class TestMisfortune:
         try:
             with warnings.catch_warnings(record=True) as heard:
                 warnings.simplefilter("always")
-                slowest = max(timed(give, recorder) for _ in range(200))  # more than the queue has room for
+                slowest = max(timed(give, recorder) for _ in range(200))
                 waited = timed(recorder.close)
         finally:
             server.go_on()
         (warning,) = (str(one.message) for one in heard if "mlflow" in str(one.message))
-        assert "sends the rest" in warning
+        end = "not everything was sent within 1 seconds"
+        silence = f"the server at {server.uri} does not answer within 5 seconds"  # if the steps took as long
+        assert warning.startswith((f"mlflow: {end}; the run goes", f"mlflow: {silence}; the run goes"))
+        assert "`capture log" in warning
         assert slowest < 0.5
         assert waited < 8
-        counts = sunk(run)
-        assert counts["dropped"]["steps"] > 100
-        assert sum(counts[what].get("steps", 0) for what in ("sent", "dropped", "failed")) == 201
+        assert sunk(run)["error"] in (end, silence)
         time.sleep(2)  # what it had taken before it hung is done by now
-        send(str(run), uri=server.uri)
+        send(run, server.uri)
         assert server.history(run, "loss") == points(run)
         assert len(points(run)) == 201
 
@@ -414,43 +421,130 @@ class TestMisfortune:
         assert f"capture log run --mlflow {server.uri}" in line
         assert (tmp_path / "run" / "records.jsonl").read_bytes() == (tmp_path / "plain" / "records.jsonl").read_bytes()
 
-    def test_a_run_that_is_killed_is_said_to_be(self, server: Server, tmp_path: Path) -> None:
-        """`kill -9` of the training: the process of the sink sees that nothing more comes, and says so."""
+    def test_a_run_that_is_killed_and_resumed_has_every_step_once(self, server: Server, tmp_path: Path) -> None:
+        """After `kill -9` the process of the sink sends what is there, and that the run was killed; resuming sends the rest."""
         images, run = make_images(tmp_path / "images", each=40), tmp_path / "run"
         command = [*CAPTURE, "train", str(images), *TRAIN, "-e", "1000", "-o", str(run), "--mlflow", server.uri]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             wait(lambda: (run / "events.jsonl").exists() and b'"sink"' in (run / "events.jsonl").read_bytes())
             process.kill()
         wait(lambda: server.run(run).info.status == "KILLED")
+        whole = (run / "records.jsonl").read_bytes().rpartition(b"\n")[0] + b"\n"
+        assert parts(server.artifacts(run, tmp_path / "killed")) == whole
+        with subprocess.Popen([*CAPTURE, "train", "--resume", str(run), "-q", "--mlflow", server.uri]) as process:
+            before = len(points(run))
+            wait(lambda: len(points(run)) > before + 40)
+            process.send_signal(signal.SIGTERM)
+        assert server.history(run, "loss") == points(run)
+        assert parts(server.artifacts(run, tmp_path / "resumed")) == (run / "records.jsonl").read_bytes()
+        listed = [name for name in server.artifacts(run, tmp_path / "again") if name.endswith("/worst.json")]
+        epochs = [one["epoch"] for one in lines(run / "records.jsonl", "epoch") if one["phase"] == "val"]
+        assert listed == [f"worst/val-epoch-{epoch:04d}/worst.json" for epoch in epochs]
 
-    def test_a_run_that_is_killed_while_the_sink_is_sending(self, server: Server, tmp_path: Path) -> None:
-        """Nobody is there for the answer; MLflow is told all the same."""
+    def test_sending_that_is_killed_over_and_over(self, server: Server, tmp_path: Path, capture: Capture) -> None:
+        """While the run grows `capture log` is killed at any moment; in the end every value is there once."""
+        records = chained(run_records(epochs=12))
+        run, draw = write_run(tmp_path / "run", []), np.random.default_rng(0)
+        for have in (len(records) // 3, len(records) // 2, len(records) - 5):
+            (run / "records.jsonl").write_bytes(b"".join(records[:have]) + records[have][:9])
+            with subprocess.Popen([*CAPTURE, "log", str(run), "--mlflow", server.uri], stderr=subprocess.DEVNULL) as process:
+                try:
+                    process.wait(2 + 4 * draw.random())
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        (run / "records.jsonl").write_bytes(b"".join(records))
+        assert capture("log", run, "--mlflow", server.uri).returncode == 0
+        assert server.history(run, "loss") == points(run)
+        epochs = [(one["epoch"], one["loss"]) for one in lines(run / "records.jsonl", "epoch") if one["phase"] == "val"]
+        assert server.history(run, "val/loss") == epochs
+        assert parts(server.artifacts(run, tmp_path / "all")) == b"".join(records)
+
+    def test_another_process_that_sends_the_same_run_is_waited_for(self, server: Server, tmp_path: Path) -> None:
+        """Two that compare and send at once would both send."""
+        write_run(tmp_path / "run")
+        (tmp_path / "run" / "events.jsonl").touch()
+        command = [*CAPTURE, "log", str(tmp_path / "run"), "--mlflow", server.uri]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as one, subprocess.Popen(command) as other:
+            assert (one.wait(120), other.wait(120)) == (0, 0)
+        assert server.history(tmp_path / "run", "loss") == points(tmp_path / "run")
+
+    def test_the_training_is_gone(self, server: Server, tmp_path: Path) -> None:
+        """Nobody is there for a report; MLflow is told all the same."""
         run, sink = tmp_path / "run", MlflowSink(server.uri)
         recorder = recording(run, sinks=[sink])
         give(recorder)
         wait(lambda: sink.run_id)
-        process = sink._remote._process
-        process.stdout.close()
-        process.stdin.write(dumps({"call": "points", "points": []}))
-        process.stdin.close()
-        assert process.wait(60) == 0
+        process = sink._live._process
+        process._stdin.close()
+        assert process._process.wait(60) == 0
         assert server.run(run).info.status == "KILLED"
-        with pytest.warns(UserWarning, match="the run goes on without it"):
-            recorder.close()
+        assert server.history(run, "loss") == points(run)
+        recorder.close()
 
     def test_a_sink_that_no_run_took_leaves_no_process(self, server: Server) -> None:
         """It can be closed all the same."""
         sink = MlflowSink(server.uri)
         sink.close()
-        assert sink._remote._process.poll() == 0
+        assert sink._live._process._process.poll() == 0
 
     def test_the_process_of_the_sink_is_killed(self, server: Server, tmp_path: Path) -> None:
-        """One warning, and the rest can be sent; nothing waits for it."""
+        """One warning, and the rest can be sent; nothing waits for it, and it leaves nothing behind."""
         run, sink = tmp_path / "run", MlflowSink(server.uri)
         recorder = recording(run, sinks=[sink])
         give(recorder)
-        sink._remote.kill()
+        sink._live._process.kill()
         with pytest.warns(UserWarning, match="mlflow: its process has ended; the run goes on without it; `capture log"):
             recorder.close()
-        send(str(run), uri=server.uri)
+        assert not sink._live._spool.folder.exists()
+        send(run, server.uri)
         assert server.history(run, "loss") == points(run)
+
+
+def test_a_run_into_a_pipe_is_sent_too(server: Server, tmp_path: Path) -> None:
+    """`-o -`: numbers and worst samples with pictures are those of the records; the copy that was followed is gone."""
+    images = make_images(tmp_path / "images", colour=True)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    name = tmp_path.name
+    command = [*CAPTURE, "train", str(images), *TRAIN, "-e", "2", "-o", "-", "--mlflow", server.uri]
+    environment = {**os.environ, "TMPDIR": str(temporary), "MLFLOW_EXPERIMENT_NAME": name}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "piped.jsonl").write_bytes(done.stdout)
+    client = server.client()
+    (found,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    history = client.get_metric_history(found.info.run_id, "loss")
+    assert sorted((metric.step, metric.value) for metric in history) == points(tmp_path / "piped.jsonl")
+    assert found.info.status == "FINISHED"
+    pictures = [file.path for file in client.list_artifacts(found.info.run_id, "worst/val-epoch-0002") if ".png" in file.path]
+    val = [one for one in lines(tmp_path / "piped.jsonl", "epoch") if one["phase"] == "val"]
+    assert len(pictures) == min(WORST, val[-1]["n"]) > 0
+    assert not list(temporary.glob("capture-*"))
+
+
+def test_a_password_is_nowhere(server: Server, tmp_path: Path) -> None:
+    """Not in the run folder, in messages, in MLflow, or in the arguments of another process than the one it was given to."""
+    uri = server.uri.replace("://", "://someone:pa55word@")
+    make_images(tmp_path / "images")
+    seen = []
+    with subprocess.Popen(
+        [*CAPTURE, "train", "images", *TRAIN[:-1], "-e", "2", "-o", "run", "--mlflow", uri],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while process.poll() is None:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen += [path.read_bytes()] if path.parent.name != str(process.pid) else []
+            time.sleep(0.05)
+        said = b"".join(process.communicate())
+    assert process.returncode == 0
+    assert any(b"capture_cli.sinks.process" in arguments for arguments in seen)
+    found = server.run(tmp_path / "run")
+    again = subprocess.run([*CAPTURE, "log", "run", "--mlflow", uri], cwd=tmp_path, capture_output=True, timeout=120)
+    assert b"nothing, all of it was there" in again.stderr
+    texts = [said, again.stdout, again.stderr, *seen, repr(found.to_dictionary()).encode()]
+    texts += [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    texts += server.artifacts(tmp_path / "run", tmp_path / "all").values()
+    assert not [text for text in texts if b"pa55word" in text]

@@ -2,9 +2,12 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from capture_cli import TensorBoardSink
-from capture_cli.answers.visits import margins
+from capture_cli.cli.log import log
 from capture_cli.errors import UsageError
 from capture_cli.records import Batch
 from capture_cli.runs import open_run
+from conftest import CAPTURE, make_images
+from runs import chained, run_records, write_run
 from test_recorder import give, lines, recording
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,8 +80,7 @@ def _compare_worst(run: Path, images: Path, updates: int) -> None:
 
 def _compare_margins(run: Path) -> None:
     with open_run(run) as reading:
-        records = [line.record() for line in reading.lines() if line.kind == "batch"]
-    values = [margins(one) for one in records if isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 2)]
+        values = [visits["margin"] for visits in reading.visits(phase="val", epochs=[2])]
     histogram = events(run / "tensorboard").Histograms("val/margins in nats")[1].histogram_value
     every = np.concatenate(values)
     assert histogram.num == len(every) == sum(histogram.bucket)
@@ -85,17 +89,101 @@ def _compare_margins(run: Path) -> None:
     assert below == (every <= 0).sum()
 
 
-def test_a_run_that_goes_on_has_every_step_once(capture: Capture, images: Path, tmp_path: Path) -> None:
-    """Steps behind the checkpoint that are computed again replace those that were there."""
+def check(run: Path, *, texts: bool = True) -> None:
+    """TensorBoard sees every step, every phase and every list of the records once, in order."""
+    for name in ("loss", "lr"):
+        assert scalars(run, name) == steps(run, name)
+    batches = [record for record in lines(run / "records.jsonl") if record["phase"] == "train"]
+    for phase in ("train", "val"):
+        sums = [record for record in lines(run / "records.jsonl", "epoch") if record["phase"] == phase]
+        updates = [1 + max(batch["step"] for batch in batches if batch["epoch"] == one["epoch"]) for one in sums]
+        for name in ("loss", "accuracy"):
+            wanted = [(step, np.float32(one[name])) for step, one in zip(updates, sums, strict=True)]
+            assert scalars(run, f"{phase}/{name}") == wanted
+    if updates and texts:
+        assert [event.step for event in events(run / "tensorboard").Tensors("val/worst/list")] == updates
+
+
+def test_a_run_with_more_epochs_keeps_the_last_one_before_them(capture: Capture, images: Path, tmp_path: Path) -> None:
+    """What is there is not written again, and nothing of it is forgotten: the pictures neither."""
     run = tmp_path / "run"
-    assert capture("train", images, *TRAIN, "-e", "1", "-o", run).returncode == 0
+    assert capture("train", images, *TRAIN, "-e", "2", "-o", run).returncode == 0
     done = capture("train", "--resume", run, "-e", "3", "-q", "--tensorboard")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((run / "tensorboard").iterdir())) == 2
-    assert scalars(run, "loss") == steps(run, "loss")
+    check(run)
+    assert len(events(run / "tensorboard").Images("val/worst/0")) == 3
+    assert capture("log", run, "--tensorboard").stderr == "sent to TensorBoard: nothing, all of it was there\n"
+    assert len(list((run / "tensorboard").iterdir())) == 2
+
+
+def test_a_run_that_is_killed_and_resumed_is_there_once(tmp_path: Path) -> None:
+    """`kill -9` of trainings without and with the sink: the steps that it had not written come from the records."""
+    images, run = make_images(tmp_path / "images", each=40), tmp_path / "run"
+    options = [*TRAIN[:-1], "-e", "100000", "-o", str(run), "--checkpoint-every", "50"]
+    command, more = [*CAPTURE, "train", str(images), *options], 100
+    for number in range(4):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            while not (run / "records.jsonl").exists() or len(complete(run)) < more:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL if number < 3 else signal.SIGTERM)
+        more = len(complete(run)) + 100
+        command = [*CAPTURE, "train", "--resume", str(run), "-q", "--tensorboard"]
+    check(run)
+
+
+def complete(run: Path) -> list[bytes]:
+    """The complete lines of its records."""
+    return (run / "records.jsonl").read_bytes().split(b"\n")[:-1]
+
+
+def test_writing_that_is_killed_over_and_over(capture: Capture, tmp_path: Path) -> None:
+    """While the run grows `capture log` is killed at any moment, 20 times; in the end every value is there once."""
+    records = chained(run_records(per_class=40, epochs=60))
+    run, draw, killed = write_run(tmp_path / "run", []), np.random.default_rng(0), 0
+    for have in np.linspace(len(records) // 4, len(records) - 5, 20).astype(int):
+        (run / "records.jsonl").write_bytes(b"".join(records[:have]) + records[have][:9])
+        files = len(list(run.glob("tensorboard/*")))
+        with subprocess.Popen([*CAPTURE, "log", str(run), "--tensorboard"], stderr=subprocess.DEVNULL) as process:
+            while len(list(run.glob("tensorboard/*"))) == files and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(0.05 * draw.random())
+            process.kill()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed > 10
+    (run / "records.jsonl").write_bytes(b"".join(records))
+    assert capture("log", run, "--tensorboard").returncode == 0
+    check(run)
+
+
+def test_events_of_other_records_are_forgotten(tmp_path: Path) -> None:
+    """From the first step at which they differ; TensorBoard then shows what the records say."""
+    records = list(run_records(epochs=3))
+    run = write_run(tmp_path / "run", records)
+    log(str(run), tensorboard=True)
+    place = next(i for i, one in enumerate(records) if isinstance(one, Batch) and one.epoch == 1 and one.batch == 2)
+    changed = [replace(one, loss=9.0) if i == place else one for i, one in enumerate(records[:-1])]
+    for other in (changed, records[: place + 4]):  # the second is shorter: what it does not have is forgotten too
+        (run / "records.jsonl").write_bytes(b"".join(chained(other)))
+        log(str(run), tensorboard=True)
+        check(run, texts=False)  # which TensorBoard never forgets
     with recording(tmp_path / "other", sinks=[TensorBoardSink(run / "tensorboard")]) as recorder:
         give(recorder)
     assert [step for step, _ in scalars(run, "loss")] == [0]
+
+
+def test_a_damaged_event_file_is_read_as_far_as_tensorboard_reads_it(tmp_path: Path) -> None:
+    """What lies behind the damage is written again."""
+    run = write_run(tmp_path / "run")
+    log(str(run), tensorboard=True)
+    (file,) = (run / "tensorboard").iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:24], b"", whole + b"\xff" * 40):
+        for other in (run / "tensorboard").iterdir():
+            other.unlink()
+        file.write_bytes(damaged)
+        log(str(run), tensorboard=True)
+        check(run)
 
 
 def test_force_takes_the_old_events_away(capture: Capture, images: Path, tmp_path: Path) -> None:
@@ -146,7 +234,7 @@ def test_a_loop_of_anything(tmp_path: Path) -> None:
     assert r"a\|b" in found.Tensors("val/worst/list")[0].tensor_proto.string_val[0].decode()
     said = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert said[-1]["sink"] == "tensorboard"
-    assert said[-1]["sent"] == {"steps": 1, "evaluations": 2}
+    assert said[-1]["sent"] == {"steps": 1, "phases": 2}
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
@@ -164,22 +252,15 @@ def _record_two(folder: Path) -> None:
         give(recorder, phase="val")
 
 
-def test_neither_tensorflow_nor_torch_is_imported() -> None:
+def test_neither_tensorflow_nor_torch_is_imported(tmp_path: Path) -> None:
     """What writes the files needs neither."""
     code = """
 import sys
-from pathlib import Path
-from capture_cli.records import Epoch
-from capture_cli.sinks.events import EventFile
-from capture_cli.sinks.gathering import Point
-events = EventFile(Path(sys.argv[1]))
-events.points([Point(0, 0, 1.0, 0.1)])
-events.close()
+from capture_cli.cli.log import log
+log(sys.argv[1], tensorboard=True)
 print(*{"tensorflow", "torch"} & set(sys.modules))
 """
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
-        assert [event.value for event in events(Path(folder)).Scalars("loss")] == [1.0]
+    run = write_run(tmp_path / "run")
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+    check(run)

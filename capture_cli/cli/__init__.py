@@ -35,7 +35,7 @@ COMMANDS = {
     "rows": "Write one flat row per sample and visit to stdout.",
     "diff": "Compare two runs: where they diverge, and which predictions changed.",
     "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",
-    "log": "Send a run to MLflow: parameters, metrics, labels, worst samples, records.",
+    "log": "Send a run to MLflow or TensorBoard.",
     "verify": "Check the sequence, the chain, every record and the end line of a run.",
     "cache": "List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.",
 }

@@ -1,63 +1,119 @@
-"""`capture log RUN --mlflow URI`: send a run that is there to MLflow, or what is missing of it."""
+"""`capture log RUN`: send an existing run to MLflow or TensorBoard, or what is missing there."""
 
+import fcntl
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capture_cli.cli.arguments import DEFAULT_STORE
-from capture_cli.errors import UsageError
+from capture_cli.errors import CaptureError, RecordsError, UsageError
 
 if TYPE_CHECKING:
-    from capture_cli.sinks.tracker import Tracker
+    from capture_cli.sinks.mlflow_run import MlflowRun
+    from capture_cli.sinks.sending import Destination
 
 
 def log(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or .jsonl file.", show_default=False)],
-    mlflow: Annotated[str | None, typer.Option(metavar="[URI]", help=f"Where to: {DEFAULT_STORE}.", show_default=False)] = None,
-    model: Annotated[bool, typer.Option("--model", help="Send the trained model as well, which loads torch.")] = False,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="[URI]", help=f"Send to MLflow: {DEFAULT_STORE}.", show_default=False)
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard.")] = False,
+    model: Annotated[bool, typer.Option("--model", help="Also send the trained model to MLflow, which loads torch.")] = False,
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the images of the run are now.", show_default=False)
     ] = None,
 ) -> int:
-    """Send a run to MLflow: parameters, metrics, labels, worst samples, records.
+    """Send a run to MLflow or TensorBoard.
 
-    A run that was sent before is completed, never doubled, so a sending that
-    failed can be done again; so can one of a training whose server went away.
-    Prints the id of the run in MLflow.
+    MLflow gets parameters, metrics, labels, worst samples and the records, and
+    TensorBoard metrics and worst samples. Only what is missing is sent: repeat
+    the command after a failure. Prints the run's id in MLflow.
     """
-    if mlflow is None:
-        raise UsageError("where to?", "capture log RUN --mlflow [URI]")
+    if mlflow is None and (model or not tensorboard):
+        raise UsageError("nothing says where to send the run", "add --mlflow [URI] or --tensorboard")
+    if run == "-":
+        raise UsageError("stdin cannot be sent: it is read more than once", "give a run folder or a file of records")
     if folder is not None and not folder.is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
-    from capture_cli.sinks.process import quieten
-    from capture_cli.sinks.sending import send
     from capture_cli.sinks.uri import shown
 
-    quieten()
-    sent = send(run, uri=mlflow or None, images=folder)
-    if model:
-        _send_model(run, sent.tracker)
-    counts = ", ".join(f"{n:,} {what}" for what, n in sent.tracker.sent.items())
-    typer.echo(f"sent to {shown(sent.tracker.uri)}: {counts or 'nothing, all of it was there'}", err=True)
-    if sent.without_pictures:
-        typer.echo(f"some worst samples have no picture: {sent.without_pictures}", err=True)
-    typer.echo(sent.tracker.run_id)
-    if sent.error:
-        raise sent.error
+    errors = []
+    if tensorboard:
+        from capture_cli.sinks.event_files import EventFiles
+
+        errors.append(_send(run, EventFiles(), folder, "TensorBoard"))
+    if mlflow is not None:
+        from capture_cli.sinks.mlflow_run import MlflowRun
+
+        to = MlflowRun(uri=mlflow or None)
+        errors.append(_send(run, to, folder, shown(to.uri), model=to if model else None))
+        if to.run_id:
+            typer.echo(to.run_id)
+    for error in filter(None, errors):
+        raise error
     return 0
 
 
-def _send_model(run: str, tracker: "Tracker") -> None:
-    """The model of a run folder, as `capture evaluate` takes it out of its file. One that is there is not sent again."""
-    if tracker.has_model():
+def _send(
+    run: str, to: "Destination", images: Path | None, where: str, *, model: "MlflowRun | None" = None
+) -> RecordsError | None:
+    """Send a run, and its model to `model`, and tell what was sent; return what is wrong with records that were not."""
+    from capture_cli.runs import RECORDS, open_run
+    from capture_cli.sinks.pictures import Spool
+    from capture_cli.sinks.sending import Place, Sending, alone, described
+
+    with open_run(run) as reading, tempfile.TemporaryDirectory(prefix="capture-") as scratch:
+        folder = Path(run).absolute()
+        is_folder = folder.is_dir()
+        records = folder / RECORDS if is_folder else folder
+        _demand_ended(run, records)
+        sending = Sending(reading, to, Spool(Path(scratch)))
+        try:
+            with alone(to.open(Place(run, str(folder) if is_folder else None, str(records)))):
+                without_pictures = sending.reproduce(images)
+                error = sending.finish()
+            if not sending.lines:
+                return error or reading.error()
+            if model:
+                _send_model(run, model)
+        except CaptureError:
+            raise
+        except Exception as failure:  # whatever a tracker's library raises
+            hint = "what was sent is kept; the same command sends the rest"
+            raise CaptureError(f"sending failed on the way: {described(failure)}", hint) from failure
+    counts = ", ".join(f"{n:,} {what}" for what, n in to.sent.items() if n)
+    typer.echo(f"sent to {where}: {counts or 'nothing, all of it was there'}", err=True)
+    if without_pictures:
+        typer.echo(f"some worst samples have no picture: {without_pictures}", err=True)
+    return error
+
+
+def _demand_ended(run: str, records: Path) -> None:
+    """Raise UsageError if another process is writing the records: it sends them, or they are sent when it has ended."""
+    descriptor = os.open(records, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UsageError(f"'{run}' is still being written", "send it once it has ended") from error
+    finally:
+        os.close(descriptor)
+
+
+def _send_model(run: str, to: "MlflowRun") -> None:
+    """Send the model of a run folder, unless it is there."""
+    if to.has_model():
         return
     import numpy as np
 
     from capture_cli.preprocessing import Recipe
+    from capture_cli.sinks.mlflow_model import log_model
     from capture_cli.training.evaluation import trained
 
     model, header = trained(Path(run))
     recipe = Recipe.from_dict(dict(header.recipe))
-    tracker.model(model, np.zeros((2, recipe.channels, recipe.height, recipe.width), np.float32))
-    tracker.sent["model"] += 1
+    log_model(model, np.zeros((2, recipe.channels, recipe.height, recipe.width), np.float32), uri=to.uri, **to.identity)
+    to.sent["model"] += 1

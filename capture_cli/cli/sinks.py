@@ -1,4 +1,4 @@
-"""`--mlflow [URI]` and `--tensorboard`: what the commands that have them share."""
+"""`--mlflow [URI]` and `--tensorboard`: shared by the commands that have them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a command line asks for. None of it affects results."""
+    """The sinks that a command line asks for. None of them affects results."""
 
     mlflow: str | None = None
-    """None: no; empty: where MLflow itself would log."""
+    """None: no MLflow. Empty: where MLflow itself would log."""
     tensorboard: bool = False
     run_name: str | None = None
 
 
 def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
-    """A run that can begin, and the sinks that are wanted, made meanwhile. Raises UsageError for what cannot be had."""
+    """Prepare a run, and start its sinks meanwhile. Raises UsageError for what is not valid or not there."""
     from capture_cli.training.job import prepare
 
     if wanted.mlflow is None and not wanted.tensorboard:
@@ -31,26 +31,26 @@ def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(_make_sinks, wanted)
         ready = prepare(plan)
-        tracked, others = making.result()
-    if tracked:
-        tracked.model = ready.model
-    return ready, [*([tracked] if tracked else []), *others]
+        mlflow, sinks = making.result()
+    if mlflow:
+        mlflow.model = ready.model
+    return ready, sinks
 
 
 def make_sinks(wanted: Wanted) -> "list[Sink]":
-    """The sinks that are wanted, none of which is given a model. Raises UsageError for what cannot be had."""
-    tracked, others = _make_sinks(wanted)
-    return [*([tracked] if tracked else []), *others]
+    """Start sinks that are given no model. Raises UsageError if one cannot send."""
+    return _make_sinks(wanted)[1]
 
 
 def _make_sinks(wanted: Wanted) -> "tuple[MlflowSink | None, list[Sink]]":
-    tracked, others = None, list["Sink"]()
+    sinks, mlflow = list["Sink"](), None
     if wanted.tensorboard:
         from capture_cli.sinks.tensorboard import TensorBoardSink
 
-        others.append(TensorBoardSink())
+        sinks.append(TensorBoardSink())
     if wanted.mlflow is not None:
         from capture_cli.sinks.mlflow import MlflowSink
 
-        tracked = MlflowSink(wanted.mlflow or None, run_name=wanted.run_name)
-    return tracked, others
+        mlflow = MlflowSink(wanted.mlflow or None, run_name=wanted.run_name)
+        sinks.append(mlflow)
+    return mlflow, sinks

@@ -1,19 +1,16 @@
-"""Where records go beside the journal: MLflow and TensorBoard.
+"""MLflow and TensorBoard beside the records.
 
     with Recorder("runs/mine", sinks=[MlflowSink("http://127.0.0.1:5000")]) as recorder: ...
 
-    sink.begin(output)  ->  sink.write(record, inputs)  ->  gathering    numbers and the worst samples, in the loop
-                                                              |
-                                                          background     one thread, a bounded queue
-                                                              |
-                                                      tracker, events    what talks to MLflow or writes event files
+    records.jsonl -> open_run(...).follow(cursor) -> Sending -> MlflowRun or EventFiles
 
-What they promise:
+A sink starts a process that follows the file of records and sends what has been written since: `process` reads, `sending`
+decides what a tracker is given, `mlflow_run` and `event_files` talk to trackers, `live` is the part in the training process.
+`capture log RUN` runs the same code in the foreground, up to the present end of the records.
 
-* The records are the same bytes with and without them, whatever becomes of them.
-* A step never waits for them. What the queue has no room for is dropped and counted; an error ends them after one warning, and
-  counts go to events.jsonl. The exit code is that of the run.
-* What was not sent to MLflow can be sent later, from the records: `capture log RUN --mlflow URI`, which doubles nothing.
+* The records are the same bytes with and without sinks, whatever happens to these.
+* A step never waits. The file is the queue, so nothing is dropped. An error ends a sink with one warning, never the training.
+* Everything may be sent twice: what a tracker holds is compared with the records, and only what is missing is sent.
 
-Neither package is imported before its sink is made; one that is missing is a UsageError that says how to install it.
+Neither package is imported before its sink is made. If one is missing, UsageError says how to install it.
 """

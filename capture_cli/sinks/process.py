@@ -1,186 +1,93 @@
-"""The process of a sink: takes calls on standard input, line by line, and answers each on standard output.
+"""The sink process: follows the records of a run and sends them on.
 
-    python -m capture_cli.sinks.process             # capture_cli.sinks.remote starts it
+    python -m capture_cli.sinks.process             # capture_cli.sinks.live starts it
 
-It is niced, so that the training has the processors first. What libraries print goes to standard error. When standard input
-ends before the run was said to have ended, the run was killed, and MLflow is told so.
+Standard input has two lines of JSON: the tracker and its options, then the run. Once another line comes, or the training is
+gone, the rest is sent and the process ends. Standard output takes a line when the tracker is ready, when the run has begun
+there, and when all is sent or something went wrong. The process is niced, so that the training has the processors first, and
+what libraries print goes to standard error.
 """
 
-import logging
+import json
 import os
-import sys
+import select
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.records import Epoch
-from capture_cli.records import loads as record_of
-from capture_cli.sinks.background import described
-from capture_cli.sinks.events import EventFile, check_package
-from capture_cli.sinks.gathering import Point
-from capture_cli.sinks.histogram import Histogram
-from capture_cli.sinks.messages import dumps, loads, sample_from_json
-from capture_cli.sinks.parts import Parts, Read, first_line
-from capture_cli.sinks.tracker import Place, Tracker
+from capture_cli.runfolder import RECORDS
+from capture_cli.runs import open_run
+from capture_cli.sinks import event_files, mlflow_run
+from capture_cli.sinks.pictures import Spool
+from capture_cli.sinks.sending import Destination, Place, Sending, alone, described
 
 NICENESS = 10
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the rest can be sent later
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+SECONDS = 1.0
+"""Between two looks at the records."""
+TRACKERS: dict[str, Callable[..., Destination]] = {
+    mlflow_run.NAME: mlflow_run.MlflowRun,
+    event_files.NAME: event_files.EventFiles,
 }
-"""How MLflow behaves here and in `capture log`, unless the environment says otherwise."""
-
-
-def quieten() -> None:
-    """Before MLflow is imported."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    for library in ("mlflow", "alembic"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-
-
-class _Sender(Protocol):
-    made: dict[str, Any]
-
-    def abandon(self) -> None:
-        """The run has ended without saying so."""
-
-
-class MlflowSender:
-    """What is told to MLflow of one run."""
-
-    def __init__(self, *, uri: str | None, experiment: str | None, run_name: str | None) -> None:
-        quieten()
-        self._tracker = Tracker(uri, experiment=experiment, run_name=run_name)
-        self._folder = tempfile.TemporaryDirectory(prefix="capture-")
-        self._parts: Parts | None = None
-        self._ended = False
-        self.made = {"uri": self._tracker.uri}
-
-    def begin(
-        self, *, run: Mapping[str, Any] | None, place: dict[str, Any], records: str | None, earlier: str | None
-    ) -> dict[str, Any]:
-        """The run record, None where an earlier process wrote it; one that comes later has new options."""
-        read = _reading(records)
-        tracker, again = self._tracker, bool(self._tracker.run_id)
-        if run is None:
-            run = record_of(first_line(read))
-            place["begins"] = run["chain"]
-            earlier = earlier or tracker.find(Place(**place))
-        tracker.open(run, Place(**place), earlier=tracker.run_id or earlier)
-        if records and not again:
-            self._parts = Parts(read, Path(self._folder.name))
-            tracker.resume_parts(self._parts, read)
-        return {"run_id": tracker.run_id, "experiment_id": tracker.experiment_id, "torch": tracker.torch}
-
-    def points(self, *, points: Sequence[Sequence[Any]]) -> None:
-        self._tracker.points([Point(*point) for point in points])
-
-    def evaluation(self, *, sums: dict[str, Any], worst: Sequence[dict[str, Any]]) -> None:
-        self._tracker.evaluation(Epoch(**sums), [sample_from_json(sample) for sample in worst])
-
-    def records(self, *, until: int) -> None:
-        if self._parts:
-            self._tracker.records(self._parts, until)
-
-    def end(self, *, status: str | None, chain: str) -> None:
-        self._ended = True
-        self._tracker.end(status, chain)
-        self._folder.cleanup()
-
-    def abandon(self) -> None:
-        if self._tracker.run_id and not self._ended:
-            self._tracker.abandon()
-
-
-class EventSender:
-    """What is written for TensorBoard of one run."""
-
-    def __init__(self) -> None:
-        check_package()
-        self._file: EventFile | None = None
-        self.made: dict[str, Any] = {}
-
-    def begin(self, *, folder: str, run: Mapping[str, Any] | None, records: str | None) -> None:
-        """The run record, None where an earlier process wrote it."""
-        self._file = self._file or EventFile(Path(folder))
-        self._events.describe(record_of(first_line(_reading(records))) if run is None else run)
-
-    @property
-    def _events(self) -> EventFile:
-        if self._file is None:
-            raise CaptureError("nothing has begun")
-        return self._file
-
-    def points(self, *, points: Sequence[Sequence[Any]]) -> None:
-        self._events.points([Point(*point) for point in points])
-
-    def evaluation(
-        self, *, sums: dict[str, Any], step: int, worst: Sequence[dict[str, Any]], margins: dict[str, Any] | None
-    ) -> None:
-        histogram = Histogram.from_dict(margins) if margins else None
-        self._events.evaluation(Epoch(**sums), step, [sample_from_json(sample) for sample in worst], histogram)
-
-    def end(self) -> None:
-        self._events.close()
-
-    def abandon(self) -> None:
-        if self._file:
-            self._file.close()
-
-
-KINDS: dict[str, type[_Sender]] = {"mlflow": MlflowSender, "tensorboard": EventSender}
-
-
-def _reading(records: str | None) -> Read:
-    """Reads the records, which another process has locked; none where they are in no file."""
-    if records is None:
-        return lambda _offset, _count: b""
-    fd = os.open(records, os.O_RDONLY | os.O_CLOEXEC)
-    return lambda offset, count: os.pread(fd, count, offset)
 
 
 def main() -> None:
-    """Take calls until there are no more."""
+    """Send one run."""
     os.nice(NICENESS)
-    answers = os.fdopen(os.dup(1), "wb")
+    calls = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - without a buffer, so that `select` sees everything
+    reports = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, answers)
 
+    def report(**values: Any) -> None:
+        with suppress(BrokenPipeError):  # the training is gone
+            reports.write(json.dumps(values).encode() + b"\n")
 
-def serve(calls: BinaryIO, answers: BinaryIO) -> None:
-    """Do what each line says and answer with what came of it."""
-    sender: _Sender | None = None
-    for line in calls:
-        call = loads(line)
-        name = call.pop("call")
+    destination = None
+    with tempfile.TemporaryDirectory(prefix="capture-") as scratch:
         try:
-            if name == "make":
-                sender = KINDS[call.pop("kind")](**call)
-                answer = sender.made
-            else:
-                answer = getattr(sender, name)(**call) or {}
-        except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises is for the caller to tell of
-            answer = _failure(error)
-        try:
-            answers.write(dumps(answer))
-            answers.flush()
-        except BrokenPipeError:  # the run was killed while the call was under way
-            break
-    if sender:
-        sender.abandon()
+            options = json.loads(calls.readline())
+            destination = TRACKERS[options.pop("tracker")](**options)
+            report(scratch=scratch, uri=getattr(destination, "uri", ""))
+            if run := calls.readline():
+                lines = _send(destination, Path(scratch), calls, report, **json.loads(run))
+                report(run=destination.identity, sent=destination.sent, lines=lines)
+        except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises is for the training to tell of
+            hint = error.hint if isinstance(error, CaptureError) else ""
+            failure = {"error": described(error), "hint": hint, "usage": isinstance(error, UsageError)}
+            known = {"run": destination.identity, "sent": destination.sent} if destination else {}
+            report(**failure, **known)
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, CaptureError):
-        return {"error": error.message, "hint": error.hint, "usage": isinstance(error, UsageError)}
-    return {"error": described(error), "hint": "", "usage": False}
+def _send(
+    destination: Destination,
+    scratch: Path,
+    calls: BinaryIO,
+    report: Callable[..., None],
+    *,
+    place: list[str],
+    worst: int,
+    until: int,
+) -> int:
+    """Send a run until it ends; return how many records that were. Raises RecordsError where they do not verify.
+
+    An earlier process of the run has written its first `until` bytes: the training has no inputs of evaluations in them.
+    """
+    parent, where, identity = os.getppid(), Place(*place), destination.identity
+    with alone(destination.open(where)), open_run(where.records or scratch / RECORDS) as run:
+        sending = Sending(run, destination, Spool(scratch), worst=worst)
+        if until:
+            sending.reproduce(until=until)
+        while not sending.advance():
+            if destination.identity != identity:
+                identity = destination.identity
+                report(run=identity)
+            if select.select([calls], [], [], SECONDS)[0] or os.getppid() != parent:
+                break
+        if error := sending.finish():
+            raise error
+    return sending.lines
 
 
 if __name__ == "__main__":

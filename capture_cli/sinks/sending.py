@@ -1,165 +1,235 @@
-"""A run that is there, sent to MLflow afterwards: all of it, or what an earlier sending left out.
+"""Send a run to MLflow or TensorBoard, as far as it goes: a sink process and `capture log` both run this code.
 
-    sent = send("runs/mine", uri=None)          # raises UsageError, RecordsError where there is nothing to send
-    sent.run_id, sent.counts                    # what was missing: {"numbers": 480, "parts": 1}; empty if nothing was
+    with open_run(folder) as run, alone(destination.open(place)):
+        sending = Sending(run, destination, Spool(scratch))
+        sending.reproduce(images)           # pictures of evaluations that ended earlier
+        sending.advance()                   # everything that has been written since
+        sending.finish()                    # the rest, and how the run ended
 
-The records are read and verified as `capture inspect` reads them. Pictures of the worst samples are made again from the image
-files, where these are there.
+A destination compares what it is given with what it holds, so a run may be sent any number of times, from its beginning.
 """
+
+from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import Batch, Epoch, Numbers, loads
+from capture_cli.errors import CaptureError, RecordsError, redacted
+from capture_cli.records import Batch, Epoch, Numbers, RunInfo, Samples
 from capture_cli.replay import Made, Replay, Selection
-from capture_cli.runs import RECORDS, Line, Run, open_run
-from capture_cli.sinks.background import described
-from capture_cli.sinks.gathering import WORST, Gathering, Sample
-from capture_cli.sinks.mlflow import earlier_run, place_of
-from capture_cli.sinks.parts import Parts, Read
-from capture_cli.sinks.tracker import Place, Tracker
+from capture_cli.runs import Block, Cursor, Line, Run, Visits
+from capture_cli.sinks.evaluations import WORST, PhaseResult, Phases, Step
+from capture_cli.sinks.pictures import Spool
 
-POINTS = 500
-"""Training steps that are sent at once."""
-Evaluations = list[tuple[Epoch, list[Sample]]]
+LOCK_SECONDS = 120.0
+"""For another process that is still sending the same run: one whose training was killed finishes what it does."""
+_MAX_CHARACTERS = 200
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """What became of it."""
+class Place(NamedTuple):
+    """Where a run is; the paths are absolute."""
 
-    tracker: Tracker
-    """Still open for the run's model."""
-    error: RecordsError | None
-    """What is wrong with records of which only the beginning was sent."""
-    without_pictures: str
-    """Why some of the worst samples have none; empty if all have."""
+    where: str
+    """As the user called it."""
+    folder: str | None
+    """The run folder."""
+    records: str | None
+    """The file of records; None if they go into a pipe."""
 
 
-def send(run: str, *, uri: str | None, images: Path | None = None, worst: int = WORST) -> Sent:
-    """Send a run folder or a file of records to MLflow; `images` is where the images are now, if not where the run says.
+class Destination(Protocol):
+    """A tracker that shows a run. Methods are called in the order of the records, and raise what its library raises."""
 
-    Raises UsageError for a run that is not there or still going on, RecordsError for one without a whole record, what Tracker
-    raises, and CaptureError where MLflow fails on the way.
-    """
-    if run == "-":
-        raise UsageError("stdin cannot be sent: it is read more than once", "give a run folder or a file of records")
-    with open_run(run) as reading, _kept_still(Path(run)) as read:
-        tracker = Tracker(uri)
+    sent: Counter[str]
+    """What it did not hold before, by kind."""
+    identity: dict[str, Any]
+    """What the training process should know of the run in the tracker; empty until it has begun."""
+
+    def open(self, place: Place) -> Path | None:
+        """Set the run. Return a file or folder that stands for it in this tracker, to be locked, if there is one."""
+
+    def begin(self, info: RunInfo) -> None:
+        """Take a run record. The first one creates the run in the tracker, or continues it."""
+
+    def log_labels(self, labels: Sequence[tuple[str, str, str]], /) -> None:
+        """Take files (or ids), labels and splits of samples."""
+
+    def log_steps(self, steps: Sequence[Step]) -> None:
+        """Take training steps."""
+
+    def log_phase(self, result: PhaseResult) -> None:
+        """Take a finished phase."""
+
+    def pictures(self, result: PhaseResult) -> int:
+        """Return how many pictures of an evaluation it holds; -1 if it does not have the evaluation."""
+
+    def caught_up(self, cursor: Cursor, /) -> None:
+        """Deliver what was taken; the records have been read up to `cursor`."""
+
+    def end(self, cursor: Cursor, /) -> None:
+        """Deliver the rest and say how the run ended."""
+
+
+class Sending:
+    """One run on its way to one destination."""
+
+    def __init__(self, run: Run, destination: Destination, spool: Spool, *, worst: int = WORST) -> None:
+        """Show the `worst` samples of each evaluation, with the inputs that are in `spool`."""
+        self._run, self._to, self._spool, self._worst = run, destination, spool, worst
+        self._phases = Phases(worst=worst)
+        self._cursor: Cursor | None = None
+        self._labelled: set[str] = set()
+        """Phases whose samples are known. Where no record lists the samples, they are those of a phase's first epoch."""
+
+    @property
+    def lines(self) -> int:
+        """Records that were read so far."""
+        return self._cursor.at.seq if self._cursor else 0
+
+    def reproduce(self, images: Path | None = None, *, until: int | None = None) -> str:
+        """Make the inputs of worst samples again where the destination lacks them, from the image files.
+
+        `images` is where these are now, if not where the run says. Only evaluations within the first `until` bytes of the
+        records count, by default all. Returns why some inputs could not be made; empty if all were.
+        """
+        missing, phases = list[PhaseResult](), Phases(worst=self._worst)
+        with suppress(RecordsError):  # raised again by `advance`, which sends what comes before
+            for block in self._run.follow(None):
+                if until is not None and self._run.cursor.at.bytes > until:
+                    break
+                if isinstance(block, RunInfo):
+                    self._to.begin(block)
+                elif isinstance(block, Visits):
+                    phases.update(block)
+                elif isinstance(block, Epoch):
+                    result = phases.finish(block)
+                    if result.worst and self._to.pictures(result) < len(result.worst):
+                        missing.append(result)
+        return _replay(self._run, missing, self._spool, images) if missing else ""
+
+    def advance(self) -> RecordsError | None:
+        """Send what has been written since; return what is wrong with the records behind it."""
+        error = None
         try:
-            missing = _send(reading, read, tracker, Path(run), images, worst)
-        except CaptureError:
-            raise
-        except Exception as failure:  # whatever MLflow and its libraries raise
-            hint = "what was sent is kept; the same command sends the rest"
-            raise CaptureError(f"sending failed on the way: {described(failure)}", hint) from failure
-        return Sent(tracker=tracker, error=reading.ending.error(reading.name), without_pictures=missing)
+            for block in self._run.follow(self._cursor):
+                self._send(block)
+        except RecordsError as found:
+            error = found
+        if self._run.cursor.at.seq:
+            self._cursor = self._run.cursor
+            self._to.caught_up(self._cursor)
+        elif self._run.ending.state != "damaged":  # the run record is still to come
+            error = None
+        return error
 
+    def finish(self) -> RecordsError | None:
+        """Send the rest and how the run ended; return what is wrong with records that were not sent."""
+        error = self.advance()
+        if self._cursor:
+            self._to.end(self._cursor)
+        return error
 
-def _send(reading: Run, read: Read, tracker: Tracker, run: Path, images: Path | None, worst: int) -> str:
-    """Everything; why some of the worst samples have no picture."""
-    evaluations = list(_numbers(reading, tracker, run, Gathering(worst=worst)))
-    if not tracker.run_id:
-        raise reading.ending.error(reading.name) or RecordsError(f"{reading.name}: no records")
-    new = [(sums, samples) for sums, samples in evaluations if not tracker.has_evaluation(sums, samples)]
-    pictured, missing = _pictured(run, new, images)
-    for sums, samples in pictured:
-        tracker.evaluation(sums, samples)
-    with tempfile.TemporaryDirectory(prefix="capture-") as folder:
-        parts = Parts(read, Path(folder))
-        tracker.resume_parts(parts, read)
-        tracker.records(parts, reading.ending.bytes)
-    tracker.end(reading.ending.status, reading.ending.chain)
-    return missing
+    def _send(self, block: Block) -> None:
+        if isinstance(block, RunInfo):
+            self._to.begin(block)
+        elif isinstance(block, Samples):
+            self._labelled |= {"train", "val", "test"}
+            self._log_labels(block.files, block.labels, block.splits)
+        elif isinstance(block, Visits):
+            if block.phase not in self._labelled and block.info.task is None:
+                self._log_labels(block["file"].tolist(), block["label"].tolist(), [block.phase] * len(block))
+            steps = self._phases.update(block)
+            if block.phase == "train":
+                self._to.log_steps(steps)
+        elif isinstance(block, Epoch):
+            self._labelled.add(block.phase)
+            result = self._phases.finish(block)
+            images = self._spool.take(block.phase, block.epoch) if result.worst else {}
+            worst = [replace(one, image=images.get((one.batch, one.index))) for one in result.worst]
+            self._to.log_phase(replace(result, worst=worst))
 
-
-@contextmanager
-def _kept_still(run: Path) -> Iterator[Read]:
-    """Read the bytes of the records. Raises UsageError where somebody is writing them."""
-    fd = os.open(run / RECORDS if run.is_dir() else run, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(f"'{run}' is still being written", "send it once it has ended") from error
-        fcntl.lockf(fd, fcntl.LOCK_UN)
-        yield lambda offset, count: os.pread(fd, count, offset)
-    finally:
-        os.close(fd)
-
-
-def _numbers(reading: Run, tracker: Tracker, run: Path, gathering: Gathering) -> Iterator[tuple[Epoch, list[Sample]]]:
-    """Open the run in MLflow, send what is known of steps, and yield each evaluation."""
-    waiting = 0
-    for line in reading.lines():
-        if line.kind == "run":
-            _open(line, tracker, run)
-            continue
-        record = line.record() if line.kind in ("batch", "numbers", "epoch") else None
-        if isinstance(record, Batch | Numbers):
-            gathering.take(record, None)
-            waiting += 1
-        elif isinstance(record, Epoch):
-            yield record, gathering.evaluated(record)
-        if waiting >= POINTS:
-            waiting = 0
-            tracker.points(gathering.points())
-    tracker.points(gathering.points())
-
-
-def _open(line: Line, tracker: Tracker, run: Path) -> None:
-    line.run()  # raises RecordsError where it is none
-    record = loads(line.data)
-    folder = run if run.is_dir() else None
-    place = Place(**place_of(folder, run / RECORDS if folder else run, str(run), record["chain"]))
-    earlier = tracker.run_id or earlier_run(folder, tracker.uri) or tracker.find(place)
-    tracker.open(record, place, earlier=earlier)
+    def _log_labels(self, files: Sequence[str], labels: Sequence[int], splits: Sequence[str]) -> None:
+        classes = self._run.info.classes
+        rows = zip(files, labels, splits, strict=True)
+        self._to.log_labels([(file, classes[label], split) for file, label, split in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen(Selection):
-    """Samples by their places, rather than by name."""
+    """Samples by position."""
 
-    places: Mapping[tuple[str, int, int], Sequence[int]] = field(default_factory=dict)
-    """(phase, epoch, batch) -> places in the batch."""
+    places: Mapping[tuple[str, int], Mapping[int, Sequence[int]]] = field(default_factory=dict)
+    """(phase, epoch) -> batch -> positions in the batch."""
 
     def may_hold(self, line: Line) -> bool:
-        return line.phase_and_epoch() in {(phase, epoch) for phase, epoch, _ in self.places}
+        return line.phase_and_epoch() in self.places
 
     def positions(self, batch: Batch | Numbers) -> list[int]:
-        return sorted(self.places.get((batch.phase, batch.epoch, batch.batch), ()))
+        return sorted(self.places.get((batch.phase, batch.epoch), {}).get(batch.batch, ()))
 
 
-def _pictured(run: Path, evaluations: Evaluations, images: Path | None) -> tuple[Evaluations, str]:
-    """The same samples with the inputs that the network saw, and why some have none."""
-    places = defaultdict[tuple[str, int, int], list[int]](list)
-    for sums, samples in evaluations:
-        for sample in samples:
-            places[sums.phase, sums.epoch, sample.batch].append(sample.index)
-    if not places:
-        return evaluations, ""
-    made, why = {}, ""
+def _replay(run: Run, results: Sequence[PhaseResult], spool: Spool, images: Path | None) -> str:
+    """Put the inputs of the worst samples into `spool`; return why some could not be made."""
+    places: dict[tuple[str, int], dict[int, list[int]]] = {}
+    for result in results:
+        batches = places[result.sums.phase, result.sums.epoch] = defaultdict(list)
+        for sample in result.worst:
+            batches[sample.batch].append(sample.index)
+        spool.announce(result.sums.phase, result.sums.epoch)
+    why = ""
     try:
-        with open_run(run) as reading:
-            for some in Replay(reading, _Chosen(places=places), folder=images):
-                if not isinstance(some, Made):  # a run without recipe: there is nothing to make inputs of
-                    continue
-                for index, image in zip(some.equal.tolist(), some.inputs, strict=True):
-                    made[some.batch.phase, some.batch.epoch, some.batch.batch, index] = image
-                why = why or next((f"{one.subject}: {one.detail or one.cause}" for one in some.differences), "")
+        for made in Replay(run, _Chosen(places=places), folder=images):
+            if isinstance(made, Made):
+                batch = made.batch
+                for index, image in zip(made.equal.tolist(), made.inputs, strict=True):
+                    spool.add(batch.phase, batch.epoch, batch=batch.batch, index=index, image=image)
+                why = why or next((f"{one.subject}: {one.detail or one.cause}" for one in made.differences), "")
     except CaptureError as error:
         why = error.message
-    return [
-        (
-            sums,
-            [replace(one, image=made.get((sums.phase, sums.epoch, one.batch, one.index))) for one in samples],
-        )
-        for sums, samples in evaluations
-    ], why
+    for phase, epoch in places:
+        spool.complete(phase, epoch)
+    return why
+
+
+@contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """Wait until no other process sends the same run to the same tracker. Raises CaptureError if that takes too long."""
+    if lock is None or not lock.exists():
+        yield
+        return
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while not _locked(descriptor):
+            if time.monotonic() >= until:
+                raise CaptureError("another process is still sending this run", "try again when it has ended")
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Try to take the lock: by `flock`, which closing another descriptor of the file does not release."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def described(error: BaseException) -> str:
+    """The first line of an error's message, without passwords; that of another package cut to one line on a terminal."""
+    text = redacted(next(iter(str(error).strip().splitlines()), ""))
+    if isinstance(error, CaptureError):
+        return text
+    return f"{type(error).__name__}: {text}"[:_MAX_CHARACTERS] if text else type(error).__name__

@@ -1,21 +1,21 @@
-"""Whether there is anything at a tracking URI, found out in seconds: MLflow itself tries for minutes.
+"""Tracking URIs: find out in seconds if anything is there, where MLflow itself tries for minutes.
 
-check(uri)          # raises UsageError, naming it, where nobody answers
-absolute(uri)       # of a file: from any folder
+check(uri)          # raises UsageError, naming it, if nobody answers
+absolute(uri)       # a file's URI as it is from any folder
 shown(uri)          # without the password that may be in it
 """
 
 import os
 import socket
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, redacted
 
 SECONDS = 5.0
 """For an answer."""
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-HINT = "start one with `mlflow server`, or give another URI, as sqlite:///mlflow.db"
+HINT = "start one with `mlflow server`, or give another URI, such as sqlite:///mlflow.db"
 
 
 def check(uri: str) -> None:
@@ -27,7 +27,7 @@ def check(uri: str) -> None:
     elif kind == "sqlite":
         path = Path(unquote(parts.path[1:])).absolute()
         if not (os.access(path, os.W_OK) if path.exists() else os.access(path.parent, os.W_OK)) or path.is_dir():
-            raise UsageError(f"'{path}', the database of {uri}, cannot be written", "give a file in a folder that is there")
+            raise UsageError(f"the database '{path}' cannot be written", "give a file in a folder that is there")
     elif kind in _PORTS and parts.hostname:
         try:
             socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), SECONDS).close()
@@ -38,7 +38,7 @@ def check(uri: str) -> None:
 def _ask(uri: str) -> None:
     import requests
 
-    try:  # whatever it answers, it is there; what it may refuse is for MLflow, which has the credentials
+    try:  # any answer will do: a server that refuses it is there, and MLflow has the credentials
         requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS, stream=True, verify=False).close()  # noqa: S501 - nothing is sent
     except requests.Timeout as error:
         raise UsageError(f"the server at {shown(uri)} does not answer within {SECONDS:g} seconds", HINT) from error
@@ -47,7 +47,7 @@ def _ask(uri: str) -> None:
 
 
 def absolute(uri: str) -> str:
-    """The URI of a SQLite file as it is from any folder; any other as it is."""
+    """Make the URI of a SQLite file hold from any folder; return any other as it is."""
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] != "sqlite" or not parts.path.strip("/"):
         return uri
@@ -55,6 +55,5 @@ def absolute(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """The URI as it may be shown and kept: without user and password."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+    """The URI as it may be shown and kept: without user, password and tokens."""
+    return redacted(uri)

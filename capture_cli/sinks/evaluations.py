@@ -1,0 +1,161 @@
+"""Views of a run that trackers show besides its sums: training steps, and the worst samples and margins of evaluations.
+
+phases = Phases(worst=8)
+for block in run.follow(cursor):
+    if isinstance(block, Visits):
+        steps = phases.update(block)            # loss and learning rate of each batch
+    elif isinstance(block, Epoch):
+        phases.finish(block).worst              # samples with the largest losses
+"""
+
+import heapq
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from capture_cli.records import Epoch
+from capture_cli.runs import Visits
+
+WORST = 8
+"""Samples shown of each evaluation."""
+_HEADER = re.compile(rb'"step":([0-9]{1,18}),"rank":[0-9]{1,18},"loss":([^,]+),"lr":([^,]+),')
+_HEADER_BYTES = 512
+T = TypeVar("T")
+
+
+class Step(NamedTuple):
+    """One batch."""
+
+    step: int
+    loss: float
+    lr: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One sample of an evaluation and its prediction."""
+
+    file: str
+    """Its id, where samples have no files."""
+    label: str | None
+    """Class name, as is `pred`. None where targets are numbers, like `pred` and `p_pred`."""
+    pred: str | None
+    p_pred: float | None
+    loss: float
+    batch: int
+    index: int
+    """Position in the batch."""
+    image: npt.NDArray[Any] | None = None
+    """Input [C, H, W] as the model saw it, if it can be shown and was kept."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the known values, as JSON takes them."""
+        values = {"file": self.file, "label": self.label, "pred": self.pred, "p_pred": self.p_pred}
+        known = {name: value for name, value in values.items() if value is not None}
+        return known | {"loss": self.loss if math.isfinite(self.loss) else str(self.loss)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseResult:
+    """A finished phase of one epoch."""
+
+    sums: Epoch
+    step: int
+    """Updates before its end."""
+    worst: Sequence[Sample] = ()
+    """Samples of an evaluation with the largest losses, largest first."""
+    margins: Sequence[npt.NDArray[np.float32]] = ()
+    """Margins of an evaluation in nats, in arrays [N]."""
+
+
+class Largest(Generic[T]):
+    """The `count` largest values that were added, each with a note; of equal values the earlier one counts as larger."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._seen = count, 0
+        self._heap: list[tuple[float, int, T]] = []
+
+    def add(self, values: npt.NDArray[np.floating], note: Callable[[int], T]) -> None:
+        """Add values [N]; NaN counts as infinite. `note` is called with the positions of those that are kept for now."""
+        values = np.where(np.isnan(values), np.inf, values)
+        full = len(self._heap) >= self._count
+        if not full or values.max(initial=-np.inf) > self._heap[0][0]:
+            for index in np.argsort(-values, kind="stable")[: self._count].tolist():
+                value = float(values[index])
+                if len(self._heap) < self._count:
+                    heapq.heappush(self._heap, (value, -(self._seen + index), note(index)))
+                elif value > self._heap[0][0]:
+                    heapq.heapreplace(self._heap, (value, -(self._seen + index), note(index)))
+        self._seen += len(values)
+
+    def falling(self) -> list[T]:
+        """Return the notes of the largest values, largest first."""
+        return [note for _, _, note in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
+
+
+class Phases:
+    """Collects steps, worst samples and margins from the visits of a run, in the order of the records."""
+
+    def __init__(self, *, worst: int) -> None:
+        """Keep the `worst` samples of each evaluation."""
+        self._count = worst
+        self._worst: dict[str, Largest[Sample]] = {}
+        self._margins: dict[str, list[npt.NDArray[np.float32]]] = {}
+        self._step = 0
+
+    def update(self, visits: Visits) -> list[Step]:
+        """Take visits and return their batches."""
+        steps = steps_of(visits)
+        self._step = steps[-1].step + (visits.phase == "train")
+        if visits.phase != "train":
+            if self._count and visits.info.task != "sequence":
+                self._worst.setdefault(visits.phase, Largest(self._count)).add(visits["loss"], _sampler(visits))
+            if "margin" in visits:
+                self._margins.setdefault(visits.phase, []).append(visits["margin"])
+        return steps
+
+    def finish(self, sums: Epoch) -> PhaseResult:
+        """Return what was collected of the phase that `sums` ends, and forget it."""
+        worst, margins = self._worst.pop(sums.phase, None), self._margins.pop(sums.phase, ())
+        return PhaseResult(sums=sums, step=self._step, worst=worst.falling() if worst else (), margins=margins)
+
+
+def steps_of(visits: Visits) -> list[Step]:
+    """Read step, loss and learning rate of each batch without parsing its record."""
+    steps = []
+    for number, line in enumerate(visits.lines):
+        found = _HEADER.search(line.block, line.start, min(line.end, line.start + _HEADER_BYTES))
+        if found and found[2] != b"null":
+            steps.append(Step(int(found[1]), float(found[2]), None if found[3] == b"null" else float(found[3])))
+        else:
+            record = visits.record(number)
+            steps.append(Step(record.step, record.loss, record.lr))
+    return steps
+
+
+def _sampler(visits: Visits) -> Callable[[int], Sample]:
+    """Return a function that describes the sample in a row."""
+    classes, has_classes = visits.info.classes, "pred" in visits
+
+    def sample(row: int) -> Sample:
+        return Sample(
+            file=visits["file"][row],
+            label=classes[visits["label"][row]] if has_classes else None,
+            pred=classes[visits["pred"][row]] if has_classes else None,
+            p_pred=_shortest(visits["p_pred"][row]) if has_classes else None,
+            loss=_shortest(visits["loss"][row]),
+            batch=int(visits["batch"][row]),
+            index=row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]),
+        )
+
+    return sample
+
+
+def _shortest(value: np.float32) -> float:
+    """Convert to the decimal fraction that the record has."""
+    return float(str(value))
