@@ -11,6 +11,7 @@ decoded pixels in its cache; the other rows are without that.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -81,7 +82,7 @@ Batches = Iterable[Sequence[Sized]]
 def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     """The batches of each epoch, made by what `capture train` makes them with."""
     from capture_cli.config import TrainConfig
-    from capture_cli.pixels.storage import open_store
+    from capture_cli.pixels.store import open_store
     from capture_cli.plan import make_plan
     from capture_cli.resources import Resources
     from capture_cli.runfolder import open_output
@@ -92,8 +93,8 @@ def _capture(folder: Path, *, cache: bool) -> Iterator[Batches]:
     plan = make_plan(str(folder), TrainConfig(img_size=str(SIZE), channels=3, val_split=0.0))
     runtime = start("cpu", amp=False)
     resources = Resources.parse(ram="2G", workers=None, cache=cache)
-    store = open_store(len(plan.scan.files), plan.geometry, resources, reread=lambda _: b"", warn=sys.exit)
-    with store, tempfile.TemporaryDirectory() as out:
+    store = open_store(len(plan.scan.files), plan.geometry, resources, warn=sys.exit)
+    with contextlib.closing(store), tempfile.TemporaryDirectory() as out:
         writer = BatchWriter(open_output(f"{out}/records.jsonl", name=None, model="", force=False))
         data = Data(plan.scan, store, plan.recipe, writer, seed=0, batch_size=BATCH_SIZE, device=runtime.device)
         for epoch in range(1, EPOCHS + 1):

@@ -29,7 +29,7 @@ EPOCHS = 3
 PARTS = {
     "capture_cli.plan.make_plan": "folder scanned, labels found",
     "capture_cli.training.job.prepare": "model built",
-    "capture_cli.pixels.PixelStore.admit": "images read and decoded",
+    "capture_cli.pixels.store.MemoryStore.admit": "images read and decoded",
     "capture_cli.training.batches.Data._minibatch": "batch gathered, made floats",
     "torch.nn.Module.__call__": "forward",
     "torch.nn.functional.cross_entropy": "loss of the update",
@@ -168,7 +168,7 @@ def step_table(sides: dict[str, list[Spent]], steps: int) -> str:
 def whole_table(sides: dict[str, list[Spent]]) -> str:
     """Seconds of the whole command by stage, reading apart."""
     keys = list(dict.fromkeys(key for runs in sides.values() for key in runs[0]))
-    reading = ("first epoch", PARTS["capture_cli.pixels.PixelStore.admit"])
+    reading = ("first epoch", PARTS["capture_cli.pixels.store.MemoryStore.admit"])
     scanned = ("start", PARTS["capture_cli.plan.make_plan"])
     lines = [
         ("start: Python, imports, model", [key for key in keys if key[0] == "start" and key != scanned]),

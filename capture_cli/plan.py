@@ -11,7 +11,7 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan, scan
 from capture_cli.labels.splits import hashed_split, single_split
-from capture_cli.pixels import Geometry, geometry
+from capture_cli.pixels.geometry import Geometry, choose_geometry
 from capture_cli.preprocessing import Recipe
 from capture_cli.sources.folder import FolderSource
 
@@ -41,7 +41,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split)
     if config.strict:
         refuse_skipped(found)
-    size = geometry(found.files, source.read, size=config.size, channels=config.channels)
+    size = choose_geometry(found.files, source.read, size=config.size, channels=config.channels)
     recipe = Recipe(height=size.height, width=size.width, channels=size.channels, augment=config.augment)
     return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
 

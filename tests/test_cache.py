@@ -14,7 +14,7 @@ import pytest
 
 from capture_cli.pixels import cache as module
 from capture_cli.pixels.cache import WORTH_BYTES, PixelCache, cache_folder, parts, remove
-from capture_cli.pixels.slots import Pixels
+from capture_cli.pixels.decoding import Pixels
 
 SHAPE = (3, 8, 10)
 SLOT = 240
@@ -76,7 +76,7 @@ def test_another_shape_or_decoder_finds_nothing(tmp_path: Path, monkeypatch: pyt
     for shape in ((3, 10, 8), (1, 24, 10)):
         cache, _ = opened(tmp_path, shape=shape)
         assert cache.read(digest(3), np.zeros(shape, np.uint8)) is None
-    monkeypatch.setattr(module, "decoder", lambda: "pillow 99")
+    monkeypatch.setattr(module, "decoder_id", lambda: "pillow 99")
     assert found(tmp_path) == []
 
 
@@ -204,7 +204,7 @@ def test_a_run_larger_than_the_limit_keeps_what_fits_and_says_so_once(tmp_path: 
     """It does not drive out what it reads itself, either."""
     limit = 25 * (SLOT + ENTRY)
     (said,) = filled(tmp_path, range(100), limit_bytes=limit)
-    assert "no room left" in said
+    assert "no space left" in said
     assert "CAPTURE_CACHE_SIZE" in said
     there = found(tmp_path, range(100))
     assert 20 <= len(there) <= 25
@@ -222,7 +222,7 @@ def test_a_disk_is_not_filled_to_its_end(tmp_path: Path, monkeypatch: pytest.Mon
     """Where less than the reserve is left, nothing is kept: the records need it more."""
     monkeypatch.setattr(module, "RESERVE_BYTES", 2**62)
     (said,) = filled(tmp_path)
-    assert "no room left" in said
+    assert "no space left" in said
     assert found(tmp_path) == []
     assert not files(tmp_path, ".pixels")  # nor is an empty file left
 

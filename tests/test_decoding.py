@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from capture_cli.pixels import decoding
-from capture_cli.pixels.decoding import Pixels, decode, decoder, peek
+from capture_cli.pixels.decoding import Pixels, decode, decoder_id, peek
 from image_bytes import GOOD, NOISE, chunk, exif, into_jpeg, png, saved, segment, shown
 
 
@@ -223,7 +223,7 @@ def test_the_decoder_is_known_by_its_code_and_libraries() -> None:
     """What the cache of decoded pixels tells decoders apart by."""
     from PIL import __version__
 
-    said = decoder()
+    said = decoder_id()
     assert blake2b(Path(decoding.__file__).read_bytes(), digest_size=8).hexdigest() in said
     assert f"pillow {__version__}" in said
     assert all(f"{name} " in said for name in ("libjpeg", "libwebp", "zlib"))

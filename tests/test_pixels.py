@@ -1,4 +1,4 @@
-"""The size that pictures are given, and the store that holds them."""
+"""The shape of the inputs, and the store that holds the pixels in memory."""
 
 import threading
 import time
@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
-from capture_cli.pixels import PEEKED, TRIED, WORTH_A_THREAD_SECONDS, Geometry, PixelStore, decode, each, geometry
+from capture_cli.pixels.admission import TRIED, WORTH_A_THREAD_SECONDS, in_threads
+from capture_cli.pixels.decoding import decode
+from capture_cli.pixels.geometry import PEEKED_FILES, Geometry, choose_geometry
+from capture_cli.pixels.store import MemoryStore
 from image_bytes import GOOD, NOISE, exif, png, saved
 
 
@@ -21,7 +24,7 @@ def picture(width: int, height: int, mode: str = "L") -> bytes:
 def chosen(pictures: list[bytes], **asked: object) -> tuple[int, int, int]:
     """(height, width, channels) for a folder of these."""
     files = [f"{i}.png" for i in range(len(pictures))]
-    size = geometry(files, lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
+    size = choose_geometry(files, lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
     return size.height, size.width, size.channels
 
 
@@ -55,13 +58,13 @@ def test_what_is_asked_for_is_given() -> None:
     """A size, a number of channels, or both; with both no file is opened."""
     assert chosen([picture(8, 8)], size=(3, 5)) == (3, 5, 1)
     assert chosen([picture(8, 6)], channels=3) == (6, 8, 3)
-    assert geometry(["a"], pytest.fail, size=(300, 5), channels=1).height == 300
+    assert choose_geometry(["a"], pytest.fail, size=(300, 5), channels=1).height == 300
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, -1, 3), (5, 5, 2), (5, 5, 4)])
 def test_what_cannot_be_given_is_refused(shape: tuple[int, int, int]) -> None:
     """No pixels, or channels that are neither grey nor RGB."""
-    with pytest.raises(UsageError, match="cannot be honoured"):
+    with pytest.raises(UsageError, match="not valid"):
         Geometry(height=shape[0], width=shape[1], channels=shape[2])
 
 
@@ -78,23 +81,23 @@ def test_files_that_cannot_be_used_have_no_say() -> None:
             raise Unusable("missing")
         return b"no image" if file.startswith("bad") else picture(7, 7)
 
-    size = geometry(["bad1", "bad2", "gone", "good"], read)
+    size = choose_geometry(["bad1", "bad2", "gone", "good"], read)
     assert (size.height, size.width) == (7, 7)
-    size = geometry(["bad1", "gone"], read)
+    size = choose_geometry(["bad1", "gone"], read)
     assert (size.height, size.width, size.channels) == (32, 32, 3)
 
 
 def test_of_many_files_a_thousand_are_looked_at() -> None:
     """Which ones depends on their paths alone, not on how they are ordered."""
-    files = [f"class/{i}.png" for i in range(3 * PEEKED)]
+    files = [f"class/{i}.png" for i in range(3 * PEEKED_FILES)]
     looked: list[set[str]] = []
     for order in (files, files[::-1]):
         seen: list[str] = []
-        geometry(order, lambda file, seen=seen: seen.append(file) or GOOD["PNG"])  # type: ignore[misc]
-        assert len(seen) == len(set(seen)) == PEEKED
+        choose_geometry(order, lambda file, seen=seen: seen.append(file) or GOOD["PNG"])  # type: ignore[misc]
+        assert len(seen) == len(set(seen)) == PEEKED_FILES
         looked.append(set(seen))
     assert looked[0] == looked[1]
-    assert len(looked[0] & set(files[:PEEKED])) < PEEKED / 2  # and they are not the first ones
+    assert len(looked[0] & set(files[:PEEKED_FILES])) < PEEKED_FILES / 2  # and they are not the first ones
 
 
 SIZE = Geometry(height=6, width=5, channels=3)
@@ -104,7 +107,7 @@ BAD = [i for i in range(len(FILES)) if i % 10 >= 7]
 
 def test_every_file_is_admitted_or_skipped() -> None:
     """Ids come back in the order asked for, with size and digest of the file's bytes; the others have a reason."""
-    store = PixelStore(len(FILES), SIZE)
+    store = MemoryStore(len(FILES), SIZE)
     ids = np.random.default_rng(0).permutation(len(FILES))
     admission = store.admit(ids, FILES.__getitem__)
     assert admission.ids == [i for i in ids.tolist() if i not in BAD]
@@ -136,7 +139,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
         reading.remove(i)
         return FILES[i]
 
-    one, many = PixelStore(len(FILES), SIZE, threads=1), PixelStore(len(FILES), SIZE, threads=threads)
+    one, many = MemoryStore(len(FILES), SIZE, threads=1), MemoryStore(len(FILES), SIZE, threads=threads)
     expected, admission = one.admit(range(len(FILES)), FILES.__getitem__), many.admit(range(len(FILES)), read)
     assert admission[:3] == expected[:3]
     assert [(i, str(u)) for i, u in admission.skipped] == [(i, str(u)) for i, u in expected.skipped]
@@ -152,12 +155,12 @@ def test_blocks_may_come_one_after_the_other() -> None:
         read.append(i)
         return FILES[i]
 
-    store = PixelStore(len(FILES), SIZE)
+    store = MemoryStore(len(FILES), SIZE)
     pixels = store.pixels
     for start in (0, 30, 31, 150):
         end = {0: 30, 30: 31, 31: 150, 150: len(FILES)}[start]
         store.admit(range(start, end), reading)
-    whole = PixelStore(len(FILES), SIZE)
+    whole = MemoryStore(len(FILES), SIZE)
     whole.admit(range(len(FILES)), FILES.__getitem__)
     assert pixels is store.pixels
     assert np.array_equal(pixels, whole.pixels)
@@ -166,7 +169,7 @@ def test_blocks_may_come_one_after_the_other() -> None:
 
 def test_an_empty_block_is_admitted() -> None:
     """Nothing asked, nothing done."""
-    assert PixelStore(0, SIZE).admit([], pytest.fail) == ([], [], [], [])
+    assert MemoryStore(0, SIZE).admit([], pytest.fail) == ([], [], [], [])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -177,7 +180,7 @@ def test_errors_that_are_not_the_files_end_the_call(threads: int) -> None:
         raise CaptureError("files can no longer be read")
 
     with pytest.raises(CaptureError, match="no longer"):
-        PixelStore(100, SIZE, threads=threads).admit(range(100), read)
+        MemoryStore(100, SIZE, threads=threads).admit(range(100), read)
 
 
 def test_more_pixels_than_memory_are_refused_at_once() -> None:
@@ -185,7 +188,7 @@ def test_more_pixels_than_memory_are_refused_at_once() -> None:
     with pytest.raises(
         CaptureError, match=r"1,000,000,000 images of 224x224 pixels and 3 channels take 150528\.0 GB"
     ) as caught:
-        PixelStore(10**9, Geometry(height=224, width=224, channels=3))
+        MemoryStore(10**9, Geometry(height=224, width=224, channels=3))
     assert "--img-size" in caught.value.hint
 
 
@@ -202,7 +205,7 @@ class TestEach:
             time.sleep(seconds)
             return item * item
 
-        assert each(range(count), one, threads) == [item * item for item in range(count)]
+        assert in_threads(range(count), one, threads) == [item * item for item in range(count)]
         return used
 
     def test_what_takes_long_is_shared(self) -> None:
@@ -232,5 +235,5 @@ class TestEach:
             return item
 
         with pytest.raises(error, match="this one"):
-            each(range(1000), one, 3)
+            in_threads(range(1000), one, 3)
         assert len(begun) < 100

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.pixels import Geometry
 from capture_cli.pixels.decoding import codec_versions
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe, digests, make_batch, make_one, path_keys
 from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link

@@ -4,16 +4,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from capture_cli.errors import DataError, Unusable
-from capture_cli.pixels import Geometry, PixelStore, decode, storage
 from capture_cli.pixels import cache as cache_module
+from capture_cli.pixels import store as store_module
 from capture_cli.pixels.cache import cache_folder
-from capture_cli.pixels.storage import DiskStore, open_store
+from capture_cli.pixels.decoding import decode
+from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.store import DiskStore, MemoryStore, Store, open_store
 from capture_cli.resources import Resources
 from image_bytes import GOOD, NOISE, png, saved
 
@@ -32,16 +35,14 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def store(
-    *, ram: int = 0, cache: int = CACHED, reread: Read = FILES.__getitem__, workers: int | None = None
-) -> tuple[PixelStore | DiskStore, list[str]]:
+def store(*, ram: int = 0, cache: int = CACHED, workers: int | None = None) -> tuple[Store, list[str]]:
     """A store with no memory for pixels by default, and what it warns of."""
     said: list[str] = []
     resources = Resources(ram_bytes=ram, workers=workers, cache_bytes=cache)
-    return open_store(len(FILES), SIZE, resources, reread=reread, warn=said.append), said
+    return open_store(len(FILES), SIZE, resources, warn=said.append), said
 
 
-def demand_equal(held: PixelStore | DiskStore) -> None:
+def demand_equal(held: Store) -> None:
     """Every batch has the pixels of its images, in their order."""
     for ids in (IDS, IDS[:1], IDS[[3, 3, 1]], IDS[:0]):
         pixels, places = held.rows(ids)
@@ -57,7 +58,7 @@ def cache_files(ending: str) -> list[Path]:
 def test_what_fits_is_in_memory_and_what_does_not_on_disk() -> None:
     """The line is the size of all pixels together."""
     needed = len(FILES) * 90
-    assert isinstance(store(ram=needed)[0], PixelStore)
+    assert isinstance(store(ram=needed)[0], MemoryStore)
     assert isinstance(store(ram=needed - 1)[0], DiskStore)
 
 
@@ -65,10 +66,10 @@ def test_what_fits_is_in_memory_and_what_does_not_on_disk() -> None:
 @pytest.mark.parametrize("workers", [None, 0, 1, 3])
 def test_on_disk_or_in_memory_is_the_same(cache: int, workers: int | None) -> None:
     """Admissions and pixels; with the cache twice, since the second time they are found there."""
-    expected = PixelStore(len(FILES), SIZE).admit(range(len(FILES)), FILES.__getitem__)
+    expected = MemoryStore(len(FILES), SIZE).admit(range(len(FILES)), FILES.__getitem__)
     for turn in range(2):
         held, said = store(cache=cache, workers=workers)
-        with held:
+        with closing(held):
             admission = held.admit(range(len(FILES)), FILES.__getitem__)
             assert admission[:3] == expected[:3]
             assert [(i, str(u)) for i, u in admission.skipped] == [(i, str(u)) for i, u in expected.skipped]
@@ -85,7 +86,7 @@ def test_memory_finds_what_disk_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for rams in ((0, 2**30), (2**30, 0)):
         for turn, ram in enumerate(rams):
             held, _ = store(ram=ram)
-            with held:
+            with closing(held):
                 held.admit(range(len(FILES)), FILES.__getitem__)
                 demand_equal(held)
             assert bool(held.tally.decoded) == (turn == 0)
@@ -97,7 +98,7 @@ def test_memory_finds_what_disk_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_cache_nothing_is_left_on_disk() -> None:
     """The file that pixels are read from has no name."""
     held, _ = store(cache=UNCACHED)
-    with held:
+    with closing(held):
         held.admit(range(len(FILES)), FILES.__getitem__)
         assert cache_files("") == []
         demand_equal(held)
@@ -107,14 +108,14 @@ def test_without_a_cache_nothing_is_left_on_disk() -> None:
 def test_damage_in_the_cache_is_decoded_again(ram: int) -> None:
     """A byte of each picture changed between two runs: the second decodes all of them and shows none of it."""
     held, _ = store()
-    with held:
+    with closing(held):
         held.admit(GOOD_IDS, FILES.__getitem__)
     (file,) = cache_files(".pixels")
     damaged = bytearray(file.read_bytes())
     damaged[::90] = bytes(byte ^ 1 for byte in damaged[::90])
     file.write_bytes(damaged)
     held, said = store(ram=ram)
-    with held:
+    with closing(held):
         held.admit(GOOD_IDS, FILES.__getitem__)
         demand_equal(held)
     assert held.tally.decoded == len(GOOD_IDS)
@@ -124,7 +125,7 @@ def test_damage_in_the_cache_is_decoded_again(ram: int) -> None:
 def test_damage_while_a_run_reads_it_is_not_shown() -> None:
     """What was right when it was admitted and is no more, or has been cut off, is decoded again at each visit."""
     held, _ = store()
-    with held:
+    with closing(held):
         held.admit(GOOD_IDS, FILES.__getitem__)
         (file,) = cache_files(".pixels")
         whole = file.read_bytes()
@@ -136,21 +137,27 @@ def test_damage_while_a_run_reads_it_is_not_shown() -> None:
 
 
 def test_an_image_that_changed_meanwhile_is_an_error() -> None:
-    """Where its pixels have to be decoded again: never other pixels than those on record."""
-    held, _ = store(reread=lambda i: FILES[i - 1])
-    with held:
-        held.admit(GOOD_IDS, FILES.__getitem__)
-        demand_equal(held)  # as long as the files hold what was decoded, nothing is read again
+    """When its pixels have to be decoded again: never other pixels than those on record."""
+    files = list(FILES)
+    held, _ = store()
+    with closing(held):
+        held.admit(GOOD_IDS, files.__getitem__)
+        files[:] = files[1:] + files[:1]
+        demand_equal(held)  # as long as the cache has what was decoded, nothing is read again
         cache_files(".pixels")[0].write_bytes(b"")
-        with pytest.raises(DataError, match="no longer the file"):
+        with pytest.raises(DataError, match="changed during the run"):
             held.rows(IDS[:1])
 
-    def gone(i: int) -> bytes:
-        raise Unusable("missing")
+    def read(i: int) -> bytes:
+        if gone:
+            raise Unusable("missing")
+        return FILES[i]
 
-    held, _ = store(reread=gone)
-    with held:
-        held.admit(GOOD_IDS, FILES.__getitem__)
+    gone = False
+    held, _ = store()
+    with closing(held):
+        held.admit(GOOD_IDS, read)
+        gone = True
         for file in cache_files(".pixels"):
             file.write_bytes(b"")
         with pytest.raises(DataError, match="missing"):
@@ -160,7 +167,7 @@ def test_an_image_that_changed_meanwhile_is_an_error() -> None:
 def test_without_any_room_images_are_decoded_at_each_visit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is said once for the cache and once for the rest, by the thread that uses the store; training can go on."""
     monkeypatch.setattr(cache_module, "RESERVE_BYTES", 2**62)
-    monkeypatch.setattr(storage, "RESERVE_BYTES", 2**62)
+    monkeypatch.setattr(store_module, "RESERVE_BYTES", 2**62)
     threads: set[int] = set()
     said: list[str] = []
 
@@ -175,11 +182,12 @@ def test_without_any_room_images_are_decoded_at_each_visit(monkeypatch: pytest.M
         read.append(i)
         return FILES[i]
 
-    with open_store(len(FILES), SIZE, resources, reread=reread, warn=warn) as held:
-        held.admit(range(len(FILES)), FILES.__getitem__)
+    with closing(open_store(len(FILES), SIZE, resources, warn=warn)) as held:
+        held.admit(range(len(FILES)), reread)
+        read.clear()
         demand_equal(held)
     assert len(said) == 2
-    assert "decoded at each visit" in said[1]
+    assert "decoded again at each visit" in said[1]
     assert threads == {threading.get_ident()}
     assert set(read) == set(GOOD_IDS)
 
@@ -188,9 +196,10 @@ GROWN = """
 import io, re, sys
 import numpy as np
 from PIL import Image
-from capture_cli.pixels import Geometry
+from contextlib import closing
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.resources import Resources
-from capture_cli.pixels.storage import open_store
+from capture_cli.pixels.store import open_store
 
 def memory(name):
     return int(re.search(rf"{name}:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
@@ -202,7 +211,7 @@ def read(i):
     return file.getvalue()
 resources = Resources(ram_bytes=ram, workers=2, cache_bytes=0 if sys.argv[2] == "no cache" else 2**30)
 ids = np.arange(count)
-with open_store(count, Geometry(height=side, width=side, channels=3), resources, reread=read, warn=sys.exit) as store:
+with closing(open_store(count, Geometry(height=side, width=side, channels=3), resources, warn=sys.exit)) as store:
     store.admit(ids[:32], read), store.rows(ids[:32])
     before = memory("VmRSS")
     for start in range(32, count, 32):

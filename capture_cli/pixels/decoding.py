@@ -1,32 +1,30 @@
-"""From the bytes of one image file to its pixels. The bytes are hostile until they have been through here.
+"""Decode the bytes of one image file to pixels. The bytes are hostile until they have been through here.
 
     pixels = decode(data, height=32, width=32, channels=3)      # uint8 [3, 32, 32]
     width, height, grey = peek(data)                            # from the header alone
 
-What it promises, whatever the file is called:
+Whatever the file is called:
 
 * PNG, JPEG, WebP, BMP and GIF are read, told apart by content. No other decoder is ever started.
-* Size is checked before anything is decoded: at most MAX_PIXELS, no side above MAX_SIDE. One decode takes at most about
-  17 bytes for each pixel of the file, so 0.6 GB, whatever the file claims.
+* The size is checked before decoding: at most MAX_PIXELS, no side above MAX_SIDE. Decoding takes at most about 17 bytes per
+  pixel of the file, so 0.6 GB, whatever the file claims.
 * Every failure is `Unusable` with one of these reasons, and a detail that depends on the file alone:
 
       not-an-image        empty, text, SVG, or unknown bytes
       format-not-allowed  an image of another format, which the detail names
-      too-large           more pixels or a longer side than allowed
+      too-large           too many pixels, or too long a side
       metadata-too-large  compressed text that unpacks to more than 1 MB
       too-many-scans      a progressive JPEG of more than MAX_SCANS scans, each of which costs a pass over the image
       truncated           the file ends too early
-      broken              anything else the decoder refuses
-      out-of-memory       the machine had not enough left
+      broken              anything else that the decoder refuses
+      out-of-memory       the machine has too little memory left
 
-* What the picture shows is kept: EXIF orientation is applied (bad EXIF is ignored, and says nothing), of 16 bits the high
-  8 are taken, palettes and CMYK become RGB (embedded colour profiles are not applied), what is transparent is laid on white,
-  of an animation or a multi-picture file the first frame is taken. Pillow's own ways with some of these are wrong: it clips
-  16-bit grey, shows hidden colours under transparency and ignores orientation.
-* Nothing is printed, neither warnings nor what C libraries say; any number of threads may decode at once.
+* EXIF orientation is applied (bad EXIF is ignored). Of 16 bits the high 8 are kept. Palettes and CMYK become RGB; embedded
+  colour profiles are not applied. Transparency is laid on white. Of an animation or a multi-picture file the first frame is
+  taken. Pillow itself clips 16-bit grey, shows hidden colours under transparency and ignores orientation.
+* Nothing is printed, neither by Python nor by C libraries. Any number of threads may decode at once.
 
-A damaged file may still decode, to other pixels: no image format notices every change. The digest of the file's bytes,
-taken by capture_cli.pixels, is what notices.
+A damaged file may still decode, to other pixels: no image format notices every change. The digest of the file does.
 """
 
 from __future__ import annotations
@@ -60,39 +58,41 @@ MAX_SIDE = 2**16 - 1
 MAX_SCANS = 100
 """Encoders write about ten."""
 BACKGROUND = 255
-"""White, in every channel: what transparent pixels are laid on."""
+"""White, in every channel, behind transparent pixels."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Peek(NamedTuple):
-    """What a header says, as the picture will be seen: EXIF orientation is applied."""
+    """The size and colour of a picture by its header, after EXIF orientation."""
 
     width: int
     height: int
     grey: bool
-    """Every pixel is grey by the file's own format, or by its palette."""
+    """Every pixel is grey by the file's format, or by its palette."""
 
 
 def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
-    """The picture as uint8 [channels, height, width], 1 channel grey (ITU-R 601-2 luma) or 3 RGB.
+    """Decode a file to uint8 [channels, height, width]: 1 channel grey (ITU-R 601-2 luma), or 3 RGB.
 
-    A picture of another size is stretched to this one, whatever that does to its proportions, by Pillow's bilinear filter
-    with antialiasing; one of this very size is left as it is. Raises Unusable.
+    A picture of another size is stretched to this one, without regard to its proportions, by Pillow's bilinear filter with
+    antialiasing. Raises Unusable.
     """
+    from PIL import Image
+
     planes = np.empty((channels, height, width), np.uint8)
     with _opened(data) as picture:
         image = picture.image
         image.load()
-        exif = picture.exif or _exif_of(image)  # asked for now, since a PNG may hold it behind the pixels
+        exif = picture.exif or _exif_of(image)  # only now: a PNG may hold it behind the pixels
         image = _flat(image, picture.rawmode)
         if channels == 1 and image.mode != "L":
             image = image.convert("L")
         image = _upright(image, _orientation(exif))
         if image.size != (width, height):
-            image = image.resize((width, height), _bilinear())
-        # A grey picture is resized as one plane: three equal ones come out equal. Pillow hands out plane by plane faster than
-        # numpy takes pixels apart.
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        # A grey picture is resized as one plane: three equal ones come out equal. Pillow hands out planes faster than numpy
+        # takes pixels apart.
         bands = ("L",) if image.mode == "L" else ("R", "G", "B")
         for plane, band in zip(planes, bands, strict=False):
             plane[...] = np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(height, width)
@@ -100,18 +100,11 @@ def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
     return planes
 
 
-def _bilinear() -> Image.Resampling:
-    from PIL.Image import Resampling
-
-    return Resampling.BILINEAR
-
-
 @functools.cache
-def decoder() -> str:
-    """What decides which pixels come out of a file: this code and the libraries below it, in one line.
+def decoder_id() -> str:
+    """Identify in one line all that decides which pixels come out of a file: this file's source and the libraries below it.
 
-    Where it is the same, `decode` gives the same pixels for the same bytes. The code counts by what stands in this file, so
-    that no change to it can be forgotten.
+    With the same identity `decode` returns the same pixels for the same bytes.
     """
     code = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
     libraries = ", ".join(f"{name} {version}" for name, version in codec_versions().items())
@@ -119,7 +112,7 @@ def decoder() -> str:
 
 
 def codec_versions() -> dict[str, str]:
-    """Versions of Pillow and of the libraries it decodes with, named as in run records; one that is not there is absent."""
+    """Return the versions of Pillow and of the libraries it decodes with, by their names in run records."""
     from PIL import __version__, features
 
     libraries = {
@@ -131,7 +124,7 @@ def codec_versions() -> dict[str, str]:
 
 
 def peek(data: bytes) -> Peek:
-    """Width, height and whether all is grey, without decoding. Raises Unusable where the header already forbids decoding."""
+    """Read size and colour from the header, without decoding. Raises Unusable if the header already forbids decoding."""
     with _opened(data) as picture:
         width, height = picture.image.size
         if _orientation(picture.exif or _exif_of(picture.image)) >= 5:
@@ -143,13 +136,13 @@ class _Picture(NamedTuple):
     image: Image.Image
     """Opened, not yet decoded."""
     rawmode: str
-    """How the pixels lie in the file, in Pillow's words (`RGB;16B`), where it says so before decoding."""
+    """Pillow's name for the layout of the pixels in the file (`RGB;16B`), where known before decoding."""
     exif: bytes
 
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[_Picture]:
-    """Open an image, check its header, and turn whatever goes wrong until the block ends into Unusable."""
+    """Open an image and check its header; convert whatever is raised within the block to Unusable."""
     from PIL import Image, WebPImagePlugin  # noqa: F401 - registers WebP; Pillow would load all of its plug-ins for it
 
     found = detail = _format_of(data)
@@ -167,8 +160,7 @@ def _opened(data: bytes) -> Iterator[_Picture]:
         raise
     except MemoryError as error:
         raise Unusable("out-of-memory", detail) from error
-    except Exception as error:
-        # Decoders raise whatever comes: on Pillow's own test files five families of errors.
+    except Exception as error:  # decoders raise five families of errors on Pillow's own test files
         raise Unusable(_reason(error, data), detail) from error
 
 
@@ -178,7 +170,7 @@ def _demand_size(width: int, height: int, detail: str) -> None:
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    """The code of what Pillow raised. Its messages are looked at and not passed on: some hold addresses."""
+    """Classify what Pillow raised. Its messages are not passed on: some hold addresses."""
     from PIL import Image
 
     text = str(error)
@@ -202,7 +194,7 @@ _SIGNATURES = re.compile(
 
 
 def _format_of(data: bytes) -> str:
-    """One of FORMATS, by content. Raises Unusable for any other."""
+    """Tell the format, one of FORMATS, by content. Raises Unusable for any other."""
     match = _SIGNATURES.match(data)
     if match is None or match.lastgroup is None:
         raise Unusable("not-an-image", "" if data else "an empty file")
@@ -212,16 +204,15 @@ def _format_of(data: bytes) -> str:
 
 
 def _lean_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """A JPEG without the metadata in its header, and its first EXIF segment.
+    """Strip a JPEG of the metadata in its header; return it and its first EXIF segment.
 
-    The decoder needs none of it, and reading it is where Pillow can be hurt: it joins EXIF segments in time quadratic in
-    their number, follows the tags in them, and opens a multi-picture file as another format. Raises Unusable if the file has
-    more than MAX_SCANS scans.
+    The decoder needs no metadata, and Pillow is vulnerable there: it joins EXIF segments in time quadratic in their number,
+    follows the tags in them, and opens a multi-picture file as another format. Raises Unusable beyond MAX_SCANS scans.
     """
     kept, exif, at = [data[:2]], b"", 2
     while (start := data.find(b"\xff", at)) >= 0 and start + 4 <= len(data):
         marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes, and markers that stand alone
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes, and markers without a length
             at = start + 1 + (marker != 0xFF)
             continue
         at = start
@@ -240,11 +231,11 @@ def _lean_jpeg(data: bytes) -> tuple[bytes, bytes]:
 
 
 _METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
-"""Comments and APP1 to APP15 without APP14, where Adobe notes how CMYK is to be read."""
+"""Comments and APP1 to APP15 without APP14, where Adobe notes how to read CMYK."""
 
 
 def _exif_of(image: Image.Image) -> bytes:
-    """The EXIF block of a PNG or WebP; ImageMagick wrote it into PNG as hexadecimal text before there was a chunk for it."""
+    """Get the EXIF block of a PNG or WebP. Before PNG had a chunk for it, ImageMagick wrote it there as hexadecimal text."""
     block: bytes = image.info.get("exif", b"")
     text = image.info.get("Raw profile type exif", "")
     if not block and text:
@@ -254,9 +245,9 @@ def _exif_of(image: Image.Image) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF is damaged.
+    """Read the EXIF orientation, 1 to 8; 1 (upright) if there is none or the EXIF is damaged. TIFF 6.0, section 2.
 
-    Read here since Pillow would load every tag there is, warn of some and raise at others. TIFF 6.0, section 2.
+    Not by Pillow, which would load every tag, warn about some and raise at others.
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -270,7 +261,7 @@ def _orientation(exif: bytes) -> int:
             if tag == 0x0112:
                 return value if kind == 3 and length == 1 and 1 <= value <= 8 else 1
     except struct.error:  # it points behind its own end
-        return 1
+        pass
     return 1
 
 
@@ -291,7 +282,7 @@ def _is_grey(image: Image.Image, rawmode: str) -> bool:
 
 
 def _flat(image: Image.Image, rawmode: str) -> Image.Image:
-    """A decoded image without transparency and with 8 bits a channel: L or RGB."""
+    """Convert a decoded image to 8 bits per channel without transparency: L or RGB."""
     from PIL import Image
 
     if image.mode in ("1", "L", "RGB") or image.mode.startswith("I"):
@@ -308,7 +299,7 @@ def _flat(image: Image.Image, rawmode: str) -> Image.Image:
 
 
 def _without_key(image: Image.Image, rawmode: str) -> Image.Image:
-    """L or RGB from an image that has no alpha channel, though it may name one colour that is transparent."""
+    """Convert an image without alpha channel to L or RGB; it may name one colour that is transparent."""
     from PIL import Image
 
     key = image.info.pop("transparency", None)
@@ -318,7 +309,7 @@ def _without_key(image: Image.Image, rawmode: str) -> Image.Image:
     values = np.array(image.convert("L") if image.mode == "1" else image)
     pixels = (values >> 8).astype(np.uint8) if deep else values
     if key is not None:
-        # Pillow hands on the key as it stands in the file, while it widens 2 and 4 bits to 8 and cuts 16 down to 8.
+        # Pillow leaves the key as it is in the file, while it widens 2 and 4 bits to 8 and cuts 16 down to 8.
         key = np.array(key) * {"L;2": 85, "L;4": 17}.get(rawmode, 1) >> (8 if rawmode == "RGB;16B" else 0)
         pixels[(values == key).all(-1) if values.ndim == 3 else values == key] = BACKGROUND
     return Image.fromarray(pixels)
@@ -331,11 +322,11 @@ _silence = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def pillow_silenced() -> Iterator[None]:
-    """Ignore warnings that modules of Pillow give, while any thread is inside.
+    """Ignore warnings from Pillow's modules while any thread is inside.
 
-    `warnings.catch_warnings` alone is not for threads: the filters are one list for all, and whoever leaves first puts back
-    what it found. Here the first in sets them and the last out puts them back. `decode` and `peek` do this by themselves;
-    whoever calls them often saves time by doing it around all calls.
+    `warnings.catch_warnings` alone is not thread-safe: all threads share one list of filters, and the first to leave restores
+    what it found. Here the first in sets the filters and the last out restores them. `decode` and `peek` use it themselves;
+    one more around many calls saves time.
     """
     global _silence_depth
     with _silence_lock:

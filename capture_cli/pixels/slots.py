@@ -1,31 +1,30 @@
-"""A file of pictures of one size, uint8, one after the other, each with a mark by which damage is seen.
+"""A file of pictures of one size, uint8, one after the other.
 
-    slots = Slots.unnamed([folder], slot_bytes)     # a file that ends with the process
-    slots.write(7, pixels)
-    slots.read(7, into)                             # False where the file does not hold it
-    mark(digest, into) == mark(digest, pixels)      # it is what was written
+    file = SlotFile.unnamed([folder], slot_bytes)   # disappears with the process
+    file.write(7, pixels)
+    file.read(7, into)                              # False if the file does not hold it
+    checksum(digest, into) == checksum(digest, pixels)
 
-Read and written by position rather than mapped into memory, so that what is read is in the page cache, which the system takes
-back when it likes, and nothing of it counts as memory of the process. Any number of threads may read and write.
+Pictures are read by position, not mapped into memory: what is read stays in the page cache, which the system takes back when it
+likes, and does not count as memory of the process. Any number of threads may read and write.
 """
+
+from __future__ import annotations
 
 import errno
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from capture_cli.files import write_all
+from capture_cli.pixels.decoding import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 
-
-class Slots:
+class SlotFile:
     """An open file. Slots are numbered from 0; one that was never written reads as zeros, or not at all."""
 
     def __init__(self, descriptor: int, slot_bytes: int) -> None:
@@ -34,7 +33,7 @@ class Slots:
 
     @classmethod
     def unnamed(cls, folders: Iterable[Path], slot_bytes: int) -> Self:
-        """A file in the first of these folders that takes one; it has no name, so nothing is left of it, however the run ends.
+        """Make a file without a name, which leaves nothing however the run ends, in the first folder where that succeeds.
 
         Raises OSError, the last one, if none does.
         """
@@ -49,27 +48,27 @@ class Slots:
         raise reason
 
     def write(self, slot: int, pixels: Pixels) -> None:
-        """Write contiguous pixels of the slots' size. Raises OSError."""
+        """Write contiguous pixels of one slot. Raises OSError."""
         write_all(self._descriptor, pixels.data.cast("B"), offset=slot * self._slot_bytes)
 
     def read(self, slot: int, into: Pixels) -> bool:
-        """Fill contiguous pixels of the slots' size; False if the file is too short or cannot be read."""
-        left, at = into.data.cast("B"), slot * self._slot_bytes
+        """Fill contiguous pixels of one slot; False if the file is too short or cannot be read."""
+        left, offset = into.data.cast("B"), slot * self._slot_bytes
         try:
             while left:
-                count = _read_at(self._descriptor, left, at)
+                count = os.preadv(self._descriptor, [left], offset)
                 if not count:
                     return False
-                left, at = left[count:], at + count
+                left, offset = left[count:], offset + count
         except OSError:
             return False
         return True
 
-    def demand_room(self, reserve_bytes: int) -> None:
-        """Raise OSError if less than this is left of the disk that the file is on."""
+    def demand_space(self, reserve_bytes: int) -> None:
+        """Raise OSError if less than this is free on the disk of the file."""
         system = os.fstatvfs(self._descriptor)
         if system.f_bavail * system.f_frsize < reserve_bytes:
-            raise OSError(f"less than {reserve_bytes // 2**20:,} MB of the disk are left")
+            raise OSError(f"less than {reserve_bytes // 2**20:,} MB of the disk are free")
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -78,14 +77,13 @@ class Slots:
             self._descriptor = -1
 
 
-def _read_at(descriptor: int, into: memoryview, at: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [into], at)
-    data = os.pread(descriptor, len(into), at)
-    into[: len(data)] = data
-    return len(data)
+class Location(NamedTuple):
+    """Where the pixels of one picture are on disk."""
+
+    file: SlotFile
+    slot: int
 
 
-def mark(digest: bytes, pixels: Pixels) -> int:
-    """XXH3-64 of contiguous pixels, seeded by the digest of the file that they came from, so that neither fits another's."""
+def checksum(digest: bytes, pixels: Pixels) -> int:
+    """XXH3-64 of contiguous pixels, seeded by the digest of their image file, so that one picture never passes for another."""
     return xxhash.xxh3_64_intdigest(pixels.data.cast("B"), seed=int.from_bytes(digest[:8], "little"))

@@ -25,7 +25,9 @@ import numpy.typing as npt
 import orjson
 
 from capture_cli.errors import Unusable, UsageError
-from capture_cli.pixels import Geometry, Pixels, PixelStore
+from capture_cli.pixels.decoding import Pixels
+from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.store import MemoryStore
 from capture_cli.records import RunInfo
 from capture_cli.sources.access import read_file
 
@@ -102,7 +104,7 @@ class Originals:
         """The most files that `take` can be asked for at once."""
         self._folder = folder
         self._geometry = geometry
-        self._store = PixelStore(0, geometry)
+        self._store = MemoryStore(0, geometry)
         self._slots: OrderedDict[File, int] = OrderedDict()
         self._free: list[int] = []
 
@@ -127,7 +129,7 @@ class Originals:
         size = len(self._store.pixels)
         if n + len(self._slots) <= size or size == self.room:
             return
-        larger = PixelStore(min(self.room, max(2 * size, 2 * n)), self._geometry)
+        larger = MemoryStore(min(self.room, max(2 * size, 2 * n)), self._geometry)
         larger.pixels[:size] = self._store.pixels
         self._free += range(size, len(larger.pixels))
         self._store = larger

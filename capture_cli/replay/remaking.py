@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys
-from capture_cli.pixels import Geometry, Pixels
-from capture_cli.pixels.decoding import codec_versions
+from capture_cli.pixels.decoding import Pixels, codec_versions
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import CENTRE, SCALE, Recipe, _gather
 from capture_cli.records import RunInfo
 

@@ -18,8 +18,8 @@ import torch
 
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan
-from capture_cli.pixels import Admission, PixelStore
-from capture_cli.pixels.storage import DiskStore
+from capture_cli.pixels.admission import Admission
+from capture_cli.pixels.store import Store
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 from capture_cli.writer import BatchWriter
@@ -47,7 +47,7 @@ class Data:
     def __init__(
         self,
         scan: Scan,
-        store: PixelStore | DiskStore,
+        store: Store,
         recipe: Recipe,
         writer: BatchWriter,
         *,

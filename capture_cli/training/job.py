@@ -27,8 +27,7 @@ from capture_cli.checkpoint import Place, save
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError
 from capture_cli.models.saved import Header, to_bytes
-from capture_cli.pixels import PixelStore
-from capture_cli.pixels.storage import DiskStore, open_store
+from capture_cli.pixels.store import Store, open_store
 from capture_cli.plan import Plan
 from capture_cli.records import Epoch, RunInfo, Skip
 from capture_cli.resources import Resources
@@ -199,7 +198,7 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
 
 
 @contextlib.contextmanager
-def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[PixelStore | DiskStore]:
+def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Store]:
     """Where the pixels are held; how that went is noted among the events."""
     scan = ready.plan.scan
 
@@ -207,22 +206,13 @@ def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Pi
         session.output.event("warning", text=text, category="pixels")
         session.view.warn(text)
 
-    store = open_store(
-        len(scan.files),
-        ready.plan.geometry,
-        resources,
-        reread=lambda i: scan.source.read(scan.files[i]),
-        warn=warn,
-    )
-    with contextlib.closing(scan.source), store:
+    store = open_store(len(scan.files), ready.plan.geometry, resources, warn=warn)
+    with contextlib.closing(scan.source), contextlib.closing(store):
         yield store
-    held = "memory" if isinstance(store, PixelStore) else "disk"
-    session.output.event("pixels", held=held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
+    session.output.event("pixels", held=store.held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
 
 
-def _set_up(
-    ready: Ready, writer: BatchWriter, store: PixelStore | DiskStore, session: Session, earlier: Earlier | None
-) -> Setup:
+def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, earlier: Earlier | None) -> Setup:
     """What the passes over the images need; the files that the scan left out are on record, and those known before recalled."""
     plan, config = ready.plan, ready.plan.config
     data = Data(

@@ -1,0 +1,132 @@
+"""Admission: the files of one block are read, digested and decoded once, in threads where that pays.
+
+admission = admit(ids, load_one, threads, tally)    # which ids can be used, and why the others cannot
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from time import perf_counter
+from typing import NamedTuple, TypeVar
+
+from capture_cli.errors import Unusable
+from capture_cli.pixels.cache import PixelCache
+from capture_cli.pixels.decoding import Pixels, decode, pillow_silenced
+from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.slots import Location
+
+MAX_THREADS = 8
+TRIED = 4
+"""Items that are worked on one after the other, to see how long one takes."""
+WORTH_A_THREAD_SECONDS = 2e-4
+"""For shorter work, threads cost more in taking turns than they save."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Admission(NamedTuple):
+    """The outcome for the files of one block. The first three lists have one item for each image that can be used."""
+
+    ids: list[int]
+    """In the order in which they were asked for."""
+    sizes: list[int]
+    """Sizes of the files, in bytes."""
+    digests: list[str]
+    """BLAKE2b (16 bytes, 32 hex digits) of the very bytes that were decoded."""
+    skipped: list[tuple[int, Unusable]]
+
+
+@dataclass
+class Tally:
+    """Where the pixels of the usable images came from."""
+
+    decoded: int = 0
+    from_cache: int = 0
+
+
+class Loaded(NamedTuple):
+    """One file that can be used."""
+
+    size: int
+    digest: bytes
+    location: Location | None
+    """Where the cache has its pixels, if it does."""
+    from_cache: bool
+
+
+def load(data: bytes, into: Pixels, geometry: Geometry, cache: PixelCache | None) -> Loaded:
+    """Fill `into`, uint8 [C, H, W], with the pixels of a file: from the cache, or decoded and offered to the cache.
+
+    The cache may hold on to `into`, which must keep its pixels. Raises Unusable.
+    """
+    digest = blake2b(data, digest_size=16).digest()
+    location = cache.read(digest, into) if cache else None
+    if location:
+        return Loaded(len(data), digest, location, from_cache=True)
+    into[...] = decode(data, height=geometry.height, width=geometry.width, channels=geometry.channels)
+    location = cache.keep(digest, into, len(data)) if cache else None
+    return Loaded(len(data), digest, location, from_cache=False)
+
+
+def admit(ids: Iterable[int], load_one: Callable[[int], Loaded], threads: int | None, tally: Tally) -> Admission:
+    """Call `load_one` for each id; the outcome is the same for any number of threads.
+
+    What it raises other than Unusable ends the call.
+    """
+    wanted = [int(i) for i in ids]
+
+    def outcome_of(i: int) -> Loaded | Unusable:
+        try:
+            return load_one(i)
+        except Unusable as unusable:
+            return unusable
+
+    with pillow_silenced():
+        outcomes = in_threads(wanted, outcome_of, threads)
+    admission = Admission([], [], [], [])
+    for i, outcome in zip(wanted, outcomes, strict=True):
+        if isinstance(outcome, Unusable):
+            admission.skipped.append((i, outcome))
+        else:
+            admission.ids.append(i)
+            admission.sizes.append(outcome.size)
+            admission.digests.append(outcome.digest.hex())
+            tally.from_cache += outcome.from_cache
+            tally.decoded += not outcome.from_cache
+    return admission
+
+
+def in_threads(items: Sequence[Item], work: Callable[[Item], Result], threads: int | None) -> list[Result]:
+    """Map `work` over the items, in threads if it takes long enough; None: one per usable processor, at most MAX_THREADS."""
+    if threads is None:
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = min(usable, MAX_THREADS)
+    started = perf_counter()
+    results = [work(item) for item in items[:TRIED]]
+    rest = items[TRIED:]
+    if threads < 2 or not rest or perf_counter() - started < TRIED * WORTH_A_THREAD_SECONDS:
+        return results + [work(item) for item in rest]
+    made: dict[int, Result] = {}
+    left = deque(enumerate(rest))
+
+    def take_turns() -> None:
+        while True:
+            try:
+                place, item = left.popleft()
+            except IndexError:
+                return
+            try:
+                made[place] = work(item)
+            except BaseException:
+                left.clear()  # so that the others stop
+                raise
+
+    with ThreadPoolExecutor(min(threads, len(rest)), thread_name_prefix="decode") as pool:
+        workers = [pool.submit(take_turns) for _ in range(min(threads, len(rest)))]
+    for worker in workers:
+        worker.result()
+    return results + [made[place] for place in range(len(rest))]
