@@ -50,14 +50,11 @@ class Nothing:
     first_nonfinite = None
     step = 0
 
-    def record(self, **_: Any) -> None:
+    def record(self, *_: object) -> None:
         """Nothing."""
         self.step += 1
 
-    def write(self, record: Skip) -> None:
-        """Nothing."""
-
-    def write_samples(self, samples: Samples) -> None:
+    def write(self, record: Samples | Skip) -> None:
         """Nothing."""
 
     def end_phase(self) -> Epoch | None:

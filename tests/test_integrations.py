@@ -181,7 +181,10 @@ with Recorder("r.jsonl") as recorder:
                 if given:
                     trainer.fit(Dicts(), loader_of(data))
                 else:
-                    with pytest.raises(UsageError, match="training_step returned no 'inputs', and a batch that is a dict"):
+                    with pytest.raises(
+                        UsageError,
+                        match="training_step returned no 'inputs', and they cannot be told from a batch that is a dict",
+                    ):
                         trainer.fit(Dicts(), loader_of(data))
         assert passes(tmp_path / "True.jsonl") == [("train", 0, 60)]
 

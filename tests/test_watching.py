@@ -117,9 +117,9 @@ class TestIdentified:
     @pytest.mark.parametrize(
         ("dataset", "ids", "said"),
         [
-            (Rows("tuple"), [1, 2], r"ids: 2 of them for 50 samples"),
-            (Rows("tuple"), [0] * N, r"ids: several samples are called 0"),
-            (Rows("tuple"), [f"{i % 49}" for i in range(N)], r"ids: several samples are called '0'"),
+            (Rows("tuple"), [1, 2], r"ids: 2 ids for 50 samples"),
+            (Rows("tuple"), [0] * N, r"ids: several samples have the id 0"),
+            (Rows("tuple"), [f"{i % 49}" for i in range(N)], r"ids: several samples have the id '0'"),
             (Rows("tuple"), [Path(f"{i}") for i in range(N)], r"ids are neither all integers"),
             (Rows("tuple"), [1.5 * i for i in range(N)], r"ids are neither all integers"),
             ([(1, 2)].__iter__(), None, r"dataset: a list_iterator has no length and index"),
@@ -139,7 +139,7 @@ class TestIdentified:
 
         with pytest.raises(UsageError, match="a Stream has no length and index") as caught:
             identified(Stream())
-        assert "carry ids of their own" in caught.value.hint
+        assert "yield ids with the samples" in caught.value.hint
 
     def test_a_field_called_id_is_not_overwritten(self) -> None:
         """Nor one of a dataset that cannot list samples taken for a list of them."""
@@ -343,7 +343,7 @@ class TestWatch:
             with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 0 were not recorded"):
                 loop()
             loader = recorder.loader(loader_of(), phase="val")
-            with pytest.raises(UsageError, match="no loss was seen for any of the 7 batches of a loader of the phase val"):
+            with pytest.raises(UsageError, match="the loss of 7 val batches was never computed"):
                 list(loader)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -370,8 +370,8 @@ class TestWatchErrors:
     @pytest.mark.parametrize(
         ("criterion", "model", "said"),
         [
-            (nn.functional.cross_entropy, None, r"criterion: a function is no torch.nn.Module"),
-            (nn.CrossEntropyLoss(), lambda x: x, r"model: a function is no torch.nn.Module"),
+            (nn.functional.cross_entropy, None, r"criterion: a function is not a torch.nn.Module"),
+            (nn.CrossEntropyLoss(), lambda x: x, r"model: a function is not a torch.nn.Module"),
             (nn.BCELoss(), None, r"criterion: BCELoss takes probabilities"),
         ],
     )
@@ -432,13 +432,13 @@ class TestWatchErrors:
     def test_sequences_that_cannot_be_told_apart(self, tmp_path: Path) -> None:
         """Logits of positions alone, and another padding than the recorder's."""
         with Recorder(tmp_path / "r.jsonl", task="sequence") as recorder:
-            with pytest.raises(UsageError, match=r"it ignores labels that are 0, the recorder those that are -100") as caught:
+            with pytest.raises(UsageError, match=r"it ignores the label 0, the recorder ignores -100") as caught:
                 recorder.watch(nn.CrossEntropyLoss(ignore_index=0))
-            assert caught.value.hint == "give the recorder ignore_index=0"
+            assert caught.value.hint == "use Recorder(ignore_index=0)"
             criterion = nn.CrossEntropyLoss()
             recorder.watch(criterion)
             next(iter(recorder.loader(loader_of())))
-            with pytest.raises(UsageError, match=r"logits float32 \[8, 3\] are of positions alone"):
+            with pytest.raises(UsageError, match=r"logits float32 \[8, 3\] do not say which sequence"):
                 criterion(torch.rand(8, 3), torch.zeros(8).long())
 
     def test_a_mapping_does_not_say_what_the_inputs_are(self, tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ class TestWatchErrors:
             next(iter(recorder.loader(loader_of("dict"))))
             with pytest.raises(UsageError, match=r"there are no inputs") as caught:
                 criterion(torch.rand(8, 3), torch.zeros(8).long())
-            assert "give watch the model" in caught.value.hint
+            assert "pass the model to watch" in caught.value.hint
 
     def test_what_record_refuses_is_raised_by_the_loss_function(self, tmp_path: Path) -> None:
         """In the loop's own words: the error arrives where the loss is computed."""

@@ -15,6 +15,7 @@ from capture_cli.journal import Journal
 from capture_cli.records import Batch, Record, decode
 from capture_cli.runfolder import Output
 from capture_cli.writer import BatchWriter, staging
+from capture_cli.writer.columns import Forward, Header
 from recordings import batch_of, verified
 
 SIZES = [64, 64, 1, 2, 3, 7, 64, 31, 64, 64, 5]
@@ -22,7 +23,7 @@ FOREVER = 1e9
 
 
 def batches(classes: int) -> list[dict[str, Any]]:
-    """One batch of each size, with logits that are small, huge, equal, infinite and NaN."""
+    """One training batch of each size, with logits that are small, huge, equal, infinite and NaN."""
     generator = torch.Generator().manual_seed(classes)
     made = []
     for number, size in enumerate(SIZES):
@@ -32,9 +33,7 @@ def batches(classes: int) -> list[dict[str, Any]]:
             logits[1, 0], logits[2, 1], logits[3] = torch.inf, -torch.inf, torch.nan
         labels = torch.randint(classes, (size,), generator=generator)
         inputs = torch.rand(size, 3, 4, 4, generator=generator)
-        made.append(
-            {"phase": "train", "epoch": 1, "ids": np.arange(size), "inputs": inputs, "logits": logits, "labels": labels}
-        )
+        made.append({"ids": np.arange(size), "inputs": inputs, "logits": logits, "labels": labels})
     return made
 
 
@@ -42,7 +41,8 @@ def record(writer: BatchWriter, batch: dict[str, Any]) -> None:
     """Record a batch as the training loop does, with gradients."""
     logits = batch["logits"].clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits, batch["labels"])
-    writer.record(**batch | {"logits": logits, "loss": loss})
+    header = Header(phase="train", epoch=1, ids=batch["ids"])
+    writer.record(header, batch["inputs"], Forward(logits, batch["labels"], loss=loss))
 
 
 def writer_to(path: Path, **options: Any) -> BatchWriter:
@@ -98,8 +98,8 @@ class TestStaging:
         writer = writer_to(tmp_path / "r.jsonl", task="sequence")
         for _ in range(3):
             labels = torch.tensor([[1, 2, -100], [0, -100, -100]])
-            batch = batch_of(2, 3) | {"logits": torch.randn(2, 3, 4), "labels": labels}
-            writer.record(**batch, loss=torch.tensor(1.0))
+            header, forward = Header(phase="train", epoch=1, ids=[0, 1]), Forward(torch.randn(2, 3, 4), labels, loss=1.0)
+            writer.record(header, torch.ones(2, 3), forward)
         assert [len(json.loads(line)["labels"]) for line in lines(tmp_path / "r.jsonl")] == [3, 3, 3]
 
     @pytest.mark.parametrize("at", range(1, 7))

@@ -1,8 +1,8 @@
-"""The recorder in loops that others wrote: one module for each, imported when it is asked for.
+"""Recorders for training loops of other libraries: one module each, imported on first use.
 
     from capture_cli import LightningCapture, TransformersCapture
 
-A loop of this kind counts its epochs itself, and evaluates when it likes; `Passes` makes one rising number of each pass.
+Such a loop counts epochs itself and evaluates when it likes. `Passes` numbers each pass over the data so that epochs go up.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 class Passes:
-    """Passes over the data of each phase, as epochs of a recorder."""
+    """Numbers the passes over the data of each phase, as epochs of a recorder."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._under_way: dict[str, int] = {}
+        self._running: dict[str, int] = {}
         self._last: dict[str, int] = {}
 
     def epoch(self, phase: str, now: int) -> int:
-        """The number of the pass over `phase` that is under way: the epoch `now`, or the next number where that is taken."""
-        number = self._under_way.get(phase)
+        """Return the number of the running pass over `phase`; a new pass gets the epoch `now`, or the next free number."""
+        number = self._running.get(phase)
         if number is None:
-            number = self._last[phase] = self._under_way[phase] = max(now, self._last.get(phase, -1) + 1)
+            number = self._last[phase] = self._running[phase] = max(now, self._last.get(phase, -1) + 1)
         return number
 
     def end(self, phase: str) -> None:
-        """The pass is over: write its sums, if it has begun."""
-        if self._under_way.pop(phase, None) is not None and self._recorder.is_open(phase):
+        """End the pass over a phase and write its sums, if it has begun."""
+        if self._running.pop(phase, None) is not None and self._recorder.is_open(phase):
             self._recorder.end_phase(phase)
 
-    def end_all(self, but: str = "") -> None:
-        """Every pass is over, but that of one phase."""
-        for phase in [one for one in self._under_way if one != but]:
+    def end_evaluations(self) -> None:
+        """End all passes but that of training."""
+        for phase in [one for one in self._running if one != "train"]:
             self.end(phase)

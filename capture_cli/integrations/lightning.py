@@ -1,22 +1,22 @@
-"""Lightning: a callback that records the batches of training, validation and test.
+"""Record the batches of a Lightning Trainer: training, validation and test.
 
     with Recorder("run.jsonl", classes=[...]) as recorder:
         trainer = Trainer(..., callbacks=[LightningCapture(recorder)])
         trainer.fit(model, DataLoader(identified(dataset), shuffle=True))
 
-Each step returns a dict with what only it knows:
+Each step returns a dict, since a callback sees nothing else of it:
 
     def training_step(self, batch, batch_idx):
         inputs, labels, ids = batch                     # a batch of an identified dataset ends in its ids
         logits = self(inputs)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
-`logits` and `labels` are needed, in validation and test as well, and `loss` in training. `inputs` and `ids` are taken from the
-batch (its first tensor, and what `identified` put there) where the step does not return them; `extra` may hold further columns.
+`logits` and `labels` are required, in validation and test as well. `inputs` and `ids` may be returned too; by default inputs
+are the first tensor of the batch, and ids are those of `identified`. `extra` may hold further columns.
 
-Callbacks hear of a batch after its update; what is recorded is of its forward pass. The epoch is the trainer's; a second
-validation within an epoch has the next number. The batches of the sanity check are not recorded. In a distributed training each
-process needs a recorder, and a file, of its own.
+The numbers are those of the forward pass, although callbacks run after the update. The epoch is the trainer's; a second
+validation within an epoch gets the next number. Batches of the sanity check are not recorded. In distributed training each
+process needs a recorder and a file of its own.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.integrations import Passes
-from capture_cli.recorder.watching import demand_identified, first_tensor, without_ids
+from capture_cli.recorder.watching import first_tensor, require_identified, split_ids
 
 if TYPE_CHECKING:
     from capture_cli.recorder import Recorder
 
-ROOTS = ("lightning.pytorch", "pytorch_lightning")
-"""The two names under which Lightning is imported."""
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
 
 def _callbacks() -> tuple[type[Any], ...]:
-    """The class of callbacks of each root that is in use, else of the first that is installed. Raises UsageError for none."""
-    used = [root for root in ROOTS if sys.modules.get(root) is not None]
+    """Return the Callback class of each Lightning package in use, else of the first installed one. Raises UsageError."""
+    used = [package for package in PACKAGES if sys.modules.get(package) is not None]
     found = []
-    for root in used or ROOTS:
+    for package in used or PACKAGES:
         with suppress(ImportError):
-            found.append(importlib.import_module(root).Callback)
+            found.append(importlib.import_module(package).Callback)
         if found and not used:
             break
     if not found:
@@ -53,69 +52,54 @@ def _callbacks() -> tuple[type[Any], ...]:
 
 
 class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that of the Lightning at hand
-    """Give it to a Trainer among its callbacks."""
+    """A callback of a Lightning Trainer."""
 
     def __init__(self, recorder: Recorder) -> None:
-        """`recorder` is opened and closed by the caller, whose `with` says how the training ended."""
+        """Record into `recorder`, which the caller opens and closes."""
         super().__init__()
         self._recorder = recorder
         self._passes = Passes(recorder)
         self._lr: float | None = None
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Take note of the learning rate of the update that follows."""
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        """Read the learning rate of the update that follows."""
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else None
 
-    def on_train_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,  # noqa: ARG002
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Record a batch of training. Raises UsageError, naming the key, where the step did not return what is needed."""
+    def on_train_batch_end(self, trainer: Any, _module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Record a training batch. Raises UsageError, naming the key, if the step did not return one that is required."""
         self._record(trainer, "train", "training_step", outputs, batch, trainer.train_dataloader)
 
     def on_validation_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,  # noqa: ARG002
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,
+        self, trainer: Any, _module: Any, outputs: Any, batch: Any, _number: int, dataloader_idx: int = 0
     ) -> None:
-        """Record a batch of validation, of the phase `val`, `val-1`, ... by its loader."""
+        """Record a validation batch in the phase `val`, or `val-1`, `val-2`, ... for further loaders."""
         if not trainer.sanity_checking:
-            loader = _numbered(trainer.val_dataloaders, dataloader_idx)
-            self._record(trainer, _phase("val", dataloader_idx), "validation_step", outputs, batch, loader)
+            self._record_evaluation(trainer, "val", "validation_step", outputs, batch, trainer.val_dataloaders, dataloader_idx)
 
     def on_test_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,  # noqa: ARG002
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,
+        self, trainer: Any, _module: Any, outputs: Any, batch: Any, _number: int, dataloader_idx: int = 0
     ) -> None:
-        """Record a batch of a test, of the phase `test`, `test-1`, ... by its loader."""
-        loader = _numbered(trainer.test_dataloaders, dataloader_idx)
-        self._record(trainer, _phase("test", dataloader_idx), "test_step", outputs, batch, loader)
+        """Record a test batch in the phase `test`, or `test-1`, `test-2`, ... for further loaders."""
+        self._record_evaluation(trainer, "test", "test_step", outputs, batch, trainer.test_dataloaders, dataloader_idx)
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, *_: Any) -> None:
         """Write the sums of the epoch."""
         self._passes.end("train")
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Any, _module: Any) -> None:
         """Write the sums of the validation."""
         if not trainer.sanity_checking:
-            self._passes.end_all(but="train")
+            self._passes.end_evaluations()
 
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+    def on_test_end(self, *_: Any) -> None:
         """Write the sums of the test."""
-        self._passes.end_all(but="train")
+        self._passes.end_evaluations()
+
+    def _record_evaluation(
+        self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loaders: Any, index: int
+    ) -> None:
+        loader = loaders[index] if isinstance(loaders, list | tuple) else loaders
+        self._record(trainer, f"{phase}-{index}" if index else phase, step, outputs, batch, loader)
 
     def _record(self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loader: Any) -> None:
         returned = outputs if isinstance(outputs, Mapping) else {}
@@ -128,13 +112,13 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
                 )
         inputs, ids = returned.get("inputs"), returned.get("ids")
         if ids is None:
-            demand_identified(loader)
-            batch, ids = without_ids(batch)
+            require_identified(loader)
+            batch, ids = split_ids(batch)
         if inputs is None and not isinstance(batch, Mapping):
             inputs = first_tensor(batch)
         if inputs is None:
             raise UsageError(
-                f"{step} returned no 'inputs', and a batch that is a {type(batch).__name__} does not say which they are",
+                f"{step} returned no 'inputs', and they cannot be told from a batch that is a {type(batch).__name__}",
                 'return "inputs" as well',
             )
         self._recorder.record(
@@ -148,11 +132,3 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
             lr=self._lr if phase == "train" else None,
             extra=returned.get("extra"),
         )
-
-
-def _phase(name: str, loader: int) -> str:
-    return f"{name}-{loader}" if loader else name
-
-
-def _numbered(loaders: Any, index: int) -> Any:
-    return loaders[index] if isinstance(loaders, list | tuple) else loaders

@@ -1,4 +1,4 @@
-"""Transformers: a mixin that makes a Trainer record its batches, since its callbacks never see what a model is given.
+"""Record the batches of a Transformers Trainer with a mixin, since its callbacks never see the inputs of the model.
 
     class CapturingTrainer(TransformersCapture, Trainer): ...
 
@@ -6,26 +6,26 @@
         trainer = CapturingTrainer(model=model, args=args, train_dataset=identified(dataset), recorder=recorder)
         trainer.train()
 
-It looks at every batch in `compute_loss`, so that whatever `compute_loss` a class behind it has is respected, and sees
-training and evaluation: phases `train`, `val` (of several evaluation datasets `val-NAME`) and `test` (`predict`, where there
-are labels).
-The epoch is the trainer's; a second evaluation within an epoch has the next number.
+The mixin reads every batch in `compute_loss`, which other bases may override. Phases are `train`, `val` (`val-NAME` for each of
+several evaluation datasets) and `test` (`predict`, if there are labels). The epoch is the trainer's; a second evaluation within
+an epoch gets the next number.
 
-* Ids are what `identified` put into the samples: the key `id`, which is kept although the model's forward does not know it, and
-  taken out before the model sees it. They are whole numbers, since collators make tensors; name files in the dataset by them.
-* `labels` are the batch's. For causal language models they are shifted as the model's own loss shifts them: the logits at a
-  position are held against the token behind it. Padding is -100, as in Transformers.
-* `loss` is what `compute_loss` returned: where gradients are accumulated, the batch's share of it.
+* Ids are those of `identified`, under the key `id`. The mixin keeps that column and takes it out before the model sees it. Ids
+  are integers, since collators make tensors of them.
+* Labels are the batch's. For causal language models they are shifted as in the model's own loss: the logits at a position
+  belong to the next token. Padding is -100, as in Transformers.
+* `loss` is what `compute_loss` returned; with gradient accumulation, the batch's share of it.
 * `inputs` are the model's main input (`input_ids`, `pixel_values`).
 
-Task `classification`: logits [B, C]; `multilabel`, `regression`: the models whose `problem_type` says so; `sequence`: token
-classification and language models. In a distributed training each process needs a recorder, and a file, of its own.
+Tasks: `classification` for logits [B, C]; `multilabel` and `regression` for models with that `problem_type`; `sequence` for
+token classification and language models. In distributed training each process needs a recorder and a file of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
@@ -45,55 +45,59 @@ except ImportError as error:
 
 
 class TransformersCapture:
-    """Stands before `Trainer`, or a class made of it, among the bases of a class."""
+    """A mixin for `Trainer` and its subclasses; put it first among the bases."""
 
     def __init__(self, *args: Any, recorder: Recorder, **kwargs: Any) -> None:
-        """As the Trainer, and a `recorder`, which is opened and closed by the caller."""
+        """Take the arguments of the Trainer, and a `recorder`, which the caller opens and closes."""
         self._recorder = recorder
         self._passes = Passes(recorder)
         self._phase = "val"
-        """Of batches that are not of training."""
+        """Phase of batches outside training."""
         super().__init__(*args, **kwargs)
         self._epochs = _Epochs(self._passes)
         self.add_callback(self._epochs)  # type: ignore[attr-defined]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The loss, after the batch was recorded. Raises UsageError, naming the key, for a batch without ids or labels."""
+        """Record the batch; return the loss. Raises UsageError, naming the key, for a batch without ids or labels."""
         ids = inputs.pop(ID, None)
         labels = inputs.get("labels")
         name = getattr(self.model, "main_input_name", "input_ids")  # type: ignore[attr-defined]
-        seen = inputs.get(name)
-        for key, value, way in (
-            (ID, ids, "make the dataset of identified(dataset), and let the collator hand the key on"),
-            ("labels", labels, "the record of a batch holds them"),
-            (name, seen, "it is the model's main input"),
+        model_inputs = inputs.get(name)
+        for key, value, hint in (
+            (ID, ids, "wrap the dataset in identified(dataset), and let the collator pass on the key"),
+            ("labels", labels, "the record of a batch needs them"),
+            (name, model_inputs, "it is the model's main input"),
         ):
             if value is None:
-                raise UsageError(f"a batch of the Trainer has no {key!r}", way)
+                raise UsageError(f"a batch of the Trainer has no {key!r}", hint)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
-        self._capture(model, ids, seen, labels, loss, outputs)
+        self._capture(model, ids, model_inputs, labels, loss, outputs)
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As the Trainer's; the batches are of the phase `val`, or `val-NAME` where the prefix is `eval_NAME`."""
-        before, self._phase = self._phase, _phase_of(metric_key_prefix)
-        try:
+        """Evaluate as the Trainer does, in the phase `val`, or `val-NAME` for the prefix `eval_NAME`."""
+        with self._in_phase(metric_key_prefix):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # type: ignore[misc, no-any-return]
-        finally:
-            self._phase = before
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
-        """As the Trainer's; the batches are of the phase `test`."""
-        before, self._phase = self._phase, _phase_of(metric_key_prefix)
-        try:
+        """Predict as the Trainer does, in the phase `test`."""
+        with self._in_phase(metric_key_prefix):
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)  # type: ignore[misc]
+
+    @contextmanager
+    def _in_phase(self, prefix: str) -> Iterator[None]:
+        """Set the phase for a metric prefix: `val` for `eval`, `val-german` for `eval_German`."""
+        previous = self._phase
+        self._phase = re.sub("[^a-z0-9-]+", "-", re.sub("^eval", "val", prefix.lower())).strip("-")[:32] or "val"
+        try:
+            yield
         finally:
-            self._phase = before
+            self._phase = previous
 
     def _set_signature_columns_if_needed(self) -> None:
-        """The Trainer's list of the columns that it keeps: the id is one of them."""
+        """Add the id to the columns that the Trainer keeps."""
         super()._set_signature_columns_if_needed()  # type: ignore[misc]
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         if ID not in columns:
@@ -101,7 +105,7 @@ class TransformersCapture:
 
     def _capture(self, model: Any, ids: Any, inputs: Any, labels: Any, loss: torch.Tensor, outputs: Any) -> None:
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[1]
-        if _shifts(self.model):  # type: ignore[attr-defined]
+        if _shifts_labels(self.model):  # type: ignore[attr-defined]
             logits, labels = logits[:, :-1], labels[:, 1:]
         elif labels.shape != logits.shape and labels.numel() == logits.numel():  # a regression: labels [B], logits [B, 1]
             labels = labels.reshape(logits.shape)
@@ -120,12 +124,12 @@ class TransformersCapture:
 
 
 class _Epochs(TrainerCallback):  # type: ignore[misc] # of a package that has no types here
-    """Ends the phases of the recorder with those of the Trainer."""
+    """A callback that ends the phases of the recorder with those of the Trainer."""
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
         self.now = 0
-        """The epoch of training that is under way, or was last."""
+        """The current epoch of training."""
 
     def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self.now = int(state.epoch or 0)
@@ -134,22 +138,16 @@ class _Epochs(TrainerCallback):  # type: ignore[misc] # of a package that has no
         self._passes.end("train")
 
     def on_evaluate(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        self._passes.end_all(but="train")
+        self._passes.end_evaluations()
 
     def on_predict(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        self._passes.end_all(but="train")
+        self._passes.end_evaluations()
 
 
-def _shifts(model: Any) -> bool:
-    """Whether a model's own loss holds the logits at a position against the label behind it: causal language models do."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what PEFT has wrapped
+def _shifts_labels(model: Any) -> bool:
+    """Return True if the model's own loss compares logits with the label behind them, as causal language models do."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps it
     if getattr(base.config, "is_encoder_decoder", False):
         return False
     causal = type(base).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     return causal or getattr(base, "loss_type", None) in ("ForCausalLM", "ForConditionalGeneration")
-
-
-def _phase_of(prefix: str) -> str:
-    """`eval` -> `val`, `eval_German` -> `val-german`."""
-    phase = re.sub("[^a-z0-9-]+", "-", re.sub("^eval", "val", prefix.lower())).strip("-")
-    return phase[:32] or "val"

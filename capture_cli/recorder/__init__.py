@@ -7,19 +7,13 @@
                 recorder.record(epoch=epoch, phase="train", inputs=inputs, logits=logits, labels=labels, ids=ids)
                 ...
 
-It promises:
+Beside what capture_cli.writer promises:
 
-* Every number comes from the forward pass that trains; there is no second one. Nothing you pass is changed, no graph is kept
-  alive, and only the inputs of the last batch are held.
-* The record of a batch has losses, probabilities and predictions of every sample; it counts whatever the options drop.
 * Arguments that do not fit (shapes, labels, ids, numbers) raise UsageError before anything is written or counted. The records
   stay valid, and the loop may continue.
-* On the CPU a record is written before `record` returns. On CUDA the results are copied to pinned memory without waiting and
-  written one call later, so the step never synchronises; `flush` writes them at once. An error that only the values show (a
-  label that is no class, NaN) is then raised by the next call; it names the batch it is about, and that call records nothing.
-* Ctrl-C at any moment leaves whole records, and sums that count exactly what was written.
-
-The writing itself is capture_cli.writer.
+* On the CPU a record is written before `record` returns, on CUDA one call later, so the step never synchronises; `flush` writes
+  it at once. An error that only the values show (a label that is no class, NaN) is then raised by the next call; it names the
+  batch it is about, and that call records nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +31,7 @@ from capture_cli.recorder import validation
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runfolder import Output, open_output
 from capture_cli.writer import BatchWriter
-from capture_cli.writer.columns import CLASSIFICATION, TASKS
+from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
 from capture_cli.writer.sink import Sink, call_all
 
 if TYPE_CHECKING:
@@ -77,8 +71,8 @@ class Recorder:
         `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), by default
         "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values) and `model` go into the run
         record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`. NaN logits raise UsageError unless
-        `nonfinite` is "record". An id that repeats within an epoch of a phase raises UsageError unless `repeats` is True.
-        Labels equal to `ignore_index` are padding if the task is `sequence`. `sinks` see every record after it was written.
+        `nonfinite` is "record", an id that repeats within an epoch of a phase unless `repeats`. Labels equal to `ignore_index`
+        are padding if the task is `sequence`. `sinks` see every record after it was written.
 
         Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
@@ -90,7 +84,8 @@ class Recorder:
         require(type(ignore_index) is int, "ignore_index", ignore_index, "a whole number")
         require(classes is None or validation.are_names(classes), "classes", classes, "a list of different names")
         require(config is None or isinstance(config, Mapping), "config", config, "a mapping of names to plain values")
-        top_k(probs, 2)  # raises UsageError if it is not valid
+        top_k(probs, 2, option="probs")
+        keeps_all = stored_inputs(inputs, option="inputs") is None
         self._task, self._ignore_index = task, ignore_index
         self._classes = list(classes) if classes is not None else None
         self._config = validation.check_plain("config", dict(config or {}))
@@ -101,7 +96,7 @@ class Recorder:
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
         self._closed, self._pid = False, os.getpid()
-        self._output = _open(os.fspath(out), force=force, needs_folder=stored_inputs(inputs) is None)
+        self._output = _open(os.fspath(out), force=force, needs_folder=keeps_all)
         try:
             self._writer = BatchWriter(
                 self._output,
@@ -168,21 +163,8 @@ class Recorder:
         if self._rank is None:
             self._rank = _rank()
         self._device = logits.device
-        writer.record(
-            epoch=epoch,
-            phase=phase,
-            inputs=inputs,
-            logits=logits,
-            labels=labels,
-            ids=names,
-            files=files,
-            losses=losses,
-            loss=loss,
-            lr=lr,
-            extra=extra,
-            rank=self._rank,
-            device_ids=device_ids,
-        )
+        header = Header(phase=phase, epoch=epoch, rank=self._rank, lr=lr, ids=names, files=files, extra=extra)
+        writer.record(header, inputs, Forward(logits, labels, losses, loss), device_ids=device_ids)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.

@@ -39,6 +39,7 @@ from capture_cli.replay.findings import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
 from capture_cli.writer import BatchWriter
+from capture_cli.writer.columns import Forward, Header
 from capture_cli.writer.sink import ListSink
 
 COMPARED = ("loss", "losses", "probs", "preds", "topk", "p_labels")
@@ -162,16 +163,8 @@ class _Ready:
             seed_step(self.config.seed, "step", batch.step)
         with torch.set_grad_enabled(train), self.runtime.autocast():
             logits = self.forward(inputs)
-        writer.record(
-            phase=batch.phase,
-            epoch=batch.epoch,
-            inputs=inputs,
-            logits=logits,
-            labels=labels,
-            ids=batch.ids,
-            files=batch.files,
-            loss=F.cross_entropy(logits.float(), labels),
-        )
+        header = Header(phase=batch.phase, epoch=batch.epoch, ids=batch.ids, files=batch.files)
+        writer.record(header, inputs, Forward(logits, labels, loss=F.cross_entropy(logits.float(), labels)))
         writer.seal("completed")
         (record,) = sink.batches
         assert isinstance(record, Batch)  # noqa: S101 - the task is a classification

@@ -21,6 +21,7 @@ from capture_cli.records import Batch, Epoch, Numbers
 from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
 from capture_cli.writer import BatchWriter
+from capture_cli.writer.columns import Forward, Header
 
 BEGINNING = Place()
 
@@ -82,7 +83,7 @@ def train(setup: Setup, learning: Learning, start: Place = BEGINNING) -> None:
                 "remove it to go on from the one before, or from the beginning",
             )
         setup.writer.set_previous(
-            phase=start.phase, epoch=start.epoch, batch=start.batch - 1, ids=before.ids, inputs=before.inputs
+            Header(phase=start.phase, epoch=start.epoch, batch=start.batch - 1, ids=before.ids), before.inputs
         )
     for epoch, phase in visits[visits.index(first) if first in visits else len(visits) :]:  # not in it: all of them were done
         done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
@@ -119,17 +120,8 @@ def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr:
     with setup.runtime.autocast():
         logits = setup.forward(batch.inputs)  # [B, C]
     loss = F.cross_entropy(logits.float(), batch.labels)
-    setup.writer.record(
-        phase=phase,
-        epoch=epoch,
-        inputs=batch.inputs,
-        logits=logits,
-        labels=batch.labels,
-        ids=batch.ids,
-        files=batch.files,
-        loss=loss,
-        lr=lr,
-    )
+    header = Header(phase=phase, epoch=epoch, ids=batch.ids, files=batch.files, lr=lr)
+    setup.writer.record(header, batch.inputs, Forward(logits, batch.labels, loss=loss))
     return loss
 
 

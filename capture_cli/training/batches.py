@@ -144,7 +144,7 @@ class Data:
 
     def _blocks(self, order: Ids) -> Iterator[Ids]:
         """Parts of an epoch to decode at a time: small at first, so that the first batch comes soon."""
-        start, size = 0, self._batch_size + 2
+        start, size = 0, min(self._batch_size + 2, MAX_SAMPLES_PER_LINE)
         while start < len(order):
             yield order[start : start + size]
             start, size = start + size, min(2 * size, MAX_SAMPLES_PER_LINE)
@@ -161,7 +161,7 @@ class Data:
                     raise DataError(f"'{files[i]}' cannot be used: {unusable}", "repair or remove it, or leave --strict out")
             good = admission.ids
             if len(good):
-                self._writer.write_samples(
+                self._writer.write(
                     Samples(
                         ids=good,
                         files=[files[i] for i in good],

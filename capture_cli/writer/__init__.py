@@ -1,13 +1,13 @@
 """Write the records of a loop: tensors become columns, columns become records, records go to the journal and to sinks.
 
     writer = BatchWriter(output, probs="all", sinks=[view])
-    writer.record(epoch=1, phase="train", inputs=inputs, logits=logits, labels=labels, ids=ids, loss=loss)
+    writer.record(Header(phase="train", epoch=1, ids=ids), inputs, Forward(logits, labels, loss=loss))
     writer.end_phase()
     writer.seal("completed")
     writer.close()
 
-Both `capture train` and the public Recorder write through this class. It trusts its caller: capture_cli.recorder checks the
-arguments of loops that are not our own. It promises:
+`capture train` and the public Recorder both write through this class. It trusts its caller: capture_cli.recorder checks what
+comes from somebody else's loop. It promises:
 
 * Every number comes from the forward pass that trains. Nothing passed in is changed, no graph is kept alive, and only the
   inputs of the last batch are held.
@@ -17,8 +17,8 @@ arguments of loops that are not our own. It promises:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from math import isfinite
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,23 +29,12 @@ import numpy.typing as npt
 from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
 from capture_cli.preprocessing import digests
-from capture_cli.records import MAX_SAMPLES_PER_LINE, Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
-from capture_cli.writer.columns import (
-    CLASSIFICATION,
-    ClassColumns,
-    Columns,
-    Forward,
-    Results,
-    check_finite,
-    count_correct,
-    measure,
-    slice_rows,
-    to_columns,
-    to_record,
-)
+from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
+from capture_cli.writer import columns as cols
+from capture_cli.writer.columns import CLASSIFICATION, Columns, Forward, Header, Results
 from capture_cli.writer.flight import SpikeRule
 from capture_cli.writer.kept_inputs import KeptInputs
-from capture_cli.writer.pending import Header, Pending
+from capture_cli.writer.pending import Pending
 from capture_cli.writer.phases import Phases, Sums
 from capture_cli.writer.sink import Sink, Sinks, call_all
 from capture_cli.writer.staging import Staging
@@ -75,7 +64,7 @@ class BatchWriter:
         run_info: Callable[[int], RunInfo] | None = None,
         sinks: Iterable[Sink] = (),
     ) -> None:
-        """Write to an open `output`, which the caller closes. Options are those of the Recorder; besides:
+        """Write to an open `output`, which the caller closes. The first options are those of the Recorder; besides:
 
         `reject_nan` refuses batches with NaN logits, `unique_ids` those with an id that the epoch has seen. `batching_seconds`
         lets records of batches on the host wait to be written together; the caller must not overwrite their inputs, and all
@@ -107,49 +96,33 @@ class BatchWriter:
         self._batching_seconds = batching_seconds if batches else 0.0
         self._sinks = Sinks(sinks, output)
 
-    def record(
-        self,
-        *,
-        epoch: int,
-        phase: str,
-        inputs: torch.Tensor,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        ids: Any,
-        files: Sequence[str] | None = None,
-        losses: torch.Tensor | None = None,
-        loss: torch.Tensor | float | None = None,
-        lr: float | None = None,
-        extra: Mapping[str, Sequence[Any]] | None = None,
-        rank: int = 0,
-        device_ids: torch.Tensor | None = None,
-    ) -> None:
-        """Take one batch after its forward pass and before its update; arguments as in Recorder.record.
+    def record(self, header: Header, inputs: torch.Tensor, forward: Forward, *, device_ids: torch.Tensor | None = None) -> None:
+        """Take one batch after its forward pass and before its update; number it in `header`.
 
-        `device_ids` [B] int64 replaces `ids` that are on a device. Raises UsageError if a value does not fit: of this batch
-        on the host, of the one before on a device. That batch then counts as if it had never come.
+        `inputs` [B, ...] as the model got them; `device_ids` [B] int64 replaces `header.ids` if the ids are on a device. Raises
+        UsageError if a value does not fit: of this batch on the host, of the one before on a device. That batch then counts as
+        if it had never come.
         """
         first = self._waiting[0] if self._waiting else None
-        if self._uncounted or (first and not (first.arrived is None and first.belongs_to(phase, epoch))):
+        together = first and first.arrived is None and (first.header.phase, first.header.epoch) == (header.phase, header.epoch)
+        if self._uncounted or (first and not together):
             self.flush()
-        batch = self.phases.batches(phase, epoch) + len(self._waiting)
-        header = Header(
-            phase=phase, epoch=epoch, batch=batch, step=self.step, rank=rank, lr=lr, ids=ids, files=files, extra=extra
-        )
-        captured = batch % self._every == 0
+        header.step, header.batch = self.step, self.phases.batches(header.phase, header.epoch) + len(self._waiting)
+        logits, labels, losses, loss = forward
         classes = 1 if logits.ndim == 1 else logits.shape[-1]
         rows: slice | None = None
         results: Results | None = None
         if self._batching_seconds and logits.is_cpu and loss is not None and losses is None:
             rows = self._staging.add(logits, labels)
         if rows is None:
-            results = forward = _forward(logits, labels, losses, loss)
+            results = detached = _detached(forward)
             if not (logits.is_cpu and inputs.is_cpu and device_ids is None):  # the caller may overwrite logits on the host
-                results = measure(self._task, forward, top_k=top_k(self._probs, classes))
+                results = cols.measure(self._task, detached, top_k=top_k(self._probs, classes))
+        captured = header.batch % self._every == 0
         pending = Pending.start(header, inputs, results, captured=captured, classes=classes, device_ids=device_ids)
         if rows is not None and loss is not None:
             pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()
-        self.step += phase == "train"
+        self.step += header.phase == "train"
         self._waiting.append(pending)
         if pending.arrived is None and not self._may_wait(pending):
             self.flush()
@@ -191,12 +164,12 @@ class BatchWriter:
         results, classes = first.results or self._staging.staged(), first.classes
         kept = top_k(self._probs, classes)
         try:
-            columns = to_columns(self._task, results, top_k=kept, classes=classes, ignore_index=self._ignore_index)
+            made = cols.to_columns(self._task, results, top_k=kept, classes=classes, ignore_index=self._ignore_index)
         except UsageError as error:
             raise self._refuse(self._waiting.pop(0), error) from error
-        if isinstance(columns, ClassColumns) and first.rows:
-            return [slice_rows(columns, one.rows, one.loss) for one in self._waiting if one.rows]
-        return [columns]
+        if isinstance(made, cols.ClassColumns) and first.rows:
+            return [cols.slice_rows(made, one.rows, one.loss) for one in self._waiting if one.rows]
+        return [made]
 
     def _refuse(self, pending: Pending, error: UsageError) -> UsageError:
         """Forget a batch that cannot be recorded; return an error that names it."""
@@ -212,18 +185,17 @@ class BatchWriter:
         finite = isfinite(total)
         try:
             if pending.device_ids is not None:
-                ids = pending.device_ids.tolist()
+                header.ids = pending.device_ids.tolist()
                 if self._unique_ids:
-                    self.phases.check_ids(phase, epoch, ids)
-                header = pending.header = replace(header, ids=ids)
+                    self.phases.check_ids(phase, epoch, header.ids)
             # Losses computed here are NaN where a prediction is; those passed by the caller need not be.
             if self._reject_nan and (not finite or (pending.results and pending.results.losses is not None)):
-                check_finite(columns)
+                cols.check_finite(columns)
         except UsageError as error:
             raise self._refuse(pending, error) from error
         self.begin(pending.classes)
         self.classes = pending.classes
-        if self.phases.is_over(phase, epoch):
+        if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
             self.end_phase(phase)
         sums = self.phases.enter(phase, epoch)
         wrong = pending.reason
@@ -232,26 +204,17 @@ class BatchWriter:
         previous, self._previous = self._previous, pending
         pending.results = None
         captured = pending.captured or bool(wrong) or not finite  # a loss that goes wrong is captured whatever `every` is
-        correct = count_correct(self._task, columns)
-        count = _Count(
-            sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured),
-            header.ids,
-            self._journal.lines + captured,
-        )
+        correct = cols.count_correct(self._task, columns)
+        sums = sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured)
+        count = _Count(sums, header.ids, self._journal.lines + captured)
         if captured:
-            inputs, pending.copied = pending.input_array(), None
-            record = to_record(
-                header,
-                columns,
-                classes=pending.classes,
-                ignore_index=self._ignore_index,
-                inputs=self._kept.describe(pending, inputs, whole=bool(wrong)),
-                flight=self._kept.flight(wrong, previous),
-            )
+            array, pending.copied = pending.input_array(), None
+            inputs, flight = self._kept.describe(pending, array, whole=bool(wrong)), self._kept.flight(wrong, previous)
+            record = cols.to_record(header, columns, classes=pending.classes, inputs=inputs, flight=flight)
             if not finite and self.first_nonfinite is None:
                 self.first_nonfinite = record
             self._uncounted = count
-            self._emit(record, inputs)
+            self._emit(record, array)
         self._count(count)
 
     def _count(self, count: _Count) -> None:
@@ -270,26 +233,19 @@ class BatchWriter:
         """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
         self.flush()
         record = self.phases.sums(phase).to_record(accuracy=self._task != "regression")
-        self._emit(record, None)
+        self._emit(record)
         self.phases.leave(record.phase)
         return record
 
     def begin(self, classes: int) -> None:
         """Write the record that `run_info` makes, unless it is written."""
         if self._run_info and not self._journal.counts[RunInfo.kind]:
-            self._emit(self._run_info(classes), None)
+            self._emit(self._run_info(classes))
 
-    def write(self, record: RunInfo | Skip) -> None:
+    def write(self, record: RunInfo | Samples | Skip) -> None:
         """Write a record that is not of a batch."""
         self.flush()
-        self._emit(record, None)
-
-    def write_samples(self, samples: Samples) -> None:
-        """Write the records of samples, at most 1,024 a line."""
-        self.flush()
-        for start in range(0, len(samples.ids), MAX_SAMPLES_PER_LINE):
-            rows = slice(start, start + MAX_SAMPLES_PER_LINE)
-            self._emit(Samples(**{field.name: getattr(samples, field.name)[rows] for field in fields(Samples)}), None)
+        self._emit(record)
 
     def sync(self) -> None:
         """Write all pending batches; return once everything would survive a power cut."""
@@ -322,11 +278,11 @@ class BatchWriter:
         self._rule = SpikeRule(**state["losses"])
         self._kept.resume(state, offsets)
 
-    def set_previous(self, *, phase: str, epoch: int, batch: int, ids: npt.NDArray[np.int64], inputs: torch.Tensor) -> None:
+    def set_previous(self, header: Header, inputs: torch.Tensor) -> None:
         """Set the batch before a checkpoint, whose inputs are saved if the loss of the next batch goes wrong."""
-        self._previous = Pending.start(Header(phase=phase, epoch=epoch, batch=batch, ids=ids), inputs, None)
+        self._previous = Pending.start(header, inputs, None)
 
-    def _emit(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
+    def _emit(self, record: Record, inputs: npt.NDArray[Any] | None = None) -> None:
         self._journal.append(record)
         self._sinks.write(record, inputs)
 
@@ -341,11 +297,10 @@ class _Count(NamedTuple):
     """Lines in the journal once it is written."""
 
 
-def _forward(
-    logits: torch.Tensor, labels: torch.Tensor, losses: torch.Tensor | None, loss: torch.Tensor | float | None
-) -> Forward:
-    if loss is not None:
-        import torch
+def _detached(forward: Forward) -> Forward:
+    import torch
 
+    logits, labels, losses, loss = forward
+    if loss is not None:
         loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
     return Forward(logits.detach(), labels, losses if losses is None else losses.detach(), loss)

@@ -4,8 +4,6 @@
     columns = to_columns(task, scores_on_the_host, top_k=None, classes=10, ignore_index=-100)
     record = to_record(header, columns, ...)
 
-There are four tasks:
-
     task            logits      labels                          one row of the columns is
     classification  [B, C]      [B] class numbers               one of the B samples
     sequence        [B, T, C]   [B, T] class numbers,           one position whose label is not `ignore_index`
@@ -19,7 +17,8 @@ before a record is made. No row depends on another, so batches that are measured
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,25 +27,39 @@ from capture_cli.errors import UsageError
 from capture_cli.records import Batch, Inputs, Numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
     from capture_cli.records import Floats, Ints
-    from capture_cli.writer.pending import Header
 
 CLASSIFICATION = "classification"
 CLASS_TASKS = (CLASSIFICATION, "sequence")
 TASKS = (*CLASS_TASKS, "multilabel", "regression")
 
 
+@dataclass(slots=True, kw_only=True)
+class Header:
+    """Fields of a batch record that are not computed from tensors."""
+
+    phase: str
+    epoch: int
+    batch: int = 0
+    """Counted by the writer, as is `step`."""
+    step: int = 0
+    rank: int = 0
+    lr: float | None = None
+    ids: Any
+    """[B] integers or strings; None while they are on their way from a device."""
+    files: Sequence[str] | None = None
+    extra: Mapping[str, Sequence[Any]] | None = None
+
+
 class Forward(NamedTuple):
-    """The tensors of one forward pass, detached."""
+    """The tensors of one forward pass."""
 
     logits: torch.Tensor
     labels: torch.Tensor
     losses: torch.Tensor | None = None
-    loss: torch.Tensor | None = None
+    loss: torch.Tensor | float | None = None
 
 
 class ClassScores(NamedTuple):
@@ -64,7 +77,7 @@ class ClassScores(NamedTuple):
 
 
 class NumberScores(NamedTuple):
-    """Targets and outputs [B, K] of a task whose targets are numbers, and the losses [B]. float32."""
+    """Targets and outputs [B, K] of a task whose targets are numbers, and losses [B]. float32."""
 
     targets: torch.Tensor
     outputs: torch.Tensor
@@ -75,20 +88,9 @@ class NumberScores(NamedTuple):
 Results = Forward | ClassScores | NumberScores
 
 
-@dataclass(frozen=True, slots=True)
-class Sequences:
-    """Sequences and positions of the N rows of a `sequence` batch, S sequences of `padded_length` positions each."""
-
-    positions: Ints
-    """[N] from 0."""
-    n_valid: list[int]
-    """[S] positions of each sequence that are not padding."""
-    padded_length: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassColumns:
-    """N rows of a batch whose labels are classes, as in records.Batch."""
+    """Columns of records.Batch."""
 
     labels: Ints
     preds: Ints
@@ -97,12 +99,13 @@ class ClassColumns:
     loss: np.float32
     topk: Ints | None = None
     p_labels: Floats | None = None
-    sequences: Sequences | None = None
+    positions: Ints | None = None
+    sequences: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberColumns:
-    """N rows of a batch whose targets are numbers, as in records.Numbers."""
+    """Columns of records.Numbers."""
 
     targets: Floats
     outputs: Floats
@@ -114,34 +117,27 @@ Columns = ClassColumns | NumberColumns
 
 
 def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | NumberScores:
-    """Compute on the tensors' own device what a record needs; leave the rest to the host.
-
-    `top_k` keeps the K largest probabilities, None all of them.
-    """
-    losses = forward.losses if forward.losses is None else forward.losses.float()
-    loss = forward.loss if forward.loss is None else forward.loss.float()
-    logits = forward.logits.float()
-    if task not in CLASS_TASKS:
-        return _number_scores(task, logits, forward.labels.detach().float(), losses, loss)
-    labels, log_probs = forward.labels.long(), logits.log_softmax(-1)
-    if top_k is None:
-        return ClassScores(labels, log_probs, losses=losses, loss=loss)
-    kept, topk = log_probs.topk(top_k)
-    label_log_probs = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
-    return ClassScores(labels, kept, topk, label_log_probs, losses, loss)
-
-
-def _number_scores(
-    task: str, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor | None, loss: torch.Tensor | None
-) -> NumberScores:
-    import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
-
+    """Compute on the tensors' own device what a record needs; keep the `top_k` largest probabilities, None for all."""
+    logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
+    if task in CLASS_TASKS:
+        labels, log_probs = forward.labels.long(), logits.log_softmax(-1)
+        if top_k is None:
+            return ClassScores(labels, log_probs, losses=losses, loss=loss)
+        kept, topk = log_probs.topk(top_k)
+        own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+        return ClassScores(labels, kept, topk, own, losses, loss)
     outputs = logits.reshape(len(logits), -1)
-    targets = targets.reshape(outputs.shape)
+    targets = forward.labels.detach().float().reshape(outputs.shape)
     if losses is None:
+        import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
+
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
     return NumberScores(targets, outputs.sigmoid() if task == "multilabel" else outputs, losses, loss)
+
+
+def _float(tensor: Any) -> Any:
+    return tensor if tensor is None else tensor.float()
 
 
 def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, ignore_index: int) -> Columns:
@@ -155,24 +151,23 @@ def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, 
         results = measure(task, results, top_k=top_k)
     if isinstance(results, ClassScores):
         return _class_columns(results, classes, ignore_index if task == "sequence" else None)
-    targets, losses = results.targets.numpy(), results.losses.numpy()
+    targets, outputs, losses = results.targets.numpy(), results.outputs.numpy(), results.losses.numpy()
     if task == "multilabel" and not (valid := (targets == 0) | (targets == 1)).all():
         first = int(np.argwhere(~valid)[0, 0])
         raise UsageError(f"labels: sample {first} has a target that is neither 0 nor 1", "use 0 and 1")
-    return NumberColumns(targets=targets, outputs=results.outputs.numpy(), losses=losses, loss=_mean_loss(results.loss, losses))
+    return NumberColumns(targets=targets, outputs=outputs, losses=losses, loss=_loss(results.loss, losses))
 
 
 def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> ClassColumns:
     """Make class columns with few operations, since this runs at every step. `padding` is None unless these are sequences."""
-    labels, log_probs = scores.labels.numpy(), scores.log_probs.numpy()
-    topk, own, losses = _numpy(scores.topk), _numpy(scores.label_log_probs), _numpy(scores.losses)
-    sequences = None
+    arrays: list[Any] = [one if one is None else one.numpy() for one in scores[:5]]
+    positions = sequences = None
     if padding is not None:
-        valid = labels != padding
-        labels, log_probs = labels[valid], log_probs[valid]
-        topk, own, losses = [one if one is None else one[valid] for one in (topk, own, losses)]
+        valid = arrays[0] != padding
+        arrays = [one if one is None else one[valid] for one in arrays]
         positions = np.ascontiguousarray(np.nonzero(valid)[1])
-        sequences = Sequences(positions, valid.sum(1).tolist(), valid.shape[1])
+        sequences = {"padded_length": valid.shape[1], "n_valid": valid.sum(1).tolist(), "ignore_index": padding}
+    labels, log_probs, topk, own, losses = arrays
     _check_labels(labels, classes, hint="" if padding is None else f"or {padding} for padding")
     probs = np.exp(log_probs)
     if topk is None:
@@ -187,18 +182,15 @@ def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> Cl
         preds=preds,
         probs=probs,
         losses=losses,
-        loss=_mean_loss(scores.loss, losses),
+        loss=_loss(scores.loss, losses),
         topk=topk,
         p_labels=p_labels,
+        positions=positions,
         sequences=sequences,
     )
 
 
-def _numpy(tensor: torch.Tensor | None) -> Any:
-    return None if tensor is None else tensor.numpy()
-
-
-def _mean_loss(loss: torch.Tensor | None, losses: Floats) -> Any:
+def _loss(loss: torch.Tensor | None, losses: Floats) -> Any:
     if loss is not None:
         return loss.numpy()[()]
     return losses.mean() if len(losses) else np.float32("nan")
@@ -206,72 +198,34 @@ def _mean_loss(loss: torch.Tensor | None, losses: Floats) -> Any:
 
 def slice_rows(columns: ClassColumns, rows: slice, loss: float) -> ClassColumns:
     """Return the columns of one of several batches that were measured together; `loss` is that batch's own."""
-    topk, p_labels = columns.topk, columns.p_labels
+    labels, preds, probs, losses = columns.labels[rows], columns.preds[rows], columns.probs[rows], columns.losses[rows]
+    if columns.topk is None or columns.p_labels is None:
+        return ClassColumns(labels=labels, preds=preds, probs=probs, losses=losses, loss=np.float32(loss))
+    topk, p_labels = columns.topk[rows], columns.p_labels[rows]
     return ClassColumns(
-        labels=columns.labels[rows],
-        preds=columns.preds[rows],
-        probs=columns.probs[rows],
-        losses=columns.losses[rows],
-        loss=np.float32(loss),
-        topk=None if topk is None else topk[rows],
-        p_labels=None if p_labels is None else p_labels[rows],
+        labels=labels, preds=preds, probs=probs, losses=losses, loss=np.float32(loss), topk=topk, p_labels=p_labels
     )
 
 
 def to_record(
-    header: Header, columns: Columns, *, classes: int, ignore_index: int, inputs: Inputs, flight: Mapping[str, Any] | None
+    header: Header, columns: Columns, *, classes: int, inputs: Inputs, flight: Mapping[str, Any] | None
 ) -> Batch | Numbers:
     """Make the record of a batch. Ids and files of a sequence are repeated for each of its positions."""
-    ids, files = header.ids, header.files
     if isinstance(columns, NumberColumns):
-        return Numbers(
-            phase=header.phase,
-            epoch=header.epoch,
-            batch=header.batch,
-            step=header.step,
-            rank=header.rank,
-            loss=columns.loss,  # type: ignore[arg-type] # a float32, which is written in its shortest form
-            lr=header.lr,
-            ids=ids,
-            files=files,
-            targets=columns.targets,
-            outputs=columns.outputs,
-            losses=columns.losses,
-            extra=header.extra,
-            inputs=inputs,
-            flight=flight,
-        )
-    sequences, positions = None, None
-    if (of := columns.sequences) is not None:
-        positions = of.positions
-        sequences = {"ids": ids, "padded_length": of.padded_length, "n_valid": of.n_valid, "ignore_index": ignore_index}
-        ids, files = _repeat(ids, of.n_valid), None if files is None else _repeat(files, of.n_valid)
-    return Batch(
-        phase=header.phase,
-        epoch=header.epoch,
-        batch=header.batch,
-        step=header.step,
-        rank=header.rank,
-        loss=columns.loss,  # type: ignore[arg-type] # as above
-        lr=header.lr,
-        ids=ids,
-        files=files,
-        positions=positions,
-        labels=columns.labels,
-        preds=columns.preds,
-        losses=columns.losses,
-        probs=columns.probs,
-        topk=columns.topk,
-        p_labels=columns.p_labels,
-        probs_omitted=classes - columns.probs.shape[1] or None,
-        sequences=sequences,
-        extra=header.extra,
-        inputs=inputs,
-        flight=flight,
-    )
+        return Numbers(**_by_name(header), **_by_name(columns), inputs=inputs, flight=flight)
+    if (sequences := columns.sequences) is not None:
+        columns = replace(columns, sequences={"ids": header.ids, **sequences})
+        ids, files = [column and _repeat(column, sequences["n_valid"]) for column in (header.ids, header.files)]
+        header = replace(header, ids=ids, files=files)
+    omitted = classes - columns.probs.shape[1] or None
+    return Batch(**_by_name(header), **_by_name(columns), probs_omitted=omitted, inputs=inputs, flight=flight)
 
 
-def _repeat(values: Any, counts: list[int]) -> list[Any]:
+def _by_name(fields: Header | Columns) -> dict[str, Any]:
+    return {name: getattr(fields, name) for name in fields.__slots__}
+
+
+def _repeat(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     return [one for one, count in zip(values, counts, strict=True) for _ in range(count)]
 
 
@@ -301,10 +255,9 @@ def check_finite(columns: Columns) -> None:
     """Raise UsageError, naming the first sample, if a prediction is NaN, as softmax makes of infinite logits."""
     values = columns.probs if isinstance(columns, ClassColumns) else columns.outputs
     nan = np.isnan(values)
-    if not nan.any():
-        return
-    rows = np.unique(np.argwhere(nan)[:, 0]).tolist()
-    raise UsageError(
-        f"logits are NaN or infinite: {len(rows)} of {len(values)} samples, the first is number {rows[0]}",
-        'the batch is not recorded; Recorder(nonfinite="record") records it and saves its inputs',
-    )
+    if nan.any():
+        rows = np.unique(np.argwhere(nan)[:, 0]).tolist()
+        raise UsageError(
+            f"logits are NaN or infinite: {len(rows)} of {len(values)} samples, the first is number {rows[0]}",
+            'the batch is not recorded; Recorder(nonfinite="record") records it and saves its inputs',
+        )

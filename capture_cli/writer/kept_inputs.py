@@ -11,20 +11,24 @@ Whole inputs go into a file of the run folder, or into the record itself if ther
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from capture_cli.errors import CaptureError
+from capture_cli.files import sync_folder, write_all
 from capture_cli.preprocessing import digests
 from capture_cli.records import Inputs, inputs_to_json
 from capture_cli.runfolder import INPUTS
-from capture_cli.writer.pack import Pack
 from capture_cli.writer.pending import Pending
 
 PACK, FLIGHT = "pack-00000.bin", "flight.bin"
 """Files below inputs/: of `inputs="all"`, and of batches whose loss went wrong."""
+_STATE = {"pack": PACK, "flight": FLIGHT}
+"""Key in a checkpoint -> file."""
 
 
 class KeptInputs:
@@ -32,15 +36,14 @@ class KeptInputs:
 
     def __init__(self, folder: Path | None, stored: int | None) -> None:
         """Keep the first `stored` inputs of each batch; None for all, which needs a run folder."""
-        self._folder = folder
         self._stored = stored or 0
-        self._pack = self._open(PACK) if stored is None else None
-        self._flight = self._open(FLIGHT)
+        names = (FLIGHT,) if stored is not None else (FLIGHT, PACK)
+        self._packs = {name: Pack(folder / INPUTS / name) for name in names} if folder else {}
 
     @property
     def keeps_some(self) -> bool:
         """True if inputs of every batch are kept, not only of those whose loss went wrong."""
-        return bool(self._stored or self._pack)
+        return bool(self._stored) or PACK in self._packs
 
     def describe(self, pending: Pending, array: npt.NDArray[Any] | None, *, whole: bool = False) -> Inputs:
         """Return the field `inputs` of a record, for inputs [B, ...]; `whole` keeps all of them.
@@ -55,7 +58,7 @@ class KeptInputs:
         if pending.digests is not None and pending.digests != names:  # overwritten: no longer what the model saw
             return Inputs(shape=shape, dtype=dtype, digests=pending.digests, not_stored=len(names))
         pending.digests = names
-        pack = self._pack or (self._flight if whole else None)
+        pack = self._packs.get(PACK) or (self._packs.get(FLIGHT) if whole else None)
         if pack:
             return Inputs(shape=shape, dtype=dtype, digests=names, stored=pack.store(array, names))
         values = [base64.b64encode(one.tobytes()).decode() for one in array[: None if whole else self._stored]]
@@ -76,27 +79,85 @@ class KeptInputs:
 
     def sync(self) -> None:
         """Return once everything kept would survive a power cut."""
-        for pack in self._packs():
+        for pack in self._packs.values():
             pack.sync()
 
     def close(self) -> None:
         """Close the files. May be called twice."""
-        for pack in self._packs():
+        for pack in self._packs.values():
             pack.close()
 
     @property
     def state(self) -> dict[str, int]:
         """Lengths of the files in bytes, for a checkpoint."""
-        return {"pack": self._pack.length if self._pack else 0, "flight": self._flight.length if self._flight else 0}
+        return {key: self._packs[name].length if name in self._packs else 0 for key, name in _STATE.items()}
 
     def resume(self, state: Mapping[str, Any], offsets: Mapping[str, Mapping[str, int]]) -> None:
         """Continue the files at `state`; `offsets` maps the name of each file to digest -> offset of the inputs in it."""
-        if self._pack:
-            self._pack = self._open(PACK, length=state["pack"], offsets=offsets.get(PACK))
-        self._flight = self._open(FLIGHT, length=state["flight"], offsets=offsets.get(FLIGHT))
+        for key, name in _STATE.items():
+            if name in self._packs:
+                self._packs[name].resume(state[key], offsets.get(name, {}))
 
-    def _open(self, name: str, *, length: int = 0, offsets: Mapping[str, int] | None = None) -> Pack | None:
-        return Pack(self._folder / INPUTS / name, length=length, offsets=offsets) if self._folder else None
 
-    def _packs(self) -> list[Pack]:
-        return [pack for pack in (self._pack, self._flight) if pack]
+class Pack:
+    """An append-only file of raw tensor bytes that holds each input once; created with the first one."""
+
+    def __init__(self, path: Path) -> None:
+        self.length = 0
+        self._path = path
+        self._offsets: dict[str, int] = {}
+        self._fd = -1
+
+    def resume(self, length: int, offsets: Mapping[str, int]) -> None:
+        """Continue an earlier file at `length` bytes; `offsets` maps the digest of each input in it to its offset."""
+        self.length, self._offsets = length, dict(offsets)
+        if length:
+            self._open()
+
+    def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
+        """Append the inputs [B, ...] that are not in the file yet; return the offset of each of the B, in bytes."""
+        new, offsets = bytearray(), {}
+        for digest, one in zip(digests, inputs, strict=True):
+            if digest not in self._offsets and digest not in offsets:
+                offsets[digest] = self.length + len(new)
+                new += one.tobytes()
+        if new and self._fd < 0:
+            self._open()
+        try:
+            write_all(self._fd, new, offset=self.length)  # a resumed run overwrites what was written after its checkpoint
+        except OSError as error:
+            raise self._failed(error) from error
+        self.length += len(new)
+        self._offsets |= offsets  # only now that the bytes are there: Ctrl-C may interrupt the write
+        return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
+
+    def sync(self) -> None:
+        """Return once everything stored would survive a power cut."""
+        try:
+            if self._fd >= 0:
+                os.fsync(self._fd)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            sync_folder(self._path.parent)  # the names are as durable as the bytes
+            sync_folder(self._path.parent.parent)
+            size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise self._failed(error) from error
+        if size < self.length:
+            raise CaptureError(f"'{self._path}' is shorter than the records say", "restore the run folder")
+
+    def _failed(self, error: OSError) -> CaptureError:
+        return CaptureError(
+            f"inputs could not be written to '{self._path}': {error.strerror}", "the records are kept and valid"
+        )

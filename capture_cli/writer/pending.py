@@ -11,32 +11,15 @@ On CUDA the copies go to pinned memory behind the step's own work. Nobody waits 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
-from capture_cli.writer.columns import Results
+from capture_cli.writer.columns import Header, Results
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """The identity of a batch: fields of its record that are no columns of numbers."""
-
-    phase: str
-    epoch: int
-    batch: int
-    step: int = 0
-    rank: int = 0
-    lr: float | None = None
-    ids: Any = ()
-    """[B] integers or strings; empty while they are on their way from a device."""
-    files: Sequence[str] | None = None
-    extra: Mapping[str, Sequence[Any]] | None = None
 
 
 @dataclass(slots=True)
@@ -62,13 +45,13 @@ class Pending:
     device_ids: torch.Tensor | None
     """[B] ids that came on a device, on the host once `arrived`."""
     rows: slice | None = None
-    """The rows of the staging buffer that hold its results."""
+    """Rows of the staging buffer that hold its results."""
     loss: float = math.nan
-    """The training loss of a staged batch, in nats."""
+    """Loss of a staged batch, in nats."""
     digests: list[str] | None = None
     """[B] digests of the inputs, once taken."""
     reason: str | None = None
-    """Verdict of the spike rule: `nan`, `inf`, `spike`, or empty if the loss is fine; None until the loss is known."""
+    """Verdict of the spike rule on its loss; None until the loss is known."""
 
     @classmethod
     def start(
@@ -85,12 +68,8 @@ class Pending:
         if inputs.requires_grad:
             inputs = inputs.detach()
         (copied, device_ids, *rest), arrived = to_host([inputs if captured else None, device_ids, *(results or ())])
-        results = type(results)(*rest) if results else None  # type: ignore[arg-type] # None where they had None
+        results = type(results)(*rest) if results else None
         return cls(header, inputs, inputs.shape[1:], inputs.dtype, captured, classes, results, arrived, copied, device_ids)
-
-    def belongs_to(self, phase: str, epoch: int) -> bool:
-        """Return True if the batch is of this phase of this epoch."""
-        return self.header.epoch == epoch and self.header.phase == phase
 
     def wait(self) -> None:
         """Return once everything is on the host."""
@@ -105,8 +84,7 @@ class Pending:
         tensor = self.inputs if self.copied is None else self.copied
         if tensor is None:
             return None
-        if not tensor.is_cpu:
-            tensor = tensor.cpu()
+        tensor = tensor.cpu()
         try:
             array: npt.NDArray[Any] = tensor.numpy()
         except TypeError:
@@ -116,19 +94,19 @@ class Pending:
         return array
 
 
-def to_host(tensors: list[torch.Tensor | None]) -> tuple[list[torch.Tensor | None], torch.cuda.Event | None]:
-    """Copy tensors to the host; return them with the event after which they are there (None: now).
+def to_host(tensors: list[Any]) -> tuple[list[Any], torch.cuda.Event | None]:
+    """Copy tensors (or None) to the host; return them with the event after which they are there (None: now).
 
     A copy from CUDA that does not wait goes to pinned memory, which torch allocates. Tensors on the host beside it are copied
     too: they may be overwritten before the others arrive.
     """
     device = None
     for number, tensor in enumerate(tensors):
-        if tensor is None:
+        if tensor is None or tensor.is_cpu:
             continue
         if tensor.is_cuda:
             device = tensor.device
-        elif not tensor.is_cpu:
+        else:
             tensors[number] = tensor.cpu()
     if device is None:
         return tensors, None

@@ -41,13 +41,13 @@ class Sums:
     def plus(self, *, n: int, loss: float, correct: float, captured: bool) -> "Sums":
         """Return the sums with one more batch of n samples."""
         return Sums(
-            phase=self.phase,
-            epoch=self.epoch,
-            batches=self.batches + 1,
-            n=self.n + n,
-            loss=self.loss + loss,
-            correct=self.correct + correct,
-            captured=self.captured + captured * n,
+            self.phase,
+            self.epoch,
+            self.batches + 1,
+            self.n + n,
+            self.loss + loss,
+            self.correct + correct,
+            self.captured + captured * n,
         )
 
     def to_record(self, *, accuracy: bool) -> Epoch:
@@ -106,10 +106,6 @@ class Phases:
         sums = self.open.get(phase)
         return sums.batches if sums and sums.epoch == epoch else 0
 
-    def is_over(self, phase: str, epoch: int) -> bool:
-        """Return True if another epoch of the phase is still open."""
-        return phase in self.open and self.open[phase].epoch != epoch
-
     def add_ids(self, phase: str, ids: Sequence[int | str]) -> None:
         """Remember the ids of a batch."""
         self._seen[phase].add(ids)
@@ -127,7 +123,7 @@ class Phases:
 
 
 class _Seen:
-    """A set of ids: one byte for each integer up to the largest, as ids of data sets are small; a set for the others."""
+    """A set of ids: one byte per integer up to the largest, since ids of data sets are small; a set for the others."""
 
     def __init__(self) -> None:
         self._flags = bytearray()

@@ -19,9 +19,8 @@ class Sink(Protocol):
 
     @property
     def every_input(self) -> bool | str:
-        """Which batches must come with their inputs; a sink without this attribute gets those of all batches.
-
-        True: all batches. `evaluation`: those of other phases than `train`. False: the inputs of a batch may be missing.
+        """Batches that must come with their inputs: True for all (the default for a sink without this attribute), `evaluation`
+        for those of other phases than `train`, False for none.
         """
 
     def begin(self, output: Output) -> None:
@@ -50,9 +49,8 @@ class ListSink:
         self.every_input = inputs
         self.records: list[Record] = []
         self.inputs: list[npt.NDArray[Any]] = []
-        """Inputs [B, ...] of each batch in `batches`, if they are kept; bfloat16 and float8 as integers of the same bytes."""
+        """Inputs [B, ...] of each batch, if they are kept; bfloat16 and float8 as integers of the same bytes."""
         self.output: Output | None = None
-        """Where the records go, once it has begun."""
         self.closed = False
 
     @property
@@ -61,17 +59,17 @@ class ListSink:
         return [record for record in self.records if isinstance(record, Batch | Numbers)]
 
     def begin(self, output: Output) -> None:
-        """See Sink."""
+        """Keep where the records go."""
         self.output = output
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
-        """See Sink."""
+        """Keep a record, and its inputs if asked to."""
         self.records.append(record)
         if self.every_input and inputs is not None:
             self.inputs.append(inputs.copy())
 
     def close(self) -> None:
-        """See Sink."""
+        """Remember that it was closed."""
         self.closed = True
 
 

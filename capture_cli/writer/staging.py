@@ -1,6 +1,5 @@
 """Host buffer for the logits and labels of batches that will be written together.
 
-    staging = Staging()
     rows = staging.add(logits, labels)        # slice(0, 64); None if there is no room
     rows = staging.add(logits, labels)        # slice(64, 128)
     staging.staged()                          # Forward(logits [128, C], labels [128])
@@ -40,20 +39,18 @@ class Staging:
 
         All batches between two `clear` have the same number of classes.
         """
+        b, classes = logits.shape
         if not self._rows:
-            self._fit(*logits.shape)
-        rows = slice(self._rows, self._rows + len(logits))
+            most = min(MAX_BATCHES * b, MAX_LOGITS // classes)
+            if self._logits.shape[1] != classes or len(self._logits) < most:
+                self._logits, self._labels = np.empty((most, classes), np.float32), np.empty(most, np.int64)
+        rows = slice(self._rows, self._rows + b)
         if rows.stop > len(self._logits):
             return None
         self._logits[rows] = logits.detach().float().numpy()  # float: NumPy has no bfloat16
         self._labels[rows] = labels.numpy()
         self._rows = rows.stop
         return rows
-
-    def _fit(self, batch_size: int, classes: int) -> None:
-        most = min(MAX_BATCHES * batch_size, MAX_LOGITS // classes)
-        if self._logits.shape[1] != classes or len(self._logits) < most:
-            self._logits, self._labels = np.empty((most, classes), np.float32), np.empty(most, np.int64)
 
     def staged(self) -> Forward:
         """Return all rows."""
