@@ -1,4 +1,4 @@
-"""Own dataset, transforms and DataLoader over a folder of images: file names are the ids, validation is captured as well.
+"""Your own dataset, transforms and DataLoader over a folder of images, with file names as ids and a validation phase.
 
 python examples/image_loop.py [RUN]       then: capture inspect RUN --sample shirt_0001.png
 """
@@ -36,7 +36,7 @@ class Clothes(Dataset):
 
 
 def main() -> None:
-    """Three epochs."""
+    """Train for three epochs."""
     torch.manual_seed(0)
     transform = transforms.Compose(
         [

@@ -1,4 +1,4 @@
-"""Lightning: the steps return logits and labels, a callback records them.
+"""Lightning: the steps return logits and labels, and a callback records them.
 
 python examples/lightning_loop.py [RUN]       then: capture inspect RUN          (needs: pip install 'capture-cli[lightning]')
 """
@@ -16,14 +16,14 @@ RUN = sys.argv[1] if len(sys.argv) > 1 else "runs/lightning"
 
 
 class Net(pl.LightningModule):
-    """Two numbers in, the logits of four quarters out."""
+    """Classify points [B, 2] by their quarter."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 4))
 
     def step(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the records need of a batch; its ids are taken from the batch itself."""
+        """Return what the records need; the callback takes the ids from the batch."""
         points, labels, _ids = batch
         logits = self.layers(points)
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits, "labels": labels}

@@ -1,6 +1,6 @@
-"""An image loop whose run goes to MLflow as well; needs the extra `mlflow`.
+"""An image loop whose run also goes to MLflow; needs the extra `mlflow`.
 
-python examples/mlflow_loop.py [RUN]        then: mlflow ui, and where is it from? its tags say
+python examples/mlflow_loop.py [RUN]        then: mlflow ui
 """
 
 import sys
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent.parent / "sample_data"
 
 
 def main() -> None:
-    """Five epochs over 600 small images that lie in memory; 120 of them are kept for validation."""
+    """Train for five epochs on 480 small images in memory, validate on 120."""
     torch.manual_seed(0)
     files = sorted(FOLDER.glob("*.png"))
     names = [file.name for file in files]
@@ -30,7 +30,7 @@ def main() -> None:
 
     model = nn.Sequential(nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 12 * 12, len(classes)))
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    sink = MlflowSink(model=model)  # where MLFLOW_TRACKING_URI says, else sqlite:///mlflow.db
+    sink = MlflowSink(model=model)  # MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
     with Recorder(RUN, classes=classes, config={"lr": 2e-3}, model=model, sinks=[sink], force=True) as recorder:
         for epoch in range(5):
             for phase, part in parts.items():
@@ -40,8 +40,8 @@ def main() -> None:
                     with torch.set_grad_enabled(phase == "train"):
                         logits = model(batch["inputs"])
                         loss = nn.functional.cross_entropy(logits, batch["labels"])
-                    of_these = [names[i] for i in ids.tolist()]
-                    recorder.record(**batch, logits=logits, ids=of_these, files=of_these, loss=loss, lr=2e-3)
+                    chosen = [names[i] for i in ids.tolist()]
+                    recorder.record(**batch, logits=logits, ids=chosen, files=chosen, loss=loss, lr=2e-3)
                     if phase == "train":
                         optimizer.zero_grad()
                         loss.backward()

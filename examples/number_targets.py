@@ -1,4 +1,4 @@
-"""Targets that are numbers: several labels at once (each output 0 or 1), and regression.
+"""Numeric targets: multi-label classification (each output 0 or 1) and regression.
 
 python examples/number_targets.py [RUN]       writes RUN/multilabel.jsonl and RUN/regression.jsonl
 """
@@ -16,8 +16,8 @@ NAMES = [f"city-{number}" for number in range(64)]
 
 RUN.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
-weather = torch.randn(64, 5)  # five measurements of each of 64 places
-signs = (weather @ torch.randn(5, 3) > 0).float()  # is it warm, is it wet, is it windy
+weather = torch.randn(64, 5)  # five measurements in each of 64 cities
+signs = (weather @ torch.randn(5, 3) > 0).float()  # warm, wet, windy
 degrees = weather @ torch.randn(5, 1) + 0.1 * torch.randn(64, 1)
 
 for task, targets, outputs, criterion in (
@@ -28,16 +28,16 @@ for task, targets, outputs, criterion in (
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     with Recorder(RUN / f"{task}.jsonl", task=task, classes=outputs, model=model, force=True) as recorder:
         for epoch in range(10):
-            for places in torch.randperm(64).split(16):
-                answers = model(weather[places])
-                loss = criterion(answers, targets[places])
+            for cities in torch.randperm(64).split(16):
+                predictions = model(weather[cities])
+                loss = criterion(predictions, targets[cities])
                 recorder.record(
                     epoch=epoch,
                     phase="train",
-                    inputs=weather[places],
-                    logits=answers,
-                    labels=targets[places],
-                    ids=[NAMES[place] for place in places],
+                    inputs=weather[cities],
+                    logits=predictions,
+                    labels=targets[cities],
+                    ids=[NAMES[city] for city in cities],
                     loss=loss,
                     lr=0.1,
                 )

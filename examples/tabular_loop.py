@@ -1,4 +1,4 @@
-"""A plain PyTorch loop over a table of 100 rows and 10 columns, captured with two lines.
+"""A plain PyTorch loop over a table of 100 rows and 10 columns, recorded with two added lines.
 
 python examples/tabular_loop.py [RUN]       then: capture inspect RUN
 """
@@ -17,19 +17,19 @@ torch.manual_seed(0)
 inputs = torch.randn(100, 10)
 labels = (inputs[:, 0] + inputs[:, 1] > 0).long()
 
-dataset = identified(TensorDataset(inputs, labels))  # batches now end in the numbers of their rows
+dataset = identified(TensorDataset(inputs, labels))  # batches now end in their row numbers
 dataloader = DataLoader(dataset, batch_size=16, shuffle=True)
 
 
 class SimpleNet(nn.Module):
-    """Ten numbers in, two logits out."""
+    """A linear classifier of rows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(10, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, 10] -> [B, 2]"""
+        """Return logits [B, 2] for rows [B, 10]."""
         return self.fc(x)
 
 

@@ -1,4 +1,4 @@
-"""Transformers: a Trainer that records its batches, here of a tiny language model that learns a declaration by heart.
+"""Transformers: a Trainer that records its batches while a tiny language model memorises a declaration.
 
 python examples/transformers_loop.py [RUN]       then: capture inspect RUN    (needs: pip install 'capture-cli[transformers]')
 """
@@ -18,7 +18,7 @@ LENGTH = 64
 
 
 class CapturingTrainer(TransformersCapture, Trainer):
-    """A Trainer that takes a recorder."""
+    """A Trainer that records its batches."""
 
 
 with (Path(__file__).parent / "declaration.tsv").open(encoding="utf-8", newline="") as file:
@@ -27,7 +27,7 @@ letters = ["<pad>", *sorted(set("".join(texts)))]
 
 
 def sample(text: str) -> dict[str, torch.Tensor]:
-    """Each letter a token; where the text ends there is nothing to predict."""
+    """Return a text as one token per letter, with padded labels."""
     tokens = torch.tensor([letters.index(letter) for letter in text[:LENGTH].ljust(LENGTH)])
     tokens[len(text) :] = 0
     return {"input_ids": tokens, "labels": tokens.where(torch.arange(LENGTH) < len(text), -100)}

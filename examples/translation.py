@@ -1,9 +1,9 @@
-"""Translation, from text to tokens to the answer for each token: the Universal Declaration of Human Rights, English to German.
+"""Translation, from text to tokens to the prediction for each token: a declaration in English and German.
 
 python examples/translation.py [RUN]
 
-A small transformer learns 60 sentences by heart. The text of both sides goes along with each batch, so that a token that is
-wrong can be traced to the sentence it is of: that is what is printed at the end, from the records alone.
+A small transformer memorises 60 sentences of the Universal Declaration of Human Rights. Each record has the text of both sides,
+so a wrong token can be traced to its sentence. The program prints the worst one, from the records alone.
 """
 
 import csv
@@ -25,12 +25,12 @@ letters = ["<pad>", "<begin>", "<end>", *sorted(set("".join(pair["English"] + pa
 
 
 def tokens(text: str) -> list[int]:
-    """Each letter a token, at most LENGTH of them."""
+    """Return a text as one token per letter, at most LENGTH."""
     return [BEGIN, *(letters.index(letter) for letter in text[: LENGTH - 2]), END]
 
 
 def collate(samples: list[tuple[str, str, str]]) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str], list[str]]:
-    """[B, T] tokens of both sides, padded; and the texts and ids they are of."""
+    """Return the padded tokens [B, T] of both sides, their texts and their ids."""
     sources, targets, ids = map(list, zip(*samples, strict=True))
     padded = [
         nn.utils.rnn.pad_sequence([torch.tensor(tokens(text)) for text in side], batch_first=True, padding_value=PAD)
@@ -40,7 +40,7 @@ def collate(samples: list[tuple[str, str, str]]) -> tuple[torch.Tensor, torch.Te
 
 
 class Translator(nn.Module):
-    """An encoder and a decoder of one layer each."""
+    """A transformer with one encoder layer and one decoder layer."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -49,14 +49,13 @@ class Translator(nn.Module):
         self.out = nn.Linear(width, len(letters))
 
     def embed(self, side: torch.Tensor) -> torch.Tensor:
-        """[B, T] -> [B, T, width]"""
+        """Return embeddings [B, T, width] of tokens [B, T]."""
         return self.letters(side) + self.places(torch.arange(side.shape[1]))
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """[B, S], [B, T] -> logits of the token after each of the target's, [B, T, letters]"""
+        """Return logits [B, T, letters] of the token after each target token, for sources [B, S] and targets [B, T]."""
         ahead = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
-        answer = self.transformer(self.embed(source), self.embed(target), tgt_mask=ahead, tgt_is_causal=True)
-        return self.out(answer)
+        return self.out(self.transformer(self.embed(source), self.embed(target), tgt_mask=ahead, tgt_is_causal=True))
 
 
 torch.manual_seed(0)
@@ -79,9 +78,9 @@ with Recorder(RUN, task="sequence", ignore_index=PAD, classes=letters, model=mod
             optimizer.step()
 
 with open_run(RUN) as run:
-    last = [line.record() for line in run if line.kind == "batch"][-1]
+    last = [record for record in run.records() if record.kind == "batch"][-1]
 worst = int(last.losses.argmax())
 text = last.extra["source"][last.sequences["ids"].index(last.ids[worst])]
 print(f"article {last.ids[worst]}: {text}")
 print(f"position {last.positions[worst]} of its translation is {letters[last.labels[worst]]!r},", end=" ")
-print(f"taken for {letters[last.preds[worst]]!r}: p(label) {last.p_labels[worst]:.4f}, loss {last.losses[worst]:.2f} nats")
+print(f"predicted {letters[last.preds[worst]]!r}: p(label) {last.p_labels[worst]:.4f}, loss {last.losses[worst]:.2f} nats")

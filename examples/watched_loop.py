@@ -1,4 +1,4 @@
-"""A loop that is not touched: what it takes batches from and what it computes its loss with are watched.
+"""A loop that stays unchanged: the recorder watches its loader and its loss function.
 
 python examples/watched_loop.py [RUN]       then: capture inspect RUN
 """
@@ -15,7 +15,7 @@ RUN = sys.argv[1] if len(sys.argv) > 1 else "runs/watched"
 
 
 def train(model: nn.Module, loader: DataLoader, criterion: nn.Module, epochs: int) -> None:
-    """Somebody else's loop, which knows nothing of being captured."""
+    """Train with somebody else's loop, which does not know the recorder."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(epochs):
         for inputs, labels in loader:

@@ -195,7 +195,7 @@ class TestWatch:
                 if watched:
                     recorder.watch(criterion, model=model)
                     train, val = recorder.loader(train), recorder.loader(val, phase="val")  # type: ignore[assignment]
-                for epoch in range(2):
+                for epoch in (1, 2):
                     for phase, loader in (("train", train), ("val", val)):
                         for inputs, labels, *ids in loader:
                             logits = model(inputs)
@@ -213,10 +213,10 @@ class TestWatch:
             assert verified(tmp_path / f"{name}.jsonl") == "completed"
         assert (tmp_path / "watched.jsonl").read_bytes() == (tmp_path / "by-hand.jsonl").read_bytes()
         assert [(e.phase, e.epoch, e.n) for e in records(tmp_path / "watched.jsonl", "epoch")] == [
-            ("train", 0, N),
-            ("val", 0, 20),
             ("train", 1, N),
             ("val", 1, 20),
+            ("train", 2, N),
+            ("val", 2, 20),
         ]
 
     @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ class TestWatch:
                     if number == 3:
                         break
                     criterion(model(inputs), labels)
-        assert [(e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")] == [(0, 24), (1, 24)]
+        assert [(e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")] == [(1, 24), (2, 24)]
 
     def test_batches_without_a_loss_are_told_of(self, tmp_path: Path) -> None:
         """Some: a warning with the count. All: an error, since the loss function is not the one that is watched."""
@@ -340,7 +340,7 @@ class TestWatch:
                     if number not in (2, 6):
                         criterion(model(inputs), labels)
 
-            with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 0 were not recorded"):
+            with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 1 were not recorded"):
                 loop()
             loader = recorder.loader(loader_of(), phase="val")
             with pytest.raises(UsageError, match="the loss of 7 val batches was never computed"):

@@ -11,7 +11,7 @@ the recorder take the ids out of the batches and watch the loss function:
     for inputs, labels in loader:                       # the loop, unchanged
         loss = criterion(model(inputs), labels)
 
-A pass over a watched loader is an epoch of its phase; its sums are written at the end of the pass. Watching assumes:
+A pass over a watched loader is an epoch of its phase, counted from 1; its sums are written at its end. Watching assumes:
 
 * The loss function is called once per batch, with the logits and labels of the whole batch in the loader's order, before the
   next batch is taken from any watched loader.
@@ -232,8 +232,8 @@ class Watch:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "pass the model to watch")
         loop = batch.loop
         if loop.epoch is None:
-            loop.epoch = self._epochs[loop.phase]
             self._epochs[loop.phase] += 1
+            loop.epoch = self._epochs[loop.phase]
         self._recorder.record(
             epoch=loop.epoch,
             phase=loop.phase,
