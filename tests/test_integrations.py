@@ -135,7 +135,7 @@ with Recorder("r.jsonl") as recorder:
                 lambda r: {"loss": r["loss"], "logits": r["logits"]},
                 r"training_step returned no 'labels' \(its keys: 'loss', 'logits'\)",
             ),
-            (lambda r: r | {"ids": [1, 2]}, r"ids: 2 of them for a batch of 16"),
+            (lambda r: r | {"ids": [1, 2]}, r"ids: 2 ids for a batch of 16"),
             (lambda r: r | {"labels": r["labels"][:4]}, r"labels int64 \[4\] do not fit"),
         ],
         ids=["a tensor", "no labels", "ids", "labels"],
