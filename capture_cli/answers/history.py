@@ -9,13 +9,10 @@ image, or are an error that lists the candidates. Samples without files are name
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from capture_cli.answers.state import RunState
 from capture_cli.answers.visits import AnyVisit, visit_at
@@ -127,16 +124,11 @@ class SampleSearch:
                 if file not in self._others:
                     self._others[file] = None
                     self._consider(file, partial(Sample, id=number, file=file))
-        if not self._visits:
-            return
-        ids = visits["id"]
-        wanted = [ids == one for one in self._visits if isinstance(one, str) == (ids.dtype == object)]
-        for row in np.flatnonzero(np.logical_or.reduce(wanted)).tolist():
-            number = int(np.searchsorted(visits.starts, row, "right")) - 1
-            batch, place = visits.batch(number), row - int(visits.starts[number])  # only this batch is parsed
-            found = visit_at(batch, place)
-            self._visits[found.id].append(found)
-            self._extra[found.id] = batch["extra"][place] or {}
+        for batch in visits.batches_with(self._visits) if self._visits else ():
+            for row, number in enumerate(batch["id"].tolist()):
+                if number in self._visits:
+                    self._visits[number].append(visit_at(batch, row))
+                    self._extra[number] = batch["extra"][row] or {}
 
     def result(self) -> History:
         """The history of the sample that is meant. Raises UsageError if that is unclear, RecordsError if damage may hide it."""
@@ -191,6 +183,8 @@ def _listed(names: Iterable[str]) -> str:
 
 def _close(wanted: str, files: Sequence[str]) -> list[str]:
     """Names that somebody who typed `wanted` may have meant."""
+    import difflib
+
     part = wanted.rsplit("/", 1)[-1].lower()
     within = [file for file in files if part and part in file.lower()]
     return within[:_SUGGESTIONS] or difflib.get_close_matches(wanted, files[:20_000], n=_SUGGESTIONS)

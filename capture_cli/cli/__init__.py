@@ -193,6 +193,7 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        gc.freeze()  # what has been imported stays
         gc.enable()  # see capture_cli.__main__
         try:
             result = command(*args, **kwargs)

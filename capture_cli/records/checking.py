@@ -73,8 +73,8 @@ def _is_phase(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(PHASE, value))
 
 
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{32}", value))
+def _are_digests(value: Any) -> bool:
+    return _list_of(_is_text)(value) and set(map(len, value)) <= {32} and bool(re.fullmatch("[0-9a-f]*", "".join(value)))
 
 
 def _is_object(value: Any) -> bool:
@@ -142,7 +142,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("ids", "sizes"), _list_of(_is_int)),
         "labels": _array(1),
         **dict.fromkeys(("files", "splits"), _list_of(_is_text)),
-        "digests": _list_of(_is_digest),
+        "digests": _are_digests,
     },
     Batch: {
         **_ANY_BATCH,

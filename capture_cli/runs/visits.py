@@ -28,7 +28,7 @@ A value that was not finite reads as NaN.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -142,6 +142,19 @@ class Visits:
     def batch(self, number: int) -> Visits:
         """One of the batches (its position in the block) as a block of its own, unread."""
         return Visits(self.info, self.phase, self.epoch, [self.lines[number]], name=self._name)
+
+    def batches_with(self, ids: Collection[int | str]) -> Iterator[Visits]:
+        """The batches that hold one of these samples, as blocks of their own. Only ids are parsed. Raises RecordsError."""
+        wanted = set(ids)
+        try:
+            found = [
+                not wanted.isdisjoint(column) for column in self._loaded("ids", [line.column("ids") for line in self.lines])
+            ]
+        except TypeError as error:  # not hashable: no ids
+            raise self.error("a batch record whose ids are neither numbers nor texts") from error
+        except RecordsError as error:
+            raise self._located(error) from error
+        return (self.batch(number) for number, holds in enumerate(found) if holds)
 
     def record(self, batch: int) -> Batch | Numbers:
         """The whole record of one of the batches (its position in the block), checked. Raises RecordsError."""
