@@ -1,17 +1,17 @@
-"""Chance without state: every random number is a hash of what it is for.
+"""Random numbers without state: each is a hash of what it is for.
 
-    keys = path_keys(files)                                     # one number a file, from its relative path alone
+    keys = path_keys(files)                                     # one number per file, from its relative path
     order = epoch_order(keys, seed=0, epoch=3)                  # a permutation of range(N)
     numbers = draw(keys, seed=0, epoch=3, purpose="flip")       # uint64 [N], uniform
 
-A number depends on (seed, epoch, purpose, relative path) and on nothing else: not on how many files there are, where a file
-stands among them, which batch it is in, or what was drawn before. So there is no random state to save, any number of workers
-draws the same, and adding files leaves the draws and the relative order of the others as they were.
+A number depends on (seed, epoch, purpose, relative path) and on nothing else: not on the other files, the batch, or earlier
+draws. There is no random state to save, any number of workers draws the same, and adding files leaves the draws and the
+relative order of the others as they were.
 
-The method is part of the record format, since replay needs the same numbers: (seed, epoch, purpose) is hashed by XXH3-64 to
-the key of a stream, and a sample's number is its path key combined with that, twice through the finaliser of SplitMix64
-(Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"; constants of Stafford's variant 13). Seeds are
-never added to anything: `seed + epoch` would make seed 0, epoch 1 the same as seed 1, epoch 0.
+The method is part of the record format, because replay needs the same numbers. XXH3-64 of (seed, epoch, purpose) is the key of
+a stream. A sample's number is its path key combined with that, twice through the finaliser of SplitMix64 (Steele, Lea and
+Flood 2014, "Fast splittable pseudorandom number generators"; constants of Stafford's variant 13). Seeds are never added to
+anything: `seed + epoch` would make seed 0, epoch 1 the same as seed 1, epoch 0.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ Keys = npt.NDArray[np.uint64]
 
 
 def path_keys(files: Sequence[str]) -> Keys:
-    """uint64 [N]: XXH3-64 of each relative path as the bytes it is on disk (UTF-8 with surrogateescape)."""
+    """Hash relative paths, as bytes on disk (UTF-8 with surrogateescape), with XXH3-64: uint64 [N]."""
     hashed = (xxhash.xxh3_64_intdigest(file.encode("utf-8", "surrogateescape")) for file in files)
     return np.fromiter(hashed, np.uint64, len(files))
 
 
 def epoch_order(keys: Keys, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """int64 [N]: the indices 0 to N-1 in the order in which this epoch visits the samples whose path keys are `keys`."""
+    """Order the samples with these path keys for one epoch: the indices 0 to N - 1 as int64 [N]."""
     return np.argsort(draw(keys, seed=seed, epoch=epoch, purpose="order"), kind="stable").astype(np.int64, copy=False)
 
 
 def draw(keys: Keys, *, seed: int, epoch: int, purpose: str) -> Keys:
-    """uint64 [N], uniform over all 64 bits, one for each of the path keys; `purpose` is a word without a colon."""
+    """Draw a number for each path key, uniform over all 64 bits: uint64 [N]. `purpose` is a word without a colon."""
     stream = np.uint64(xxhash.xxh3_64_intdigest(f"capture:{purpose}:{seed}:{epoch}".encode()))
     return _mixed(_mixed(keys ^ stream) + stream)
 
 
 def below(numbers: Keys, limit: int, *, half: int = 0) -> npt.NDArray[np.int64]:
-    """int64 [N], uniform from 0 up to, not including, `limit` (at most 2^31): from the low (0) or high (1) 32 bits."""
+    """Reduce draws to int64 [N], uniform in [0, limit), `limit` at most 2^31, by their low (0) or high (1) 32 bits."""
     bits = (numbers >> np.uint64(32 * half)) & np.uint64(0xFFFFFFFF)
     return ((bits * np.uint64(limit)) >> np.uint64(32)).astype(np.int64)
 
 
 def _mixed(numbers: Keys) -> Keys:
-    """SplitMix64's finaliser: a change of any bit changes each bit of the result half the time. Products are modulo 2^64."""
+    """Apply SplitMix64's finaliser: a change of any bit flips each bit of the result half the time. Modulo 2^64."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))

@@ -20,10 +20,10 @@ from capture_cli.preprocessing import (
     digests,
     epoch_order,
     make_batch,
-    make_one,
     path_keys,
     to_pixels,
 )
+from plain_inputs import make_one
 
 FILES = [f"{name}_{i:03d}.png" for name in ("cat", "dog") for i in range(100)]
 KEYS = path_keys(FILES)
@@ -294,14 +294,17 @@ def test_a_recipe_that_is_no_object_is_refused() -> None:
 
 
 def test_plain_inputs_need_no_torch() -> None:
-    """Recipe, digests and make_one are for the reading half, which does not import torch."""
+    """Recipe, digests and make_inputs are for the reading half, which does not import torch."""
     program = """
 import sys
 import numpy as np
 from capture_cli import preprocessing
 recipe = preprocessing.Recipe(height=4, width=4, channels=1, augment="flip+crop")
-one = preprocessing.make_one(np.zeros((1, 4, 4), np.uint8), key=5, recipe=recipe, seed=0, epoch=0, augment=True)
-preprocessing.digests(one[None])
+ids, keys = np.zeros(1, np.int64), np.zeros(1, np.uint64)
+made = preprocessing.make_inputs(
+    np.zeros((1, 1, 4, 4), np.uint8), ids, keys=keys, recipe=recipe, seed=0, epoch=0, augment=True
+)
+preprocessing.digests(made)
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -19,7 +19,7 @@ import torch
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.pixels.decoding import codec_versions
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.preprocessing import Recipe, digests, make_batch, make_one, path_keys
+from capture_cli.preprocessing import Recipe, digests, make_batch, path_keys
 from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Made, Replay, Selection
@@ -30,6 +30,7 @@ from capture_cli.replay.remaking import Rules
 from capture_cli.replay.stored import StoredInputs
 from capture_cli.runs import open_run
 from capture_cli.sources.access import opened
+from plain_inputs import make_one
 from replay_runs import VISITS, copied, rewrite, trained
 
 

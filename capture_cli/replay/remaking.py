@@ -17,7 +17,7 @@ from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys
 from capture_cli.pixels.decoding import Pixels, codec_versions
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.preprocessing import CENTRE, SCALE, Recipe, _gather
+from capture_cli.preprocessing import Recipe, make_inputs
 from capture_cli.records import RunInfo
 
 _DECODERS = ("pillow", "libjpeg", "libwebp", "zlib")
@@ -48,14 +48,8 @@ class Rules:
         """
         if not len(slots):
             return np.empty((0, *pixels.shape[1:]), np.float32)
-        if phase == "train" and self.recipe.augment != "none":
-            gathered = _gather(pixels, slots, path_keys(files), self.recipe, self.seed, epoch)
-        else:
-            gathered = pixels.take(slots, axis=0)
-        inputs = gathered.astype(np.float32)
-        inputs -= np.float32(CENTRE)
-        inputs *= np.float32(SCALE)
-        return inputs
+        keys, augment = path_keys(files), phase == "train"
+        return make_inputs(pixels, slots, keys=keys, recipe=self.recipe, seed=self.seed, epoch=epoch, augment=augment)
 
 
 def rules_of(run: RunInfo) -> Rules:
