@@ -1,4 +1,4 @@
-"""What `--model` promises: every name becomes a network that fits the images, or one line that says what would."""
+"""`--model`: every name becomes a network that fits the images, or one line that says what would."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def write(folder: Path, text: str, name: str = "net.py") -> Path:
     return path
 
 
-# our own
+# built in
 
 
 @pytest.mark.parametrize("spec", ["linear", "mlp", "cnn"])
@@ -113,14 +113,14 @@ def test_weights_come_from_the_seed_alone(spec: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ZOO)
 def test_torchvision_models_are_fitted(name: str, channels: int) -> None:
-    """Head, stem and auxiliary heads fit: in training mode too the answer is one tensor of logits, without a warning."""
+    """Head, stem and auxiliary heads fit: in training mode too the output is one tensor of logits, without a warning."""
     model = build(f"torchvision:{name}", channels=channels, height=32, width=40)
     assert model.training
     assert model(torch.randn(2, channels, 32, 40)).shape == (2, 3)
 
 
 def test_new_stem_keeps_the_spread_of_its_output() -> None:
-    """A stem drawn for one channel answers noise with the variance of the one for three channels that it replaces."""
+    """A stem drawn for one channel gives noise the variance of the three-channel stem that it replaces."""
     spreads = []
     for channels in (3, 1):
         stem = next(
@@ -161,13 +161,13 @@ def test_a_size_that_a_model_cannot_take_is_refused_with_one_that_it_can(name: s
         assert build(f"torchvision:{name}", height=advice, width=advice)
 
 
-def test_an_unknown_torchvision_model_is_answered_with_its_neighbours() -> None:
-    """A mistyped name is answered with the closest ones."""
+def test_for_an_unknown_torchvision_model_the_closest_names_are_suggested() -> None:
+    """A mistyped name is close to a right one; of a random one there is an example."""
     assert "no classifier resnet81; did you mean torchvision:resnet18 or" in refusal("torchvision:resnet81")
     assert "torchvision:resnet18" in refusal("torchvision:quux")
 
 
-# a person's own
+# a user's own
 
 
 def test_a_factory_is_called_with_classes_channels_and_size(tmp_path: Path) -> None:
@@ -212,8 +212,11 @@ def test_an_edited_file_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_the_sentence_about_running_code_is_for_files_alone() -> None:
-    """`notice` names file and function where building runs a person's code, and is empty elsewhere."""
-    assert models.notice("my/net.py:tiny") == "the model comes from my/net.py: this runs the code of that file, then its tiny()"
+    """`notice` names file and function where building runs a user's code, and is empty elsewhere."""
+    assert (
+        models.notice("my/net.py:tiny")
+        == "the model comes from my/net.py: capture runs the code in that file, then calls tiny()"
+    )
     assert [models.notice(spec) for spec in ("cnn", "torchvision:resnet18")] == ["", ""]
 
 
@@ -239,8 +242,11 @@ WRONG_FILES = [
     ("def net(**size): return 'x'", "returned str, not a torch.nn.Module"),
     (MODELS + "nn.Linear(5, 3)", "must map float32 [B, 1, 28, 28] on the CPU to logits [B, 3]"),
     (MODELS + "nn.LSTM(28, 3)", "fails on 1x28x28 images: "),
-    (MODELS + "nn.Sequential(nn.Flatten(), nn.Linear(784, 9))", "answers two images with torch.float32 [2, 9]; it must return"),
-    (MODELS + "nn.Flatten()", "answers two images with torch.float32 [2, 784]; it must return"),
+    (
+        MODELS + "nn.Sequential(nn.Flatten(), nn.Linear(784, 9))",
+        "returns torch.float32 [2, 9] for a batch of two images; it must",
+    ),
+    (MODELS + "nn.Flatten()", "returns torch.float32 [2, 784] for a batch of two images; it must return"),
     (MODELS + "nn.Sequential(nn.Flatten(), nn.Linear(784, 3).requires_grad_(False))", "has no parameter to train"),
 ]
 
@@ -260,13 +266,13 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, body: str
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("cmn", "there is no model cmn; did you mean cnn?"),
-        ("vgg", "there is no model vgg; choose linear, mlp, cnn, torchvision:NAME"),
-        ("", "there is no model ; choose"),
-        ("torchvision:", "names no torchvision model; write its name alone, such as torchvision:resnet18"),
+        ("cmn", "there is no model 'cmn'; did you mean cnn?"),
+        ("vgg", "there is no model 'vgg'; choose linear, mlp, cnn, torchvision:NAME"),
+        ("", "there is no model ''; choose"),
+        ("torchvision:", "names no torchvision model; write its name, such as torchvision:resnet18"),
         ("torchvision:a/b", "names no torchvision model"),
-        ("net.py", "names no function of that file; name the one that makes the model: net.py:build"),
-        ("net.py:", "'' is not the name of a function"),
+        ("net.py", "names no function in that file; name the function: net.py:build"),
+        ("net.py:", "'' is not a function name"),
         ("no/net.py:build", "there is no file no/net.py"),
     ],
 )
@@ -284,10 +290,3 @@ def test_names_that_cannot_be_are_refused_without_torch(spec: str, expected: str
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert expected in done.stdout
-
-
-def test_names_are_those_that_check_takes() -> None:
-    """Every form in the help text is one that `check` knows."""
-    assert models.names() == ["linear", "mlp", "cnn", "torchvision:NAME", "FILE.py:FACTORY"]
-    for spec in models.names()[:-1]:
-        models.check(spec)

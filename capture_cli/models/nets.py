@@ -1,7 +1,7 @@
-"""The three networks of our own: small, quick on a CPU, and for images of any size.
+"""The three built-in networks: small, quick on a CPU, and for images of any size.
 
-All take float32 images [B, C, H, W] in [-1, 1] and return logits [B, classes]. Weights are drawn from torch's global
-generator as torch's layers draw them, so the seed set just before decides them.
+All take float32 images [B, C, H, W] in [-1, 1] and return logits [B, classes]. Torch's layers draw the weights from its global
+generator, so the seed set just before decides them.
 """
 
 from itertools import chain, repeat
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Sequential):
-    """Logistic regression on the pixels, classes x (C H W + 1) parameters: the floor that any other model has to beat."""
+    """Logistic regression on the pixels, classes x (C H W + 1) parameters: the baseline for every other model."""
 
     def __init__(self, *, classes: int, channels: int, height: int, width: int) -> None:
         super().__init__(nn.Flatten(), nn.Linear(channels * height * width, classes))
@@ -34,18 +34,18 @@ class MLP(nn.Sequential):
 
 
 class CNN(nn.Module):
-    """3x3 convolutions while the map is halved to at most 4x4, then one linear layer over what is left of it.
+    """3x3 convolutions until the map is at most 4x4, then one linear layer over it.
 
-    A block is convolution, max-pool, BatchNorm, ReLU: normalising after the pool gives the same kind of features for a
-    quarter of the work. There are the blocks of `STAGES`, then one of `DEEPER` for each halving that is still due. The maps
-    of a 28x28 image are 14, 7, 7 and 3 pixels wide (252,000 parameters), those of a 32x32 image 16, 8, 8 and 4.
+    A block is convolution, max-pool, BatchNorm, ReLU: normalising after the pool gives the same kind of features for a quarter
+    of the work. The blocks of STAGES come first, then one of DEEPER for each halving that is still needed. The maps of a 28x28
+    image are 14, 7, 7 and 3 pixels wide (252,000 parameters), those of a 32x32 image 16, 8, 8 and 4.
 
-    Each axis is halved for itself and only while above `SMALL` pixels, so that 1x1 and 1x500 work too. An axis above `LARGE`
-    pixels is taken by the first convolution in strides of 2, 4, ... with a kernel to match: an image of up to 256 pixels
-    costs less than seven times one of 28x28, not eighty times.
+    Each axis is halved by itself and only while above SMALL pixels, so that 1x1 and 1x500 work too. On an axis above LARGE
+    pixels the first convolution has a stride of 2, 4, ... and a kernel to match: an image of up to 256 pixels costs less than
+    seven times one of 28x28, not eighty times.
 
-    The linear layer sees where a feature is, not only its mean, which pays on centred images. BatchNorm needs two images
-    in a training batch where the last map is of one pixel.
+    The linear layer sees where a feature is, not only its mean, which helps on centred images. If the last map is one pixel,
+    BatchNorm needs two images in a training batch.
     """
 
     STAGES = ((32, True), (64, True), (128, False), (128, True))  # filters, halved: depth is cheap where the map is small
@@ -70,8 +70,8 @@ class CNN(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(self.DROPOUT), nn.Linear(channels * sides[0] * sides[1], classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> logits [B, classes]."""
-        # Channels last in memory: a third faster on a CPU. `to` and not `contiguous`, which leaves a single channel as it is.
+        """Map images [B, C, H, W] to logits [B, classes]."""
+        # Channels last in memory: a third faster on a CPU. Not `contiguous`, which does nothing for a single channel.
         logits: Tensor = self.head(self.features(images.to(memory_format=torch.channels_last)))
         return logits
 

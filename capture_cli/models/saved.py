@@ -1,9 +1,9 @@
-"""`model.safetensors`: the trained weights with all that is needed to use them, here or without this tool.
+"""`model.safetensors`: the trained weights and what is needed to use them, with or without this tool.
 
-    data = to_bytes(model, Header(model="cnn", classes=[...], recipe=recipe.to_dict()))
+    data = to_bytes(model, ModelHeader(model="cnn", classes=[...], recipe=recipe.to_dict()))
     header, weights = read(path)
 
-The header is JSON under the key `capture` of the file's metadata. No pickle, no code: reading one runs nothing.
+The header is JSON under the key `capture` of the file's metadata. No pickle, no code: reading a file runs nothing.
 """
 
 import json
@@ -22,49 +22,48 @@ KEY = "capture"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
-    """What the weights are of."""
+class ModelHeader:
+    """The model that the weights belong to."""
 
     model: str
-    """As `--model` takes it."""
+    """The value of `--model`."""
     classes: Sequence[str]
     recipe: Mapping[str, Any]
     """How pixels become inputs: capture_cli.preprocessing.Recipe."""
 
 
-def to_bytes(model: "nn.Module", header: Header) -> bytes:
-    """The file: every parameter and buffer by its name (tensors that share memory once each), and the header."""
+def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
+    """Encode every parameter and buffer by its name (tensors that share memory once each), and the header."""
     from safetensors.torch import save
 
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     return save(weights, {KEY: json.dumps(asdict(header))})
 
 
-def read(path: Path) -> tuple[Header, "dict[str, torch.Tensor]"]:
-    """The header and the weights, on the CPU. Raises UsageError for anything but a file that `to_bytes` made."""
+def read(path: Path) -> tuple[ModelHeader, "dict[str, torch.Tensor]"]:
+    """Read the header and the weights, on the CPU. Raises UsageError for any file that `to_bytes` did not make."""
     from safetensors import SafetensorError, safe_open
 
+    reason = "it is not a safetensors file, or damaged"
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
             return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except OSError as error:
-        why = "it is not there" if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
-        raise UsageError(f"no model can be read from '{path}': {why}", "give a run folder that has finished") from error
-    except SafetensorError as error:
-        why = "it is no safetensors file, or damaged"
-        raise UsageError(f"no model can be read from '{path}': {why}", "give a run folder that has finished") from error
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError):
+            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
+        raise UsageError(f"no model can be read from '{path}': {reason}", "give the folder of a finished run") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"'{path}' has a header that this capture does not know") from error
+        raise UsageError(f"'{path}' has a header that this version of capture does not know") from error
 
 
-def _header(text: str) -> Header:
-    """Raises ValueError, TypeError or RecursionError for what no run has: a file may come from anywhere."""
-    header = Header(**json.loads(text))
+def _header(text: str) -> ModelHeader:
+    """Parse a header. Raises ValueError, TypeError or RecursionError for what no run writes."""
+    header = ModelHeader(**json.loads(text))
     classes = header.classes
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
-        raise ValueError("a header whose values are of other types")
+        raise ValueError("a header value of the wrong type")
     return header

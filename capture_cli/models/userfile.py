@@ -1,13 +1,13 @@
-"""A model from a person's own file: `FILE.py:FACTORY`.
+"""A model from a user's own file: `FILE.py:FACTORY`.
 
-FACTORY is any callable of that file that takes the keywords `classes`, `channels`, `height`, `width` and returns a
+FACTORY is any callable in that file that takes the keywords `classes`, `channels`, `height`, `width` and returns a
 `torch.nn.Module`:
 
     def build(classes, channels, height, width):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * height * width, classes))
 
-The file is code and it runs, whole, with the rights of whoever trains; `notice` is the sentence that says so. It is read from
-its path alone: its folder does not become importable, and no bytecode is written beside it or read from there.
+The file is code. All of it runs, with the rights of the user; `notice` says so. It is read from its path alone: its folder does
+not become importable, and no bytecode is written beside it or read from there.
 """
 
 import difflib
@@ -19,48 +19,44 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-# Stays in sys.modules while the model lives: dataclasses, pickle and torch.compile look a class's module up there.
+# Stays in sys.modules while the model lives: dataclasses, pickle and torch.compile look up a class's module there.
 MODULE_NAME = "capture_model_file"
 
 
 def parse(spec: str) -> tuple[Path, str] | None:
-    """`FILE.py:FACTORY` -> (path of the file, name of the factory); None where `spec` is of another form."""
+    """Split `FILE.py:FACTORY` into the path and the name of the factory; None if `spec` has another form."""
     file, colon, factory = spec.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        return None
-    return Path(file), factory
+    return (Path(file), factory) if colon and file.endswith(".py") else None
 
 
 def check(spec: str) -> None:
-    """Raise UsageError where `spec` cannot name a factory in a file that is there. Reads and runs nothing."""
+    """Raise UsageError if `spec` cannot name a factory in an existing file. Reads and runs nothing."""
     parsed = parse(spec)
     if parsed is None:
-        raise UsageError(f"the model {spec} names no function of that file", f"name the one that makes the model: {spec}:build")
+        raise UsageError(f"the model {spec} names no function in that file", f"name the function: {spec}:build")
     path, factory = parsed
     if not factory.isidentifier():
-        raise UsageError(
-            f"the model {spec}: {factory!r} is not the name of a function", f"write {path}:NAME, such as {path}:build"
-        )
+        raise UsageError(f"the model {spec}: {factory!r} is not a function name", f"write {path}:NAME, such as {path}:build")
     if not path.is_file():
-        raise UsageError(f"the model {spec}: there is no file {path}", "give the path of a Python file as seen from here")
+        raise UsageError(f"the model {spec}: there is no file {path}", "give a path relative to the current folder")
 
 
 def notice(spec: str) -> str:
-    """What to tell the person before `build` runs their file: one sentence."""
+    """Return the sentence to show before `build` runs the file."""
     path, factory = parse(spec) or (Path(spec), "")
-    return f"the model comes from {path}: this runs the code of that file, then its {factory}()"
+    return f"the model comes from {path}: capture runs the code in that file, then calls {factory}()"
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
     """Run the file and call its factory.
 
-    Raises UsageError, naming the file, the function and the line, where the file cannot be run, has no such function,
-    where the code raises or exits, or where what comes back is no `nn.Module`.
+    Raises UsageError, naming the file, the function and the line, if the file cannot be run or has no such function, if the
+    code raises or exits, or if it does not return an `nn.Module`.
     """
     from torch import nn
 
@@ -74,14 +70,14 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
     try:
         model = found(classes=classes, channels=channels, height=height, width=width)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{call} in {path} failed{_where(error, path)}", "mend it in that file") from error
+        raise UsageError(f"{call} in {path} failed{_where(error, path)}", "fix that file") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{call} in {path} returned {type(model).__name__}, not a torch.nn.Module", "return the model itself")
     return model
 
 
 class _SourceOnly(SourceFileLoader):
-    """Loads the source as it stands: without a time stamp Python neither reads nor writes a .pyc."""
+    """A loader of source code: without a time stamp Python neither reads nor writes a .pyc."""
 
     def path_stats(self, path: str) -> dict[str, float]:
         raise OSError(f"{path}: bytecode is not used")
@@ -102,9 +98,8 @@ def _run(path: Path) -> ModuleType:
             del sys.modules[MODULE_NAME]
         else:
             sys.modules[MODULE_NAME] = before
-        hint = "run it by itself with python to see more"
-        if isinstance(error, ModuleNotFoundError):
-            hint = "install it, or name its folder in PYTHONPATH"
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "install it, or add its folder to PYTHONPATH" if missing else "run it with python to see more"
         raise UsageError(f"{path} could not be run{_where(error, path)}", hint) from error
     return module
 
@@ -115,11 +110,11 @@ def _nearest(factory: str, module: ModuleType) -> str:
         return f"did you mean {close[0]}?"
     if own:
         return f"it has {', '.join(own[:3])}{', ...' if own[3:] else ''}"
-    return "define it there: it takes classes, channels, height, width"
+    return "define it there, with the parameters classes, channels, height, width"
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """` at line N: Kind: text`, of the last line of that file that the error passed through; one line of text."""
+    """Describe an error in one line: ` at line N: Kind: text`, by the last line of that file that it passed through."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         line = error.lineno
     else:

@@ -1,14 +1,14 @@
 """torchvision's classifiers with random weights, fitted to the data: `torchvision:NAME`.
 
-NAME is anything `torchvision.models.list_models(module=torchvision.models)` lists. Head and stem are fitted:
+NAME is anything that `torchvision.models.list_models(module=torchvision.models)` lists. Head and stem are fitted:
 
-- the factory is given the number of classes, and the image size where its class asks for one (ViT, MaxViT);
-- auxiliary heads are off (GoogLeNet, Inception v3), so that training and evaluation both return one tensor of logits;
-- the first convolution takes the images' channels; its weights are drawn with the spread that keeps its output's variance;
-- the ResNet family on images of at most 64 pixels begins with a 3x3 convolution of stride 1, and on at most 32 without
-  its max-pool, as is usual for images of that size: the stem made for 224 pixels would leave a 1x1 map of them.
+- The factory gets the number of classes, and the image size if its class asks for one (ViT, MaxViT).
+- Auxiliary heads are off (GoogLeNet, Inception v3), so that training and evaluation return one tensor of logits.
+- The first convolution takes the images' channels; its weights are drawn with the spread that keeps its output's variance.
+- On images of at most 64 pixels the ResNet family begins with a 3x3 convolution of stride 1, and on at most 32 without its
+  max-pool, as is usual for such images: the stem made for 224 pixels would leave a 1x1 map.
 
-Some need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches). Where a model
+Some need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches). If a model
 refuses the size, `fitting_side` finds one that it takes by trying it on torch's meta device, which computes shapes alone.
 """
 
@@ -18,7 +18,7 @@ import re
 import typing
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,31 +30,28 @@ SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384)  # tried for a hint,
 
 
 def check(spec: str) -> None:
-    """Raise UsageError where NAME cannot be the name of a model; whether it is one, only `build` knows."""
-    name = spec.removeprefix(PREFIX)
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise UsageError(f"the model {spec} names no torchvision model", f"write its name alone, such as {PREFIX}resnet18")
+    """Raise UsageError if NAME cannot be the name of a model; only `build` knows whether it is one."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", spec.removeprefix(PREFIX)):
+        raise UsageError(f"the model {spec} names no torchvision model", f"write its name, such as {PREFIX}resnet18")
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
-    """Make the model with random weights, drawn from torch's global generator.
+    """Build the model with random weights, drawn from torch's global generator.
 
-    Raises UsageError where torchvision knows no such model, with the closest names. A size that the model cannot take
-    raises whatever torchvision raises (RuntimeError, ValueError, AssertionError), here or in its first forward.
+    Raises UsageError, with the closest names, if torchvision has no such model. A size that the model cannot take raises what
+    torchvision raises (RuntimeError, ValueError, AssertionError), here or in the first forward pass.
     """
     import torchvision.models as tv
 
     name = spec.removeprefix(PREFIX)
     known = tv.list_models(module=tv)
     if name not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=3)
-        hint = (
-            f"did you mean {' or '.join(PREFIX + each for each in close)}?" if close else f"one that it has is {PREFIX}resnet18"
-        )
+        close = [PREFIX + one for one in difflib.get_close_matches(name.lower(), known, n=3)]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"one that it has is {PREFIX}resnet18"
         raise UsageError(f"torchvision has no classifier {name}", hint)
     factory = tv.get_model_builder(name)
     accepted = inspect.signature(typing.get_type_hints(factory)["return"]).parameters
-    # init_weights: what they do by default, said aloud, which spares the warning that the default may change.
+    # init_weights: their default, given explicitly, which avoids the warning that the default may change.
     options = {"image_size": height, "input_size": (height, width), "aux_logits": False, "init_weights": True}
     model: nn.Module = factory(weights=None, num_classes=classes, **{key: options[key] for key in options if key in accepted})
     _fit_stem(model, channels, longer_side=max(height, width))
@@ -62,9 +59,9 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
 
 
 def fitting_side(spec: str, *, channels: int, height: int, width: int) -> int | None:
-    """A side in pixels of square images that the model takes: the next larger, else the next smaller.
+    """Find the side in pixels of square images that the model takes: the next larger, else the next smaller.
 
-    None where no side of `SIZES` works, and where the size at hand works and something else must have failed.
+    None if no side of SIZES works, or if the size at hand works and something else must have failed.
     """
     if _takes(spec, channels, height, width):
         return None
@@ -74,7 +71,7 @@ def fitting_side(spec: str, *, channels: int, height: int, width: int) -> int | 
 
 
 def _takes(spec: str, channels: int, height: int, width: int) -> bool:
-    """Whether shapes work out, on torch's meta device: no memory, hardly any time."""
+    """Test whether the shapes work out, on torch's meta device: no memory, hardly any time."""
     import torch
 
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
-from capture_cli.models.saved import Header, read
+from capture_cli.models.saved import ModelHeader, read
 from capture_cli.plan import plan_evaluation
 from capture_cli.preprocessing import Recipe
 from capture_cli.runfolder import MODEL
@@ -38,7 +38,7 @@ def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[
     return ready, blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-def trained(run: Path) -> tuple["nn.Module", Header]:
+def trained(run: Path) -> tuple["nn.Module", ModelHeader]:
     """The model of a run folder or a model.safetensors, on the CPU with its weights. Raises UsageError."""
     path = run / MODEL if run.is_dir() else run
     header, weights = read(path)
@@ -50,7 +50,7 @@ def trained(run: Path) -> tuple["nn.Module", Header]:
     return model, header
 
 
-def _load(model: "nn.Module", weights: Mapping[str, "torch.Tensor"], path: Path, header: Header) -> None:
+def _load(model: "nn.Module", weights: Mapping[str, "torch.Tensor"], path: Path, header: ModelHeader) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

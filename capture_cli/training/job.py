@@ -26,7 +26,7 @@ from capture_cli import models
 from capture_cli.checkpoint import Place, save
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError
-from capture_cli.models.saved import Header, to_bytes
+from capture_cli.models.saved import ModelHeader, to_bytes
 from capture_cli.pixels.store import Store, open_store
 from capture_cli.plan import Plan
 from capture_cli.records import Epoch, RunInfo, Skip
@@ -144,7 +144,7 @@ def run_training(
             checkpoint.restore(ready.model, learning.optimizer)
         keeper = _Keeper(every, output, setup, learning.optimizer)
         train(replace(setup, keep=keeper), learning, checkpoint.place if checkpoint else BEGINNING)
-        header = Header(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
+        header = ModelHeader(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
         output.write_model(to_bytes(ready.model, header))
 
 
