@@ -16,7 +16,7 @@ from PIL import Image
 from capture_cli import checkpoint
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Record, RunInfo, decode
-from capture_cli.replay.outputs import Outputs, _differences, _prepare
+from capture_cli.replay.outputs import Outputs, differing_fields, restored_model
 from conftest import CAPTURE
 from replay_runs import VISITS, copied, rewrite, trained
 
@@ -65,9 +65,9 @@ class TestInputs:
         """One line on stdout, nothing else said, exit code 0; the same as JSON; and from a pipe."""
         env = without_torch(here)
         done = replay("whole", "--stored", env=env)
-        said = f"{VISITS} inputs made again, all equal; {VISITS} stored ones compared, all equal\n"
+        said = f"{VISITS} inputs reproduced bit for bit; {VISITS} stored inputs compared, all equal\n"
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
-        said = "2 inputs made again, all equal; none of them was stored\n"
+        said = "2 inputs reproduced bit for bit; none of them was stored\n"
         assert replay("grown", "--sample", unstored(here / "grown"), "--stored").stdout == said
         done = replay("grown", "--phase", "val", "--epoch", "1", "--json", env=env)
         answer = json.loads(done.stdout)
@@ -76,7 +76,7 @@ class TestInputs:
         assert (count > 0, answer) == (True, rest)
         with (here / "grown" / "records.jsonl").open("rb") as file:
             done = replay("-", "--limit", "1", stdin=file, env=env)
-        assert (done.returncode, done.stdout) == (0, "1 input made again, all equal\n")
+        assert (done.returncode, done.stdout) == (0, "1 input reproduced bit for bit\n")
 
     def test_what_differs_is_named_with_its_cause(self, here: Path, replay: Replayed) -> None:
         """Exit code 4, a line a file on stderr, at most 20 of them and how many more there are."""
@@ -84,16 +84,17 @@ class TestInputs:
         images[0].write_bytes(images[0].read_bytes() + b"\0")
         for path in images[1:31]:
             path.unlink()
-        done = replay("whole")
+        done = replay("whole", "--folder", "images")
         lines = done.stderr.splitlines()
         assert (done.returncode, len(lines)) == (4, 22)
         assert lines[20] == "... and 11 more"
-        assert lines[21].endswith("60 x the file is gone, 2 x the file has changed since the run; the lines above say where")
-        assert any(line.startswith("ant_001.png: the file is gone; train batch ") for line in lines)
-        assert done.stdout == "120 inputs made again, 58 equal, 62 not\n"
-        answer = json.loads(replay("whole", "--json").stdout)
+        reasons = "the image files are missing (60), the image files changed after the run (2)"
+        assert lines[21].endswith(f"62 inputs could not be reproduced: {reasons}; the lines above name the files")
+        assert any(line.startswith("ant_001.png: the image file is missing; train batch ") for line in lines)
+        assert done.stdout == "58 of 120 inputs reproduced bit for bit\n"
+        answer = json.loads(replay("whole", "--folder", "images", "--json").stdout)
         assert len(answer["differences"]) == 31
-        (one,) = replay("whole", "--sample", images[0].name, "--json").stdout.splitlines()
+        (one,) = replay("whole", "--folder", "images", "--sample", images[0].name, "--json").stdout.splitlines()
         (difference,) = json.loads(one)["differences"]
         assert (difference["cause"], difference["subject"], difference["count"]) == ("changed", "ant_000.png", 2)
 
@@ -110,7 +111,7 @@ class TestInputs:
         assert "the folder 'images' of this run is not here; --folder PATH says where its images are now" in done.stderr
         assert replay("whole", "--folder", "moved").returncode == 0
         done = replay("whole", "--folder", "whole", "--limit", "3")
-        assert (done.returncode, done.stdout) == (4, "3 inputs made again, 0 equal, 3 not\n")
+        assert (done.returncode, done.stdout) == (4, "0 of 3 inputs reproduced bit for bit\n")
 
     def test_hostile_names_do_not_reach_the_terminal(self, here: Path, replay: Replayed) -> None:
         """What is said of a file holds no control characters, whatever the records call it."""
@@ -123,8 +124,8 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("args", "says"),
         [
-            (["--epoch", "7"], "no captured input fits --epoch 7"),
-            (["--sample", "x", "--phase", "val"], "no captured input fits --phase val --sample x"),
+            (["--epoch", "7"], "no captured input matches --epoch 7"),
+            (["--sample", "x", "--phase", "val"], "no captured input matches --phase val --sample x"),
             (["--outputs", "--limit", "2"], "--outputs needs whole batches"),
             (["--model", "m.py:build"], "--model is for --outputs"),
             (["--folder", "nowhere"], "no such folder: 'nowhere'"),
@@ -144,7 +145,7 @@ class TestInputs:
         whole = path.read_bytes()
         path.write_bytes(whole[:-10])
         done = replay("whole")
-        assert (done.returncode, done.stdout) == (0, f"{VISITS} inputs made again, all equal\n")
+        assert (done.returncode, done.stdout) == (0, f"{VISITS} inputs reproduced bit for bit\n")
         assert "an incomplete last line" in done.stderr
         path.write_bytes(whole.replace(b'"phase":"val","epoch":1', b'"phase":"val","epoch":3', 1))
         done = replay("whole")
@@ -170,16 +171,16 @@ class TestFilesWritten:
     def test_a_tensor_file_that_would_lack_inputs_is_not_kept(self, here: Path, replay: Replayed) -> None:
         """Rows would no longer be those of the records; it is said."""
         (here / "images" / "ant_000.png").unlink()
-        done = replay("whole", "--npy", "x.npy")
+        done = replay("whole", "--npy", "x.npy", "--folder", "images")
         assert done.returncode == 4
-        assert "x.npy was not kept: it would lack 2 inputs" in done.stderr
+        assert "x.npy was not written: 2 inputs would be missing" in done.stderr
         assert not (here / "x.npy").exists()
 
     def test_pictures_are_what_the_network_saw(self, here: Path, replay: Replayed) -> None:
         """Evaluated images are the files' own pixels; the files say epoch, phase, batch, place and id; none is overwritten."""
         done = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "1")
         assert done.returncode == 0
-        assert "8 bits a channel, to look at; --npy has the exact tensors" in done.stderr
+        assert "8 bits per channel, to seen/here; --npy writes the exact tensors" in done.stderr
         batches = [r for r in records(here / "whole") if isinstance(r, Batch) and (r.phase, r.epoch) == ("val", 1)]
         names = {f"e0001-val-b{b.batch:05d}-s{i:03d}-id{b.ids[i]}.png": file for b in batches for i, file in enumerate(b.files)}
         assert {path.name for path in (here / "seen" / "here").iterdir()} == names.keys()
@@ -215,7 +216,7 @@ class TestOutputs:
         assert (answer["outputs"], answer["equal"], answer["causes"]) == (len(matching), VISITS, {})
         done = replay("grown", "--outputs")  # of the two most probable classes only
         assert done.returncode == 0
-        assert "computed again, all equal bit for bit" in done.stdout
+        assert "recomputed, all equal" in done.stdout
 
     def test_another_weight_is_noticed(self, here: Path, replay: Replayed) -> None:
         """Damage by its digest; a checkpoint made anew with a weight changed by the answers, which are named."""
@@ -225,7 +226,7 @@ class TestOutputs:
         done = replay("whole", "--outputs", "--phase", "val")
         assert done.returncode == 4
         assert "checkpoint-previous.safetensors cannot be used: its bytes are not those that were written" in done.stderr
-        assert "val batch 0 of epoch 2: the model does not answer as recorded (loss was " in done.stderr
+        assert "val batch 0 of epoch 2: the model's outputs differ from the record (loss was " in done.stderr
         assert re.search(r"losses of \d samples, probs of \d samples", done.stderr)
 
     def test_other_threads_are_named(self, here: Path, replay: Replayed) -> None:
@@ -241,12 +242,12 @@ class TestOutputs:
         """Between checkpoints, for records alone, for a checkpoint of other records; for the end the final model will do."""
         done = replay("whole", "--outputs", "--epoch", "1", "--phase", "train")
         assert done.returncode == 2
-        assert "no captured batch could be computed again: the checkpoints are of step" in done.stderr
+        assert "no batch could be recomputed: the checkpoints are of step" in done.stderr
         with pytest.raises(UsageError, match="needs the checkpoints of a run folder"):
             Outputs(None)
         for path in (here / "whole").glob("checkpoint*"):
             spoil_weights(path, chain="0" * 32)
-        with pytest.raises(UsageError, match="is not of these records"):
+        with pytest.raises(UsageError, match="does not belong to these records"):
             Outputs(here / "whole")
         for path in (here / "whole").glob("checkpoint*"):
             path.unlink()
@@ -270,10 +271,10 @@ class TestOutputs:
         assert isinstance(run, RunInfo)
         hostile = replace(run, config={**run.config, "model": "evil.py:build"})
         with pytest.raises(UsageError, match=r"the model of this run is evil\.py:build, a file of code"):
-            _prepare(hostile, None)
+            restored_model(hostile, None)
         assert not Path("ran").exists()
         with pytest.raises(UsageError, match="is not the model of this run"):
-            _prepare(run, "evil.py:build")
+            restored_model(run, "evil.py:build")
         assert not Path("ran").exists()
 
     def test_run_records_are_checked(self, here: Path) -> None:
@@ -281,25 +282,25 @@ class TestOutputs:
         run = records(here / "whole")[0]
         assert isinstance(run, RunInfo)
         with pytest.raises(RecordsError, match="does not know"):
-            _prepare(replace(run, config={**run.config, "new": 1}), None)
+            restored_model(replace(run, config={**run.config, "new": 1}), None)
         with pytest.raises(UsageError, match="capture evaluate"):
-            _prepare(replace(run, config={"weights_digest": "0" * 32}), None)
+            restored_model(replace(run, config={"weights_digest": "0" * 32}), None)
         with pytest.raises(UsageError, match=r"torch was 1\.0, is .*; device was cuda:7 X, is "):
-            _prepare(replace(run, versions={**run.versions, "torch": "1.0"}, device="cuda:7 X"), None)
+            restored_model(replace(run, versions={**run.versions, "torch": "1.0"}, device="cuda:7 X"), None)
 
     def test_bits_are_compared(self, here: Path) -> None:
         """Half of the smallest step, another sign of zero, another shape: each is a difference; NaN is NaN."""
         batch = next(r for r in records(here / "whole") if isinstance(r, Batch))
         probs = batch.probs.copy()
         probs[2, 1] = np.nextafter(probs[2, 1], np.float32(1))
-        assert _differences(batch, replace(batch, probs=probs)) == "probs of 1 samples"
+        assert differing_fields(batch, replace(batch, probs=probs)) == "probs of 1 samples"
         zeros = replace(batch, losses=np.zeros(8, np.float32))
-        assert _differences(zeros, replace(batch, losses=-np.zeros(8, np.float32))) == "losses of 8 samples"
+        assert differing_fields(zeros, replace(batch, losses=-np.zeros(8, np.float32))) == "losses of 8 samples"
         nans = np.full(8, np.nan, np.float32)
         other = (nans.view(np.int32) | 1).view(np.float32)
-        assert _differences(replace(batch, losses=nans), replace(batch, losses=other)) == ""
-        assert _differences(batch, replace(batch, probs=probs[:, :2])) == "probs of another shape"
-        assert _differences(batch, replace(batch, topk=batch.labels[:, None])) == "topk of another shape"
+        assert differing_fields(replace(batch, losses=nans), replace(batch, losses=other)) == ""
+        assert differing_fields(batch, replace(batch, probs=probs[:, :2])) == "probs of another shape"
+        assert differing_fields(batch, replace(batch, topk=batch.labels[:, None])) == "topk of another shape"
 
 
 def test_torch_is_loaded_for_outputs_alone(here: Path) -> None:

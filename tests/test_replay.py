@@ -22,14 +22,13 @@ from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe, digests, make_batch, path_keys
 from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link
-from capture_cli.replay import Made, Replay, Selection
+from capture_cli.replay import Replay, Reproduced, Selection
 from capture_cli.replay.exports import Tensors, picture_name
-from capture_cli.replay.findings import CAUSES, Report
-from capture_cli.replay.originals import File, Originals, place_of
-from capture_cli.replay.remaking import Rules
+from capture_cli.replay.images import DecodedImages, File
+from capture_cli.replay.recipes import RunRecipe
+from capture_cli.replay.report import CAUSES, Report
 from capture_cli.replay.stored import StoredInputs
 from capture_cli.runs import open_run
-from capture_cli.sources.access import opened
 from plain_inputs import make_one
 from replay_runs import VISITS, copied, rewrite, trained
 
@@ -131,8 +130,8 @@ print(len(visits), equal)
         files = [f"ä/{i}.png" for i in range(9)]
         ids, keys = np.array([4, 4, 0, 8]), path_keys(files)
         recipe = Recipe(height=7, width=5, channels=3, augment=augment)
-        rules = Rules(recipe=recipe, geometry=Geometry(height=7, width=5, channels=3), seed=3, decoder="")
-        mine = rules.make(pixels, ids, [files[i] for i in ids], phase=phase, epoch=2)
+        own = RunRecipe(recipe=recipe, geometry=Geometry(height=7, width=5, channels=3), seed=3)
+        mine = own.make(pixels[ids], [files[i] for i in ids], phase=phase, epoch=2)
         options = {"recipe": recipe, "seed": 3, "epoch": 2, "augment": phase == "train"}
         theirs = make_batch(torch.from_numpy(pixels), ids, keys=keys[ids], **options).numpy()  # type: ignore[arg-type]
         assert mine.tobytes() == theirs.tobytes()
@@ -178,37 +177,24 @@ class TestFiles:
         assert (report.inputs, report.equal) == (VISITS, VISITS - 8)
         assert report.causes == {"missing": 2, "changed": 2, "unreadable": 4}
 
-    def test_the_folder_is_the_one_given_or_where_it_was_last(self, here: Path) -> None:
-        """What is no folder is no place: a NUL, a file, a folder that is gone, events that are none."""
-        run = records(here / "whole")[0]
-        assert isinstance(run, RunInfo)
-        assert place_of(replace(run, folder=str(here / "images")), here / "whole") == here / "images"
-        starts = [f'{{"event":"start","folder_absolute":"{here / name}"}}' for name in ("images", "grown", "nowhere")]
-        events = ["[]", "no json", '{"event":"start"}', '{"event":"start","folder_absolute":5}', *starts]
-        (here / "whole" / "events.jsonl").write_text("\n".join(events))
-        for given in ("", "a\0b", str(here / "whole" / "config.toml")):
-            assert place_of(replace(run, folder=given), here / "whole") == here / "grown"
-            with pytest.raises(UsageError, match="of this run is not here"):
-                place_of(replace(run, folder=given), None)
-
     def test_few_pictures_are_held_at_a_time(self, place: Path) -> None:
-        """With room for 4 of 60 each comes out right, however often it is asked for, and the store does not grow."""
+        """With room for 4 of 60, each comes out right however often it is asked for, and no more than 4 are held."""
         geometry = Geometry(height=10, width=12, channels=3)
-        with opened(place / "images") as folder:
-            every = Originals(folder, geometry)
-            few = Originals(folder, geometry, cache_bytes=4 * 360)
+        with open_run(place / "whole") as run:
+            source = run.images_in(place / "images")
+            every, few = DecodedImages(source, geometry), DecodedImages(source, geometry, cache_bytes=4 * 360)
             samples = [r for r in records(place / "whole") if isinstance(r, Samples)]
             files = [File(*one) for r in samples for one in zip(r.files, r.digests, strict=True)]
             draw = np.random.default_rng(2)
             for _ in range(60):
-                some = [files[i] for i in draw.integers(0, len(files), 4)]
+                some = [files[i] for i in draw.integers(0, len(files), 5)]
                 some[0] = File("nowhere.png", "0" * 32) if draw.random() < 0.3 else some[0]
-                one, other = every.take(some), few.take(some)
-                assert one.lost == other.lost
-                there = one.slots >= 0
-                assert (there == (other.slots >= 0)).all()
-                assert (every.pixels[one.slots[there]] == few.pixels[other.slots[there]]).all()
-            assert len(few.pixels) == few.room == 4
+                one, other = every.get(some), few.get(some)
+                assert {i: u.reason for i, u in one.unusable.items()} == {i: u.reason for i, u in other.unusable.items()}
+                assert one.found == other.found
+                assert (one.pixels == other.pixels).all()
+                assert len(few) <= few.capacity == 4
+            assert len(every) > 40
 
 
 def with_batch(change: Callable[[Batch], Batch]) -> Callable[[Record], Record]:
@@ -235,11 +221,11 @@ class TestRecords:
         ],
         ids=["phase", "epoch", "files", "ids", "paths", "digests"],
     )
-    def test_a_lie_about_inputs_is_untrue(self, here: Path, change: Callable[[Batch], Batch]) -> None:
+    def test_a_lie_about_inputs_is_a_mismatch(self, here: Path, change: Callable[[Batch], Batch]) -> None:
         """What a batch says of phase, epoch, files or digests is checked by making its inputs; the other batches stay equal."""
         rewrite(here / "whole", with_batch(change))
         report = replayed(here / "whole")
-        assert set(causes(report)) == {"untrue"}
+        assert set(causes(report)) == {"mismatch"}
         assert 0 < VISITS - report.equal <= 8
 
     def test_another_decoder_is_named_before_the_record_is_doubted(self, here: Path) -> None:
@@ -256,14 +242,14 @@ class TestRecords:
         rewrite(here / "whole", lambda r: replace(r, config={**r.config, **seed}) if isinstance(r, RunInfo) else r)
         report = replayed(here / "whole")
         assert all("train" in first.place for first, _ in report.differences)
-        assert set(causes(report)) == {"untrue"}
+        assert set(causes(report)) == {"mismatch"}
 
     @pytest.mark.parametrize(
         ("change", "says"),
         [
-            (with_run(recipe={"height": 8}), "line 1: the input recipe lacks"),
+            (with_run(recipe={"height": 8}), "records.jsonl: the input recipe lacks"),
             (with_run(recipe=Recipe(height=8, width=8, channels=3).to_dict() | {"resize": "os.system"}), "resize 'os.system'"),
-            (with_run(config={"seed": -1}), "line 1: a run record with the seed -1"),
+            (with_run(config={"seed": -1}), "records.jsonl: a run record with the seed -1"),
             (with_run(config={"seed": "0"}), "the seed '0'"),
             (with_run(recipe=Recipe(height=9, width=8, channels=3).to_dict()), r"inputs of shape \[3, 10, 12\]"),
             (with_run(recipe=Recipe(height=60000, width=60000, channels=3).to_dict()), "60000x60000 pixels"),
@@ -364,10 +350,10 @@ class TestStored:
         ]
         for inputs in bad:
             with pytest.raises(RecordsError), StoredInputs(None) as stored:
-                list(stored.wrong(inputs, {0}))
+                list(stored.mismatches(inputs, {0}))
         with StoredInputs(None) as stored:
-            (wrong,) = stored.wrong(replace(good, values=["é"]), {0})
-        assert wrong.reason == "it is not base64"
+            (mismatch,) = stored.mismatches(replace(good, values=["é"]), {0})
+        assert mismatch.reason == "it is not base64"
 
     def test_packs_need_the_run_folder(self, here: Path) -> None:
         """From the records alone they cannot be read, and that is said."""
@@ -438,7 +424,7 @@ class TestExports:
         assert (tmp_path / "mine").read_bytes() == b"precious"
         assert np.load(tmp_path / "x.npy").shape == (8, 3, 10, 12)
 
-    def made(self, place: Path) -> list[Made]:
+    def made(self, place: Path) -> list[Reproduced]:
         with open_run(place / "whole") as reading:
             return list(Replay(reading, Selection(epoch=1), folder=place / "images"))
 

@@ -34,7 +34,7 @@ def test_a_run_without_recipe_is_refused_in_one_line(capture: Capture, tmp_path:
     recorded(tmp_path / run)
     done = capture("replay", run, *args)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "recorded in a loop of its own: how its inputs were made is not in the records; --stored, alone," in done.stderr
+    assert "recorded in a loop of your own, so it does not say how its inputs were made; use --stored alone" in done.stderr
     assert not (tmp_path / "x.npy").exists()
 
 
@@ -75,8 +75,8 @@ def test_what_was_changed_is_found_by_the_name_of_its_sample(capture: Capture, t
     pack.write_bytes(data)
     done = capture("replay", "run", "--stored")
     assert done.returncode == 4
-    assert done.stdout == "12 stored inputs compared, 1 differ\n"
-    assert done.stderr.startswith("5: the stored input is not the one of the record")
+    assert done.stdout == "1 of 12 stored inputs differ\n"
+    assert done.stderr.startswith("5: the stored input does not match the recorded digest")
     assert "train batch 1 of epoch 0, sample 1 (line 3)" in done.stderr
 
 
@@ -112,4 +112,4 @@ def test_where_nothing_was_kept_that_is_said(capture: Capture, tmp_path: Path) -
     recorded(tmp_path / "r.jsonl")
     done = capture("replay", "r.jsonl", "--stored")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "none of these inputs was kept" in done.stderr
+    assert "none of these inputs was stored" in done.stderr

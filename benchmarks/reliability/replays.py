@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.reliability.world import ROOT, Result, make_images, reference, warm
 
 BASE = ("images", "-m", "linear", "-b", "16", "--device=cpu", "--checkpoint-every=1000")
@@ -61,32 +59,29 @@ def shuffled(run: str, seed: int) -> dict[str, Any]:
     """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
     from capture_cli.preprocessing import digests
     from capture_cli.records import Batch, RunInfo, Samples
-    from capture_cli.replay.originals import File, Originals, place_of
-    from capture_cli.replay.remaking import rules_of
+    from capture_cli.replay.images import DecodedImages, File
+    from capture_cli.replay.recipes import RunRecipe
     from capture_cli.runs import open_run
-    from capture_cli.sources.access import opened
 
     files: dict[str, File] = {}
     visits: list[tuple[str, int, str, str]] = []  # phase, epoch, file, digest
+    differences = []
     with open_run(run) as reading:
-        for line in reading.lines():
-            record = line.record()
+        for record in reading.records():
             if isinstance(record, RunInfo):
-                rules, folder = rules_of(record), place_of(record, reading.folder)
+                recipe = RunRecipe.from_info(record)
             elif isinstance(record, Samples):
                 files |= {name: File(name, digest) for name, digest in zip(record.files, record.digests, strict=True)}
             elif isinstance(record, Batch):
                 names = zip(record.files, record.inputs.digests, strict=True)
                 visits += [(record.phase, record.epoch, name, digest) for name, digest in names]
-    random.Random(seed).shuffle(visits)
-    differences = []
-    with opened(folder) as descriptor:
-        originals = Originals(descriptor, rules.geometry)
+        random.Random(seed).shuffle(visits)
+        images = DecodedImages(reading.images, recipe.geometry)
         for phase, epoch, name, digest in visits:
-            taken = originals.take([files[name]])
-            made = rules.make(originals.pixels, np.asarray(taken.slots), [name], phase=phase, epoch=epoch)
-            if taken.lost or digests(made) != [digest]:
-                differences.append(f"{name} in {phase} epoch {epoch}: {taken.lost or digests(made)}, recorded is {digest}")
+            got = images.get([files[name]])
+            found = digests(recipe.make(got.pixels, [name] * len(got.found), phase=phase, epoch=epoch))
+            if found != [digest]:
+                differences.append(f"{name} in {phase} epoch {epoch}: {got.unusable or found}, recorded is {digest}")
     return {"inputs": len(visits), "differences": differences}
 
 

@@ -1,19 +1,16 @@
-"""What the model answered, computed again: from the weights that a checkpoint holds and inputs made again, bit for bit.
+"""Model outputs recomputed from the weights in a checkpoint and from reproduced inputs, and compared bit for bit.
 
-    outputs = Outputs(run_folder)
-    for made in Replay(run, selection, whole=True):
-        if outputs.can_tell(made):
-            differences += outputs.compare(made)
+    outputs = Outputs(run.folder)
+    for reproduced in Replay(run, selection, whole=True):
+        if outputs.has_weights_for(reproduced):
+            report.add(outputs.compare(reproduced))
 
-A checkpoint holds the weights after so many steps, and a batch record says after how many it was taken. So a checkpoint can
-tell of the training batch that comes next, and of every evaluated batch until then and since the step before. A run folder
-without checkpoints may still have its final model, which can tell of the last evaluation.
+A checkpoint holds the weights after some step, and a batch record has the number of steps before it. So a checkpoint serves the
+next training batch and every batch evaluated at that step. Without checkpoints, the final model serves the last evaluation.
 
-Equal bits are promised for the same software, threads and device, and for whole batches, so nothing is compared elsewhere:
-UsageError names what differs. The forward pass is that of capture_cli.training.captured_loss, and what comes out of it goes
-through the same BatchWriter.
-
-A record that names a person's own file as its model is not believed: that file runs only if the caller names it.
+Equal bits are promised for whole batches on the same software, threads and device, so nothing is compared elsewhere: UsageError
+names the difference. The forward pass is that of capture_cli.training.captured_loss, and its results go through the same
+BatchWriter. A file of code that the records name as the model is not trusted: it runs only if the caller names it.
 """
 
 import os
@@ -33,9 +30,9 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
-from capture_cli.records import Batch, RunInfo
-from capture_cli.replay import Made, place
-from capture_cli.replay.findings import Difference
+from capture_cli.records import Batch, Numbers, RunInfo
+from capture_cli.replay import Reproduced, place
+from capture_cli.replay.report import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
 from capture_cli.runtime import Runtime, seed_step, start, versions
 from capture_cli.writer import BatchWriter
@@ -43,98 +40,96 @@ from capture_cli.writer.columns import Forward, Header
 from capture_cli.writer.sink import ListSink
 
 COMPARED = ("loss", "losses", "probs", "preds", "topk", "p_labels")
-"""Fields of a batch record that the model decides."""
+"""Fields of a batch record that depend on the model."""
 _CHAIN_TAIL = 32 + len('"}\n')
 
 Weights = Mapping[str, torch.Tensor]
 
 
 class Outputs:
-    """The moments of a run whose weights are kept, and the model to put them into."""
+    """Recomputes the outputs of the batches whose weights a run folder still has."""
 
     def __init__(self, run_folder: Path | None, *, model: str | None = None) -> None:
-        """Read the checkpoints, or the final model, of a run folder; `model` is the FILE.py:FACTORY that may be run.
+        """Read the checkpoints, or the final model; `model` is the FILE.py:FACTORY that may run.
 
-        Raises UsageError where there is none that can be used.
+        Raises UsageError if no weights can be used.
         """
         if run_folder is None:
             raise UsageError("--outputs needs the checkpoints of a run folder", "give the run folder, not its records alone")
         self.batches = 0
-        """How many were compared."""
-        self.doubts: list[str] = []
-        """What could not be used, a sentence each."""
+        """Batches that were compared."""
+        self.warnings: list[str] = []
+        """Checkpoints that cannot be used, a sentence each."""
         self._code = model
         self._steps: dict[int, Weights] = {}
         self._final: Weights | None = None
-        self._ready: _Ready | None = None
+        self._model: RestoredModel | None = None
         self._loaded: object = None
         for name in (CHECKPOINT, PREVIOUS):
             if os.path.lexists(run_folder / name):
-                self._take(run_folder, name)
-        if not self._steps and not self.doubts and _is_regular(run_folder / MODEL):
+                self._read_checkpoint(run_folder, name)
+        if not self._steps and not self.warnings and _is_regular(run_folder / MODEL):
             self._final = saved.read(run_folder / MODEL)[1]
         if not self._steps and self._final is None:
-            why = "; ".join(self.doubts) or f"there is no {CHECKPOINT} and no {MODEL}"
+            why = "; ".join(self.warnings) or f"there is no {CHECKPOINT} and no {MODEL}"
             raise UsageError(f"no weights in '{run_folder}': {why}", "--outputs needs the checkpoints of the run")
 
     @property
-    def moments(self) -> str:
-        """Of when the weights are, for a person."""
+    def available(self) -> str:
+        """For which moments there are weights, a clause."""
         if self._steps:
             return f"the checkpoints are of step {' and '.join(map(str, sorted(self._steps)))}"
         return "the weights are those after the last epoch"
 
-    def can_tell(self, made: Made) -> bool:
-        """Whether the weights of this batch are here and it was made again whole.
+    def has_weights_for(self, reproduced: Reproduced) -> bool:
+        """Whether this batch was reproduced whole and its weights are here.
 
-        Raises UsageError where software, threads, device or code are not those of the run.
+        Raises UsageError if software, threads, device or code differ from the run's.
         """
-        if self._ready is None or self._ready.run is not made.run:
-            self._ready, self._loaded = _prepare(made.run, self._code), None
-        return self._weights(made.batch) is not None and len(made.equal) == made.n == len(made.batch.names)
+        if self._model is None or self._model.info is not reproduced.info:
+            self._model, self._loaded = restored_model(reproduced.info, self._code), None
+        batch = reproduced.batch
+        return self._weights(batch) is not None and len(reproduced.equal) == reproduced.n == len(batch.names)
 
-    def compare(self, made: Made) -> list[Difference]:
-        """Run the model on a batch of which `can_tell` is true. Raises UsageError where the weights are of another model."""
-        ready, weights = self._ready, self._weights(made.batch)
-        if ready is None or weights is None:
-            raise CaptureError(f"there are no weights for the {place(made.batch)}")
+    def compare(self, reproduced: Reproduced) -> list[Difference]:
+        """Run the model on a batch for which there are weights. Raises UsageError for weights of another model."""
+        batch, model, weights = reproduced.batch, self._model, self._weights(reproduced.batch)
+        if model is None or weights is None or not isinstance(batch, Batch):
+            raise CaptureError(f"there are no weights for the {place(batch)}")
         if self._loaded is not weights:
-            ready.load(weights)
+            model.load(weights)
         # In training the forward pass changes the statistics of batch normalisation.
-        self._loaded = None if made.batch.phase == "train" else weights
+        self._loaded = None if batch.phase == "train" else weights
         self.batches += 1
-        detail = _differences(made.batch, ready.again(made))
-        subject = place(made.batch)
-        return [Difference("outputs", subject, detail, made.line.seq + 1, f"{len(made.batch.names)} samples")] if detail else []
+        detail = differing_fields(batch, model.recompute(batch, reproduced.inputs))
+        return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.names)} samples")] if detail else []
 
-    def _weights(self, batch: Batch) -> Weights | None:
-        if self._final is not None and self._ready is not None:
-            last = batch.phase != "train" and batch.epoch == self._ready.config.epochs
+    def _weights(self, batch: Batch | Numbers) -> Weights | None:
+        if self._final is not None and self._model is not None:
+            last = batch.phase != "train" and batch.epoch == self._model.config.epochs
             return self._final if last else None
         return self._steps.get(batch.step)
 
-    def _take(self, folder: Path, name: str) -> None:
-        """The weights of one checkpoint, if it is whole and of these records."""
+    def _read_checkpoint(self, folder: Path, name: str) -> None:
+        """Keep the weights of a checkpoint, if it is whole and belongs to these records."""
         try:
-            at, tensors = checkpoint.read(folder / name)
-            fits = _chain_at(folder / RECORDS, at.journal["bytes"]) == at.journal["chain"]
-        except CaptureError as error:
-            self.doubts.append(f"{name} cannot be used: {error.message}")
+            place, tensors = checkpoint.read(folder / name)
+            fits = _chain_at(folder / RECORDS, place.journal["bytes"]) == place.journal["chain"]
+        except (CaptureError, OSError) as error:
+            reason = error.message if isinstance(error, CaptureError) else error
+            self.warnings.append(f"{name} cannot be used: {reason}")
             return
-        except OSError as error:
-            self.doubts.append(f"{name} cannot be used: {error}")
-            return
-        if not fits:
-            self.doubts.append(f"{name} is not of these records: their chain does not lead there")
-            return
-        self._steps[at.recorder["step"]] = checkpoint.weights(tensors)
+        if fits:
+            self._steps[place.recorder["step"]] = checkpoint.weights(tensors)
+        else:
+            self.warnings.append(f"{name} does not belong to these records: their chain is another")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """A model that can answer for one run record."""
+class RestoredModel:
+    """The model that a run record describes, on the device of the run."""
 
-    run: RunInfo
+    info: RunInfo
     config: TrainConfig
     runtime: Runtime
     model: nn.Module
@@ -142,6 +137,7 @@ class _Ready:
     """The model, or its compiled form."""
 
     def load(self, weights: Weights) -> None:
+        """Raise UsageError for weights of another model."""
         try:
             self.model.load_state_dict(dict(weights))
         except RuntimeError as error:
@@ -149,12 +145,10 @@ class _Ready:
                 "the checkpoint is of another model than the records", "has the code of the model changed?"
             ) from error
 
-    def again(self, made: Made) -> Batch:
-        """The record that the batch would have now."""
-        batch, device, train = made.batch, self.runtime.device, made.batch.phase == "train"
-        if len(batch.labels) == 0 or not (batch.labels.min() >= 0 and batch.labels.max() < len(self.run.classes)):
-            raise made.line.error(f"a batch record with labels that are none of the {len(self.run.classes):,} classes")
-        inputs, labels = torch.from_numpy(made.inputs).to(device), torch.from_numpy(batch.labels).to(device)
+    def recompute(self, batch: Batch, inputs: npt.NDArray[np.float32]) -> Batch:
+        """The record that the batch would have now, from its inputs [B, C, H, W]."""
+        device, train = self.runtime.device, batch.phase == "train"
+        on_device, labels = torch.from_numpy(inputs).to(device), torch.from_numpy(batch.labels).to(device)
         sink = ListSink()
         nowhere = Output(Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), None, os.devnull)
         writer = BatchWriter(nowhere, sinks=[sink], probs=self.config.probs)
@@ -162,71 +156,73 @@ class _Ready:
         if train:
             seed_step(self.config.seed, "step", batch.step)
         with torch.set_grad_enabled(train), self.runtime.autocast():
-            logits = self.forward(inputs)
+            logits = self.forward(on_device)
         header = Header(phase=batch.phase, epoch=batch.epoch, ids=batch.ids, files=batch.files)
-        writer.record(header, inputs, Forward(logits, labels, loss=F.cross_entropy(logits.float(), labels)))
+        writer.record(header, on_device, Forward(logits, labels, loss=F.cross_entropy(logits.float(), labels)))
         writer.seal("completed")
         (record,) = sink.batches
         assert isinstance(record, Batch)  # noqa: S101 - the task is a classification
         return record
 
 
-def _prepare(run: RunInfo, code: str | None) -> _Ready:
-    if "weights_digest" in run.config:
+def restored_model(info: RunInfo, code: str | None) -> RestoredModel:
+    """Build the model of a run; `code` is the FILE.py:FACTORY that may run.
+
+    Raises UsageError if it cannot give the same bits here, RecordsError for options that this version does not know.
+    """
+    if "weights_digest" in info.config:
         raise UsageError(
             "the weights that `capture evaluate` used are not in its run folder", "--outputs is for `capture train`"
         )
     try:
-        config = TrainConfig(**run.config)
+        config = TrainConfig(**info.config)
     except (TypeError, UsageError) as error:
         raise RecordsError(f"a run record with options that this version does not know: {error}") from error
     spec = config.model
     if models.notice(spec):
         if code is None:
             raise UsageError(
-                f"the model of this run is {spec}, a file of code", "look at it, then let it run with --model FILE.py:FACTORY"
+                f"the model of this run is {spec}, a file of code", "read it, then allow it with --model FILE.py:FACTORY"
             )
         spec = code
     elif code is not None and code != spec:
-        raise UsageError(f"--model {code} is not the model of this run, {spec}", "leave --model out")
+        raise UsageError(f"--model {code} is not the model of this run, {spec}", "omit --model")
     runtime = start(config.device, amp=config.amp)
-    if differing := _environment(run, runtime):
-        hint = f"OMP_NUM_THREADS={run.threads} sets the threads" if "threads" in differing[-1] else "replay without --outputs"
-        raise UsageError(f"outputs would not be the same bits here: {'; '.join(differing)}", hint)
-    size = {name: int(run.recipe[name]) for name in ("channels", "height", "width")}
-    model = models.build(spec, classes=len(run.classes), **size).to(runtime.device)
+    if changes := _environment_changes(info, runtime):
+        hint = f"OMP_NUM_THREADS={info.threads} sets the threads" if "threads" in changes[-1] else "replay without --outputs"
+        raise UsageError(f"outputs would not be the same bits here: {'; '.join(changes)}", hint)
+    size = {name: int(info.recipe[name]) for name in ("channels", "height", "width")}
+    model = models.build(spec, classes=len(info.classes), **size).to(runtime.device)
     forward = torch.compile(model) if config.compile else model
-    return _Ready(run=run, config=config, runtime=runtime, model=model, forward=forward)
+    return RestoredModel(info=info, config=config, runtime=runtime, model=model, forward=forward)
 
 
-def _environment(run: RunInfo, runtime: Runtime) -> list[str]:
-    """What differs from where the run was computed; threads last."""
-    now = versions()
-    names = [*run.versions, *(name for name in now if name not in run.versions)]
-    found = [
-        f"{name} was {run.versions.get(name)}, is {now.get(name)}" for name in names if run.versions.get(name) != now.get(name)
-    ]
-    if run.device != runtime.name:
-        found.append(f"device was {run.device}, is {runtime.name}")
-    if run.threads != runtime.threads:
-        found.append(f"threads were {run.threads}, are {runtime.threads}")
-    return found
+def _environment_changes(info: RunInfo, runtime: Runtime) -> list[str]:
+    """Differences from the environment of the run; threads last."""
+    then, now = info.versions, versions()
+    names = [*then, *(name for name in now if name not in then)]
+    changes = [f"{name} was {then.get(name)}, is {now.get(name)}" for name in names if then.get(name) != now.get(name)]
+    if info.device != runtime.name:
+        changes.append(f"device was {info.device}, is {runtime.name}")
+    if info.threads != runtime.threads:
+        changes.append(f"threads were {info.threads}, are {runtime.threads}")
+    return changes
 
 
 def _is_regular(path: Path) -> bool:
-    """And no link: a run folder may come from anywhere, and a FIFO in it would never end."""
+    """Whether it is a regular file: a run folder may come from anywhere, and reading a FIFO in it would never end."""
     return path.is_file() and not path.is_symlink()
 
 
 def _chain_at(path: Path, until: int) -> str:
-    """The chain of the line that ends so many bytes into a file of records."""
+    """The chain of the line that ends after `until` bytes of a file of records."""
     with path.open("rb") as file:
         file.seek(max(0, until - _CHAIN_TAIL))
         return file.read(_CHAIN_TAIL)[:32].decode("ascii", "replace")
 
 
-def _differences(recorded: Batch, now: Batch) -> str:
-    """The fields that differ and in how many samples; empty if every bit is equal."""
+def differing_fields(recorded: Batch, now: Batch) -> str:
+    """The fields that differ, and in how many samples; empty if every bit is equal."""
     found = []
     for name in COMPARED:
         one, other = getattr(recorded, name), getattr(now, name)
@@ -242,7 +238,7 @@ def _differences(recorded: Batch, now: Batch) -> str:
 
 
 def _equal_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """bool, element by element; any NaN equals any other, since a record does not tell them apart."""
+    """Compare element by element; any NaN equals any other, since a record does not tell them apart."""
     bits = np.int64 if one.dtype == np.int64 else np.int32
     same: npt.NDArray[np.bool_] = one.view(bits) == other.view(bits)
     same |= np.isnan(one) & np.isnan(other)

@@ -1,12 +1,12 @@
-"""Inputs that a run kept whole, read back: each is checked against the digest that stands beside it.
+"""Inputs that a run kept whole, read back and compared with the digests recorded beside them.
 
-    with StoredInputs(run_folder) as stored:
-        for place in stored.wrong(batch.inputs):        # sample number, where the bytes are, what is wrong with them
+    with StoredInputs(run.folder) as stored:
+        for mismatch in stored.mismatches(batch.inputs, positions):
             ...
         stored.count                                    # how many were read
 
-Where the bytes are is said by the record and believed in nothing: a pack is a regular file in `inputs/` of the run folder,
-reached through no link, an offset lies within it, and as many bytes are read as the shape of the inputs needs.
+Records are not trusted: a pack is a regular file in `inputs/` of the run folder, reached through no link; an offset lies within
+it; as many bytes are read as the shape of the inputs needs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import re
 import stat
 from collections.abc import Container, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple, Self
 import xxhash
 
 from capture_cli.errors import RecordsError, Unusable, UsageError
-from capture_cli.records import Inputs
+from capture_cli.records import Batch, Inputs, Numbers
 from capture_cli.sources.access import beneath, opened, path_parts, unusable
 
 DTYPES = {
@@ -36,91 +37,99 @@ DTYPES = {
     **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
     "complex128": 16,
 }
-"""Bytes of one number, by dtype: all that a recorder can be given."""
+"""Bytes per number, for every dtype that a recorder accepts."""
 MAX_INPUT_BYTES = 2**28
 _PACK = re.compile(r"inputs/[a-z0-9-]{1,64}\.bin")
+_MAX_PACKS = 16
 
 
-class Wrong(NamedTuple):
-    """One stored input that is not what its record says."""
+class Mismatch(NamedTuple):
+    """One stored input that does not match its record."""
 
     sample: int
-    """Its place in the batch."""
+    """Its position in the batch."""
     place: str
     """Where its bytes are."""
     reason: str
-
-
-def input_bytes(inputs: Inputs) -> int:
-    """The length of one input. Raises RecordsError where shape and dtype are none that an input can have."""
-    size = DTYPES.get(inputs.dtype, -1) * math.prod(inputs.shape)
-    if min(inputs.shape, default=0) < 0 or not 0 <= size <= MAX_INPUT_BYTES:
-        raise RecordsError(f"inputs of shape {list(inputs.shape)} and dtype {inputs.dtype!r} cannot be")
-    return size
 
 
 class StoredInputs:
     """The inputs that a run has in its lines and its packs."""
 
     def __init__(self, run_folder: Path | None) -> None:
-        """`run_folder` is None where there are only records: then packs cannot be read."""
+        """`run_folder` is None if there are only records: then packs cannot be read."""
         self.count = 0
         self._folder = run_folder
         self._packs: dict[str, int] = {}
+        self._opened = ExitStack()
 
-    def wrong(self, inputs: Inputs, chosen: Container[int]) -> Iterator[Wrong]:
-        """Check what is stored of the chosen samples of a batch.
+    def mismatches(self, inputs: Inputs, chosen: Container[int]) -> Iterator[Mismatch]:
+        """Check the stored inputs of the chosen samples of a batch.
 
-        Raises RecordsError where the record's own columns do not fit, UsageError where a pack is needed and there is no folder.
+        Raises RecordsError for a record that cannot be true, UsageError for packs without a run folder.
         """
-        size = input_bytes(inputs)
-        values, offsets = _values(inputs), _offsets(inputs)
-        for sample, text in enumerate(values):
+        size = _input_bytes(inputs)
+        for sample, text in enumerate(_values(inputs)):
             if sample in chosen:
                 yield from self._checked(sample, f"value {sample}", inputs.digests[sample], _decoded(text, size))
-        for sample, offset in enumerate(offsets):
+        for sample, offset in enumerate(_offsets(inputs)):
             if sample in chosen:
                 pack = str((inputs.stored or {})["pack"])
-                place = f"{pack} at byte {offset}"
-                yield from self._checked(sample, place, inputs.digests[sample], self._read(pack, offset, size))
+                data = self._read(pack, offset, size)
+                yield from self._checked(sample, f"{pack} at byte {offset}", inputs.digests[sample], data)
 
-    def _checked(self, sample: int, place: str, digest: str, found: bytes | str) -> Iterator[Wrong]:
+    def _checked(self, sample: int, place: str, digest: str, data: bytes | str) -> Iterator[Mismatch]:
         self.count += 1
-        if isinstance(found, str):
-            yield Wrong(sample, place, found)
-        elif (now := xxhash.xxh3_64_hexdigest(found)) != digest:
-            yield Wrong(sample, place, f"its digest is {now}, recorded is {digest}")
+        if isinstance(data, str):
+            yield Mismatch(sample, place, data)
+        elif (now := xxhash.xxh3_64_hexdigest(data)) != digest:
+            yield Mismatch(sample, place, f"its digest is {now}, recorded is {digest}")
 
     def _read(self, pack: str, offset: int, size: int) -> bytes | str:
-        """The bytes, or why they cannot be had."""
+        """The bytes, or why they cannot be read."""
         try:
             descriptor = self._open(pack)
             length = os.fstat(descriptor).st_size
             if offset + size > length:
                 return f"the file ends at byte {length}"
-            found = os.pread(descriptor, size, offset)
+            data = os.pread(descriptor, size, offset)
         except Unusable as error:
             return f"the file cannot be read: {error}"
         except OSError as error:
             return f"the file cannot be read: {error.strerror}"
-        return found if len(found) == size else "the file became shorter"
+        return data if len(data) == size else "the file became shorter"
 
     def _open(self, pack: str) -> int:
-        descriptor = self._packs.get(pack)
-        if descriptor is None:
+        if pack not in self._packs:
             if self._folder is None:
                 raise UsageError(f"stored inputs are in {pack} of the run folder", "give the run folder, not its records alone")
-            if len(self._packs) >= 16:
+            if len(self._packs) >= _MAX_PACKS:
                 raise Unusable("too-many-packs")
-            descriptor = self._packs[pack] = _opened_pack(self._folder, pack)
-        return descriptor
+            self._packs[pack] = _opened_pack(self._folder, pack)
+            self._opened.callback(os.close, self._packs[pack])
+        return self._packs[pack]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        while self._packs:
-            os.close(self._packs.popitem()[1])
+        self._opened.close()
+
+
+def inputs_before(batch: Batch | Numbers) -> Inputs | None:
+    """The inputs of the batch before one that the flight recorder kept, if it kept them. Raises RecordsError."""
+    before = (batch.flight or {}).get("before")
+    if not before:
+        return None
+    body = before.get("inputs") if isinstance(before, Mapping) else None
+    try:
+        inputs = Inputs(**body)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise RecordsError("a batch record whose flight does not fit") from error
+    is_shape = isinstance(inputs.shape, list) and all(type(n) is int for n in inputs.shape)
+    if not is_shape or not isinstance(inputs.digests, list) or not isinstance(inputs.dtype, str):
+        raise RecordsError("a batch record whose flight does not fit")
+    return inputs
 
 
 def _opened_pack(folder: Path, pack: str) -> int:
@@ -133,6 +142,14 @@ def _opened_pack(folder: Path, pack: str) -> int:
             return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
     except OSError as error:
         raise unusable(error) from error
+
+
+def _input_bytes(inputs: Inputs) -> int:
+    """The length of one input. Raises RecordsError for a shape and dtype that no input can have."""
+    size = DTYPES.get(inputs.dtype, -1) * math.prod(inputs.shape)
+    if min(inputs.shape, default=0) < 0 or not 0 <= size <= MAX_INPUT_BYTES:
+        raise RecordsError(f"impossible inputs of shape {list(inputs.shape)} and dtype {inputs.dtype!r}")
+    return size
 
 
 def _values(inputs: Inputs) -> list[str]:
@@ -150,9 +167,9 @@ def _offsets(inputs: Inputs) -> list[int]:
     if not isinstance(offsets, list) or len(offsets) != len(inputs.digests):
         raise RecordsError("a batch record whose stored offsets do not fit")
     if not all(type(one) is int and 0 <= one < 2**62 for one in offsets):
-        raise RecordsError("a batch record with stored offsets that are none")
+        raise RecordsError("a batch record whose stored offsets are not byte positions")
     if not isinstance(pack, str) or not _PACK.fullmatch(pack):
-        raise RecordsError("a batch record whose stored inputs are in no file of inputs/")
+        raise RecordsError("a batch record whose stored inputs are not in a pack of inputs/")
     return offsets
 
 
@@ -161,4 +178,4 @@ def _decoded(text: str, size: int) -> bytes | str:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return "it is not base64"
-    return data if len(data) == size else f"it has {len(data)} bytes where {size} belong"
+    return data if len(data) == size else f"it has {len(data)} bytes instead of {size}"

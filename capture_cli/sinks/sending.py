@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 from capture_cli.errors import CaptureError, RecordsError, redacted
 from capture_cli.records import Batch, Epoch, Numbers, RunInfo, Samples
-from capture_cli.replay import Made, Replay, Selection
+from capture_cli.replay import Replay, Selection
 from capture_cli.runs import Block, Cursor, Line, Run, Visits
 from capture_cli.sinks.evaluations import WORST, PhaseResult, Phases, Step
 from capture_cli.sinks.pictures import Spool
@@ -185,12 +185,11 @@ def _replay(run: Run, results: Sequence[PhaseResult], spool: Spool, images: Path
         spool.announce(result.sums.phase, result.sums.epoch)
     why = ""
     try:
-        for made in Replay(run, _Chosen(places=places), folder=images):
-            if isinstance(made, Made):
-                batch = made.batch
-                for index, image in zip(made.equal.tolist(), made.inputs, strict=True):
-                    spool.add(batch.phase, batch.epoch, batch=batch.batch, index=index, image=image)
-                why = why or next((f"{one.subject}: {one.detail or one.cause}" for one in made.differences), "")
+        for reproduced in Replay(run, _Chosen(places=places), folder=images):
+            batch = reproduced.batch
+            for index, image in zip(reproduced.equal.tolist(), reproduced.inputs, strict=True):
+                spool.add(batch.phase, batch.epoch, batch=batch.batch, index=index, image=image)
+            why = why or next((f"{one.subject}: {one.detail or one.cause}" for one in reproduced.differences), "")
     except CaptureError as error:
         why = error.message
     for phase, epoch in places:

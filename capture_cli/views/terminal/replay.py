@@ -1,6 +1,6 @@
-"""What `capture replay` says: a line for people, the same as JSON, and what is wrong, file by file.
+"""The result of `capture replay`: a line for people, the same as JSON, and the differences, file by file.
 
-print(sentence(report))             # 1,234 inputs made again, all equal
+print(summary(report))              # 1,234 inputs reproduced bit for bit
 for line in lines(report): ...      # at most LISTED of the differences, and how many more there are
 """
 
@@ -8,48 +8,67 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.replay.findings import CAUSES
+from capture_cli.replay.report import CAUSES
 
 if TYPE_CHECKING:
-    from capture_cli.replay.findings import Difference, Report
+    from capture_cli.replay.report import Difference, Report
 
 LISTED = 20
-"""Differences that are listed for people."""
+"""Differences listed for people."""
 LISTED_JSON = 1000
+_WHY_INPUTS = {
+    "missing": "the image files are missing",
+    "changed": "the image files changed after the run",
+    "unreadable": "the image files cannot be read",
+    "decoder": "the image decoder is another version",
+    "mismatch": "the records do not match the image files",
+}
+"""Causes why several inputs are not reproduced."""
 
 
-def sentence(report: Report, *, stored: bool = False, batches: int = 0) -> str:
-    """What came of it, in a line. `stored` inputs were asked for; `batches` had their outputs computed again."""
-    if not report.inputs and report.stored:  # of a run without recipe
-        wrong = report.causes["stored"]
-        return f"{_count(report.stored, 'stored input')} compared, " + (f"{wrong:,} differ" if wrong else "all equal")
-    text = f"{_count(report.inputs, 'input')} made again, "
-    if report.equal == report.inputs:
-        text += "all equal"
-    else:
-        text += f"{report.equal:,} equal, {report.inputs - report.equal:,} not"
+def summary(report: Report, *, stored: bool = False, batches: int = 0) -> str:
+    """The result in a line. `stored` inputs were to be compared; `batches` had their outputs recomputed."""
+    parts = []
+    if report.inputs:
+        inputs = _count(report.inputs, "input")
+        some = f"{report.equal:,} of {inputs}" if report.equal < report.inputs else inputs
+        parts.append(f"{some} reproduced bit for bit")
     if report.stored:
         wrong = report.causes["stored"]
-        text += f"; {report.stored:,} stored ones compared, " + (f"{wrong:,} differ" if wrong else "all equal")
+        inputs = _count(report.stored, "stored input")
+        parts.append(f"{wrong:,} of {inputs} differ" if wrong else f"{inputs} compared, all equal")
     elif stored:
-        text += "; none of them was stored"
+        parts.append("none of them was stored")
     if batches:
         wrong = report.causes["outputs"]
-        text += f"; outputs of {_count(batches, 'batch', 'batches')} computed again, "
-        text += f"{wrong:,} not as recorded" if wrong else "all equal bit for bit"
-    return text
+        parts.append(
+            f"outputs of {_count(batches, 'batch', 'batches')} recomputed, " + (f"{wrong:,} differ" if wrong else "all equal")
+        )
+    return "; ".join(parts)
 
 
-def lines(report: Report, limit: int = LISTED) -> list[str]:
-    """One line a file and cause, names not escaped."""
+def lines(report: Report) -> list[str]:
+    """One line per file and cause, names not escaped."""
     differences = report.differences
-    shown = [_line(first, count) for first, count in differences[:limit]]
-    return [*shown, f"... and {len(differences) - limit:,} more"] if len(differences) > limit else shown
+    shown = [_line(first, count) for first, count in differences[:LISTED]]
+    return [*shown, f"... and {len(differences) - LISTED:,} more"] if len(differences) > LISTED else shown
 
 
-def causes(report: Report) -> str:
-    """How many differences each cause has: `3 x the file is gone`."""
-    return ", ".join(f"{count:,} x {CAUSES[cause]}" for cause, count in report.causes.most_common())
+def failure(report: Report) -> str:
+    """Why the replay failed, with counts: `2 inputs could not be reproduced: the image files changed after the run`."""
+    causes, parts = report.causes, []
+    why = {cause: count for cause, count in causes.most_common() if cause in _WHY_INPUTS}
+    if why:
+        reasons = [
+            (CAUSES[cause] if count == 1 else _WHY_INPUTS[cause]) + (f" ({count:,})" if len(why) > 1 else "")
+            for cause, count in why.items()
+        ]
+        parts.append(f"{_count(sum(why.values()), 'input')} could not be reproduced: {', '.join(reasons)}")
+    if causes["stored"]:
+        parts.append(f"{_count(causes['stored'], 'stored input')} differ from the recorded digest")
+    if causes["outputs"]:
+        parts.append(f"the outputs of {_count(causes['outputs'], 'batch', 'batches')} differ from the record")
+    return "; ".join(parts)
 
 
 def to_json(report: Report) -> dict[str, Any]:
