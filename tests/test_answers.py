@@ -248,7 +248,7 @@ def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None
     lines = chained(replace(one, labels=[*one.labels[:-1], 99]) if isinstance(one, Samples) else one for one in run_records())
     path.write_bytes(b"".join(lines))
     (last,) = [one.files[-1] for one in run_records() if isinstance(one, Samples)]
-    with open_run(path) as run, pytest.raises(RecordsError, match="a label that is none of the 3 classes"):
+    with open_run(path) as run, pytest.raises(RecordsError, match="a label in this samples record is outside the 3 classes"):
         sample_history(run, last)
 
 
@@ -269,7 +269,7 @@ def test_verify_reads_every_record(tmp_path: Path) -> None:
         assert verify(run).error is None
     for good, bad, line, reason in (
         (b'"dtype":"float32"', b'"dtype":32', 4, "inputs"),
-        (b'"labels":[0,1,2,0', b'"labels":[0,1,9,0', 3, "none of the 3 classes"),
+        (b'"labels":[0,1,2,0', b'"labels":[0,1,9,0', 3, "outside the 3 classes"),
         (b'"digests":["', b'"digests":["x', 3, "digests"),
     ):
         path.write_bytes(b"".join(rechained([body(one).replace(good, bad) for one in lines])))

@@ -152,7 +152,7 @@ def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
     (tmp_path / "going.jsonl").write_bytes(data[:-10])
     done = capture("inspect", "going.jsonl")
     assert done.returncode == 0
-    assert "an incomplete last line, left out: still going or cut off" in done.stdout
+    assert "skipped an incomplete last line: still running or cut off" in done.stdout
     assert "val, epoch 1: " in done.stdout
     last = table(done.stdout, "epoch  train loss")[-1]
     assert last[0] == "2"
@@ -193,7 +193,7 @@ def test_a_record_that_makes_no_sense_is_said_too(capture: Capture, tmp_path: Pa
     write_run(tmp_path / "run", records)
     done = capture("inspect", "run")
     assert done.returncode == 4
-    assert f"run/records.jsonl: line {place + 1}: a batch record whose labels are none of the 3 classes" in done.stderr
+    assert f"run/records.jsonl: line {place + 1}: in this batch record labels are outside the 3 classes" in done.stderr
 
 
 def test_a_run_of_which_only_the_header_is_there(capture: Capture, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_run_of_which_only_the_header_is_there(capture: Capture, tmp_path: Pat
     write_run(tmp_path / "run", list(run_records())[:1])
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "no end line: still going or cut off" in done.stdout
+    assert "no end line: still running or cut off" in done.stdout
     assert "capture rows run --limit 5" in done.stdout
 
 

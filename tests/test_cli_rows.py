@@ -218,7 +218,7 @@ def test_damage_ends_the_rows(capture: Capture, tmp_path: Path) -> None:
     assert done.returncode == 4
     assert len(done.stdout.splitlines()) == 2 * 8
     assert f"line {place + 1} is not what was written" in done.stderr
-    assert f"the {place} before it verify" in done.stderr
+    assert f"the {place} lines before it verify" in done.stderr
 
 
 def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2 * 36
     assert "incomplete last line" in done.stderr
-    assert "still going or cut off" in done.stderr
+    assert "still running or cut off" in done.stderr
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"hello\n"])

@@ -470,7 +470,7 @@ class TestRecordsThatDoNotVerify:
         diff = compared(tmp_path, run_records(), with_batch("val", 1, 0, change))
         assert (diff.relation, diff.predictions) == ("differ", None)
         assert diff.error
-        assert "none of the 3 classes" in diff.error.message
+        assert "outside the 3 classes" in diff.error.message
 
         def cut(batch: Batch) -> Batch:
             return replace(batch, files=batch.files[:-1])

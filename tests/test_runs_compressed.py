@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_a_pipe_may_be_compressed(data: bytes, kind: str) -> None:
 
     thread = threading.Thread(target=feed)
     thread.start()
-    with Reading(source, "pipe") as reading:
+    with closing(Reading(source, "pipe")) as reading:
         assert text([line for block in reading.line_blocks() for line in block]) == data
     thread.join()
     assert reading.ending.state == "sealed"

@@ -111,7 +111,7 @@ def test_a_run_that_was_overwritten_is_noticed(tmp_path: Path, lines: list[bytes
     other = chained(run_records(per_class=2, batch_size=3, epochs=2, seed=1))
     for now in (other, lines[:5], []):
         path.write_bytes(b"".join(now))
-        with pytest.raises(RewrittenError, match="no longer what was read"):
+        with pytest.raises(RewrittenError, match="has changed since it was read"):
             next(run.follow(run.cursor))
     path.write_bytes(b"".join(other))
     assert same(list(run.follow(None))) == same(list(open_run(path).blocks()))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, End, Epoch, RunInfo, Samples
-from capture_cli.runs import Ending, Line, open_run
+from capture_cli.records.chain import follow_all
+from capture_cli.runs import Cursor, Ending, Line, open_run
 from capture_cli.runs import reading as reader
 from capture_cli.runs.lines import Chain
 from capture_cli.runs.reading import Reading
@@ -104,13 +106,12 @@ def test_however_a_file_is_divided_it_is_checked_as_line_by_line(
     for place in range(0, len(data), 17):
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8
-        chain, reason, expected = Chain(), "", []
+        chain, reason, expected = Chain(Cursor()), "", []
         *whole, rest = bytes(changed).split(b"\n")
         for one in whole:
-            try:
-                expected.append(chain.take(one).data)
-            except RecordsError as error:
-                reason = error.message
+            lines, reason = chain.take_all(follow_all(one + b"\n", seq=chain.lines, previous=chain.chain))
+            expected += [line.data for line in lines]
+            if reason:
                 break
         got, ending = read(written(path, [bytes(changed)]))
         assert [line.data for line in got] == expected
@@ -174,7 +175,7 @@ def test_a_run_that_goes_on_has_the_same_classes(tmp_path: Path) -> None:
     assert isinstance(one, RunInfo)
     lines, _ = read(written(tmp_path / "it", chained([one, one, other])))
     assert lines[1].run(lines[0].run()) == one
-    with pytest.raises(RecordsError, match="line 3: a run record with other classes"):
+    with pytest.raises(RecordsError, match="line 3: the classes or the task of this run record differ"):
         lines[2].run(one)
 
 
@@ -183,7 +184,7 @@ def test_kinds_out_of_place_are_damage(tmp_path: Path) -> None:
     lines = small()
     no_run = [body(line).replace(b'"seq":%d' % number, b'"seq":%d' % (number - 1)) for number, line in enumerate(lines)][1:]
     got, ending = read(written(tmp_path / "b", rechained(no_run)))
-    assert (len(got), ending.line, "run record belongs first" in ending.reason) == (0, 1, True)
+    assert (len(got), ending.line, "first line must be a run record" in ending.reason) == (0, 1, True)
 
     end = body(lines[-1]).replace(b'"run":1', b'"run":2')
     got, ending = read(written(tmp_path / "c", rechained([*map(body, lines[:-1]), end])))
@@ -241,7 +242,7 @@ def test_a_pipe_is_read_as_it_fills() -> None:
     """A line is handed out when it has arrived, not when the pipe is closed."""
     lines = small()
     source, sink = os.pipe()
-    with Reading(source, "pipe") as run:
+    with closing(Reading(source, "pipe")) as run:
         blocks = run.line_blocks()
         for line in lines:
             os.write(sink, line[:20])
@@ -266,7 +267,7 @@ def test_chunks_say_when_nothing_is_waiting() -> None:
     """An empty chunk comes before the wait for a pipe on which nothing comes."""
     lines = small()
     source, sink = os.pipe()
-    with Reading(source, "pipe") as run:
+    with closing(Reading(source, "pipe")) as run:
         os.write(sink, lines[0])
         chunks = reader.read_ahead(run.line_blocks(), 1 << 20)
         seen = next(chunks) or next(chunks)
@@ -296,7 +297,8 @@ def test_chunks_leave_no_thread_behind(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_error_while_reading_ahead_reaches_the_reader(tmp_path: Path) -> None:
     """What goes wrong in the thread is raised where the lines are taken."""
-    with Reading(os.open(tmp_path, os.O_RDONLY), "it") as run, pytest.raises(CaptureError, match="'it' cannot be read on"):
+    reading = Reading(os.open(tmp_path, os.O_RDONLY), "it")
+    with closing(reading) as run, pytest.raises(CaptureError, match="'it' cannot be read any further"):
         list(reader.read_ahead(run.line_blocks(), 1))
 
 
@@ -336,7 +338,7 @@ def test_columns_are_found_whatever_the_names(tmp_path: Path) -> None:
         assert line.column("labels") == b"[%b]" % b",".join(b"%d" % label for label in batch.labels)
         assert np.array_equal(np.fromstring(line.column("losses")[1:-1].decode(), np.float32, sep=","), batch.losses)
         assert line.phase_and_epoch() == (batch.phase, batch.epoch)
-        with pytest.raises(RecordsError, match=f"line {line.seq + 1}: a batch record without nothing"):
+        with pytest.raises(RecordsError, match=f"line {line.seq + 1}: this batch record has no nothing"):
             line.column("nothing")
 
 

@@ -37,24 +37,24 @@ START = Position(0, 0, GENESIS.hex())
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """A place to resume reading from, and the state that is needed there: see `Run.follow`."""
+    """A place to resume reading from, with the state that is needed there; see `Run.follow`."""
 
     at: Position = START
     status: str | None = None
-    """Status of the end line, if the line before the cursor is one."""
+    """Status in the line before the cursor, if that is an end line."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Lines before the cursor, by kind."""
     info: Position | None = None
-    """Before the run record in force."""
+    """The place before the run record in force."""
     before_end: Position | None = None
-    """Before the end line, if the line before the cursor is one: resuming a run that did not complete takes it off."""
+    """The place before the end line that the cursor follows, if it does: resuming an unfinished run takes that line off."""
     phases: tuple[tuple[int, str], ...] = ()
-    """Epoch and phase of batches before the cursor whose epoch record is behind it."""
+    """Epoch and phase of batches before the cursor whose epoch record is after it."""
     files: tuple[Cursor, ...] = ()
-    """For a run in several files, the cursors of all; the other fields are unused."""
+    """Cursors of the files, for a run in several; the other fields are unused then."""
 
     def after(self, lines: Sequence[Line], block: object) -> Cursor:
-        """Move past `block` and its lines, which verify and begin here."""
+        """The cursor after `block` and its lines, which begin here."""
         last = lines[-1]
         phases = self.phases
         if isinstance(block, Visits | Epoch):
@@ -70,7 +70,7 @@ class Cursor:
         )
 
     def without_end(self) -> Cursor | None:
-        """The cursor before the end line; None if the line before the cursor is another."""
+        """The cursor before the end line; None if this one does not follow an end line."""
         if self.before_end is None:
             return None
         counts = dict(Counter(self.counts) - Counter(["end"]))
@@ -82,7 +82,7 @@ class Cursor:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The cursor that `to_json` was called on. Raises UsageError for anything else."""
+        """The inverse of `to_json`. Raises UsageError for anything else."""
         try:
             places = {name: _position(values[name]) for name in ("info", "before_end") if values[name] is not None}
             phases = tuple((int(epoch), str(phase)) for epoch, phase in values["phases"])
@@ -103,4 +103,4 @@ def _position(values: Sequence[Any]) -> Position:
 
 
 class RewrittenError(RecordsError):
-    """Lines before a cursor are no longer those that were read; start again from the beginning."""
+    """Lines before a cursor have changed since they were read; start again from the beginning."""

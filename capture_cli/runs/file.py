@@ -12,7 +12,7 @@ from capture_cli.records import KINDS, End, Epoch, Record, RunInfo, Samples, Ski
 from capture_cli.runs.cursor import START, Cursor
 from capture_cli.runs.lines import BATCHES, Chain, Ending, Line, batch_beginning
 from capture_cli.runs.reading import Reading, read_ahead
-from capture_cli.runs.visits import Visits
+from capture_cli.runs.visits import Visits, located
 
 T = TypeVar("T")
 Block = RunInfo | Samples | Skip | Visits | Epoch | End
@@ -20,14 +20,14 @@ Block = RunInfo | Samples | Skip | Visits | Epoch | End
 
 
 class File:
-    """The records of one file, read anew by each pass; a stream can be read once. Only what verifies is handed out."""
+    """The verified records of one file, which each pass reads again; a stream can be read once."""
 
     def __init__(self, open_reading: Callable[[], Reading], name: str) -> None:
-        """`open_reading` is called for each pass, and once now. Raises what it raises."""
+        """Call `open_reading` for each pass, and once now. Raises what it raises."""
         self.name = name
-        """Its name in messages."""
-        self.ending: Ending = Chain().ending("unsealed")
-        """How the records end, as far as the latest pass has read."""
+        """Name of the file in messages."""
+        self.ending: Ending = Chain(Cursor()).ending("unsealed")
+        """State of the file, as far as the latest pass has read."""
         self._open_reading = open_reading
         self._reading: Reading | None = open_reading()
         self._started: tuple[Generator[list[Line], None, None], list[Line]] | None = None
@@ -47,7 +47,7 @@ class File:
         return self._info
 
     def line_blocks(self) -> Generator[list[Line], None, None]:
-        """One pass over the lines that verify, in lists as they were read. Ends silently at the first that does not."""
+        """Yield the verified lines of one read at a time. Ends silently at the first line that does not verify."""
         if self._started:
             (lines, first), self._started = self._started, None
             yield first
@@ -56,21 +56,21 @@ class File:
         yield from self._pass(self._next_reading())
 
     def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
-        """The same in lists of about `max_bytes`, read ahead in a thread; an empty list says that nothing is waiting."""
+        """Yield them in lists of about `max_bytes`, read ahead in a thread; an empty list means nothing more has arrived."""
         return read_ahead(self.line_blocks(), max_bytes)
 
     def records(self) -> Iterator[Record]:
-        """Every record, typed, its fields checked."""
+        """Yield every record, decoded and checked."""
         for lines in self.line_blocks():
             for line in lines:
                 if line.kind in KINDS:
                     yield self._located(line.record)
 
     def since(self, cursor: Cursor | None) -> Generator[tuple[Block | None, Cursor], None, None]:
-        """Blocks from `cursor` to the present end of the file, and the cursor behind each. None: a line of an unknown kind.
+        """Yield blocks from `cursor` to the present end of the file, and the cursor after each; None for an unknown kind.
 
-        Ends silently where the file is damaged. Raises RewrittenError if the lines before the cursor have changed, RecordsError
-        for lines that make no sense.
+        Ends silently at damage. Raises RewrittenError if lines before the cursor have changed, RecordsError for a verified line
+        with invalid fields.
         """
         lines, info, at = self.line_blocks(), None, Cursor()
         if cursor is not None and cursor.at != START:
@@ -90,7 +90,7 @@ class File:
             self.ending = replace(self.ending, state="torn", reason="", line=0)
 
     def blocks_and_lines(self) -> Iterator[tuple[Block | None, Sequence[Line]]]:
-        """Each block with its lines; None for a line of a kind that this version does not know."""
+        """Yield each block with its lines; None for a line of an unknown kind."""
         return self._grouped(self.line_blocks(), None)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class File:
             self.ending = reading.ending
 
     def _was_resumed(self, cursor: Cursor) -> bool:
-        """Whether the end line before the cursor was taken off while the lines after it were read."""
+        """Tell if the end line before the cursor was taken off while the lines after it were read."""
         try:
             with closing(self._next_reading()) as reading:
                 return reading.resume(cursor) is not cursor
@@ -124,7 +124,7 @@ class File:
     def _grouped(
         self, line_blocks: Iterable[list[Line]], info: RunInfo | None
     ) -> Iterator[tuple[Block | None, Sequence[Line]]]:
-        """Blocks and their lines. `info` is the run record in force."""
+        """Yield blocks and their lines; `info` is the run record in force."""
         batches: list[Line] = []
         phase, epoch, beginning = "", 0, b""
         for lines in line_blocks:
@@ -152,7 +152,7 @@ class File:
         if isinstance(record, Samples) and info:
             classes = len(info.classes)
             if min(record.labels, default=0) < 0 or max(record.labels, default=0) >= classes:
-                error = line.error(f"a samples record with a label that is none of the {classes:,} classes")
+                error = line.error(f"a label in this samples record is outside the {classes:,} classes")
                 raise located(error, self.name)
         return record if isinstance(record, Samples | Skip | Epoch | End) else None
 
@@ -162,13 +162,8 @@ class File:
         return info
 
     def _located(self, read: Callable[[], T]) -> T:
-        """What `read` returns; its RecordsError names this file."""
+        """Call `read`; a RecordsError that it raises then names this file."""
         try:
             return read()
         except RecordsError as error:
             raise located(error, self.name) from error
-
-
-def located(error: RecordsError, name: str) -> RecordsError:
-    """An error of one line, such as `Line.record` raises, as one that names its run."""
-    return RecordsError(f"{name}: {error.message}", error.hint or "what follows is not shown", line=error.line)

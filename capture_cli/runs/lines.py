@@ -1,9 +1,9 @@
-"""Lines of records that verify: their sequence, their chain, and which kind may come where.
+"""Verified lines of records: sequence, chain, and which kind may come where.
 
 chain = Chain()
-line = chain.take(data)             # raises RecordsError and stays where it is
-line.record()                       # the typed record, its fields checked
-line.column(b"losses")              # the JSON text of one column, without parsing the line
+lines, reason = chain.take_all(follow_all(block, seq=chain.lines, previous=chain.chain))
+lines[0].record()                   # the typed record, its fields checked
+lines[0].column("losses")           # the JSON text of one column, without parsing the line
 chain.ending("sealed")
 """
 
@@ -17,23 +17,23 @@ from typing import NamedTuple
 
 from capture_cli.errors import RecordsError
 from capture_cli.records import End, Record, RunInfo, decode
-from capture_cli.records.chain import Followed, follow
+from capture_cli.records.chain import Followed
 from capture_cli.records.checking import PHASE, check
 from capture_cli.runs.cursor import Cursor
 
+AFTER_THE_END = "comes after the end line, which seals the file"
 _PHASE_AND_EPOCH = re.compile(
     rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode()
 )
 
 
 class Line(NamedTuple):
-    """One line that verifies."""
+    """A verified line: `block[start:end]`, without its newline."""
 
     seq: int
-    """From 0; the line number, as editors count, is one more."""
+    """Counted from 0; editors show one more."""
     kind: str
     block: bytes
-    """What it was read with, from `start` to `end` this line without its newline."""
     start: int
     end: int
 
@@ -44,16 +44,16 @@ class Line(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes without the newline."""
+        """Length in bytes, without the newline."""
         return self.end - self.start
 
     @property
     def chain(self) -> str:
-        """Its chain, 32 hex digits."""
+        """The chain of the line, 32 hex digits."""
         return self.block[self.end - 34 : self.end - 2].decode()
 
     def record(self) -> Record:
-        """The typed record. Raises RecordsError, with the line number, if its fields do not fit together."""
+        """Decode the line. Raises RecordsError, with the line number, if its fields do not fit together."""
         import numpy as np
 
         try:
@@ -65,32 +65,31 @@ class Line(NamedTuple):
         return record
 
     def run(self, before: RunInfo | None = None) -> RunInfo:
-        """The run record on this line; where a run went on, `before` is the one before it, which has the same classes.
+        """Decode a run record; `before` is the one before it, if the run was resumed.
 
-        Raises RecordsError if it has not, or if this is another kind of record.
+        Raises RecordsError if the line is another kind of record, or if `before` has other classes or another task.
         """
         record = self.record()
         if not isinstance(record, RunInfo):
-            raise self.error("no run record")
+            raise self.error("this is not a run record")
         if before is not None and (list(before.classes) != list(record.classes) or before.task != record.task):
-            raise self.error("a run record with other classes or another task than the one before it")
+            raise self.error("the classes or the task of this run record differ from those of the one before it")
         return record
 
     def column(self, name: str) -> bytes:
-        """The JSON text of the flat array `name` of a batch, found without parsing the line.
+        """The JSON text of the array `name` of a batch, found without parsing the line. Raises RecordsError if it is missing.
 
-        A name in quotes cannot be mistaken for text in the line: inside a string a quote has a backslash before it.
-        Raises RecordsError if there is none.
+        A quoted name cannot be confused with text in the line, where each quote follows a backslash.
         """
         return self._array(name, b"]")
 
     def table(self, name: str) -> bytes:
-        """The JSON text of an array of arrays of numbers, in the same way."""
+        """The JSON text of an array of arrays of numbers, found like `column`."""
         start = self.block.find(b',"%b":[]' % name.encode(), self.start, self.end)
         return b"[]" if start >= 0 else self._array(name, b"]]")
 
     def has_column(self, name: str) -> bool:
-        """Whether a batch has the array `name`; columns that a caller added under `extra` do not count."""
+        """Tell if a batch has the array `name`; columns under `extra` do not count."""
         end = self.block.find(b',"extra":{', self.start, self.end)
         return self.block.find(b',"%b":[' % name.encode(), self.start, end if end >= 0 else self.end) >= 0
 
@@ -98,95 +97,88 @@ class Line(NamedTuple):
         start = self.block.find(b',"%b":[' % name.encode(), self.start, self.end)
         end = self.block.find(closing, start, self.end)
         if start < 0 or end < 0:
-            raise self.error(f"a {self.kind} record without {name}")
+            raise self.error(f"this {self.kind} record has no {name}")
         return self.block[start + len(name) + 4 : end + len(closing)]
 
     def phase_and_epoch(self) -> tuple[str, int]:
-        """Of a batch, without reading the rest of the line. Raises RecordsError if they are not where they belong."""
+        """Phase and epoch of a batch, without parsing the line. Raises RecordsError if they are not in their place."""
         found = _PHASE_AND_EPOCH.match(self.block, self.start, self.end)
         if not found:
-            raise self.error(f"a {self.kind} record without phase and epoch")
+            raise self.error(f"this {self.kind} record has no phase and epoch")
         return found[1].decode(), int(found[2])
 
     def is_batch_of(self, beginning: bytes) -> bool:
-        """The same for many lines: whether phase and epoch are those that `batch_beginning` was given."""
+        """Tell if kind, phase and epoch are those of `beginning` (see `batch_beginning`). Faster than `phase_and_epoch`."""
         return self.block.startswith(beginning, self.block.find(b",", self.start), self.end)
 
     def error(self, message: str, hint: str = "") -> RecordsError:
-        """`message` as an error that names this line."""
+        """An error that names this line."""
         return RecordsError(f"line {self.seq + 1}: {message}", hint, line=self.seq + 1)
 
 
 BATCHES = ("batch", "numbers")
-"""The kinds of records that are of a batch; which of them a run has is a matter of its task."""
+"""Kinds of batch records; the task of a run decides which one it has."""
 
 
 def batch_beginning(kind: str, phase: str, epoch: int) -> bytes:
-    """How the batches of a kind, phase and epoch begin, behind their number."""
+    """The first bytes of a batch line after its sequence number."""
     return b',"kind":"%b","phase":"%b","epoch":%d,' % (kind.encode(), phase.encode(), epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a file of records ended, as far as it has been read."""
+    """State of a file of records, as far as it has been read."""
 
     state: str
-    """`sealed` (its last line is an end line), `unsealed` (none yet), `torn` (an incomplete last line), or `damaged`."""
+    """`sealed` (the last line is an end line), `unsealed` (no end line yet), `torn` (incomplete last line), or `damaged`."""
     status: str | None
-    """What the end line says: `completed`, `interrupted`, `failed`; None without one."""
+    """Status in the end line: `completed`, `interrupted` or `failed`; None without one."""
     lines: int
-    """Lines that verify."""
+    """Verified lines."""
     bytes: int
-    """Their length: the file verifies up to here."""
+    """Length of the verified lines."""
     chain: str
-    """Of the last line that verifies, 32 hex digits."""
+    """Chain of the last verified line, 32 hex digits."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Lines that verify, by kind."""
+    """Verified lines by kind."""
     line: int = 0
-    """The first line that does not verify, counted from 1; 0 if all do."""
+    """Number of the first line that does not verify, from 1; 0 if all do."""
     reason: str = ""
-    """What is wrong with it, a clause that begins `line N`."""
+    """The damage, a clause that begins with `line N`."""
 
     @property
     def sentence(self) -> str:
-        """How it ended, for people."""
+        """The state in words."""
         return {
             "sealed": f"sealed, {self.status}",
-            "unsealed": "no end line: still going or cut off",
-            "torn": "an incomplete last line, left out: still going or cut off",
+            "unsealed": "no end line: still running or cut off",
+            "torn": "skipped an incomplete last line: still running or cut off",
         }.get(self.state, f"damaged: {self.reason}")
 
     def error(self, name: str) -> RecordsError | None:
-        """What is wrong with a file that is damaged or empty, for one that messages call `name`; None for any other."""
+        """The error for a file, called `name` in the message, that is damaged or has no records; None for any other."""
         if self.state != "damaged":
-            return None if self.lines else RecordsError(f"{name}: no records", "nothing was captured, or not yet")
-        verified = f"the {self.lines:,} before it verify" if self.lines else "nothing before it does"
-        return RecordsError(f"{name}: {self.reason}", f"{verified}, what follows is not trusted", line=self.line)
+            return None if self.lines else RecordsError(f"{name}: no records", "no batch has been captured yet")
+        verified = f"the {self.lines:,} lines before it verify" if self.lines else "nothing before it verifies"
+        return RecordsError(f"{name}: {self.reason}", f"{verified}; later lines are not trusted", line=self.line)
 
 
 class Chain:
-    """Checks lines one after the other: sequence, chain, and which kind may stand where."""
+    """Verifies lines one after the other: sequence, chain, and which kind may come where."""
 
-    def __init__(self, cursor: Cursor | None = None) -> None:
-        """Start at `cursor`, by default at the beginning."""
-        cursor = cursor or Cursor()
+    def __init__(self, cursor: Cursor) -> None:
         self.chain = bytes.fromhex(cursor.at.chain)
         self.counts = Counter(cursor.counts)
         self.lines = cursor.at.seq
         self.bytes = cursor.at.bytes
         self.status = cursor.status
 
-    def take(self, data: bytes) -> Line:
-        """Check the next line (without its newline). Raises RecordsError, saying why, and stays where it is."""
-        _, kind, _, chain = follow(data + b"\n", seq=self.lines, previous=self.chain)
-        return self._place(Line(self.lines, kind, data, 0, len(data)), chain)
-
     def take_all(self, followed: Followed) -> tuple[list[Line], str]:
-        """Lines that were checked from here on: those up to the first that does not verify, and why it does not."""
+        """Take the next lines up to the first that does not verify, and the reason for that one (empty if all do)."""
         reason = followed.error.message if followed.error else ""
         lines = list(map(Line._make, followed.lines))
         kinds = [line.kind for line in lines]
-        if self.lines and self.status is None and "run" not in kinds and "end" not in kinds:  # the others may stand anywhere
+        if self.lines and self.status is None and "run" not in kinds and "end" not in kinds:  # the others may come anywhere
             self.chain = followed.chains[-1] if lines else self.chain
             self.lines += len(lines)
             self.bytes += lines[-1].end + 1 if lines else 0
@@ -194,32 +186,31 @@ class Chain:
             return lines, reason
         try:
             for number, chain in enumerate(followed.chains):
-                self._place(lines[number], chain)
+                self._take(lines[number], chain)
         except RecordsError as error:
             return lines[: self.lines - lines[0].seq], error.message
         return lines, reason
 
-    def _place(self, line: Line, chain: bytes) -> Line:
-        """Take a line whose sequence and chain hold, if its kind may stand here."""
+    def _take(self, line: Line, chain: bytes) -> None:
+        """Take a line whose sequence and chain hold. Raises RecordsError if its kind may not come here."""
         if self.lines == 0 and line.kind != "run":
-            raise line.error("the run record belongs first")
+            raise line.error("the first line must be a run record")
         if self.status is not None and not (self.status == "completed" and line.kind == "run"):
-            raise line.error("stands after the end line, which seals the file")
+            raise line.error(AFTER_THE_END)
         self.status = self._end(line) if line.kind == "end" else None
         self.chain = chain
         self.lines += 1
         self.bytes += line.size + 1
         self.counts[line.kind] += 1
-        return line
 
     def _end(self, line: Line) -> str:
         end = line.record()
         if not isinstance(end, End) or end.counts != self.counts:
-            raise line.error("its counts are not those of the lines before it")
+            raise line.error("the counts in this end line differ from the lines before it")
         return end.status
 
     def ending(self, state: str, *, reason: str = "") -> Ending:
-        """The state of the file, given what came after the last line taken."""
+        """The state of the file after the last line taken."""
         return Ending(
             state=state,
             status=self.status,

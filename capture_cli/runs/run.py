@@ -1,4 +1,4 @@
-"""A run as its readers see it; `open_run` (capture_cli.runs) makes one."""
+"""A run as its readers see it; `open_run` (capture_cli.runs) returns one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol, Self
 from capture_cli.errors import RecordsError
 from capture_cli.records import Record, RunInfo
 from capture_cli.runs.cursor import Cursor
-from capture_cli.runs.file import Block, File, located
+from capture_cli.runs.file import Block, File
 from capture_cli.runs.frames import to_arrow, to_pandas
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import Ending, Line
 from capture_cli.runs.merging import combined_ending, merged
-from capture_cli.runs.visits import Visits
+from capture_cli.runs.visits import Visits, located
 
 if TYPE_CHECKING:
     import pandas
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 
 class Fold(Protocol):
-    """An answer under construction: it is given every block of a pass, and keeps what it needs."""
+    """An answer under construction, which is given every block of a pass."""
 
     def update(self, block: Block) -> None:
-        """Take the next block. Raises RecordsError for one that verifies but makes no sense."""
+        """Take the next block. Raises RecordsError if its columns are invalid."""
 
 
 class Run:
-    """The records of one run, in one or several files. Files are read anew by each pass; stdin can be read once.
+    """The records of one run, in one or several files. Each pass reads the files again; stdin can be read once.
 
-    Passes hand out only what verifies. A pass over damaged records raises RecordsError where the damage begins, after all
-    that comes before it; an incomplete last line is no damage. `ending` says how far the latest pass came.
+    A pass yields only what verifies. Over damaged records it raises RecordsError after everything before the damage; an
+    incomplete last line is not damage. `ending` is the state of the records as far as the latest pass has read.
     """
 
     def __init__(self, files: Sequence[File], name: str, *, folder: Path | None = None) -> None:
         self.name = name
-        """Its name in messages."""
+        """Name of the run in messages."""
         self.folder = folder
-        """The run folder, where one was given."""
+        """The run folder, if one was opened."""
         self.cursor = Cursor()
-        """Behind the block that `follow` yielded last."""
+        """The place after the block that `follow` yielded last."""
         self._files = files
         self._seen: set[int | str] = set()
         self._opened = ExitStack()
@@ -54,74 +54,71 @@ class Run:
 
     @property
     def info(self) -> RunInfo:
-        """The first run record. Raises RecordsError if there is none that can be read."""
+        """The first run record. Raises RecordsError if it cannot be read."""
         return self._files[0].info
 
     @property
     def file_names(self) -> list[str]:
-        """Names of the files that it is in."""
+        """Names of the files."""
         return [file.name for file in self._files]
 
     @property
     def ending(self) -> Ending:
-        """How the records end, as far as the latest pass has read; of several files the worst."""
+        """State of the records, as far as the latest pass has read; of several files the worst."""
         return self._files[0].ending if len(self._files) == 1 else combined_ending(self._files)
 
     def error(self) -> RecordsError | None:
-        """What the latest pass found wrong: damage, records that a fold could not use, or no records at all."""
+        """The error that the latest pass found: damage, invalid columns in a fold, or no records at all."""
         return self._error or self.ending.error(self.name)
 
-    def line_blocks(self) -> Iterator[list[Line]]:
-        """The lines that verify, in lists as they were read, file by file."""
-        for file in self._files:
-            yield from file.line_blocks()
-
     def lines(self) -> Iterator[Line]:
-        """One pass over the lines that verify, file by file. Ends silently at the first that does not."""
+        """Yield the verified lines, file by file. Ends a file silently at the first line that does not verify."""
         for file in self._files:
             for block in file.line_blocks():
                 yield from block
 
     def chunks(self, max_bytes: int) -> Iterator[list[Line]]:
-        """The lines in lists of about `max_bytes`, read ahead in a thread; an empty list says that nothing is waiting."""
+        """Yield them in lists of about `max_bytes`, read ahead in a thread; an empty list means nothing more has arrived."""
         for file in self._files:
             yield from file.chunks(max_bytes)
 
     def records(self) -> Iterator[Record]:
-        """Every record, typed, its fields checked, file by file. Raises RecordsError where the records are damaged."""
+        """Yield every record, decoded and checked, file by file. Raises RecordsError at damage."""
         for file in self._files:
             yield from file.records()
         self._demand_whole()
 
     def blocks(self) -> Iterator[Block]:
-        """One pass: records, typed, and batches as `Visits` of one phase and epoch. Raises RecordsError as `records` does."""
+        """Yield everything in order: records, and batches as `Visits` of one phase and epoch. Raises RecordsError at damage."""
         self._seen.clear()
-        for block, _ in self._since(None):
+        one = len(self._files) == 1
+        for block, _ in self._files[0].blocks_and_lines() if one else merged(self._files, None, self._seen):
             if block is not None:
                 yield block
         self._demand_whole()
 
     def blocks_and_lines(self) -> Iterator[tuple[Block | None, Sequence[Line]]]:
-        """Each block as it was written, with its lines, file by file; None for a line of an unknown kind."""
+        """Yield each block as it was written, with its lines, file by file; None for a line of an unknown kind."""
         for file in self._files:
             yield from file.blocks_and_lines()
         self._demand_whole()
 
     def follow(self, cursor: Cursor | None = None) -> Iterator[Block]:
-        """Yield the blocks that have been written since `cursor` (None: all), up to the present end of the file.
+        """Yield the blocks that were written since `cursor` (None: all), up to the present end of the file.
 
-        Never waits for more: `run.cursor` is always behind the block yielded last, so call `follow(run.cursor)` again later,
-        in this process or, with `Cursor.to_json`, in another. Batches of one phase and epoch may come in any number of blocks.
-        Of several files, the epoch record of a phase comes when all have it.
+        Never waits: `run.cursor` is the place after the block yielded last, so call `follow(run.cursor)` again later, in this
+        process or, with `Cursor.to_json`, in another. Batches of one phase and epoch may come in any number of blocks. With
+        several files, the epoch record of a phase comes when all have one.
 
-        When a run that did not complete is resumed, its end line is taken off, and blocks follow after the `End`. If anything
-        else before the cursor has changed (the run was overwritten, or resumed in another environment), RewrittenError is
-        raised: discard what was read, and follow from None. Otherwise raises RecordsError as `records` does.
+        Resuming an unfinished run takes its end line off, so blocks may follow an `End`. Any other change before the cursor
+        (the run was overwritten, or resumed in another environment) raises RewrittenError: discard what was read, and follow
+        from None. Raises RecordsError at damage.
         """
         self.cursor = cursor or Cursor()
         if cursor is None:
             self._seen.clear()
-        for block, after in self._since(self.cursor):
+        one = len(self._files) == 1
+        for block, after in self._files[0].since(self.cursor) if one else merged(self._files, self.cursor, self._seen):
             self.cursor = after
             if block is not None:
                 yield block
@@ -131,10 +128,9 @@ class Run:
     def visits(
         self, columns: Sequence[str] = (), *, phase: str | None = None, epochs: Iterable[int] | None = None
     ) -> Iterator[Visits]:
-        """The visits of a phase and of some epochs (default: all) as NumPy columns; see capture_cli.runs.visits.
+        """Yield the visits of a phase and of some epochs (default: all) as NumPy columns; see capture_cli.runs.visits.
 
-        Only columns that are asked for are parsed: those named here at once, others when they are first used. Raises UsageError
-        for a column that the run does not have, RecordsError as `records` does.
+        Parses `columns` at once, others on first use. Raises UsageError if the run has no such column, RecordsError at damage.
         """
         wanted = None if epochs is None else frozenset(epochs)
         for block in self.blocks():
@@ -146,21 +142,21 @@ class Run:
     def to_pandas(
         self, columns: Sequence[str] | None = None, *, phase: str | None = None, epochs: Iterable[int] | None = None
     ) -> pandas.DataFrame:
-        """The visits as a DataFrame, one row a sample and visit; phase, label and pred are categoricals.
+        """The visits as a DataFrame, one row per sample and visit; `phase`, `label` and `pred` are categoricals.
 
         Columns are `phase`, `epoch` and those of `visits`; by default all with one plain value a row. Raises UsageError if
-        pandas is missing, else as `visits` does.
+        pandas is not installed, else as `visits`.
         """
         return to_pandas(self, columns, phase, epochs)
 
     def to_arrow(
         self, columns: Sequence[str] | None = None, *, phase: str | None = None, epochs: Iterable[int] | None = None
     ) -> pyarrow.Table:
-        """The same as an Arrow table; phase, label and pred are dictionaries, `extra` is JSON text."""
+        """The visits as an Arrow table, like `to_pandas`; `phase`, `label` and `pred` are dictionaries, `extra` JSON text."""
         return to_arrow(self, columns, phase, epochs)
 
     def fold(self, *folds: Fold) -> RecordsError | None:
-        """Feed one pass to any number of folds; return what is wrong with the records, None if nothing is."""
+        """Feed one pass to any number of folds; return the error that ended it, or None."""
         self._error = None
         try:
             for block in self.blocks():
@@ -171,16 +167,16 @@ class Run:
         return self._error
 
     def located(self, error: RecordsError) -> RecordsError:
-        """An error of one line, such as `Line.record` raises, as one that names this run."""
+        """The error of a line, such as `Line.record` raises, as one that names this run."""
         return located(error, self.name)
 
     @cached_property
     def images(self) -> RunImages:
-        """The images of the run, from where the run says they are. Raises UsageError if no such folder exists."""
+        """The images of the run, from the recorded folder. Raises UsageError if it does not exist."""
         return self.images_in(None)
 
     def images_in(self, folder: str | Path | None) -> RunImages:
-        """The images of the run, now in `folder`; None: where the run says. Raises UsageError if there is no such folder."""
+        """The images of the run, now in `folder` (None: the recorded one). Raises UsageError if it does not exist."""
         images = RunImages(self, folder)
         self._opened.callback(images.close)
         return images
@@ -194,10 +190,6 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def _since(self, cursor: Cursor | None) -> Iterator[tuple[Block | None, Cursor]]:
-        one = len(self._files) == 1
-        return self._files[0].since(cursor) if one else merged(self._files, cursor, self._seen)
 
     def _demand_whole(self) -> None:
         if error := self.error():

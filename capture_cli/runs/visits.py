@@ -1,28 +1,28 @@
-"""Visits as NumPy columns: consecutive batches of one phase and epoch, one row a sample and visit.
+"""Visits as NumPy columns: consecutive batches of one phase and epoch, one row per sample and visit.
 
     visits["loss"]              # float32 [N], in nats
     visits["label"]             # int64 [N], positions in visits.info.classes
     visits.starts               # int64 [B+1]: batch i has the rows starts[i] to starts[i + 1]
 
-A column is found in the bytes of its line and parsed when it is first asked for; nothing else of the line is. Columns of a
-record that do not have the same length, or class numbers that are no classes, raise RecordsError.
+A column is found in the bytes of its line and parsed on first use; the rest of the line is not parsed. Columns of one record
+with different lengths, and class numbers out of range, raise RecordsError.
 
-    column              dtype, shape        of which tasks
+    column              dtype, shape        tasks
     batch, step         int64 [N]           all; counted from 0
-    id                  int64 or object     all; object where ids are texts
-    file                object [N]          all; the id as text where samples have no files
+    id                  int64 or object [N] all; object if ids are text
+    file                object [N]          all; the id as text if samples have no files
     position            int64 [N]           sequence; place in the sequence, from 0
     label, pred         int64 [N]           classification, sequence
     correct             bool [N]            all but regression; False where the loss is not finite
     p_label, p_pred     float32 [N]         classification, sequence
     margin              float32 [N]         classification, sequence; in nats, see `margins`
-    loss                float32 [N]         all; nats (of regression the squared error)
-    probs               float32 [N, C or K] classification, sequence; with `topk`, the K largest, falling
-    topk                int64 [N, K]        the classes that `probs` are of, only where not all were kept
+    loss                float32 [N]         all; nats (regression: squared error)
+    probs               float32 [N, C or K] classification, sequence; with `topk`, the K largest, descending
+    topk                int64 [N, K]        the classes of `probs`, only if not all were kept
     targets, outputs    float32 [N, K]      multilabel, regression
-    extra               object [N]          what the caller of the recorder added: a dict, or None
+    extra               object [N]          the values passed as `extra=`: a dict, or None
 
-A value that was not finite reads as NaN.
+A number that was not finite reads as NaN.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Ints = npt.NDArray[np.int64]
 T = TypeVar("T", np.float32, np.int64)
 
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
-"""The smallest float32 above 0, about 1.4e-45: what a probability that was written as 0 counts as in a margin."""
+"""The smallest float32 above 0, about 1.4e-45: stands for a probability of 0 in a margin."""
 NUMBER_TASKS = ("multilabel", "regression")
 """Tasks whose targets are numbers."""
 _EVERY_TASK = ("batch", "step", "id", "file")
@@ -59,20 +59,20 @@ _AFTER_FILES = (b'],"positions":[', b'],"labels":[', b'],"targets":[')
 
 
 def column_names(task: str | None) -> tuple[str, ...]:
-    """Columns of a run's visits that have one plain value a row, in the order that tables show them."""
+    """Columns with one plain value a row, in the order in which tables show them."""
     if task in NUMBER_TASKS:
         return (*_EVERY_TASK, "targets", "outputs", "correct", "loss")
     return (*_EVERY_TASK, *(("position",) if task == "sequence" else ()), *_CLASSES)
 
 
 def margins(losses: Floats, labels: Ints, probs: Floats, topk: Ints | None) -> Floats:
-    """[N] the margin of each prediction in nats: the logit of the label less the highest logit of another class.
+    """Compute margins [N] in nats: the logit of the label minus the highest logit of another class.
 
         margin = logit[label] - max(logit[k] for k != label) = -loss - ln max(p[k] for k != label)
 
-    Positive where the prediction is right, near 0 where it is a toss-up. The loss is used since it keeps its digits where
-    p[label] has none left; a probability of 0 counts as SMALLEST, so a margin is at most about 103.3. NaN where no other class
-    was kept, or the loss or the probabilities are not finite.
+    Positive if the prediction is right, near 0 if it is a toss-up. The loss keeps its digits where p[label] has none left. A
+    probability of 0 counts as SMALLEST, so a margin is at most about 103.3. NaN if no other class was kept, or if the loss or
+    the probabilities are not finite.
     """
     rows = np.arange(len(labels))
     if topk is None:
@@ -87,10 +87,10 @@ def margins(losses: Floats, labels: Ints, probs: Floats, topk: Ints | None) -> F
 
 
 class Visits:
-    """Consecutive batches of one phase and epoch as columns; see the module."""
+    """Consecutive batches of one phase and epoch as columns, listed above."""
 
     def __init__(self, info: RunInfo, phase: str, epoch: int, lines: Sequence[Line], *, name: str) -> None:
-        """`lines` are batch lines that verify; `name` is what errors call the run."""
+        """`lines` are verified batch lines; `name` names the run in errors."""
         self.info = info
         """The run record in force."""
         self.phase = phase
@@ -100,22 +100,22 @@ class Visits:
         self._columns: dict[str, Array] = {}
 
     def __len__(self) -> int:
-        """N, the number of rows."""
+        """The number N of rows."""
         return int(self.starts[-1])
 
     @property
     def size_bytes(self) -> int:
-        """Length of the lines."""
+        """Length of the lines in bytes."""
         return sum(line.size for line in self.lines)
 
     @cached_property
     def starts(self) -> Ints:
-        """[B+1] int64: the first row of each batch, and N."""
+        """First row of each batch, and N: int64 [B+1]."""
         self["loss"]
         return self._starts
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a column."""
+        """Tell if there is such a column."""
         return name in self.names or (name == "topk" and self._has_topk)
 
     @property
@@ -126,7 +126,7 @@ class Visits:
         return tuple(name for name in known if name != "correct" or self.info.task != "regression")
 
     def __getitem__(self, name: str) -> Array:
-        """One column. Raises UsageError for a column that the run's task does not have, RecordsError for a bad record."""
+        """One column, parsed on first use. Raises UsageError if the task has no such column, RecordsError for a bad record."""
         if name not in self._columns:
             reader: Callable[[], Array] | None = (
                 getattr(self, f"_{name}", None) if name in (*self.names, "topk", "extra") else None
@@ -140,7 +140,7 @@ class Visits:
         return self._columns[name]
 
     def batch(self, number: int) -> Visits:
-        """One of the batches (its position in the block) as a block of its own, unread."""
+        """One of the batches, by its position in the block, as a block of its own."""
         return Visits(self.info, self.phase, self.epoch, [self.lines[number]], name=self._name)
 
     def batches_with(self, ids: Collection[int | str]) -> Iterator[Visits]:
@@ -157,7 +157,7 @@ class Visits:
         return (self.batch(number) for number, holds in enumerate(found) if holds)
 
     def record(self, batch: int) -> Batch | Numbers:
-        """The whole record of one of the batches (its position in the block), checked. Raises RecordsError."""
+        """Decode and check the record of one of the batches, by its position in the block. Raises RecordsError."""
         line = self.lines[batch]
         try:
             record = line.record()
@@ -175,19 +175,19 @@ class Visits:
         else:
             fits = False
         if not fits or not isinstance(record, Batch | Numbers):
-            raise self.error(f"a {line.kind} record that does not fit the run's task and {classes:,} classes", batch)
+            raise self.error(f"this {line.kind} record does not fit the run's task and its {classes:,} classes", batch)
         return record
 
     def error(self, message: str, batch: int = 0) -> RecordsError:
-        """`message` as an error that names the run and the line of one of the batches."""
+        """An error that names the run and the line of one of the batches."""
         return self._located(self.lines[batch].error(message))
 
     def _located(self, error: RecordsError) -> RecordsError:
-        if error.message.startswith(f"{self._name}: "):  # a column that was read for another one
+        if error.message.startswith(f"{self._name}: "):  # from a column on which another depends
             return error
-        return RecordsError(f"{self._name}: {error.message}", error.hint or "what follows is not shown", line=error.line)
+        return located(error, self._name)
 
-    # Readers of single columns, by the name that users know.
+    # Readers of columns, by the public name.
 
     def _loss(self) -> Array:
         sizes, losses = self._flat("losses", np.float32)
@@ -270,11 +270,11 @@ class Visits:
             rows += [{name: column[i] for name, column in (batch.extra or {}).items()} for i in at]
         return _objects(rows)
 
-    # How they are found and parsed.
+    # Finding and parsing.
 
     @cached_property
     def _has_topk(self) -> bool:
-        """Whether only the largest probabilities were kept; the same in all batches of a run."""
+        """Tell if only the largest probabilities were kept; the same in all batches of a run."""
         return self.info.task not in NUMBER_TASKS and bool(self.lines) and self.lines[0].has_column("topk")
 
     @cached_property
@@ -282,7 +282,7 @@ class Visits:
         """[B, 2]"""
         found = [_BATCH_AND_STEP.search(line.block, line.start, min(line.end, line.start + 256)) for line in self.lines]
         if not all(found):
-            raise self.lines[found.index(None)].error("a batch record without batch and step")
+            raise self.lines[found.index(None)].error("this batch record has no batch and step")
         return np.array([[int(one[1]), int(one[2])] for one in found if one], np.int64).reshape(-1, 2)
 
     def _class_numbers(self, field: str) -> Array:
@@ -291,23 +291,23 @@ class Visits:
     def _demand_classes(self, numbers: Ints, field: str) -> Ints:
         classes = len(self.info.classes)
         if numbers.size and (numbers.min() < 0 or numbers.max() >= classes):
-            raise self.lines[0].error(f"a batch record whose {field} are none of the {classes:,} classes")
+            raise self.lines[0].error(f"in this batch record {field} are outside the {classes:,} classes")
         return numbers
 
     def _of_rows(self, field: str, dtype: type[T]) -> npt.NDArray[T]:
-        """A column of one number a row, as long in each batch as its losses."""
+        """A column with one number a row, as long in each batch as its losses."""
         sizes, array = self._flat(field, dtype)
         self._demand(np.array_equal(sizes, np.diff(self.starts)), field)
         return array
 
     def _flat(self, field: str, dtype: type[T]) -> tuple[list[int], npt.NDArray[T]]:
-        """A column of one number a row: its length in each batch, and all its values."""
+        """A column with one number a row: its length in each batch, and its values."""
         columns = self._loaded(field, [line.column(field) for line in self.lines])
         sizes = [len(column) for column in columns]
         return sizes, self._array(field, list(chain.from_iterable(columns)), dtype)
 
     def _table(self, field: str, width: int | None) -> Floats:
-        """[N, K] a column of K numbers a row; `width` is what K must be, if that is known."""
+        """A column [N, K] with K numbers a row; `width` is K, if it is known."""
         columns = self._loaded(field, [line.table(field) for line in self.lines])
         self._demand([len(column) for column in columns] == np.diff(self.starts).tolist(), field)
         rows = list(chain.from_iterable(columns))
@@ -320,7 +320,7 @@ class Visits:
         return list(chain.from_iterable(self._loaded(field, texts)))
 
     def _loaded(self, field: str, texts: Sequence[bytes]) -> list[Any]:
-        """JSON arrays, one of each batch, parsed in one go."""
+        """Parse JSON arrays, one for each batch, in one go."""
         joined = b"[%b]" % b",".join(texts)
         try:
             columns = orjson.loads(joined)
@@ -334,24 +334,29 @@ class Visits:
             with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
                 array = np.array(values, dtype)
         except (ValueError, TypeError, OverflowError) as error:
-            raise self.lines[0].error(f"a batch record whose {field} are not numbers") from error
+            raise self.lines[0].error(f"in this batch record {field} are not numbers") from error
         self._demand(array.ndim == 1, field)
         return array
 
     def _files_text(self, line: Line) -> bytes | None:
-        """The JSON text of `files`, None where there are none."""
+        """The JSON text of `files`, or None."""
         start = line.block.find(b',"files":[', line.start, line.end)
         if start < 0:
             return None
         ends = (line.block.find(after, start, line.end) for after in _AFTER_FILES)
         end = min((one for one in ends if one >= 0), default=-1)
         if end < 0:
-            raise line.error("a batch record whose files have no end")
+            raise line.error("in this batch record files have no end")
         return line.block[start + len(b',"files":') : end + 1]
 
     def _demand(self, fits: object, field: str) -> None:
         if not fits:
-            raise self.lines[0].error(f"a batch record whose {field} do not fit its other columns")
+            raise self.lines[0].error(f"in this batch record {field} do not fit the other columns")
+
+
+def located(error: RecordsError, name: str) -> RecordsError:
+    """The error of a line as one that names its run."""
+    return RecordsError(f"{name}: {error.message}", error.hint or "later lines are not shown", line=error.line)
 
 
 def _objects(values: Sequence[Any]) -> Array:
