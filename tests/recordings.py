@@ -1,4 +1,4 @@
-"""What a recorder wrote, read back by the tests of recorders, and batches to give to one.
+"""Read back what a recorder wrote, and make batches for one.
 
 (batch,) = records(path, "batch")           # decoded, checked and verified as `capture verify` does it
 status = verified(path)                     # ... of a file that is sealed: how it ended
@@ -15,7 +15,7 @@ from capture_cli.runs import open_run
 
 
 def records(path: Path, *kinds: str) -> list[Any]:
-    """The records of these kinds, by default of all, as far as they are written: each line verifies and fits the format."""
+    """Return the records of these kinds, by default of all; every line so far must verify."""
     with open_run(path) as reading:
         found = [line.record() for line in reading.lines()]
         assert reading.ending.state in ("sealed", "unsealed"), reading.ending.sentence
@@ -23,7 +23,7 @@ def records(path: Path, *kinds: str) -> list[Any]:
 
 
 def verified(path: Path) -> str | None:
-    """The status of a sealed run all of whose lines verify."""
+    """Return the status of a sealed run, all of whose lines must verify."""
     with open_run(path) as reading:
         error = verify(reading).error
         assert error is None, error
@@ -31,7 +31,7 @@ def verified(path: Path) -> str | None:
 
 
 def batch_of(n: int, classes: int, *, seed: int = 0, first: int = 0, epoch: int = 0, phase: str = "train") -> dict[str, Any]:
-    """The arguments of `record` for n samples of a classification, numbered from `first`."""
+    """Return arguments of `record` for n samples with ids from `first`."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "epoch": epoch,

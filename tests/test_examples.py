@@ -1,4 +1,4 @@
-"""The examples run as they are, each in a process of its own, and what they record verifies."""
+"""The examples run unchanged, each in a process of its own, and their records verify."""
 
 import json
 import re
@@ -15,14 +15,14 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def capture(*args: str | Path) -> str:
-    """What a command of capture prints."""
+    """Run a command of capture; return its output."""
     done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def run(name: str, place: Path) -> str:
-    """Run an example, with its records in `place`; what it printed."""
+    """Run an example with its records in `place`; return its output."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", place], cwd=place.parent, capture_output=True, text=True, timeout=120
     )
@@ -37,7 +37,7 @@ WANTED = {
     "watched_loop": {("train", epoch): 300 for epoch in range(1, 5)},
     "lightning_loop": {(phase, epoch): n for epoch in range(3) for phase, n in (("train", 240), ("val", 60))},
 }
-"""Example -> how many samples each pass captured."""
+"""Example -> samples captured in each pass."""
 
 
 @pytest.mark.parametrize("name", WANTED)
@@ -60,8 +60,8 @@ def test_every_sample_of_every_pass_is_captured_once(name: str, tmp_path: Path) 
     assert losses[-1] < losses[0], "nothing was learned"
 
 
-def test_images_are_called_by_their_files(tmp_path: Path) -> None:
-    """Ids are file names whatever the sampler and the workers did, with the label that the name says."""
+def test_ids_of_images_are_their_files(tmp_path: Path) -> None:
+    """Ids are file names whatever the sampler and the workers did, and the labels match them."""
     run("image_loop", tmp_path / "run")
     (head,) = records(tmp_path / "run", "run")
     for batch in records(tmp_path / "run", "batch"):
@@ -72,8 +72,8 @@ def test_images_are_called_by_their_files(tmp_path: Path) -> None:
     assert len(re.findall(r"^(?:train|val) +[0-2] ", history, re.MULTILINE)) == 3
 
 
-def test_a_translation_is_traced_from_text_to_tokens_to_the_answer(tmp_path: Path) -> None:
-    """Each position has the id of its sentence; the text of both sides stands beside it, and spells the labels."""
+def test_a_translation_is_traced_from_text_to_tokens_to_predictions(tmp_path: Path) -> None:
+    """Each position has the id of its sentence, and the text of the sentence spells the labels."""
     said = run("translation", tmp_path / "run")
     assert verified(tmp_path / "run") == "completed"
     (head,) = records(tmp_path / "run", "run")
@@ -93,8 +93,8 @@ def test_a_translation_is_traced_from_text_to_tokens_to_the_answer(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("multilabel", 3), ("regression", 1)])
-def test_targets_that_are_numbers(task: str, outputs: int, tmp_path: Path) -> None:
-    """Ten epochs of 64 places each, by name."""
+def test_numeric_targets(task: str, outputs: int, tmp_path: Path) -> None:
+    """Ten epochs of 64 cities each, by name."""
     run("number_targets", tmp_path / "runs")
     path = tmp_path / "runs" / f"{task}.jsonl"
     assert verified(path) == "completed"
@@ -120,7 +120,7 @@ def test_a_language_model_of_transformers(tmp_path: Path) -> None:
 
 
 def test_every_example_is_run_here_and_listed() -> None:
-    """A new example needs a test, and a line in examples/README.md; each says how it is used, and is short."""
+    """A new example needs a test and a line in examples/README.md; each is short and shows its usage."""
     there = {path.stem for path in EXAMPLES.glob("*.py")}
     assert there == {*WANTED, "translation", "number_targets", "transformers_loop"}
     page = (EXAMPLES / "README.md").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Lightning and Transformers, the real ones: what their loops compute is what the records say."""
+"""The real Lightning and Transformers: records hold what their loops compute."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ IDS = [f"point {number}" for number in range(60)]
 
 
 class Module(pl.LightningModule):
-    """A linear model; `change` makes of what a step would return what it returns."""
+    """A linear model; `change` alters the return value of a step."""
 
     def __init__(self, change: Callable[[dict[str, Any]], Any] = lambda returned: returned) -> None:
         super().__init__()
@@ -71,12 +71,12 @@ def loader_of(data: Dataset[Any], *, shuffle: bool = False, batch_size: int = 16
 
 
 def passes(path: Path) -> list[tuple[str, int, int]]:
-    """(phase, epoch, samples) of the epoch records, in order."""
+    """Return (phase, epoch, samples) of the epoch records, in order."""
     return [(one.phase, one.epoch, one.n) for one in records(path, "epoch")]
 
 
 class TestLightning:
-    """The callback."""
+    """The Lightning callback."""
 
     def test_it_records_training_validation_and_test(self, tmp_path: Path) -> None:
         """Every batch once, in its phase and epoch, with loss, learning rate, inputs and the ids of a shuffled dataset."""
@@ -101,8 +101,8 @@ class TestLightning:
             np.testing.assert_allclose(batch.losses.mean(), batch.loss, rtol=1e-6)
         assert sorted(name for batch in batches[:3] for name in batch.ids) == sorted(IDS[:40])
 
-    def test_pytorch_lightning_is_the_same(self, tmp_path: Path) -> None:
-        """The other name under which it is imported: in a process that knows only that one."""
+    def test_pytorch_lightning_works_alike(self, tmp_path: Path) -> None:
+        """In a process that imports only the older package."""
         code = """
 import pytorch_lightning as pl, torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -140,15 +140,15 @@ with Recorder("r.jsonl") as recorder:
         ],
         ids=["a tensor", "no labels", "ids", "labels"],
     )
-    def test_what_a_step_must_return_is_named(self, tmp_path: Path, change: Any, said: str) -> None:
-        """The key, and what to return; the run fails and the records say so."""
+    def test_a_missing_key_of_a_step_is_named(self, tmp_path: Path, change: Any, said: str) -> None:
+        """The message has the key, the hint what to return; the records say failed."""
         with pytest.raises(UsageError, match=said) as caught, Recorder(tmp_path / "r.jsonl") as recorder:
             trainer_with(recorder).fit(Module(change), loader_of(identified(DATA)))
         assert "\n" not in caught.value.message
         assert verified(tmp_path / "r.jsonl") == "failed"
 
     def test_a_validation_step_that_returns_nothing_is_named(self, tmp_path: Path) -> None:
-        """As most do; with its own name."""
+        """Most return nothing; the message names the step."""
         calls = iter(range(100))
         change = lambda r: r if next(calls) < 4 else None  # noqa: E731
         said = r"validation_step returned no 'logits' \(its keys: none\)"
@@ -158,7 +158,7 @@ with Recorder("r.jsonl") as recorder:
             )
 
     def test_labels_are_not_taken_for_ids(self, tmp_path: Path) -> None:
-        """A loader over a dataset that is not identified: the message says how; ids that a step returns will do."""
+        """The hint for a dataset that is not identified; ids that a step returns are accepted."""
         with pytest.raises(UsageError, match="TensorDataset have no ids"), Recorder(tmp_path / "a.jsonl") as recorder:
             trainer_with(recorder).fit(Module(), loader_of(DATA))
         with Recorder(tmp_path / "b.jsonl", repeats=True) as recorder:
@@ -166,7 +166,7 @@ with Recorder("r.jsonl") as recorder:
         assert verified(tmp_path / "b.jsonl") == "completed"
 
     def test_inputs_of_a_mapping_must_be_returned(self, tmp_path: Path) -> None:
-        """A batch that is a dict does not say which of its tensors the network saw."""
+        """A batch that is a dict does not say which tensor the model got."""
 
         class Dicts(Module):
             def step(self, batch: Any) -> Any:
@@ -189,7 +189,7 @@ with Recorder("r.jsonl") as recorder:
         assert passes(tmp_path / "True.jsonl") == [("train", 0, 60)]
 
     def test_several_validations_in_an_epoch_and_several_loaders(self, tmp_path: Path) -> None:
-        """Each validation has its own number, rising; each loader its own phase; extra columns go along."""
+        """Validations count up, each loader has its own phase, and extra columns are recorded."""
         change = lambda r: r | {"extra": {"norm": r["logits"].norm(dim=1)}}  # noqa: E731
         val = [loader_of(identified(DATA), batch_size=30) for _ in range(2)]
         with Recorder(tmp_path / "r.jsonl") as recorder:
@@ -205,7 +205,7 @@ with Recorder("r.jsonl") as recorder:
 
 
 def tiny(kind: str, **config: Any) -> Any:
-    """A small model of Transformers with random weights."""
+    """Make a small Transformers model with random weights."""
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 30}
     t = transformers
@@ -236,7 +236,7 @@ def tiny(kind: str, **config: Any) -> Any:
 
 
 def texts(labels: Callable[[int, torch.Tensor], Any], n: int = 20) -> list[dict[str, Any]]:
-    """Samples of 10 tokens, of which the last few are padding."""
+    """Make samples of 10 tokens, the last few padding."""
     samples = []
     for number in range(n):
         generator = torch.Generator().manual_seed(number)
@@ -275,11 +275,11 @@ CASES: dict[str, tuple[str, dict[str, Any], str, Callable[[int, torch.Tensor], A
 
 OLD = tuple(map(int, transformers.__version__.split(".")[:3])) < (5, 10, 2)
 FIRST_TOKENS = {"gpt2", "llama"} if OLD else {"gpt2"}
-"""Models whose first tokens, which nothing predicts, the Trainer counts in its mean."""
+"""Models for which the Trainer's mean includes the first tokens, although nothing predicts them."""
 
 
 class CapturingTrainer(TransformersCapture, transformers.Trainer):
-    """What the examples have."""
+    """The class that the examples define."""
 
 
 def trainer_of(
@@ -307,11 +307,11 @@ def trainer_of(
 
 
 class TestTransformers:
-    """The mixin."""
+    """The Transformers mixin."""
 
     @pytest.mark.parametrize("case", CASES)
     def test_the_losses_are_those_of_the_model(self, tmp_path: Path, case: str) -> None:
-        """Of every kind of head: the mean of what is recorded of each position is the loss that the model computed."""
+        """For every kind of head, the mean of the recorded losses is the model's loss."""
         kind, config, task, labels = CASES[case]
         data = identified(texts(labels))
         with Recorder(tmp_path / "r.jsonl", task=task) as recorder:
@@ -338,15 +338,15 @@ class TestTransformers:
             assert sorted(seen) == list(range(20))
         assert all((b.lr is None) == (b.phase == "val") for b in batches)
 
-    def test_pictures(self, tmp_path: Path) -> None:
-        """Of a model whose main input is not text."""
+    def test_images(self, tmp_path: Path) -> None:
+        """The main input of a vision model is not text."""
         data = identified([{"pixel_values": torch.rand(3, 8, 8), "labels": number % 5} for number in range(16)])
         with Recorder(tmp_path / "r.jsonl") as recorder:
             trainer_of(recorder, tmp_path, tiny("vit"), data).train()
         assert {tuple(b.inputs.shape) for b in records(tmp_path / "r.jsonl", "batch")} == {(3, 8, 8)}
 
-    def test_columns_that_the_model_does_not_know_are_removed_but_the_id(self, tmp_path: Path) -> None:
-        """remove_unused_columns is on, as always: a text beside the tokens goes, the id stays."""
+    def test_the_trainer_removes_unused_columns_but_the_id(self, tmp_path: Path) -> None:
+        """With remove_unused_columns, a text column is dropped and the id stays."""
         samples = [one | {"text": f"text {number}"} for number, one in enumerate(texts(lambda number, _: number % 2))]
         with Recorder(tmp_path / "r.jsonl") as recorder:
             trainer = trainer_of(recorder, tmp_path, tiny("bert-classes", num_labels=2), identified(samples))
@@ -355,7 +355,7 @@ class TestTransformers:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_evaluations_by_name_and_prediction(self, tmp_path: Path) -> None:
-        """Two evaluation datasets are two phases; predict is a test; each time anew, with numbers that rise."""
+        """Two evaluation datasets are two phases, predict is `test`, and passes count up."""
         data = identified(texts(lambda number, _: number % 2))
         others = {"German": Subset(data, range(8)), "French": Subset(data, range(8, 20))}
         with Recorder(tmp_path / "r.jsonl") as recorder:
@@ -371,8 +371,8 @@ class TestTransformers:
             *[("test", 1, 4), ("val", 1, 4)],
         ]
 
-    def test_gradients_may_be_accumulated_and_the_loss_another(self, tmp_path: Path) -> None:
-        """Each micro-batch is recorded; with label smoothing or a loss function of one's own, losses stay plain."""
+    def test_accumulated_gradients_and_other_losses(self, tmp_path: Path) -> None:
+        """Each micro-batch is recorded; with label smoothing or your own loss function, losses stay plain."""
 
         def doubled(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
             return 2 * nn.functional.cross_entropy(outputs.logits, labels)
@@ -388,8 +388,8 @@ class TestTransformers:
             assert all(b.loss != pytest.approx(b.losses.mean(), rel=1e-6) for b in batches)
         assert batches[0].loss == pytest.approx(2 * batches[0].losses.mean(), rel=1e-5)
 
-    def test_a_trainer_of_ones_own_keeps_its_loss(self, tmp_path: Path) -> None:
-        """The mixin stands before a class that has a compute_loss of its own."""
+    def test_your_own_trainer_keeps_its_loss(self, tmp_path: Path) -> None:
+        """The mixin comes before a class with its own compute_loss."""
 
         class Own(transformers.Trainer):
             def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
@@ -407,8 +407,8 @@ class TestTransformers:
             assert batch.loss == pytest.approx(batch.losses.mean() + 1, rel=1e-5)
 
     @pytest.mark.parametrize(("lacking", "said"), [("id", "no 'id'"), ("labels", "no 'labels'")])
-    def test_what_a_batch_lacks_is_named(self, tmp_path: Path, lacking: str, said: str) -> None:
-        """With the way out; the run fails and the records say so."""
+    def test_a_missing_key_of_a_batch_is_named(self, tmp_path: Path, lacking: str, said: str) -> None:
+        """The message has the key, and the records say failed."""
         samples = texts(lambda number, _: number % 2)
         data = samples if lacking == "id" else identified([{k: v for k, v in one.items() if k != "labels"} for one in samples])
         with pytest.raises(UsageError, match=said) as caught, Recorder(tmp_path / "r.jsonl") as recorder:
@@ -421,8 +421,8 @@ MISSING = {"LightningCapture": "Lightning is not installed", "TransformersCaptur
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_a_package_that_is_not_there_is_one_line(name: str) -> None:
-    """Naming the extra to install; everything else of capture works without it."""
+def test_a_missing_package_is_one_line(name: str) -> None:
+    """The hint names the extra; the rest of capture works without it."""
     code = f"""
 import sys
 for missing in ("lightning", "pytorch_lightning", "transformers"):

@@ -1,4 +1,4 @@
-"""Inputs kept whole: what a checkpoint refers to is there after a power cut, its name too."""
+"""Kept inputs: everything a checkpoint refers to survives a power cut, file names included."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ OPTIONS = ("-m", "linear", "-e", "4", "-b", "1", "--device=cpu", "-q", "--checkp
     [("pack-00000.bin", ["--inputs=all"]), ("flight.bin", ["--spike=0.1", "--lr=1e-6"])],
     ids=["pack", "flight"],
 )
-def test_a_checkpoint_comes_after_all_it_refers_to(
+def test_a_checkpoint_is_written_after_everything_it_refers_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: str, options: list[str]
 ) -> None:
     """The bytes of the pack, its name in inputs/ and that of inputs/ are synced before the checkpoint gets its name."""
@@ -47,8 +47,8 @@ def test_a_checkpoint_comes_after_all_it_refers_to(
     assert {("sync", f"run/inputs/{pack}"), ("sync", "run/inputs"), ("sync", "run")} <= set(calls[made:checkpoint])
 
 
-def test_a_run_folder_has_a_name_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each folder that had to be made is synced into the one around it."""
+def test_the_name_of_a_run_folder_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new folder is synced into its parent."""
     make_images(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     synced: list[str] = []

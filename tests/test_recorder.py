@@ -1,4 +1,4 @@
-"""The recorder: what a batch's tensors become, what is counted, and what is kept whole when a loss goes wrong."""
+"""The recorder: records of batches, sums of phases, and the flight recorder."""
 
 import base64
 import gc
@@ -25,7 +25,7 @@ from recordings import batch_of, records, verified
 def give(
     recorder: Recorder, *, scale: float = 1.0, phase: str = "train", epoch: int = 0, n: int = 4, nan: bool = False
 ) -> None:
-    """One batch of `n` samples and 3 classes; `scale` times the logits makes its loss."""
+    """Record one batch of `n` samples and 3 classes; the loss grows with `scale`."""
     generator = torch.Generator().manual_seed(recorder.step)
     inputs = torch.rand(n, 1, 2, 2, generator=generator)
     logits = (torch.rand(n, 3, generator=generator) * scale).requires_grad_()
@@ -48,18 +48,18 @@ def give(
 
 
 def lines(path: Path, *kinds: str) -> list[dict[str, Any]]:
-    """The records of these kinds, by default the batches."""
+    """Return the records of these kinds, by default the batches."""
     found = [json.loads(line) for line in path.read_bytes().splitlines()]
     return [one for one in found if one["kind"] in (kinds or ("batch",))]
 
 
 def recording(path: Path, **options: Any) -> Recorder:
-    """A recorder to which `give` may give the same samples over and over."""
+    """Open a recorder that accepts the same samples again and again."""
     return Recorder(path, repeats=True, nonfinite="record", **options)
 
 
 def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
-    """On the CPU nothing waits: the line is in the file, with the facts of the forward pass."""
+    """On the CPU the line is in the file at once, with the numbers of the forward pass."""
     generator = torch.Generator().manual_seed(0)
     torch.rand(4, 1, 2, 2, generator=generator)
     probs = torch.rand(4, 3, generator=generator).softmax(1).numpy()
@@ -73,7 +73,7 @@ def test_a_record_is_written_before_record_returns(tmp_path: Path) -> None:
     assert batch["inputs"]["not_stored"] == 4
 
 
-def test_nothing_that_it_is_given_is_changed(tmp_path: Path) -> None:
+def test_arguments_are_not_changed(tmp_path: Path) -> None:
     """The loss can be differentiated afterwards, and the inputs are the same bytes."""
     with recording(tmp_path / "r.jsonl") as recorder:
         inputs, weights = torch.rand(2, 1, 2, 2), torch.rand(4, 3, requires_grad=True)
@@ -98,8 +98,8 @@ def test_nothing_that_it_is_given_is_changed(tmp_path: Path) -> None:
     assert weights.grad is not None
 
 
-def test_batches_are_counted_by_phase_and_steps_over_the_run(tmp_path: Path) -> None:
-    """`batch` begins anew with each phase, `step` counts the training batches before."""
+def test_batches_count_within_a_phase_and_steps_over_the_run(tmp_path: Path) -> None:
+    """`batch` restarts with each phase of each epoch, `step` counts training batches."""
     with recording(tmp_path / "r.jsonl") as recorder:
         for epoch in range(2):
             for phase in ("train", "train", "val"):
@@ -112,7 +112,7 @@ def test_batches_are_counted_by_phase_and_steps_over_the_run(tmp_path: Path) -> 
 
 
 def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
-    """A batch that would have been left out is written because its loss is not a number."""
+    """A batch that `every` would skip is written because its loss is NaN."""
     with recording(tmp_path / "r.jsonl", every=100) as recorder:
         give(recorder)
         give(recorder)
@@ -124,10 +124,10 @@ def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
 
 
 class TestPromises:
-    """What anyone's loop may rely on."""
+    """Promises to any loop."""
 
     def test_no_graph_and_no_tensor_is_kept_alive(self, tmp_path: Path) -> None:
-        """After the next batch nothing that was given is held: not the logits with their graph, not the inputs."""
+        """After the next batch the recorder holds neither logits and their graph nor inputs."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             held = []
             for first in range(0, 12, 4):
@@ -157,8 +157,8 @@ class TestPromises:
             assert torch.equal(one, copies[name]) if isinstance(one, torch.Tensor) else json.dumps(one) == copies[name]
         assert given["loss"].grad_fn is not None
 
-    def test_it_needs_no_gradients_and_switches_nothing(self, tmp_path: Path) -> None:
-        """Under no_grad and inference_mode as well; whether gradients are on, and the random numbers, are as before."""
+    def test_it_needs_no_gradients_and_changes_no_mode(self, tmp_path: Path) -> None:
+        """It works under no_grad and inference_mode, and leaves gradient mode and random state as they are."""
         state = torch.get_rng_state()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3))
@@ -172,7 +172,7 @@ class TestPromises:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_equal_loops_write_equal_bytes(self, tmp_path: Path) -> None:
-        """Nothing of the clock, the process or the place goes into the records."""
+        """Records hold no clock, process or path."""
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
             with Recorder(tmp_path / name / "r.jsonl", config={"lr": 0.1}, model=torch.nn.Linear(3, 2)) as recorder:
@@ -181,8 +181,8 @@ class TestPromises:
         (run,) = records(tmp_path / "a/r.jsonl", "run")
         assert (run.config, run.model, run.device) == ({"lr": 0.1}, {"name": "Linear", "parameters": 8}, "cpu")
 
-    def test_memory_is_flat_over_10000_records(self, tmp_path: Path) -> None:
-        """In a process of its own: what it holds after 2,000 batches is what it holds after 10,000."""
+    def test_memory_does_not_grow_over_10000_records(self, tmp_path: Path) -> None:
+        """A process holds as much after 10,000 batches as after 2,000."""
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -205,7 +205,7 @@ with Recorder("r.jsonl") as recorder:
         assert int(done.stdout) < 2_000, f"{done.stdout} kB more after 8,000 batches"
 
     def test_ids_of_an_epoch_take_little_memory(self, tmp_path: Path) -> None:
-        """A million different samples in one epoch are remembered in a few megabytes, and one that comes twice is found."""
+        """A million ids in one epoch take a few megabytes, and a repeated one is found."""
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -232,8 +232,8 @@ except Exception as error:
 
 
 @pytest.mark.parametrize("ids", [[5, 6], [-3, 2**40], [5, 2**62], ["a", "5"]], ids=str)
-def test_an_id_that_comes_twice_is_found_whatever_it_is(ids: list[Any]) -> None:
-    """Small and large numbers and texts; each alone, among others, and not in another epoch."""
+def test_a_repeated_id_is_found_whatever_its_type(ids: list[Any]) -> None:
+    """Small and large integers and strings; alone, among others, and not in another epoch."""
     phases = Phases()
     phases.check_ids("train", 0, ids)
     phases.enter("train", 0)
@@ -246,8 +246,8 @@ def test_an_id_that_comes_twice_is_found_whatever_it_is(ids: list[Any]) -> None:
     phases.check_ids("train", 1, ids)
 
 
-def test_each_process_of_a_distributed_training_says_which_it_is(tmp_path: Path) -> None:
-    """Two real processes with a file each: the rank is that of torch's group, also where it is made after the recorder."""
+def test_each_process_of_a_distributed_training_records_its_rank(tmp_path: Path) -> None:
+    """Two real processes with a file each: the rank comes from torch, even if the group starts after the recorder."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -268,10 +268,10 @@ with Recorder(f"rank-{{rank}}.jsonl") as recorder:
 
 
 class TestPhases:
-    """Epochs and phases, which end by themselves."""
+    """Epochs and phases end by themselves."""
 
     def test_an_epoch_ends_when_the_next_begins_and_at_the_end(self, tmp_path: Path) -> None:
-        """Nobody has to say so; each has the sums of its batches."""
+        """Each has the sums of its batches."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             for epoch in range(3):
                 for first in (0, 4):
@@ -281,7 +281,7 @@ class TestPhases:
         assert [one.n for one in records(tmp_path / "r.jsonl", "epoch")] == [8, 8, 8]
 
     def test_an_evaluation_in_the_middle_of_an_epoch_ends_nothing(self, tmp_path: Path) -> None:
-        """The training epoch goes on behind it, its batches counted on; both end with their own sums."""
+        """The training epoch continues, and both phases end with their own sums."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3))
             recorder.record(**batch_of(3, 3, phase="val"))
@@ -296,8 +296,8 @@ class TestPhases:
         sums = [(e.phase, e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")]
         assert sums == [("val", 0, 3), ("train", 0, 8), ("val", 1, 3), ("train", 1, 4)]
 
-    def test_an_epoch_that_has_ended_takes_no_more(self, tmp_path: Path) -> None:
-        """A second evaluation of the same epoch needs a phase of its own, and the message says so."""
+    def test_an_epoch_that_has_ended_accepts_no_batch(self, tmp_path: Path) -> None:
+        """The message suggests a phase of its own for a second evaluation."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3, phase="val", epoch=1))
             recorder.end_phase()
@@ -309,7 +309,7 @@ class TestPhases:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_the_sums_are_over_all_batches_captured_or_not(self, tmp_path: Path) -> None:
-        """With every=3: loss and accuracy of all samples, and how many of them are in the file."""
+        """With every=3, loss and accuracy cover all samples, and the sums count those in the file."""
         whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
         for path, every in ((whole, 1), (part, 3)):
             with Recorder(path, every=every) as recorder:
@@ -322,7 +322,7 @@ class TestPhases:
         losses = np.concatenate([batch.losses for batch in records(whole, "batch")])
         assert one.loss == pytest.approx(losses.mean(dtype=np.float64))
 
-    def test_without_a_batch_there_is_a_run_all_the_same(self, tmp_path: Path) -> None:
+    def test_a_recorder_without_batches_writes_a_valid_run(self, tmp_path: Path) -> None:
         """It is sealed, verifies and has the classes it was given."""
         Recorder(tmp_path / "r.jsonl", classes=["a", "b"]).close()
         assert verified(tmp_path / "r.jsonl") == "completed"
@@ -330,10 +330,10 @@ class TestPhases:
 
 
 class TestFlightRecorder:
-    """The batch that went wrong and the one before it, whole."""
+    """The flight recorder saves the batch whose loss went wrong and the one before."""
 
-    def test_in_a_run_folder_they_go_into_a_file(self, tmp_path: Path) -> None:
-        """Every input of both can be found by its offset and has its digest."""
+    def test_in_a_run_folder_inputs_go_into_a_file(self, tmp_path: Path) -> None:
+        """Each input of both batches lies at its offset and has its digest."""
         with recording(tmp_path / "run", spike=10) as recorder:
             for _ in range(WINDOW + 5):
                 give(recorder)
@@ -349,8 +349,8 @@ class TestFlightRecorder:
             for offset, digest in zip(inputs["stored"]["offsets"], inputs["digests"], strict=True):
                 assert xxhash.xxh3_64_hexdigest(stored[offset : offset + 16]) == digest
 
-    def test_without_a_folder_they_go_into_the_line(self, tmp_path: Path) -> None:
-        """base64 of every input of both, although none was asked for."""
+    def test_without_a_folder_inputs_go_into_the_record(self, tmp_path: Path) -> None:
+        """Both batches have every input in base64, although inputs are not kept."""
         with recording(tmp_path / "r.jsonl") as recorder:
             give(recorder)
             give(recorder, nan=True)
@@ -363,23 +363,23 @@ class TestFlightRecorder:
         assert last["flight"]["before"]["inputs"]["digests"] == first["inputs"]["digests"]
 
     @pytest.mark.parametrize("task", ["classification", "multilabel"])
-    def test_an_answer_that_is_no_number_is_not_right(self, tmp_path: Path, task: str) -> None:
-        """Though the first of three NaN is class 0, and NaN is not above 0.5."""
+    def test_a_nan_prediction_is_never_correct(self, tmp_path: Path, task: str) -> None:
+        """Although argmax of NaN is class 0, and NaN is not above 0.5."""
         given = batch_of(4, 3)
         labels = torch.zeros(4, dtype=torch.int64) if task == "classification" else torch.zeros(4, 3)
         with Recorder(tmp_path / "r.jsonl", task=task, nonfinite="record") as recorder:
             recorder.record(**given | {"logits": given["logits"] * torch.nan, "labels": labels})
         assert lines(tmp_path / "r.jsonl", "epoch")[0]["accuracy"] == 0
 
-    def test_a_loss_of_nothing_has_no_sign(self, tmp_path: Path) -> None:
-        """Where the network is as sure as float32 lets it be: 0.0, not -0.0."""
+    def test_a_zero_loss_has_no_sign(self, tmp_path: Path) -> None:
+        """A certain prediction has the loss 0.0, not -0.0."""
         logits = torch.tensor([[200.0, 0.0, 0.0]] * 4)
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3) | {"logits": logits, "labels": torch.zeros(4, dtype=torch.int64)})
         assert b'"losses":[0.0,0.0,0.0,0.0]' in (tmp_path / "r.jsonl").read_bytes()
 
-    def test_inputs_changed_in_place_are_not_given_out_as_what_was_seen(self, tmp_path: Path) -> None:
-        """A loop that fills the same tensor anew: of the batch before there are the digests, and no values."""
+    def test_overwritten_inputs_are_not_saved_as_those_of_the_batch(self, tmp_path: Path) -> None:
+        """If the loop reuses its tensor, the batch before has digests and no values."""
         buffer = torch.zeros(4, 3, 4, 4)
         with Recorder(tmp_path / "r.jsonl", nonfinite="record") as recorder:
             for first in (0, 4):
@@ -393,8 +393,8 @@ class TestFlightRecorder:
         assert before["digests"] == first["inputs"]["digests"] != last["inputs"]["digests"]
         assert (before["not_stored"], "values" in before) == (4, False)
 
-    def test_spikes_can_be_switched_off(self, tmp_path: Path) -> None:
-        """Factor 0: only a loss that is not a number counts."""
+    def test_spikes_can_be_turned_off(self, tmp_path: Path) -> None:
+        """With spike=0 only NaN and infinity count."""
         with recording(tmp_path / "r.jsonl", spike=0) as recorder:
             for _ in range(WINDOW + 5):
                 give(recorder)
@@ -403,28 +403,28 @@ class TestFlightRecorder:
 
 
 class TestSpikeRule:
-    """What counts as a spike."""
+    """The spike rule."""
 
     def test_the_means_are_those_of_the_losses_before(self) -> None:
-        """Over the first window plain mean and population variance."""
+        """Over the first window: plain mean and population variance."""
         rule, losses = SpikeRule(10), np.random.default_rng(0).normal(1, 0.1, WINDOW)
         assert {rule.judge(loss) for loss in losses} == {""}
         assert rule.mean == pytest.approx(losses.mean())
         assert rule.variance == pytest.approx(losses.var())
 
     def test_ordinary_noise_is_no_spike_and_a_jump_is(self) -> None:
-        """10,000 noisy losses pass; twice their level does not."""
+        """10,000 noisy losses are fine, one of twice their level is not."""
         rule, draw = SpikeRule(10), np.random.default_rng(1)
         assert {rule.judge(loss) for loss in draw.normal(1, 0.05, 10_000)} == {""}
         assert rule.judge(2.0) == "spike"
 
-    def test_what_is_not_a_number_is_named_and_changes_no_mean(self) -> None:
-        """nan and inf, from the first loss on."""
+    def test_nan_and_infinity_are_reported_and_change_no_mean(self) -> None:
+        """nan and inf are reported from the first loss on."""
         rule = SpikeRule(10)
         assert (rule.judge(float("nan")), rule.judge(float("inf")), rule.n) == ("nan", "inf", 0)
 
-    def test_it_goes_on_from_its_state(self) -> None:
-        """Through JSON, exactly."""
+    def test_it_resumes_from_its_state(self) -> None:
+        """Its state survives JSON exactly."""
         rule = SpikeRule(10)
         for loss in np.random.default_rng(2).random(70).tolist():
             rule.judge(loss)

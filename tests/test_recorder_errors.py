@@ -1,4 +1,4 @@
-"""What does not fit is an error that names the argument before anything is written, and the records stay valid and go on."""
+"""Arguments that do not fit raise an error that names them before anything is written; the records stay valid."""
 
 import math
 import os
@@ -103,25 +103,25 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def said(error: CaptureError) -> str:
-    """What the command line would print of it."""
+    """Return the line that the command line prints."""
     return f"{error.message}; {error.hint}"
 
 
-def logits_need(unfit: dict[str, Any]) -> dict[str, Any]:
-    """Samples 10 to 13, with what does not fit in place of what does."""
+def batch_with(unfit: dict[str, Any]) -> dict[str, Any]:
+    """Return samples 10 to 13 with the argument that does not fit."""
     return batch_of(4, 3, first=10, seed=1) | unfit
 
 
 @pytest.mark.parametrize("case", UNFIT)
-def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
-    """Not a byte is written of it, nothing is counted, and the next batch is recorded as if it had not been."""
+def test_an_argument_that_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+    """Nothing is written or counted, and the next batch is recorded as if it had never come."""
     unfit, pattern = UNFIT[case]
     path = tmp_path / "r.jsonl"
     with Recorder(path) as recorder:
         recorder.record(**batch_of(4, 3))
         before, step = path.read_bytes(), recorder.step
         with pytest.raises(UsageError) as caught:
-            recorder.record(**logits_need(unfit))
+            recorder.record(**batch_with(unfit))
         assert path.read_bytes() == before
         assert recorder.step == step
         assert re.search(pattern, said(caught.value)), said(caught.value)
@@ -138,17 +138,17 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, case:
     "case", [name for name in UNFIT if name not in ("logits wider than before", "an id twice in an epoch")]
 )
 def test_a_first_batch_that_does_not_fit_writes_nothing_at_all(tmp_path: Path, case: str) -> None:
-    """Not even the run record: the file is as empty as it was."""
+    """Not even the run record: the file stays empty."""
     path = tmp_path / "r.jsonl"
     with Recorder(path) as recorder:
         with pytest.raises(UsageError):
-            recorder.record(**logits_need(UNFIT[case][0]))
+            recorder.record(**batch_with(UNFIT[case][0]))
         assert path.read_bytes() == b""
     assert verified(path) == "completed"
 
 
-def test_what_does_not_fit_does_not_end_the_epoch_before(tmp_path: Path) -> None:
-    """The sums of epoch 0 are written when a batch of epoch 1 is, not when one is refused."""
+def test_a_refused_batch_does_not_end_the_epoch_before(tmp_path: Path) -> None:
+    """The sums of epoch 0 are written with a batch of epoch 1, not with one that is refused."""
     with Recorder(tmp_path / "r.jsonl") as recorder:
         recorder.record(**batch_of(4, 3))
         with pytest.raises(UsageError):
@@ -207,7 +207,7 @@ UNFIT_TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", UNFIT_TASKS)
 def test_every_task_says_what_it_expects(tmp_path: Path, case: str) -> None:
-    """Shapes, labels and numbers that are not of the task: nothing is written, and the way out is named."""
+    """Shapes, labels and numbers of another task: nothing is written, and the hint says what fits."""
     task, unfit, pattern = UNFIT_TASKS[case]
     with Recorder(tmp_path / "r.jsonl", task=task) as recorder:
         with pytest.raises(UsageError) as caught:
@@ -239,10 +239,10 @@ def test_every_task_says_what_it_expects(tmp_path: Path, case: str) -> None:
     ],
     ids=str,
 )
-def test_an_option_that_cannot_be_honoured_is_an_error_before_a_file_is_made(
+def test_an_option_that_is_not_valid_is_an_error_before_a_file_is_made(
     tmp_path: Path, options: dict[str, Any], pattern: str
 ) -> None:
-    """The option and its value are named, and nothing is left behind."""
+    """The option and its value are named, and no file is made."""
     with pytest.raises(UsageError) as caught:
         Recorder(tmp_path / "r.jsonl", **options)
     assert re.search(pattern, said(caught.value)), said(caught.value)
@@ -250,7 +250,7 @@ def test_an_option_that_cannot_be_honoured_is_an_error_before_a_file_is_made(
 
 
 def test_names_of_classes_must_be_as_many_as_the_logits(tmp_path: Path) -> None:
-    """Both numbers are named, and nothing is written."""
+    """The message has both numbers, and nothing is written."""
     with Recorder(tmp_path / "r.jsonl", classes=["cat", "dog"]) as recorder:
         with pytest.raises(UsageError, match=r"logits float32 \[4, 3\] have 3 classes, but `classes` names 2"):
             recorder.record(**batch_of(4, 3))
@@ -258,11 +258,11 @@ def test_names_of_classes_must_be_as_many_as_the_logits(tmp_path: Path) -> None:
         recorder.record(**batch_of(4, 2))
 
 
-class TestPlaces:
-    """Where the records go."""
+class TestOutput:
+    """Output paths."""
 
-    def test_a_file_that_exists_is_kept(self, tmp_path: Path) -> None:
-        """Unless `force` says otherwise; the message names both ways out."""
+    def test_an_existing_file_is_kept(self, tmp_path: Path) -> None:
+        """It is overwritten only with `force`; the hint offers both."""
         (tmp_path / "r.jsonl").write_text("mine")
         with pytest.raises(UsageError, match=r"r.jsonl' exists") as caught:
             Recorder(tmp_path / "r.jsonl")
@@ -272,7 +272,7 @@ class TestPlaces:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_a_second_recorder_on_the_same_file_is_refused(self, tmp_path: Path) -> None:
-        """In another process, even with force: the file is in use. The first goes on and its records verify."""
+        """In another process, even with force. The first continues and its records verify."""
         path = tmp_path / "r.jsonl"
         with Recorder(path) as recorder:
             recorder.record(**batch_of(4, 3))
@@ -285,7 +285,7 @@ class TestPlaces:
         assert len(records(path, "batch")) == 2
 
     def test_a_second_recorder_in_the_same_process_is_refused(self, tmp_path: Path) -> None:
-        """Also with force, where the lock of a process would not notice; the first goes on and its records verify."""
+        """Even with force, although a process does not lock itself out. The first continues and its records verify."""
         path = tmp_path / "r.jsonl"
         with Recorder(path) as recorder:
             recorder.record(**batch_of(4, 3))
@@ -297,8 +297,8 @@ class TestPlaces:
         Recorder(path, force=True).close()  # now it may be overwritten
 
     @pytest.mark.parametrize("place", ["missing/r.jsonl", "file/run", "file/r.jsonl"])
-    def test_a_place_that_cannot_be_written_is_named(self, tmp_path: Path, place: str) -> None:
-        """A folder that is not there for a file, and a file where a folder belongs."""
+    def test_a_path_that_cannot_be_written_is_named(self, tmp_path: Path, place: str) -> None:
+        """A missing folder, and a file in place of a folder."""
         (tmp_path / "file").write_text("")
         with pytest.raises(CaptureError) as caught:
             Recorder(tmp_path / place)
@@ -306,20 +306,20 @@ class TestPlaces:
         assert "-o" not in caught.value.hint, "the hint is for the command line"
 
     def test_a_folder_that_is_no_run_is_left_alone(self, tmp_path: Path) -> None:
-        """It could be anybody's."""
+        """It may belong to anybody."""
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/a.png").write_text("")
         with pytest.raises(CaptureError, match="not empty and no run folder"):
             Recorder(tmp_path / "photos", force=True)
 
     def test_all_inputs_need_a_folder(self, tmp_path: Path) -> None:
-        """Not FILE.jsonl, and the hint says so in terms of the recorder."""
+        """The hint names the argument of the recorder."""
         with pytest.raises(UsageError, match="needs a run folder") as caught:
             Recorder(tmp_path / "r.jsonl", inputs="all")
         assert "FILE.jsonl" in caught.value.hint
 
-    def test_a_process_that_was_forked_off_writes_nothing(self, tmp_path: Path) -> None:
-        """Neither when it leaves through the `with` block nor when it records: the file is the parent's."""
+    def test_a_forked_process_writes_nothing(self, tmp_path: Path) -> None:
+        """Neither by recording nor by leaving the `with` block: the file belongs to the parent."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3))
             child = os.fork()
@@ -337,7 +337,7 @@ class TestPlaces:
         assert [one.kind for one in records(tmp_path / "r.jsonl")] == ["run", "batch", "epoch", "batch", "epoch", "end"]
 
     def test_a_full_disk_is_an_error_and_what_was_written_verifies(self, tmp_path: Path) -> None:
-        """A limit on the size of files stands for it: the record that does not fit is taken back whole."""
+        """A limit on file size stands in for it: the record that does not fit is removed whole."""
         code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -359,11 +359,11 @@ except CaptureError as error:
 
 
 class TestClosed:
-    """A recorder that has ended."""
+    """A closed recorder."""
 
     @pytest.mark.parametrize("use", ["record", "watch", "loader", "end_phase", "flush"])
-    def test_nothing_is_taken_after_it(self, tmp_path: Path, use: str) -> None:
-        """One line says so; the records are as they were sealed. Only `flush` has nothing to do."""
+    def test_it_accepts_nothing(self, tmp_path: Path, use: str) -> None:
+        """The message is one line, and the records stay as they were sealed. `flush` does nothing."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3))
         before = (tmp_path / "r.jsonl").read_bytes()
@@ -383,8 +383,8 @@ class TestClosed:
         assert (tmp_path / "r.jsonl").read_bytes() == before
 
     @pytest.mark.parametrize("status", ["completed", "interrupted", "failed"])
-    def test_close_says_how_it_ended(self, tmp_path: Path, status: str) -> None:
-        """For those who do not use `with`; another word is refused."""
+    def test_close_takes_a_status(self, tmp_path: Path, status: str) -> None:
+        """Without `with`, the status is an argument; other words are refused."""
         recorder = Recorder(tmp_path / "r.jsonl")
         with pytest.raises(UsageError, match="status='done' is not valid"):
             recorder.close("done")
@@ -395,8 +395,8 @@ class TestClosed:
         ("error", "status"),
         [(ValueError, "failed"), (UsageError, "failed"), (KeyboardInterrupt, "interrupted"), (SystemExit, "interrupted")],
     )
-    def test_what_ends_the_block_is_what_the_records_say(self, tmp_path: Path, error: type[BaseException], status: str) -> None:
-        """The error itself reaches the caller unchanged; the sums of the open phase are written."""
+    def test_the_status_says_what_ended_the_block(self, tmp_path: Path, error: type[BaseException], status: str) -> None:
+        """The error reaches the caller unchanged, and the sums of the open phase are written."""
 
         def loop() -> None:
             with Recorder(tmp_path / "r.jsonl") as recorder:
@@ -411,7 +411,7 @@ class TestClosed:
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_ctrl_c_at_any_moment_leaves_records_that_verify(tmp_path: Path, folder: bool) -> None:
-    """SIGINT while it records, hundreds of times: sealed as interrupted, and the sums are those of the batches written."""
+    """After hundreds of SIGINTs: sealed as interrupted, with the sums of the batches written."""
     given = [batch_of(8, 5, seed=seed, first=8 * seed) for seed in range(400)]
     ended = 0
     for number in range(150):
@@ -436,11 +436,11 @@ def test_ctrl_c_at_any_moment_leaves_records_that_verify(tmp_path: Path, folder:
     assert ended == 150
 
 
-def test_who_catches_ctrl_c_can_go_on(tmp_path: Path) -> None:
-    """A write that is broken into is taken back or counted, never half; later batches follow it."""
+def test_a_loop_that_catches_ctrl_c_can_continue(tmp_path: Path) -> None:
+    """An interrupted write is removed or counted, and later batches follow."""
 
     class Breaking:
-        """A sink in which Ctrl-C arrives after the line was written."""
+        """A sink that Ctrl-C interrupts after the line was written."""
 
         def begin(self, output: object) -> None:
             pass
@@ -465,7 +465,7 @@ def test_who_catches_ctrl_c_can_go_on(tmp_path: Path) -> None:
 
 
 class _OnItsWay:
-    """Stands for the event after which results of a device are there."""
+    """Stands in for the event after which results from a device are there."""
 
     def synchronize(self) -> None:
         pass
@@ -473,7 +473,7 @@ class _OnItsWay:
 
 @pytest.fixture
 def one_call_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results come as from a device: they are looked at when the next batch comes."""
+    """Make results arrive as from a device: with the next batch."""
     plain = pending.to_host
     monkeypatch.setattr(
         pending, "to_host", lambda tensors: ([one if one is None else one.clone() for one in plain(tensors)[0]], _OnItsWay())
@@ -481,13 +481,13 @@ def one_call_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _OnCuda(torch.Tensor):
-    """Says that it is there, and is copied from there, where no GPU is."""
+    """A tensor that claims to be on CUDA, for machines without a GPU."""
 
     is_cuda, is_cpu = True, False
 
 
-def test_what_is_on_the_host_beside_a_device_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be overwritten before the rest has come. Where all of it is on the host nothing is copied."""
+def test_a_host_tensor_beside_a_device_tensor_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be overwritten before the rest arrives. If everything is on the host, nothing is copied."""
 
     class Event(_OnItsWay):
         def record(self, stream: object) -> None:
@@ -508,10 +508,10 @@ def test_what_is_on_the_host_beside_a_device_is_copied(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("one_call_late")
 class TestOnADevice:
-    """What only the values show is an error of the next call; shapes and ids are seen at once."""
+    """Errors in values are raised by the next call, errors in shapes and ids at once."""
 
     def test_the_records_are_the_same(self, tmp_path: Path) -> None:
-        """One call late, or at the end, byte for byte what the CPU writes at once."""
+        """One call late, or at the end, the bytes are those the CPU writes at once."""
         with Recorder(tmp_path / "late.jsonl") as recorder:
             for number in range(6):
                 recorder.record(**batch_of(4, 3, seed=number, first=4 * (number % 3), epoch=number // 3))
@@ -519,8 +519,8 @@ class TestOnADevice:
         assert verified(tmp_path / "late.jsonl") == "completed"
         assert [epoch.n for epoch in records(tmp_path / "late.jsonl", "epoch")] == [12, 12]
 
-    def test_the_batch_is_named_and_is_as_if_it_had_not_been(self, tmp_path: Path) -> None:
-        """The step is taken back; the call that heard of it took nothing, and can be made again."""
+    def test_the_batch_is_named_and_forgotten(self, tmp_path: Path) -> None:
+        """The step is not counted; the call that raised the error recorded nothing and can be repeated."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3))
             recorder.record(**batch_of(4, 3, first=4) | {"logits": NAN})
@@ -531,8 +531,8 @@ class TestOnADevice:
         batches = records(tmp_path / "r.jsonl", "batch")
         assert [(batch.batch, batch.step, batch.ids[0]) for batch in batches] == [(0, 0, 0), (1, 1, 8)]
 
-    def test_of_the_last_batch_close_hears(self, tmp_path: Path) -> None:
-        """The records are sealed all the same, as failed."""
+    def test_close_raises_the_error_of_the_last_batch(self, tmp_path: Path) -> None:
+        """The records are sealed as failed."""
         recorder = Recorder(tmp_path / "r.jsonl")
         recorder.record(**batch_of(4, 3))
         recorder.record(**batch_of(4, 3, first=4) | {"labels": torch.tensor([0, 9, 0, 0])})
@@ -541,8 +541,10 @@ class TestOnADevice:
         assert verified(tmp_path / "r.jsonl") == "failed"
         assert len(records(tmp_path / "r.jsonl", "batch")) == 1
 
-    def test_logits_may_be_overwritten_while_ids_are_coming(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is on the host already is measured in the call, not when the rest has come."""
+    def test_logits_may_be_overwritten_while_ids_are_on_their_way(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Logits on the host are measured in the call, not when the ids arrive."""
         monkeypatch.setattr(pending, "to_host", lambda tensors: (tensors, _OnItsWay()))  # copies nothing
         monkeypatch.setattr(validation, "check_device_ids", lambda ids, _: ids if isinstance(ids, torch.Tensor) else None)
         batch = batch_of(4, 3) | {"ids": torch.tensor([7, 5, 3, 1])}
@@ -552,8 +554,8 @@ class TestOnADevice:
             batch["logits"].zero_()
         assert np.allclose(records(tmp_path / "r.jsonl", "batch")[0].probs, expected)
 
-    def test_ids_on_the_device_are_looked_at_with_the_results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nobody waits for them; one that comes twice is an error of the next call, which names the batch."""
+    def test_ids_on_a_device_are_checked_with_the_results(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody waits for them; a repeated id is an error of the next call, which names the batch."""
         monkeypatch.setattr(validation, "check_device_ids", lambda ids, _: ids if isinstance(ids, torch.Tensor) else None)
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.record(**batch_of(4, 3) | {"ids": torch.tensor([7, 5, 3, 1])})
@@ -567,7 +569,7 @@ class TestOnADevice:
     @pytest.mark.parametrize(
         "ids", [torch.full((4,), 0.5), torch.ones(4, 1).long(), torch.arange(3), torch.ones(4).bool()], ids=str
     )
-    def test_ids_on_a_device_that_are_none_are_seen_at_once(self, ids: torch.Tensor) -> None:
-        """Their shape and type need no waiting."""
+    def test_ids_on_a_device_with_a_wrong_shape_or_type_are_refused_at_once(self, ids: torch.Tensor) -> None:
+        """Shape and type are known without waiting."""
         with pytest.raises(UsageError, match=r"ids \w+ \[.*\] are not 4 integers"):
             validation.check_device_ids(ids.to("meta"), 4)

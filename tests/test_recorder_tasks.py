@@ -1,4 +1,4 @@
-"""Every task's columns, held against slow and obvious versions of them, and what goes along with them."""
+"""Columns of every task compared with slow and obvious versions; ids, inputs and extra columns."""
 
 import math
 from pathlib import Path
@@ -16,14 +16,14 @@ from recordings import batch_of, records, verified
 
 
 def plain_probs(logits: list[float]) -> list[float]:
-    """Softmax, with Python's own numbers."""
+    """Softmax in plain Python."""
     top = max(logits)
     powers = [math.exp(one - top) for one in logits]
     return [one / sum(powers) for one in powers]
 
 
 def recorded(path: Path, *, options: dict[str, Any] | None = None, **given: Any) -> Any:
-    """The one batch that a recorder with these options makes of what it is given."""
+    """Record one batch with these options; return its record."""
     with Recorder(path, **(options or {})) as recorder:
         recorder.record(**{"epoch": 0, "phase": "train", **given})
     assert verified(path) == "completed"
@@ -47,8 +47,8 @@ class TestClassification:
         assert batch.loss == pytest.approx(float(batch.losses.mean()), rel=1e-6)
         assert (batch.ids, batch.files, batch.lr, batch.rank) == (list(range(20)), None, None, 0)
 
-    def test_losses_that_are_not_given_are_those_of_torch(self, tmp_path: Path) -> None:
-        """Bit for bit what cross_entropy without a reduction gives; those that are given stand as they are."""
+    def test_default_losses_are_those_of_torch(self, tmp_path: Path) -> None:
+        """By default they equal cross_entropy without reduction bit for bit; losses passed in are kept."""
         given = batch_of(50, 10)
         plain = F.cross_entropy(given["logits"], given["labels"], reduction="none")
         np.testing.assert_array_equal(recorded(tmp_path / "a.jsonl", **given).losses, plain.numpy())
@@ -56,18 +56,18 @@ class TestClassification:
         np.testing.assert_array_equal(recorded(tmp_path / "b.jsonl", losses=other, **given).losses, other.numpy())
 
     @pytest.mark.parametrize("loss", [torch.tensor(2.5, requires_grad=True), torch.tensor(2.5, dtype=torch.float64), 2.5])
-    def test_the_loss_that_is_given_stands(self, tmp_path: Path, loss: torch.Tensor | float) -> None:
-        """A scalar tensor or a number, whatever the losses are."""
+    def test_a_loss_that_is_passed_is_kept(self, tmp_path: Path, loss: torch.Tensor | float) -> None:
+        """As a scalar tensor or a number, whatever the losses are."""
         assert recorded(tmp_path / "r.jsonl", loss=loss, lr=1e-3, **batch_of(4, 3)).loss == 2.5
 
-    def test_of_equal_probabilities_the_lowest_class_is_predicted(self, tmp_path: Path) -> None:
-        """As the format says."""
+    def test_the_lowest_of_equally_probable_classes_is_predicted(self, tmp_path: Path) -> None:
+        """The format promises it."""
         given = batch_of(3, 4) | {"logits": torch.tensor([[1.0, 2, 2, 0], [0, 0, 0, 0], [3, 3, 3, 3]])}
         assert recorded(tmp_path / "r.jsonl", **given).preds.tolist() == [1, 0, 0]
 
     @pytest.mark.parametrize("k", [2, 5])
-    def test_of_top_k_the_largest_and_the_label_are_kept(self, tmp_path: Path, k: int) -> None:
-        """`probs` fall, `topk` are their classes, `p_labels` is the label's own, and what was left out is counted."""
+    def test_top_k_keeps_the_largest_probabilities_and_the_label(self, tmp_path: Path, k: int) -> None:
+        """`probs` fall, `topk` are their classes, `p_labels` is the label's own; the omitted ones are counted."""
         given = batch_of(30, 12)
         whole = recorded(tmp_path / "whole.jsonl", **given)
         batch = recorded(tmp_path / "top.jsonl", options={"probs": f"top:{k}"}, **given)
@@ -79,20 +79,20 @@ class TestClassification:
         assert batch.probs_omitted == 12 - k
         np.testing.assert_array_equal(batch.preds, whole.preds)
 
-    def test_with_more_than_100_classes_ten_are_kept(self, tmp_path: Path) -> None:
-        """The default of the command line."""
+    def test_above_100_classes_ten_probabilities_are_kept(self, tmp_path: Path) -> None:
+        """As on the command line."""
         batch = recorded(tmp_path / "r.jsonl", **batch_of(4, 200))
         assert (batch.probs.shape, batch.probs_omitted) == ((4, 10), 190)
 
-    def test_logits_of_half_precision_are_taken_as_they_are(self, tmp_path: Path) -> None:
-        """bfloat16 logits: the softmax is taken in float32, of exactly their values."""
+    def test_half_precision_logits_are_taken_exactly(self, tmp_path: Path) -> None:
+        """The softmax of bfloat16 logits is taken in float32."""
         given = batch_of(6, 5)
         half = given["logits"].bfloat16()
         batch = recorded(tmp_path / "r.jsonl", **{**given, "logits": half})
         np.testing.assert_allclose(batch.probs, half.float().softmax(1).numpy(), rtol=1e-6)
 
     def test_a_mask_of_minus_infinity_is_a_probability_of_0(self, tmp_path: Path) -> None:
-        """Not NaN: a class that the model rules out."""
+        """The model rules the class out, which is not NaN."""
         given = batch_of(2, 3) | {"logits": torch.tensor([[0.0, -torch.inf, 0.0]] * 2), "labels": torch.tensor([0, 1])}
         batch = recorded(tmp_path / "r.jsonl", **given)
         assert batch.probs.tolist() == [[0.5, 0.0, 0.5]] * 2
@@ -100,11 +100,11 @@ class TestClassification:
 
 
 class TestSequence:
-    """Logits [B, T, C] and labels [B, T], of which some are padding."""
+    """Logits [B, T, C] and labels [B, T] with padding."""
 
     @pytest.fixture
     def given(self) -> dict[str, Any]:
-        """Three sequences of 5 positions, of which 5, 2 and 3 count; 11 classes."""
+        """Three sequences of 5 positions with 5, 2 and 3 valid ones; 11 classes."""
         generator = torch.Generator().manual_seed(1)
         labels = torch.randint(11, (3, 5), generator=generator)
         labels[1, 2:] = -100
@@ -117,8 +117,8 @@ class TestSequence:
             "extra": {"source": ["a b", "c", "d"], "target": ["x", "y y", "z"]},
         }
 
-    def test_positions_that_count_are_samples_and_padding_is_marked(self, tmp_path: Path, given: dict[str, Any]) -> None:
-        """Each position has its own label, probabilities and loss, the id of its sequence and its place there."""
+    def test_valid_positions_are_samples(self, tmp_path: Path, given: dict[str, Any]) -> None:
+        """Each position has its label, probabilities and loss, the id of its sequence and its index."""
         batch = recorded(tmp_path / "r.jsonl", options={"task": "sequence"}, **given)
         counted = [(b, t) for b in range(3) for t in range(5) if given["labels"][b, t] != -100]
         assert batch.ids == [given["ids"][b] for b, _ in counted]
@@ -135,7 +135,7 @@ class TestSequence:
         assert run.task == "sequence"
 
     def test_losses_and_loss_are_those_of_torch(self, tmp_path: Path, given: dict[str, Any]) -> None:
-        """Of each position that counts, and their mean over those: what cross_entropy says with ignore_index."""
+        """They equal cross_entropy with ignore_index, position by position and on average."""
         batch = recorded(tmp_path / "r.jsonl", options={"task": "sequence"}, **given)
         logits, labels = given["logits"].transpose(1, 2), given["labels"]
         each = F.cross_entropy(logits, labels, reduction="none")[labels != -100]
@@ -146,7 +146,7 @@ class TestSequence:
         assert epoch.accuracy == pytest.approx((batch.preds == batch.labels).mean())
 
     def test_padding_may_be_any_class(self, tmp_path: Path, given: dict[str, Any]) -> None:
-        """ignore_index=0, as where 0 is the padding token; files are those of the sequences."""
+        """With ignore_index=0, as for a padding token 0; files belong to sequences."""
         labels = given["labels"].clamp(min=0)
         options = {"task": "sequence", "ignore_index": 0, "probs": "top:3"}
         batch = recorded(tmp_path / "r.jsonl", options=options, **given | {"labels": labels, "files": ["a", "b", "c"]})
@@ -157,7 +157,7 @@ class TestSequence:
         assert batch.topk.shape == (sum(counts), 3)
 
     def test_a_batch_that_is_all_padding_has_no_samples(self, tmp_path: Path, given: dict[str, Any]) -> None:
-        """It is recorded as what it is, and the sums are those of the batches that have some."""
+        """It is recorded, and the sums come from the other batches."""
         with Recorder(tmp_path / "r.jsonl", task="sequence", spike=0, repeats=True) as recorder:
             recorder.record(epoch=0, phase="val", **given)
             recorder.record(epoch=0, phase="val", **given | {"labels": torch.full((3, 5), -100)})
@@ -171,8 +171,8 @@ class TestSequence:
         (sums,) = records(tmp_path / "e.jsonl", "epoch")
         assert (sums.n, math.isnan(sums.loss), sums.accuracy) == (0, True, None)
 
-    def test_what_the_padding_holds_does_not_matter(self, tmp_path: Path, given: dict[str, Any]) -> None:
-        """NaN at positions that do not count is what attention over nothing gives, and no error."""
+    def test_values_at_padding_do_not_matter(self, tmp_path: Path, given: dict[str, Any]) -> None:
+        """NaN at padded positions, as attention over nothing gives, is no error."""
         logits = given["logits"].clone()
         logits[given["labels"] == -100] = torch.nan
         batch = recorded(tmp_path / "r.jsonl", options={"task": "sequence"}, **given | {"logits": logits})
@@ -181,10 +181,10 @@ class TestSequence:
 
 
 class TestNumbers:
-    """Targets that are numbers: multilabel and regression."""
+    """Numeric targets: multilabel and regression."""
 
     def test_multilabel_outputs_are_sigmoids(self, tmp_path: Path) -> None:
-        """Targets, outputs, the mean binary cross-entropy of each sample, and the share of outputs on the right side."""
+        """Targets, outputs, mean binary cross-entropy per sample, and the share of correct outputs."""
         logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(2))
         labels = (torch.rand(8, 4, generator=torch.Generator().manual_seed(3)) > 0.5).float()
         given = batch_of(8, 4) | {"logits": logits, "labels": labels}
@@ -204,7 +204,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("shape", [(6,), (6, 1)])
     def test_one_logit_for_two_classes_is_multilabel_with_one_output(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
-        """The usual binary classifier: [B] or [B, 1], with labels of the same shape and any type."""
+        """A binary classifier with [B] or [B, 1], and labels of the same shape and any type."""
         given = batch_of(6, 2) | {"logits": torch.linspace(-2, 2, 6).reshape(shape)}
         given["labels"] = torch.tensor([0, 1, 0, 1, 0, 1]).reshape(shape)
         batch = recorded(tmp_path / "r.jsonl", options={"task": "multilabel"}, **given)
@@ -213,7 +213,7 @@ class TestNumbers:
         np.testing.assert_allclose(batch.losses, plain.reshape(-1).numpy(), rtol=1e-6)
 
     @pytest.mark.parametrize("shape", [(5,), (5, 3)])
-    def test_regression_outputs_stand_as_they_are(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    def test_regression_outputs_are_kept_as_they_are(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         """The loss of a sample is its mean squared error; there is no accuracy."""
         outputs, targets = torch.randn(shape), torch.randn(shape)
         given = batch_of(5, 2) | {"logits": outputs, "labels": targets}
@@ -226,7 +226,7 @@ class TestNumbers:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_names_of_the_classes_are_those_given_or_numbers(tmp_path: Path, task: str) -> None:
+def test_class_names_default_to_numbers(tmp_path: Path, task: str) -> None:
     """In the order of the logits, for every task."""
     logits = torch.randn(4, 2, 3) if task == "sequence" else torch.randn(4, 3)
     labels = torch.zeros_like(logits) if task in ("multilabel", "regression") else torch.zeros(logits.shape[:-1]).long()
@@ -256,8 +256,8 @@ def test_the_names_of_the_classes_are_those_given_or_numbers(tmp_path: Path, tas
     ],
     ids=str,
 )
-def test_ids_may_be_whole_numbers_or_texts_of_any_kind(tmp_path: Path, ids: Any, wanted: list[Any]) -> None:
-    """Lists, ranges, arrays and tensors; texts that are not UTF-8 as well. They come back as they were."""
+def test_ids_may_be_integers_or_strings_of_any_kind(tmp_path: Path, ids: Any, wanted: list[Any]) -> None:
+    """Lists, ranges, arrays and tensors, and strings that are not UTF-8, come back as they were."""
     assert recorded(tmp_path / "r.jsonl", **batch_of(3, 4) | {"ids": ids}).ids == wanted
 
 
@@ -278,7 +278,7 @@ INPUTS = {
 @pytest.mark.parametrize("dtype", INPUTS)
 @pytest.mark.parametrize("kept", ["all", 2, "digest"])
 def test_inputs_of_any_type_are_kept_byte_for_byte(tmp_path: Path, dtype: str, kept: str | int) -> None:
-    """Digests are of each sample's own bytes; `all` and N keep exactly these, and what is not kept is counted."""
+    """Digests cover each sample's bytes; `all` and N keep exactly these; the others are counted."""
     inputs = INPUTS[dtype]
     wanted = [bytes(one.contiguous().reshape(-1).view(torch.uint8).tolist()) for one in inputs]
     with Recorder(tmp_path / "run", inputs=kept) as recorder:
@@ -298,7 +298,7 @@ def test_inputs_of_any_type_are_kept_byte_for_byte(tmp_path: Path, dtype: str, k
 
 
 def test_inputs_that_are_not_contiguous_are_their_values(tmp_path: Path) -> None:
-    """Channels last, transposed or a stride: the digest is that of the same values in order."""
+    """Channels last or strided: the digest is that of the same values in order."""
     plain = torch.rand(4, 3, 6, 6)
     views = [plain, plain.to(memory_format=torch.channels_last), torch.stack([plain, plain], -1)[..., 0]]
     found = [recorded(tmp_path / f"{i}.jsonl", **batch_of(4, 3) | {"inputs": one}) for i, one in enumerate(views)]
@@ -315,7 +315,7 @@ EXTRA = {
 
 
 def test_extra_columns_hold_any_plain_value(tmp_path: Path) -> None:
-    """Texts, numbers, true, false, None, lists and objects come back as they were; tensors and arrays as lists."""
+    """Strings, numbers, bools, None, lists and objects come back as they were; tensors and arrays as lists."""
     assert recorded(tmp_path / "a.jsonl", extra=EXTRA, **batch_of(4, 3)).extra == EXTRA
     extra = {"a": torch.tensor([1, 2, 3, 4]), "b": np.array([0.5, 1.5, 2.5, 3.5]), "c": ("w", "x", "y", "z")}
     assert recorded(tmp_path / "b.jsonl", extra=extra, **batch_of(4, 3)).extra == {

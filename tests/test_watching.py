@@ -1,4 +1,4 @@
-"""Ids that travel with the samples, and loops that are recorded as they are."""
+"""Ids that travel with the samples, and loops that are recorded unchanged."""
 
 import pickle
 import warnings
@@ -21,7 +21,7 @@ N, CLASSES = 50, 3
 
 
 class Rows(Dataset[Any]):
-    """N samples in each of the usual forms; the input says which sample it is."""
+    """N samples in one of the usual forms; each input is its index."""
 
     classes = ("ant", "bee", "cat")
 
@@ -46,14 +46,14 @@ class Rows(Dataset[Any]):
 
 
 class Many(Rows):
-    """A dataset that gives several samples at once."""
+    """A dataset that returns several samples at once."""
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         return [self[index] for index in indices]
 
 
 def inputs_and_ids(batch: Any) -> tuple[torch.Tensor, Any]:
-    """Of a batch of any of these forms."""
+    """Return inputs and labels of a batch of any of these forms."""
     if isinstance(batch, dict):
         return batch["x"], batch["id"]
     first = batch[0]
@@ -61,13 +61,13 @@ def inputs_and_ids(batch: Any) -> tuple[torch.Tensor, Any]:
 
 
 class TestIdentified:
-    """A dataset whose samples end in their id."""
+    """Datasets whose samples end in their ids."""
 
     @pytest.mark.parametrize("workers", [0, 2])
     @pytest.mark.parametrize("form", ["tuple", "list", "dict", "bare", "one", "nested"])
     @pytest.mark.parametrize("named", [False, True])
     def test_ids_stay_with_their_samples(self, form: str, workers: int, named: bool) -> None:
-        """Shuffled, with and without workers, whatever a sample looks like, numbers and texts: every id is the sample's own."""
+        """Shuffled, with and without workers, in every form, integers and strings: every id is the sample's own."""
         data = identified(Rows(form), ids=[f"row {i}" for i in range(N)] if named else None)
         seen = []
         for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=workers):
@@ -78,13 +78,13 @@ class TestIdentified:
         assert sorted(seen) == list(range(N))
         assert seen != sorted(seen)
 
-    def test_a_dataset_that_gives_many_at_once_is_asked_once(self) -> None:
-        """As the DataLoader would have asked it."""
+    def test_a_dataset_that_returns_many_samples_is_called_once(self) -> None:
+        """As the DataLoader does."""
         batch = next(iter(DataLoader(identified(Many("tuple")), batch_size=5, shuffle=True)))
         assert batch[0][:, 0].tolist() == batch[-1].tolist()
 
     def test_subsets_and_splits_keep_the_ids_of_the_whole(self) -> None:
-        """identified inside: the sample's place in the whole dataset; outside: its place in the part."""
+        """identified inside gives the index in the whole dataset, outside the index in the part."""
         part = Subset(identified(Rows("tuple")), [7, 3, 9])
         ids = [inputs_and_ids(batch)[1].tolist() for batch in DataLoader(part, batch_size=3)]
         assert ids == [[7, 3, 9]]
@@ -94,8 +94,8 @@ class TestIdentified:
         assert all(sample[0][0] == sample[-1] for sample in one)
         assert [sample[-1] for sample in identified(Subset(Rows("tuple"), [7, 3, 9]))] == [0, 1, 2]  # type: ignore[attr-defined]
 
-    def test_it_is_otherwise_the_dataset(self) -> None:
-        """Length, attributes, negative and numpy indices, and a way through pickle, as workers that are spawned need."""
+    def test_all_other_attributes_are_the_datasets(self) -> None:
+        """Length, attributes, negative and NumPy indices, and pickling, which spawned workers need."""
         data = pickle.loads(pickle.dumps(identified(Rows("tuple"), ids=[f"{i}.png" for i in range(N)])))  # noqa: S301
         assert (len(data), data.classes) == (N, Rows.classes)
         assert data[-1][-1] == data[np.int64(N - 1)][-1] == f"{N - 1}.png"
@@ -103,7 +103,7 @@ class TestIdentified:
             _ = data.nothing_of_that_name
 
     def test_a_sample_of_another_form_becomes_a_pair(self) -> None:
-        """Which collates to a pair."""
+        """It collates to a pair."""
         data = identified(Rows("bare"))
         assert isinstance(data[3], Pair)
         assert data[3].id == 3
@@ -111,7 +111,7 @@ class TestIdentified:
 
     @pytest.mark.parametrize("ids", [list(range(10, 10 + N)), np.arange(10, 10 + N), tuple(f"{i}" for i in range(N))])
     def test_ids_may_come_in_any_sequence(self, ids: Any) -> None:
-        """Numbers, an array, texts."""
+        """Integers, an array, strings."""
         assert identified(Rows("tuple"), ids=ids)[2][-1] == ids[2]
 
     @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ class TestIdentified:
             ([(1, 2)].__iter__(), None, r"dataset: a list_iterator has no length and index"),
         ],
     )
-    def test_what_cannot_be_told_apart_is_refused(self, dataset: Any, ids: Any, said: str) -> None:
-        """The wrong number of ids, ids that repeat or are of no kind, no index: one line that names it."""
+    def test_samples_that_cannot_be_told_apart_are_refused(self, dataset: Any, ids: Any, said: str) -> None:
+        """Too few ids, repeated ids, ids of a wrong type, no index: one line names the problem."""
         with pytest.raises(UsageError, match=said):
             identified(dataset, ids=ids)
 
@@ -142,7 +142,7 @@ class TestIdentified:
         assert "yield ids with the samples" in caught.value.hint
 
     def test_a_field_called_id_is_not_overwritten(self) -> None:
-        """Nor one of a dataset that cannot list samples taken for a list of them."""
+        """Nor is a wrong return value of __getitems__ accepted."""
 
         class WithId(Rows):
             def __getitem__(self, index: int) -> Any:
@@ -181,11 +181,11 @@ def loader_of(form: str = "tuple", *, n: int = N, **options: Any) -> DataLoader[
 
 
 class TestWatch:
-    """A loop as it was, recorded."""
+    """Loops that are recorded unchanged."""
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_it_records_what_record_would(self, tmp_path: Path, workers: int) -> None:
-        """Two epochs of training and validation without a line for it in the loop: the same lines as by hand, but for lr."""
+        """Two epochs of training and validation give the same lines as calling record by hand."""
         for name, watched in (("watched", True), ("by-hand", False)):
             torch.manual_seed(0)
             model, criterion = Net(), nn.CrossEntropyLoss()
@@ -233,7 +233,7 @@ class TestWatch:
     )
     @pytest.mark.parametrize("keywords", [False, True])
     def test_losses_are_plain_and_loss_is_what_it_returned(self, tmp_path: Path, criterion: nn.Module, keywords: bool) -> None:
-        """Whatever its reduction, weights or smoothing; also where it is called by keyword, in any order."""
+        """Whatever its reduction, weights or smoothing, and if it is called by keyword in any order."""
         model = Net()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.watch(criterion, model=model)
@@ -256,7 +256,7 @@ class TestWatch:
         ],
     )
     def test_other_tasks(self, tmp_path: Path, task: str, criterion: nn.Module, targets: torch.Tensor) -> None:
-        """Targets that are numbers."""
+        """Numeric targets."""
         data = TensorDataset(torch.rand(8, 2), targets.expand(8, 3))
         model = Net()
         with Recorder(tmp_path / "r.jsonl", task=task) as recorder:
@@ -267,8 +267,8 @@ class TestWatch:
         assert numbers.loss == pytest.approx(loss.item())
         np.testing.assert_allclose(numbers.losses.mean(), loss.item(), rtol=1e-5)
 
-    def test_sequences_as_torch_takes_them(self, tmp_path: Path) -> None:
-        """CrossEntropyLoss takes [B, C, T], also where C = T; the record has [B, T, C]."""
+    def test_sequences_have_their_classes_second_as_in_torch(self, tmp_path: Path) -> None:
+        """CrossEntropyLoss takes [B, C, T], even if C = T; the record has [B, T, C]."""
         labels = torch.randint(4, (6, 4))
         labels[:, -1] = -100
         data, model = TensorDataset(torch.randint(9, (6, 4)), labels), nn.Embedding(9, 4)
@@ -282,8 +282,8 @@ class TestWatch:
         assert batch.losses.mean() == pytest.approx(loss.item(), rel=1e-5)
         np.testing.assert_allclose(batch.probs, logits.softmax(-1)[labels != -100].detach().numpy(), rtol=1e-5)
 
-    def test_the_loader_is_otherwise_what_it_was(self, tmp_path: Path) -> None:
-        """Length, dataset and sampler: what loops ask of it."""
+    def test_all_other_attributes_are_the_loaders(self, tmp_path: Path) -> None:
+        """Length, dataset and sampler are the loader's."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             plain = loader_of()
             loader = recorder.loader(plain)
@@ -291,8 +291,8 @@ class TestWatch:
             assert loader.sampler is plain.sampler
 
     @pytest.mark.parametrize("form", ["tuple", "list", "dict", "bare", "one", "nested"])
-    def test_batches_come_as_without_ids(self, tmp_path: Path, form: str) -> None:
-        """The very form that the loop knows."""
+    def test_batches_come_without_ids(self, tmp_path: Path, form: str) -> None:
+        """They have the form that the loop knows."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             torch.manual_seed(0)
             plain = next(iter(DataLoader(Rows(form), batch_size=4)))
@@ -300,8 +300,8 @@ class TestWatch:
             assert type(plain) is type(seen)
             torch.testing.assert_close(seen, plain)
 
-    def test_close_takes_the_hooks_away(self, tmp_path: Path) -> None:
-        """The loop goes on behind it, unrecorded; to watch the same criterion twice is to watch it once."""
+    def test_close_removes_the_hooks(self, tmp_path: Path) -> None:
+        """The loop continues unrecorded; watching a criterion twice watches it once."""
         model, criterion = Net(), nn.CrossEntropyLoss()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.watch(criterion, model=model)
@@ -315,8 +315,8 @@ class TestWatch:
             criterion(model(inputs), labels)
         assert len(records(tmp_path / "r.jsonl", "batch")) == 7
 
-    def test_a_peek_or_a_break_is_no_epoch(self, tmp_path: Path) -> None:
-        """Batches that were looked at before training are of no epoch; an epoch that is left early ends with the next."""
+    def test_a_peek_starts_no_epoch_and_a_break_ends_one(self, tmp_path: Path) -> None:
+        """A batch taken before training starts no epoch; an epoch that is left early ends with the next."""
         model, criterion = Net(), nn.CrossEntropyLoss()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.watch(criterion)
@@ -329,8 +329,8 @@ class TestWatch:
                     criterion(model(inputs), labels)
         assert [(e.epoch, e.n) for e in records(tmp_path / "r.jsonl", "epoch")] == [(1, 24), (2, 24)]
 
-    def test_batches_without_a_loss_are_told_of(self, tmp_path: Path) -> None:
-        """Some: a warning with the count. All: an error, since the loss function is not the one that is watched."""
+    def test_batches_without_a_loss_are_reported(self, tmp_path: Path) -> None:
+        """Some missing: a warning with the count. All missing: an error, since another loss function is used."""
         model, criterion = Net(), nn.CrossEntropyLoss()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.watch(criterion)
@@ -351,7 +351,7 @@ class TestWatch:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_without_a_model_inputs_are_the_first_tensor_of_the_batch(self, tmp_path: Path) -> None:
-        """Also in a pair of pairs; with a model they are what it was called with."""
+        """Even in nested pairs; with a model they are its arguments."""
         found = []
         for watch_model in (False, True):
             model, criterion = Net(), nn.CrossEntropyLoss()
@@ -365,7 +365,7 @@ class TestWatch:
 
 
 class TestWatchErrors:
-    """What cannot be watched, and what does not fit when it is called."""
+    """Modules that cannot be watched, and calls that do not fit."""
 
     @pytest.mark.parametrize(
         ("criterion", "model", "said"),
@@ -375,7 +375,7 @@ class TestWatchErrors:
             (nn.BCELoss(), None, r"criterion: BCELoss takes probabilities"),
         ],
     )
-    def test_what_cannot_be_watched(self, tmp_path: Path, criterion: Any, model: Any, said: str) -> None:
+    def test_modules_that_cannot_be_watched(self, tmp_path: Path, criterion: Any, model: Any, said: str) -> None:
         """Functions have no hooks, and probabilities are not logits."""
         with Recorder(tmp_path / "r.jsonl") as recorder, pytest.raises(UsageError, match=said):
             recorder.watch(criterion, model=model)
@@ -390,13 +390,13 @@ class TestWatchErrors:
         ids=["plain", "subset", "half"],
     )
     def test_labels_are_never_taken_for_ids(self, tmp_path: Path, dataset: Any) -> None:
-        """A loader over anything that is not identified is refused at once."""
+        """A loader over a dataset that is not identified is refused at once."""
         with Recorder(tmp_path / "r.jsonl") as recorder, pytest.raises(UsageError, match="have no ids") as caught:
             recorder.loader(DataLoader(dataset, batch_size=2))
         assert "identified(dataset)" in caught.value.hint
 
     def test_a_collate_function_that_drops_the_ids(self, tmp_path: Path) -> None:
-        """Is named as what it is."""
+        """The hint names it."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             loader = recorder.loader(loader_of(collate_fn=lambda samples: torch.stack([one[0] for one in samples])))
             with pytest.raises(UsageError, match="its batches, each a Tensor, have no ids") as caught:
@@ -412,10 +412,8 @@ class TestWatchErrors:
         ],
         ids=["twice", "no batch", "no tensors"],
     )
-    def test_what_does_not_fit_when_it_is_called(
-        self, tmp_path: Path, criterion: nn.Module, calls: int, batches: int, said: str
-    ) -> None:
-        """One line that says what was expected; nothing is written of it."""
+    def test_calls_that_do_not_fit(self, tmp_path: Path, criterion: nn.Module, calls: int, batches: int, said: str) -> None:
+        """One line says what was expected, and nothing is written."""
         logits, labels = torch.rand(8, 3), torch.zeros(8).long()
         with Recorder(tmp_path / "r.jsonl") as recorder:
             recorder.watch(criterion)
@@ -430,7 +428,7 @@ class TestWatchErrors:
         assert verified(tmp_path / "r.jsonl") == "completed"
 
     def test_sequences_that_cannot_be_told_apart(self, tmp_path: Path) -> None:
-        """Logits of positions alone, and another padding than the recorder's."""
+        """Flattened logits, and another padding than the recorder's."""
         with Recorder(tmp_path / "r.jsonl", task="sequence") as recorder:
             with pytest.raises(UsageError, match=r"it ignores the label 0, the recorder ignores -100") as caught:
                 recorder.watch(nn.CrossEntropyLoss(ignore_index=0))
@@ -442,7 +440,7 @@ class TestWatchErrors:
                 criterion(torch.rand(8, 3), torch.zeros(8).long())
 
     def test_a_mapping_does_not_say_what_the_inputs_are(self, tmp_path: Path) -> None:
-        """It could be any of its tensors: the model must be watched as well."""
+        """They could be any of its tensors: the model must be watched as well."""
         with Recorder(tmp_path / "r.jsonl") as recorder:
             criterion = nn.CrossEntropyLoss()
             recorder.watch(criterion)
@@ -451,8 +449,8 @@ class TestWatchErrors:
                 criterion(torch.rand(8, 3), torch.zeros(8).long())
             assert "pass the model to watch" in caught.value.hint
 
-    def test_what_record_refuses_is_raised_by_the_loss_function(self, tmp_path: Path) -> None:
-        """In the loop's own words: the error arrives where the loss is computed."""
+    def test_the_loss_function_raises_what_record_refuses(self, tmp_path: Path) -> None:
+        """The error is raised where the loss is computed."""
         with Recorder(tmp_path / "r.jsonl", repeats=False) as recorder:
             criterion, model = nn.CrossEntropyLoss(), Net()
             recorder.watch(criterion)
@@ -464,7 +462,7 @@ class TestWatchErrors:
 
 
 def test_ids_of_two_loaders_may_be_the_same(tmp_path: Path) -> None:
-    """Each phase has its own: a validation set is numbered from 0 as well."""
+    """Each phase has its own ids: a validation set also counts from 0."""
     with Recorder(tmp_path / "r.jsonl") as recorder:
         recorder.record(**batch_of(4, 3))
         recorder.record(**batch_of(4, 3, phase="val"))

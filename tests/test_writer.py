@@ -120,6 +120,20 @@ class TestStaging:
             found.append(path.read_bytes())
         assert found[0] == found[1]
 
+    def test_an_epoch_that_ends_by_itself_keeps_the_order(self, tmp_path: Path) -> None:
+        """The sums of an epoch come before the first batch of the next, and no batch overtakes another."""
+        writer = writer_to(tmp_path / "r.jsonl")
+        for epoch in (1, 2):
+            for number in range(3):
+                batch = batches(10)[number]
+                header, loss = Header(phase="train", epoch=epoch, ids=batch["ids"]), torch.tensor(1.0)
+                writer.record(header, batch["inputs"], Forward(batch["logits"], batch["labels"], loss=loss))
+        writer.seal("completed")
+        written = [json.loads(line) for line in lines(tmp_path / "r.jsonl")]
+        assert [(one["epoch"], one.get("batch")) for one in written if one["kind"] != "end"] == [
+            *[(1, 0), (1, 1), (1, 2), (1, None), (2, 0), (2, 1), (2, 2)]
+        ]
+
     def test_bfloat16_logits_are_recorded_as_float32(self, tmp_path: Path) -> None:
         """NumPy has no such type."""
         writer = writer_to(tmp_path / "r.jsonl")

@@ -89,7 +89,9 @@ class Recorder:
         self._task, self._ignore_index = task, ignore_index
         self._classes = list(classes) if classes is not None else None
         self._config = validation.check_plain("config", dict(config or {}))
-        self._model = {} if model is None else {"name": type(model).__name__, "parameters": _count_parameters(model)}
+        self._model: dict[str, Any] = {}
+        if model is not None:
+            self._model = {"name": type(model).__name__, "parameters": sum(one.numel() for one in model.parameters())}
         self._unique_ids = not repeats
         self._watch: Watch | None = None
         self._device: torch.device | None = None
@@ -150,7 +152,8 @@ class Recorder:
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
         self._require_open()
-        writer, b = self._writer, validation.check_tensors(self._task, inputs, logits, labels, losses, loss)
+        writer, forward = self._writer, Forward(logits, labels, losses, loss)
+        b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the batch before
         self._check_classes(logits)
         writer.phases.check(phase, epoch)
@@ -164,7 +167,7 @@ class Recorder:
             self._rank = _rank()
         self._device = logits.device
         header = Header(phase=phase, epoch=epoch, rank=self._rank, lr=lr, ids=names, files=files, extra=extra)
-        writer.record(header, inputs, Forward(logits, labels, losses, loss), device_ids=device_ids)
+        writer.record(header, inputs, forward, device_ids=device_ids)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.
@@ -301,10 +304,6 @@ def _open(out: str, *, force: bool, needs_folder: bool) -> Output:
             "": "choose another path",
         }
         raise type(error)(error.message, next(hints[option] for option in hints if option in error.hint)) from error
-
-
-def _count_parameters(model: nn.Module) -> int:
-    return sum(one.numel() for one in model.parameters())
 
 
 def _rank() -> int:

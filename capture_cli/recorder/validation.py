@@ -1,6 +1,6 @@
 """Check the arguments of a recorder, and copy those beside the tensors into plain lists.
 
-    b = check_tensors(task, inputs, logits, labels, losses, loss)
+    b = check_tensors(task, inputs, Forward(logits, labels, losses, loss))
     ids = check_ids(ids, b)
     files, extra = check_files(files, b), check_extra(extra, b)
 
@@ -14,7 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
-from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS
+from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS, Forward
 
 if TYPE_CHECKING:
     import torch
@@ -29,22 +29,14 @@ _EXPECTED = {
 }
 
 
-def check_tensors(
-    task: str,
-    inputs: torch.Tensor,
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    losses: torch.Tensor | None,
-    loss: torch.Tensor | float | None,
-) -> int:
+def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     """Check types and shapes of the tensors of a batch; return B."""
     import torch
 
-    tensor = torch.Tensor
-    if not (isinstance(inputs, tensor) and isinstance(logits, tensor) and isinstance(labels, tensor)) or (
-        losses is not None and not isinstance(losses, tensor)
-    ):
-        raise _not_a_tensor(task, {"inputs": inputs, "logits": logits, "labels": labels, "losses": losses})
+    logits, labels, losses, loss = forward
+    for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses)):
+        if not isinstance(value, torch.Tensor) and not (value is None and name == "losses"):
+            raise UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
     shape = logits.shape
     if not logits.is_floating_point() or not _fits(task, shape, labels):
         raise UsageError(
@@ -70,13 +62,6 @@ def check_tensors(
         given = describe(loss) if isinstance(loss, torch.Tensor) else short(loss)
         raise UsageError(f"loss: {given} is not a single number", "pass the scalar that is differentiated, or omit it")
     return b
-
-
-def _not_a_tensor(task: str, tensors: Mapping[str, object]) -> UsageError:
-    import torch
-
-    name, value = next((name, value) for name, value in tensors.items() if not isinstance(value, torch.Tensor))
-    return UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
 
 
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:

@@ -150,7 +150,7 @@ class BatchWriter:
 
     def flush(self) -> None:
         """Write all pending batches, waiting for the device if need be. Raises UsageError for one that does not fit."""
-        self._settle()
+        self._count_interrupted()
         columns: list[Columns] = []
         while self._waiting:
             columns = columns or self._columns()
@@ -196,7 +196,7 @@ class BatchWriter:
         self.begin(pending.classes)
         self.classes = pending.classes
         if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
-            self.end_phase(phase)
+            self._end_phase(phase)
         sums = self.phases.enter(phase, epoch)
         wrong = pending.reason
         if wrong is None:
@@ -223,8 +223,8 @@ class BatchWriter:
             self.phases.add_ids(count.sums.phase, count.ids)
         self._uncounted = None
 
-    def _settle(self) -> None:
-        """After an interruption such as Ctrl-C: count the batch if its line was written, else forget it."""
+    def _count_interrupted(self) -> None:
+        """Count the batch whose write Ctrl-C interrupted if its line is there, else forget it."""
         count, self._uncounted = self._uncounted, None
         if count and self._journal.lines >= count.lines:
             self._count(count)
@@ -232,6 +232,9 @@ class BatchWriter:
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
         self.flush()
+        return self._end_phase(phase)
+
+    def _end_phase(self, phase: str | None) -> Epoch:
         record = self.phases.sums(phase).to_record(accuracy=self._task != "regression")
         self._emit(record)
         self.phases.leave(record.phase)

@@ -1,11 +1,6 @@
 """Describe the inputs of a batch in its record, and save the inputs that are kept whole.
 
-    kept = KeptInputs(run_folder, stored_inputs("digest"))
-    inputs = kept.describe(pending, array)                  # digests, and the bytes if asked for
-    flight = kept.flight("spike", previous)                 # saves the batch before a loss that went wrong
-    kept.sync()
-
-Whole inputs go into a file of the run folder, or into the record itself if there is no folder.
+They go into a file of the run folder, each different input once, or into the record itself if there is no folder.
 """
 
 from __future__ import annotations

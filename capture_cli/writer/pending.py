@@ -1,10 +1,5 @@
 """A batch whose results may still be on their way from the device.
 
-    pending = Pending.start(header, inputs, results, captured=True, classes=10)
-    ...                                         # the next step runs
-    pending.wait()
-    columns = to_columns("classification", pending.results, ...)
-
 On CUDA the copies go to pinned memory behind the step's own work. Nobody waits for them before the next batch comes.
 """
 
