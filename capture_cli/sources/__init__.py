@@ -1,19 +1,18 @@
-"""Image sources: list images and read them by name. A folder on disk is the first one (capture_cli.sources.folder).
+"""Image sources: list images and read them by name. A folder is the first one (capture_cli.sources.folder).
 
     with FolderSource("photos") as source:
         files, skipped = source.list()          # names of images; everything else, with a reason
         data = source.read("cat/1.png")         # bytes, or Unusable
 
 Code above this room takes a `Source` and knows nothing of folders. A name is a relative path with `/` between its parts: the
-bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale. Names are data: two that differ only in case or in
-Unicode normal form are different files.
+bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale. Two names that differ only in case or in Unicode
+normal form are different files.
 """
 
 from typing import NamedTuple, Protocol
 
 MAX_FILE_BYTES = 128 * 2**20
-"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes a pixel."""
-
+"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes per pixel."""
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 """File name extensions of images, in any case."""
 
@@ -28,10 +27,10 @@ class Skipped(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Everything in a source, in no particular order: each entry is in one of the two lists."""
+    """All entries of a source, in no particular order."""
 
     files: list[str]
-    """Names of the files with an image extension."""
+    """Files with an image extension."""
     skipped: list[Skipped]
 
 
@@ -44,7 +43,7 @@ class Source(Protocol):
 
     @property
     def location(self) -> str:
-        """An absolute path or URI of the same."""
+        """Its absolute path or URI."""
 
     def list(self) -> Listing:
         """List images without opening any. Raises UsageError if there is no such source, DataError if it cannot be listed."""

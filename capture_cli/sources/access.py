@@ -74,24 +74,22 @@ def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes:
             # Looked at before it is opened: opening a device can act on it, a tape rewinds.
             _demand_regular(os.stat(name, dir_fd=parent, follow_symlinks=False), max_bytes)
             descriptor = os.open(name, _FILE, dir_fd=parent)
+        try:
+            status = os.fstat(descriptor)
+            _demand_regular(status, max_bytes)
+            return _read_all(descriptor, status.st_size, max_bytes)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise unusable(error) from error
-    try:
-        _demand_regular(os.fstat(descriptor), max_bytes)
-        return _read_all(descriptor, max_bytes)
-    except OSError as error:
-        raise unusable(error) from error
-    finally:
-        os.close(descriptor)
 
 
-def _read_all(descriptor: int, max_bytes: int) -> bytes:
-    """Read to the end, which may have moved since the size was taken. Raises Unusable beyond `max_bytes`."""
+def _read_all(descriptor: int, size: int, max_bytes: int) -> bytes:
+    """Read to the end, which may have moved since `size` was taken. Raises Unusable beyond `max_bytes`."""
     chunks: list[bytes] = []
     left = max_bytes + 1
-    size = os.fstat(descriptor).st_size + 1
     while left > 0:
-        chunk = os.read(descriptor, min(left, max(size, 2**16)))
+        chunk = os.read(descriptor, min(left, max(size + 1, 2**16)))
         if not chunk:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.append(chunk)
@@ -100,10 +98,8 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
 
 
 def _demand_regular(status: os.stat_result, max_bytes: int) -> None:
-    if stat.S_ISLNK(status.st_mode):
-        raise Unusable("symlink")
     if not stat.S_ISREG(status.st_mode):
-        raise Unusable("not-a-regular-file")
+        raise Unusable("symlink" if stat.S_ISLNK(status.st_mode) else "not-a-regular-file")
     if status.st_size > max_bytes:
         raise Unusable("file-too-large", f"{status.st_size} bytes, more than {max_bytes}")
 
@@ -140,15 +136,20 @@ def beneath(root: int, folders: Sequence[bytes]) -> Iterator[int]:
             os.close(at)
 
 
+_REASONS = {
+    errno.ELOOP: "symlink",
+    errno.ENOENT: "missing",
+    errno.ENOTDIR: "missing",
+    errno.ENXIO: "not-a-regular-file",
+    errno.ENODEV: "not-a-regular-file",
+}
+
+
 def unusable(error: OSError) -> CaptureError:
     """Convert a failed call to Unusable if the file is to blame, to CaptureError if this process is."""
     number = error.errno or 0
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return CaptureError(f"files can no longer be read: {os.strerror(number)}", "see `ulimit -n` and the memory left")
-    if number == errno.ELOOP:
-        return Unusable("symlink")
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return Unusable("missing")
-    if number in (errno.ENXIO, errno.ENODEV):
-        return Unusable("not-a-regular-file")
+    if number in _REASONS:
+        return Unusable(_REASONS[number])
     return Unusable("unreadable", errno.errorcode.get(number, str(number)))

@@ -1,7 +1,6 @@
 """A folder on disk, with its sub-folders, as a source.
 
-Nothing outside the folder is reached. It is opened at the first use and stays open, so it may be moved while a run reads it.
-What `list` skips, and why:
+It is opened at the first use and stays open, so it may be moved while a run reads it. What `list` skips, and why:
 
     hidden                 a name that begins with a dot; such a folder is one entry and is not entered
     symlink                a symbolic link, wherever it leads
@@ -103,7 +102,7 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """`image`, `folder`, or the reason to skip the entry, followed by `/` for a folder."""
+    """Return `image`, `folder`, or the reason to skip the entry, followed by `/` for a folder."""
     try:
         is_folder = entry.is_dir(follow_symlinks=False)
         if entry.name.startswith("."):
