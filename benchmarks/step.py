@@ -29,6 +29,7 @@ from torch import nn
 
 from capture_cli import models
 from capture_cli.config import TrainConfig
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.store import MemoryStore
 from capture_cli.plan import make_plan
 from capture_cli.records import Epoch, Samples, Skip
@@ -71,7 +72,7 @@ class Bench:
         self.options = options
         self.runtime: Runtime = start(options.device, amp=options.amp)
         self.plan = make_plan(options.folder, config)
-        self._store = MemoryStore(len(self.plan.scan.files), self.plan.geometry)
+        self._store = MemoryStore(len(self.plan.scan.files), Loader(self.plan.geometry))
 
     def data(self, writer: Any) -> Data:
         """The batches, of which the writer is told what was read."""

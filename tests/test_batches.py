@@ -9,6 +9,7 @@ import torch
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.journal import Journal
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.store import MemoryStore
 from capture_cli.plan import make_plan
 from capture_cli.records import Samples, Skip, decode
@@ -21,7 +22,7 @@ from conftest import make_images
 def data(folder: Path, path: Path, *, batch_size: int = 4, strict: bool = False, threads: int = 1, **options: object) -> Data:
     """The batches of a folder, whose samples and skips are recorded at `path`."""
     plan = make_plan(str(folder), TrainConfig(batch_size=batch_size, **options))  # type: ignore[arg-type]
-    store = MemoryStore(len(plan.scan.files), plan.geometry, threads=threads)
+    store = MemoryStore(len(plan.scan.files), Loader(plan.geometry, threads=threads))
     writer = BatchWriter(Output(Journal.create(path, force=True), None, str(path)))
     return Data(plan.scan, store, plan.recipe, writer, seed=7, batch_size=batch_size, device=torch.device("cpu"), strict=strict)
 

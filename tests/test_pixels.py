@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
-from capture_cli.pixels.admission import TRIED, WORTH_A_THREAD_SECONDS, in_threads
+from capture_cli.pixels.admission import TRIED, WORTH_A_THREAD_SECONDS, Loader, in_threads
 from capture_cli.pixels.decoding import decode
 from capture_cli.pixels.geometry import PEEKED_FILES, Geometry, choose_geometry
 from capture_cli.pixels.store import MemoryStore
@@ -107,7 +107,7 @@ BAD = [i for i in range(len(FILES)) if i % 10 >= 7]
 
 def test_every_file_is_admitted_or_skipped() -> None:
     """Ids come back in the order asked for, with size and digest of the file's bytes; the others have a reason."""
-    store = MemoryStore(len(FILES), SIZE)
+    store = MemoryStore(len(FILES), Loader(SIZE))
     ids = np.random.default_rng(0).permutation(len(FILES))
     admission = store.admit(ids, FILES.__getitem__)
     assert admission.ids == [i for i in ids.tolist() if i not in BAD]
@@ -139,7 +139,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
         reading.remove(i)
         return FILES[i]
 
-    one, many = MemoryStore(len(FILES), SIZE, threads=1), MemoryStore(len(FILES), SIZE, threads=threads)
+    one, many = MemoryStore(len(FILES), Loader(SIZE, threads=1)), MemoryStore(len(FILES), Loader(SIZE, threads=threads))
     expected, admission = one.admit(range(len(FILES)), FILES.__getitem__), many.admit(range(len(FILES)), read)
     assert admission[:3] == expected[:3]
     assert [(i, str(u)) for i, u in admission.skipped] == [(i, str(u)) for i, u in expected.skipped]
@@ -155,12 +155,12 @@ def test_blocks_may_come_one_after_the_other() -> None:
         read.append(i)
         return FILES[i]
 
-    store = MemoryStore(len(FILES), SIZE)
+    store = MemoryStore(len(FILES), Loader(SIZE))
     pixels = store.pixels
     for start in (0, 30, 31, 150):
         end = {0: 30, 30: 31, 31: 150, 150: len(FILES)}[start]
         store.admit(range(start, end), reading)
-    whole = MemoryStore(len(FILES), SIZE)
+    whole = MemoryStore(len(FILES), Loader(SIZE))
     whole.admit(range(len(FILES)), FILES.__getitem__)
     assert pixels is store.pixels
     assert np.array_equal(pixels, whole.pixels)
@@ -169,7 +169,7 @@ def test_blocks_may_come_one_after_the_other() -> None:
 
 def test_an_empty_block_is_admitted() -> None:
     """Nothing asked, nothing done."""
-    assert MemoryStore(0, SIZE).admit([], pytest.fail) == ([], [], [], [])
+    assert MemoryStore(0, Loader(SIZE)).admit([], pytest.fail) == ([], [], [], [])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -180,7 +180,7 @@ def test_errors_that_are_not_the_files_end_the_call(threads: int) -> None:
         raise CaptureError("files can no longer be read")
 
     with pytest.raises(CaptureError, match="no longer"):
-        MemoryStore(100, SIZE, threads=threads).admit(range(100), read)
+        MemoryStore(100, Loader(SIZE, threads=threads)).admit(range(100), read)
 
 
 def test_more_pixels_than_memory_are_refused_at_once() -> None:
@@ -188,7 +188,7 @@ def test_more_pixels_than_memory_are_refused_at_once() -> None:
     with pytest.raises(
         CaptureError, match=r"1,000,000,000 images of 224x224 pixels and 3 channels take 150528\.0 GB"
     ) as caught:
-        MemoryStore(10**9, Geometry(height=224, width=224, channels=3))
+        MemoryStore(10**9, Loader(Geometry(height=224, width=224, channels=3)))
     assert "--img-size" in caught.value.hint
 
 

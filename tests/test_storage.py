@@ -13,6 +13,7 @@ import pytest
 from capture_cli.errors import DataError, Unusable
 from capture_cli.pixels import cache as cache_module
 from capture_cli.pixels import store as store_module
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.cache import cache_folder
 from capture_cli.pixels.decoding import decode
 from capture_cli.pixels.geometry import Geometry
@@ -66,7 +67,7 @@ def test_what_fits_is_in_memory_and_what_does_not_on_disk() -> None:
 @pytest.mark.parametrize("workers", [None, 0, 1, 3])
 def test_on_disk_or_in_memory_is_the_same(cache: int, workers: int | None) -> None:
     """Admissions and pixels; with the cache twice, since the second time they are found there."""
-    expected = MemoryStore(len(FILES), SIZE).admit(range(len(FILES)), FILES.__getitem__)
+    expected = MemoryStore(len(FILES), Loader(SIZE)).admit(range(len(FILES)), FILES.__getitem__)
     for turn in range(2):
         held, said = store(cache=cache, workers=workers)
         with closing(held):

@@ -1,16 +1,16 @@
-"""Admission: the files of one block are read, digested and decoded once, in threads where that pays.
-
-admission = admit(ids, load_one, threads, tally)    # which ids can be used, and why the others cannot
-"""
+"""Admission: the files of one block are read, digested and decoded once, in threads where that pays."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from time import perf_counter
 from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from capture_cli.errors import Unusable
 from capture_cli.pixels.cache import PixelCache
@@ -58,46 +58,74 @@ class Loaded(NamedTuple):
     from_cache: bool
 
 
-def load(data: bytes, into: Pixels, geometry: Geometry, cache: PixelCache | None) -> Loaded:
-    """Fill `into`, uint8 [C, H, W], with the pixels of a file: from the cache, or decoded and offered to the cache.
+class Warnings:
+    """Warnings from any thread, passed on by the thread that uses the store."""
 
-    The cache may hold on to `into`, which must keep its pixels. Raises Unusable.
-    """
-    digest = blake2b(data, digest_size=16).digest()
-    location = cache.read(digest, into) if cache else None
-    if location:
-        return Loaded(len(data), digest, location, from_cache=True)
-    into[...] = decode(data, height=geometry.height, width=geometry.width, channels=geometry.channels)
-    location = cache.keep(digest, into, len(data)) if cache else None
-    return Loaded(len(data), digest, location, from_cache=False)
+    def __init__(self, warn: Callable[[str], object] = lambda _: None) -> None:
+        self._warn = warn
+        self._pending: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        """Keep a warning for later."""
+        self._pending.append(text)
+
+    def pass_on(self) -> None:
+        """Give the kept warnings to `warn`."""
+        while self._pending:
+            self._warn(self._pending.pop(0))
 
 
-def admit(ids: Iterable[int], load_one: Callable[[int], Loaded], threads: int | None, tally: Tally) -> Admission:
-    """Call `load_one` for each id; the outcome is the same for any number of threads.
+@dataclass
+class Loader:
+    """Turns files into pixels of one shape. The outcome is the same for any number of threads."""
 
-    What it raises other than Unusable ends the call.
-    """
-    wanted = [int(i) for i in ids]
+    geometry: Geometry
+    threads: int | None = None
+    """That decode at once; None: one per usable processor, at most MAX_THREADS."""
+    cache: PixelCache | None = None
+    """Pixels in it are not decoded, and decoded ones are offered to it."""
+    warnings: Warnings = field(default_factory=Warnings)
+    tally: Tally = field(default_factory=Tally)
 
-    def outcome_of(i: int) -> Loaded | Unusable:
-        try:
-            return load_one(i)
-        except Unusable as unusable:
-            return unusable
+    def load(self, data: bytes, into: Pixels) -> Loaded:
+        """Fill `into`, uint8 [C, H, W], with the pixels of a file; the cache may hold on to it. Raises Unusable."""
+        digest = blake2b(data, digest_size=16).digest()
+        location = self.cache.read(digest, into) if self.cache else None
+        if location:
+            return Loaded(len(data), digest, location, from_cache=True)
+        self.decode(data, into)
+        location = self.cache.keep(digest, into, len(data)) if self.cache else None
+        return Loaded(len(data), digest, location, from_cache=False)
 
-    with pillow_silenced():
-        outcomes = in_threads(wanted, outcome_of, threads)
-    admission = Admission([], [], [], [])
-    for i, outcome in zip(wanted, outcomes, strict=True):
-        if isinstance(outcome, Unusable):
-            admission.skipped.append((i, outcome))
-        else:
-            admission.ids.append(i)
-            admission.sizes.append(outcome.size)
-            admission.digests.append(outcome.digest.hex())
-            tally.from_cache += outcome.from_cache
-            tally.decoded += not outcome.from_cache
-    return admission
+    def decode(self, data: bytes, into: Pixels) -> None:
+        """Fill `into` with the decoded pixels of a file. Raises Unusable."""
+        into[...] = decode(data, height=self.geometry.height, width=self.geometry.width, channels=self.geometry.channels)
+
+    def admit(self, ids: Iterable[int], load_one: Callable[[int], Loaded], usable: npt.NDArray[np.bool_]) -> Admission:
+        """Call `load_one` for each id and mark the usable ones; what it raises other than Unusable ends the call."""
+        wanted = [int(i) for i in ids]
+
+        def outcome_of(i: int) -> Loaded | Unusable:
+            try:
+                return load_one(i)
+            except Unusable as unusable:
+                return unusable
+
+        with pillow_silenced():
+            outcomes = in_threads(wanted, outcome_of, self.threads)
+        admission = Admission([], [], [], [])
+        for i, outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, Unusable):
+                admission.skipped.append((i, outcome))
+            else:
+                admission.ids.append(i)
+                admission.sizes.append(outcome.size)
+                admission.digests.append(outcome.digest.hex())
+                self.tally.from_cache += outcome.from_cache
+                self.tally.decoded += not outcome.from_cache
+        usable[admission.ids] = True
+        self.warnings.pass_on()
+        return admission
 
 
 def in_threads(items: Sequence[Item], work: Callable[[Item], Result], threads: int | None) -> list[Result]:

@@ -16,6 +16,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError, DataError, Unusable
-from capture_cli.pixels.admission import Admission, Loaded, Tally, admit, in_threads, load
+from capture_cli.pixels.admission import Admission, Loaded, Loader, Tally, Warnings, in_threads
 from capture_cli.pixels.cache import RESERVE_BYTES, PixelCache, cache_folder
 from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import Geometry
@@ -62,79 +63,45 @@ class Store(Protocol):
 
 def open_store(n: int, geometry: Geometry, resources: Resources, *, warn: Callable[[str], object]) -> Store:
     """Make a store for N images within `resources`. `warn` is called by the thread that uses the store."""
-    warnings = Warnings(warn)
-    try:
-        folder = cache_folder()
-    except OSError as error:
-        warnings(f"decoded pixels are not kept: {error}")
-        folder = None
+    loader = Loader(geometry, threads=resources.workers, warnings=Warnings(warn))
+    folders = [Path(tempfile.gettempdir())]
     fits = n * math.prod(geometry.shape) <= resources.pixel_bytes
-    cache = None
-    if folder and resources.cache_bytes:
-        cache = PixelCache(folder, geometry.shape, limit_bytes=resources.cache_bytes, warn=warnings, at_once=not fits)
-    if fits:
-        return MemoryStore(n, geometry, threads=resources.workers, cache=cache, warnings=warnings)
-    folders = [*([folder] if folder else []), Path(tempfile.gettempdir())]
-    return DiskStore(n, geometry, folders, threads=resources.workers, cache=cache, warnings=warnings)
-
-
-class Warnings:
-    """Warnings from any thread, passed on by the thread that uses the store."""
-
-    def __init__(self, warn: Callable[[str], object] = lambda _: None) -> None:
-        self._warn = warn
-        self._pending: list[str] = []
-
-    def __call__(self, text: str) -> None:
-        """Keep a warning for later."""
-        self._pending.append(text)
-
-    def pass_on(self) -> None:
-        """Give the kept warnings to `warn`."""
-        while self._pending:
-            self._warn(self._pending.pop(0))
+    try:
+        folders.insert(0, folder := cache_folder())
+        if limit := resources.cache_bytes:
+            loader.cache = PixelCache(folder, geometry.shape, limit_bytes=limit, warn=loader.warnings, at_once=not fits)
+    except OSError as error:
+        loader.warnings(f"decoded pixels are not kept: {error}")
+    return MemoryStore(n, loader) if fits else DiskStore(n, loader, folders)
 
 
 class MemoryStore:
-    """Pixels in one array, uint8 [N, C, H, W], allocated at once; the system gives its memory page by page as it is filled.
+    """Pixels in one array, allocated at once; the system gives its memory page by page as it is filled.
 
     Raises CaptureError if the machine has less memory than that.
     """
 
     held: ClassVar[str] = "memory"
 
-    def __init__(
-        self,
-        n: int,
-        geometry: Geometry,
-        *,
-        threads: int | None = None,
-        cache: PixelCache | None = None,
-        warnings: Warnings | None = None,
-    ) -> None:
-        """`threads` decode at once; None: one per processor. Pixels in `cache` are not decoded, and decoded ones go there."""
-        self.geometry = geometry
-        self.pixels = _zeros((n, *geometry.shape))
-        """0 where nothing was admitted."""
+    def __init__(self, n: int, loader: Loader) -> None:
+        self.pixels = _zeros((n, *loader.geometry.shape))
+        """uint8 [N, C, H, W], 0 where nothing was admitted."""
         self.usable: npt.NDArray[np.bool_] = np.zeros(n, np.bool_)
-        self.tally = Tally()
-        self._threads, self._cache, self._warnings = threads, cache, warnings or Warnings()
+        self.tally = loader.tally
+        self._loader = loader
 
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
-        admission = admit(ids, lambda i: load(read(i), self.pixels[i], self.geometry, self._cache), self._threads, self.tally)
-        self.usable[admission.ids] = True
-        self._warnings.pass_on()
-        return admission
+        return self._loader.admit(ids, lambda i: self._loader.load(read(i), self.pixels[i]), self.usable)
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
-        """Return the store itself, uint8 [N, C, H, W], and `ids`."""
+        """Return all pixels and `ids`."""
         return self.pixels, ids
 
     def close(self) -> None:
         """Close what the cache has open."""
-        if self._cache:
-            self._cache.close()
+        if self._loader.cache:
+            self._loader.cache.close()
 
 
 def _zeros(shape: tuple[int, ...]) -> Pixels:
@@ -164,22 +131,12 @@ class DiskStore:
 
     held: ClassVar[str] = "disk"
 
-    def __init__(
-        self,
-        n: int,
-        geometry: Geometry,
-        folders: Iterable[Path],
-        *,
-        threads: int | None,
-        cache: PixelCache | None,
-        warnings: Warnings,
-    ) -> None:
+    def __init__(self, n: int, loader: Loader, folders: Iterable[Path]) -> None:
         """Make the file of the process, if it is needed, in the first of `folders` where that succeeds."""
-        self.geometry = geometry
         self.usable: npt.NDArray[np.bool_] = np.zeros(n, np.bool_)
-        self.tally = Tally()
-        self._threads, self._cache, self._warnings = threads, cache, warnings
-        self._spill = _Spill(folders, math.prod(geometry.shape), warnings)
+        self.tally = loader.tally
+        self._loader = loader
+        self._spill = _Spill(folders, math.prod(loader.geometry.shape), loader.warnings)
         self._lock = threading.Lock()
         self._files: list[SlotFile] = []
         self._file = np.full(n, -1, np.int16)  # place in _files
@@ -190,21 +147,18 @@ class DiskStore:
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
         self._read = read
-        admission = admit(ids, self._admit_one, self._threads, self.tally)
-        self.usable[admission.ids] = True
-        self._warnings.pass_on()
-        return admission
+        return self._loader.admit(ids, self._admit_one, self.usable)
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
         """Read the pixels of B images, uint8 [B, C, H, W]; their places are 0 to B - 1. See Store."""
-        batch = np.empty((len(ids), *self.geometry.shape), np.uint8)
-        in_threads(list(zip(ids.tolist(), batch, strict=True)), self._fill, self._threads)
-        self._warnings.pass_on()
+        batch = np.empty((len(ids), *self._loader.geometry.shape), np.uint8)
+        in_threads(list(zip(ids.tolist(), batch, strict=True)), self._fill, self._loader.threads)
+        self._loader.warnings.pass_on()
         return batch, np.arange(len(ids))
 
     def _admit_one(self, i: int) -> Loaded:
-        pixels = np.empty(self.geometry.shape, np.uint8)
-        loaded = load(self._read(i), pixels, self.geometry, self._cache)
+        pixels = np.empty(self._loader.geometry.shape, np.uint8)
+        loaded = self._loader.load(self._read(i), pixels)
         self._digests[i] = np.frombuffer(loaded.digest, np.uint8)
         self._checksums[i] = checksum(loaded.digest, pixels)
         if location := loaded.location or self._spill.keep(pixels):
@@ -219,20 +173,19 @@ class DiskStore:
         i, row = wanted
         digest, file = self._digests[i].tobytes(), int(self._file[i])
         if file >= 0 and self._files[file].read(int(self._slot[i]), row) and checksum(digest, row) == self._checksums[i]:
-            return
+            return None
         try:
-            if load(self._read(i), row, self.geometry, None).digest == digest:
-                return
+            data = self._read(i)
+            if blake2b(data, digest_size=16).digest() == digest:
+                return self._loader.decode(data, row)
         except Unusable as error:
-            raise DataError(
-                f"an image can no longer be read: {error}", "restore the file and continue with --resume"
-            ) from error
+            raise DataError(f"an image can no longer be read: {error}", "restore the file, then --resume") from error
         raise DataError("an image file changed during the run", "restore the file, or start a new run")
 
     def close(self) -> None:
         """Close every file; the one without a name disappears."""
-        if self._cache:
-            self._cache.close()
+        if self._loader.cache:
+            self._loader.cache.close()
         self._spill.close()
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capture_cli.errors import Unusable, UsageError
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.store import MemoryStore
@@ -72,7 +73,7 @@ class DecodedImages:
             if file in self._held:
                 self._held.move_to_end(file)
         missing = [file for file in dict.fromkeys(files) if file not in self._held]
-        store = MemoryStore(len(missing), self.geometry)
+        store = MemoryStore(len(missing), Loader(self.geometry))
         admission = store.admit(range(len(missing)), lambda i: self._images.read(*missing[i]))
         self._held.update((missing[i], store.pixels[i].copy()) for i in admission.ids)
         failed = {missing[i]: unusable for i, unusable in admission.skipped}
