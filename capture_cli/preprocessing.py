@@ -68,7 +68,7 @@ class Recipe:
     random: str = "xxh3-splitmix64"
     """The generator: capture_cli.keyed_random."""
     frame: str = "first"
-    """Of animations and multi-picture files."""
+    """The picture that is taken of an animation or a multi-picture file."""
     orientation: str = "exif"
     background: int = BACKGROUND
     """Behind transparent pixels, in every channel: white."""

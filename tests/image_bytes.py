@@ -66,7 +66,7 @@ def shown(data: bytes, channels: int = 3) -> Pixels:
 
 
 def outcome(data: bytes, channels: int = 3) -> Pixels | str:
-    """What `shown` gives, or the reason why the file cannot be used; any other error is raised."""
+    """Return the result of `shown`, or the reason why the file cannot be used; any other error is raised."""
     try:
         return shown(data, channels)
     except Unusable as unusable:

@@ -173,7 +173,7 @@ def test_runs_fill_it_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_had_written_is_found(tmp_path: Path) -> None:
-    """SIGKILL in the middle: what it had said it kept is there, the next run adds the rest."""
+    """SIGKILL in the middle: all that it reported as kept is there, and the next run adds the rest."""
     process = writer(tmp_path, 0, 10**6)
     assert process.stdout is not None
     said = [int(process.stdout.readline()) for _ in range(50)]
@@ -186,7 +186,7 @@ def test_what_a_killed_run_had_written_is_found(tmp_path: Path) -> None:
     assert found(tmp_path, range(len(said) + 10)) == list(range(len(said) + 10))
 
 
-def test_the_part_not_used_for_longest_makes_room(tmp_path: Path) -> None:
+def test_the_part_unused_for_longest_is_removed(tmp_path: Path) -> None:
     """Together they stay below the limit; having been read counts as used."""
     limit = 70 * (SLOT + ENTRY)
     for run in range(3):
@@ -219,7 +219,7 @@ def test_a_run_larger_than_the_limit_keeps_what_fits_and_says_so_once(tmp_path: 
 
 
 def test_a_disk_is_not_filled_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where less than the reserve is left, nothing is kept: the records need it more."""
+    """With less than the reserve free, nothing is kept: the records need it more."""
     monkeypatch.setattr(module, "RESERVE_BYTES", 2**62)
     (said,) = filled(tmp_path)
     assert "no space left" in said
@@ -227,8 +227,8 @@ def test_a_disk_is_not_filled_to_its_end(tmp_path: Path, monkeypatch: pytest.Mon
     assert not files(tmp_path, ".pixels")  # nor is an empty file left
 
 
-def test_a_write_that_fails_is_said_once(tmp_path: Path) -> None:
-    """A limit on file sizes stands for a full disk; what was written before is found."""
+def test_a_write_that_fails_is_one_warning(tmp_path: Path) -> None:
+    """A limit on file sizes acts as a full disk; earlier pictures are found."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10 * SLOT + 7, before[1]))
     try:
@@ -239,15 +239,15 @@ def test_a_write_that_fails_is_said_once(tmp_path: Path) -> None:
     assert found(tmp_path) == list(range(10))
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
-    """A file stands where the folder should be."""
+def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
+    """A file is where the folder should be."""
     (tmp_path / "taken").write_text("not a folder")
     (said,) = filled(tmp_path / "taken" / "pixels")
     assert str(tmp_path / "taken" / "pixels") in said
 
 
 def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
-    """What they might have put there is not shown to a network, and nothing is added."""
+    """Pixels that others might have put there are not shown to a network, and nothing is added."""
     filled(tmp_path / "c")
     (tmp_path / "c").chmod(0o777)
     (said,) = filled(tmp_path / "c", range(20, 30))
@@ -279,7 +279,7 @@ def test_links_and_pipes_in_it_are_not_followed(tmp_path: Path) -> None:
     assert found(tmp_path / "c") == []
 
 
-def test_parts_are_listed_and_taken_away(tmp_path: Path) -> None:
+def test_parts_are_listed_and_removed(tmp_path: Path) -> None:
     """Half of one as well, as a kill between the removal of its two files leaves it; a folder that is not there is empty."""
     assert list(parts(tmp_path / "c")) == []
     filled(tmp_path / "c", range(5))
@@ -294,7 +294,7 @@ def test_parts_are_listed_and_taken_away(tmp_path: Path) -> None:
     assert list((tmp_path / "c").rglob("*")) == []
 
 
-def test_a_part_taken_away_is_still_there_for_who_reads_it(tmp_path: Path) -> None:
+def test_a_removed_part_can_still_be_read_by_a_run(tmp_path: Path) -> None:
     """`capture cache --clear` beside a run does it no harm."""
     filled(tmp_path)
     cache, said = opened(tmp_path)

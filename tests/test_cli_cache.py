@@ -1,4 +1,4 @@
-"""How pixels are held, decoded and kept, through the real command: never seen in the records."""
+"""The pixel cache through the real command: how pixels are held, decoded and kept never shows in the records."""
 
 import json
 import subprocess
@@ -49,18 +49,18 @@ class Trainer:
         return (self.folder / name / "records.jsonl").read_bytes(), self.held(name)
 
     def held(self, name: str) -> tuple[str, int, int]:
-        """What the run's events say of its pixels, the last time it was begun."""
+        """The pixels event of the run's last start: memory or disk, decoded, from the cache."""
         events = map(json.loads, (self.folder / name / "events.jsonl").read_text().splitlines())
         last = [event for event in events if event["event"] == "pixels"][-1]
         return last["held"], last["decoded"], last["from_cache"]
 
     def warned(self, name: str) -> list[str]:
-        """What the run's events say of warnings."""
+        """The warnings among the run's events."""
         events = map(json.loads, (self.folder / name / "events.jsonl").read_text().splitlines())
         return [event["text"] for event in events if event["event"] == "warning"]
 
     def listed(self) -> dict[str, Any]:
-        """What `capture cache` lists."""
+        """The listing of `capture cache`."""
         return dict(json.loads(self("cache", "--json")))
 
 
@@ -164,7 +164,7 @@ def test_small_folders_leave_nothing(capture: Capture, images: Path, tmp_path: P
 
 @pytest.mark.parametrize("ram", ["1G", "0"])
 def test_a_cache_that_cannot_be_written_is_one_warning(trainer: Trainer, ram: str) -> None:
-    """A file stands in its place: training goes on, and the records are the same."""
+    """A file is in its place: training continues, and the records are the same."""
     expected, _ = trainer.train("plain", "--no-cache")
     trainer.cache.write_text("in the way")
     reason = "Not a directory"
@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(trainer: Trainer, ram: st
 
 
 def test_a_limit_that_is_too_small_is_one_warning(trainer: Trainer) -> None:
-    """What fits is kept, and found the next time; the rest is decoded."""
+    """All that fits is kept, and found the next time; the rest is decoded."""
     small = {"CAPTURE_CACHE_SIZE": "200K"}
     expected, _ = trainer.train("first", stderr=None, env=small)
     assert len(trainer.warned("first")) == 1
@@ -194,7 +194,7 @@ def test_a_limit_that_is_too_small_is_one_warning(trainer: Trainer) -> None:
         ([], {"CAPTURE_CACHE_SIZE": "huge"}, "CAPTURE_CACHE_SIZE huge is not valid"),
     ],
 )
-def test_what_cannot_be_honoured(capture: Capture, images: Path, options: list[str], env: dict[str, str], said: str) -> None:
+def test_values_that_are_not_valid(capture: Capture, images: Path, options: list[str], env: dict[str, str], said: str) -> None:
     """Named in one line, before any work."""
     done = capture("train", images, "-o", "run", *options, env=env)
     assert done.returncode == 2

@@ -102,7 +102,7 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "options", "code", "message", "way_on"),
+    ("files", "options", "code", "message", "way_out"),
     [
         (None, [], 2, "no such folder: 'photos'", "name a folder"),
         ([], [], 3, "'photos' is empty", "put images into it"),
@@ -131,8 +131,8 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
         (["cat_1.png"], ["--lables", "prefix"], 2, "--lables", "capture labels --help"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_way_on(
-    capture: Command, tmp_path: Path, files: list[str] | None, options: list[str], code: int, message: str, way_on: str
+def test_a_mistake_is_one_line_with_the_way_out(
+    capture: Command, tmp_path: Path, files: list[str] | None, options: list[str], code: int, message: str, way_out: str
 ) -> None:
     """On stderr, with its exit code, and nothing on stdout."""
     if files is not None:
@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line_with_the_way_on(
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
-    assert way_on in done.stderr.partition(message)[2]
+    assert way_out in done.stderr.partition(message)[2]
 
 
 HOSTILE = [

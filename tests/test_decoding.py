@@ -24,7 +24,7 @@ def test_five_formats_are_read_by_content(kind: str) -> None:
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
-    """Of 16 bits the high 8 are kept; Pillow alone would make 255 of everything above 255."""
+    """The high 8 of 16 bits are kept; Pillow alone would turn everything above 255 into 255."""
     grey = np.array([[0, 255, 256, 0x1234, 65535]], np.uint16)
     assert shown(saved(grey), 1).tolist() == [[0, 0, 1, 0x12, 255]]
     assert shown(saved(grey))[..., 2].tolist() == [[0, 0, 1, 0x12, 255]]
@@ -181,7 +181,7 @@ def test_odd_but_legal_jpeg_headers_are_read() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "MPO"])
 def test_the_first_frame_is_the_picture(kind: str) -> None:
-    """Of an animated GIF, PNG or WebP, or a JPEG that holds several pictures, the first is taken."""
+    """An animated GIF, PNG or WebP, or a JPEG with several pictures, is its first picture."""
     second = Image.new("RGB", (18, 24), (0, 255, 0))
     options = {"lossless": True} if kind == "WEBP" else {}
     first = Image.new("RGB", (18, 24), RED)
@@ -220,7 +220,7 @@ def test_grey_pictures_in_colour_are_three_times_the_grey_one(mode: str, size: t
 
 
 def test_the_decoder_is_known_by_its_code_and_libraries() -> None:
-    """What the cache of decoded pixels tells decoders apart by."""
+    """The cache of decoded pixels tells decoders apart by it."""
     from PIL import __version__
 
     said = decoder_id()

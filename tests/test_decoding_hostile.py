@@ -23,7 +23,7 @@ from image_bytes import GOOD, NOISE, chunk, into_jpeg, outcome, png, reason, sav
 @pytest.mark.parametrize(
     "data", [b"", b"cat", b"\x89PNG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(range(256)), b"\xff\xd8", b"RIFF" * 9]
 )
-def test_what_is_no_image_is_said_to_be_none(data: bytes) -> None:
+def test_other_files_are_not_an_image(data: bytes) -> None:
     """Empty files, text, SVG and unknown bytes are not images, whatever they are called."""
     assert reason(data) == "not-an-image"
 

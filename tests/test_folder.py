@@ -77,7 +77,7 @@ def test_train_and_val_folders_share_their_classes(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_no_image_is_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_entries_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden entries, links, FIFOs, sockets, folders that look like files, other extensions, run folders."""
     touch(
         tmp_path, ["cat_1.png", "dog_1.png", ".hidden_1.png", ".git/cat_2.png", "notes.txt", "x_1.png/cat_3.png", "cat_4.png\n"]
@@ -173,7 +173,7 @@ def test_every_name_is_an_image_or_a_skip_and_can_be_read(names: set[bytes]) -> 
                 assert source.read(file) == file.encode("utf-8", "surrogateescape")
 
 
-def test_twins_are_two_files_of_two_classes(tmp_path: Path) -> None:
+def test_similar_names_are_two_files_of_two_classes(tmp_path: Path) -> None:
     """Names that differ only in case or in Unicode normal form are kept apart, with a warning."""
     touch(tmp_path, ["caf\u00e9_1.png", "cafe\u0301_1.png", "Dog_1.png", "dog_1.png", "dog_2.png"])
     found = scan(tmp_path)

@@ -141,7 +141,7 @@ def test_an_input_does_not_depend_on_its_batch() -> None:
 
 
 def test_evaluation_is_not_augmented() -> None:
-    """With augment=False the recipe's augmentation is left out."""
+    """With augment=False the recipe's augmentation is not applied."""
     pixels, ids = store(3, 12, 12), np.arange(50)
     assert np.array_equal(batch_of(pixels, ids, "flip+crop", evaluating=True), batch_of(pixels, ids, "none"))
 

@@ -82,8 +82,8 @@ def test_every_rule_reads_what_its_definition_says(rule: str, file: str, expecte
         ("cat_0012", "cat"),
     ],
 )
-def test_prefix_is_what_stands_before_the_trailing_number(file: str, expected: str | None) -> None:
-    """One number goes, with its separators and the mark of a copy; nothing else about the label is touched."""
+def test_prefix_is_the_text_before_the_trailing_number(file: str, expected: str | None) -> None:
+    """One number goes, with its separators and the suffix of a copy; nothing else about the label changes."""
     assert label("prefix", file) == expected
 
 
@@ -92,7 +92,7 @@ def test_prefix_is_what_stands_before_the_trailing_number(file: str, expected: s
     [("caf\u00e9_1.png", "cafe\u0301_1.png"), ("Cat_1.png", "cat_1.png"), ("caf\udce9_1.png", "caf\u00e9_1.png")],
     ids=["NFC and NFD", "case", "latin-1 bytes and UTF-8"],
 )
-def test_twins_are_kept_apart(first: str, second: str) -> None:
+def test_similar_names_are_kept_apart(first: str, second: str) -> None:
     """Labels are compared character by character: no folding, no normal form, no guess at an encoding."""
     assert label("prefix", first) != label("prefix", second)
 
@@ -109,7 +109,7 @@ def test_hostile_names_are_plain_data(name: str) -> None:
     assert label("(?s)^(?P<label>.+)_", f"{name}_12.png") == name
 
 
-def test_the_stem_loses_one_image_ending_in_any_case() -> None:
+def test_the_stem_loses_one_image_extension_in_any_case() -> None:
     """Other endings, and a second one, belong to the name."""
     assert [stem(f) for f in ("a/b.PNG", "b.jpeg", "b.jpg.png", "b.txt", "b (2).gif")] == ["b", "b", "b.jpg", "b.txt", "b"]
 
@@ -122,7 +122,7 @@ def test_no_rule_gives_an_empty_label(file: str) -> None:
 
 
 def test_the_name_of_a_rule_gives_the_rule_again() -> None:
-    """What a run records as its rule can be handed to --labels."""
+    """The rule that a run records can be passed to --labels."""
     for text in ("parent", "field:2", "prefix", "suffix", "^(?P<label>[a-z]+)"):
         rule = parse_rule(text)
         assert rule is not None
@@ -181,7 +181,7 @@ def test_a_broken_expression_is_a_usage_error(text: str) -> None:
     ],
 )
 def test_auto_takes_the_first_rule_that_fits(files: list[str], rule: str) -> None:
-    """Sub-folders, then the second field after a common word, then what stands before or after a number."""
+    """Sub-folders, then the second field after a common word, then the text before or after a number."""
     assert choose_rule(files).name == rule
 
 
@@ -200,7 +200,7 @@ def test_auto_does_not_depend_on_the_order_of_files(files: list[str]) -> None:
 
 
 @pytest.mark.parametrize("files", [["cat.png", "dog.png"], ["0001.png", "0002.png"], ["only/logo.png"]])
-def test_names_without_any_label_are_an_error_with_a_way_on(files: list[str]) -> None:
+def test_names_without_any_label_are_an_error_that_says_what_to_do(files: list[str]) -> None:
     """The message counts the names and quotes one; the hint shows names that would do."""
     with pytest.raises(DataError, match=f"no label in any of the {len(files)} names, such as '{files[0]}'") as caught:
         choose_rule(files)

@@ -198,7 +198,7 @@ def test_a_factory_is_called_with_classes_channels_and_size(tmp_path: Path) -> N
 
 
 def test_an_edited_file_is_read_anew(tmp_path: Path) -> None:
-    """The source as it stands is what runs, even when it was changed within the same second and kept its length."""
+    """The current source runs, even if it was changed within the same second and kept its length."""
     for hidden in (8, 9):
         path = write(
             tmp_path,
@@ -277,7 +277,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, body: str
     ],
 )
 def test_names_that_cannot_be_are_refused_without_torch(spec: str, expected: str) -> None:
-    """`check` answers at once, in a process that never imports torch."""
+    """`check` needs no torch: it refuses at once."""
     program = f"""
         import sys
         from capture_cli import models

@@ -54,7 +54,7 @@ def test_grey_only_if_all_are_grey() -> None:
     assert chosen([picture(8, 8), picture(8, 8, "RGB")])[2] == 3
 
 
-def test_what_is_asked_for_is_given() -> None:
+def test_options_are_kept() -> None:
     """A size, a number of channels, or both; with both no file is opened."""
     assert chosen([picture(8, 8)], size=(3, 5)) == (3, 5, 1)
     assert chosen([picture(8, 6)], channels=3) == (6, 8, 3)
@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_given() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, -1, 3), (5, 5, 2), (5, 5, 4)])
-def test_what_cannot_be_given_is_refused(shape: tuple[int, int, int]) -> None:
+def test_an_impossible_shape_is_refused(shape: tuple[int, int, int]) -> None:
     """No pixels, or channels that are neither grey nor RGB."""
     with pytest.raises(UsageError, match="not valid"):
         Geometry(height=shape[0], width=shape[1], channels=shape[2])
@@ -73,8 +73,8 @@ def test_the_size_is_that_of_the_upright_picture() -> None:
     assert chosen([saved(NOISE, exif=exif(6))]) == (18, 24, 3)
 
 
-def test_files_that_cannot_be_used_have_no_say() -> None:
-    """Whether the bytes are no image or cannot be read at all."""
+def test_files_that_cannot_be_used_do_not_count() -> None:
+    """Neither bytes that are no image nor files that cannot be read."""
 
     def read(file: str) -> bytes:
         if file == "gone":
@@ -148,7 +148,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
 
 
 def test_blocks_may_come_one_after_the_other() -> None:
-    """What was admitted stays where it is, in the same memory, while the next block comes; a file is read once."""
+    """Admitted pixels stay in the same memory while the next block comes; a file is read once."""
     read: list[int] = []
 
     def reading(i: int) -> bytes:

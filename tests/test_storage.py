@@ -124,7 +124,7 @@ def test_damage_in_the_cache_is_decoded_again(ram: int) -> None:
 
 
 def test_damage_while_a_run_reads_it_is_not_shown() -> None:
-    """What was right when it was admitted and is no more, or has been cut off, is decoded again at each visit."""
+    """Pixels that were damaged or cut off after admission are decoded again at each visit."""
     held, _ = store()
     with closing(held):
         held.admit(GOOD_IDS, FILES.__getitem__)
@@ -138,7 +138,7 @@ def test_damage_while_a_run_reads_it_is_not_shown() -> None:
 
 
 def test_an_image_that_changed_meanwhile_is_an_error() -> None:
-    """When its pixels have to be decoded again: never other pixels than those on record."""
+    """If its pixels have to be decoded again, no other pixels are shown than those on record."""
     files = list(FILES)
     held, _ = store()
     with closing(held):
@@ -165,8 +165,8 @@ def test_an_image_that_changed_meanwhile_is_an_error() -> None:
             held.rows(IDS[:1])
 
 
-def test_without_any_room_images_are_decoded_at_each_visit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is said once for the cache and once for the rest, by the thread that uses the store; training can go on."""
+def test_on_a_full_disk_images_are_decoded_at_each_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is one warning for the cache and one for the rest, in the thread that uses the store; training continues."""
     monkeypatch.setattr(cache_module, "RESERVE_BYTES", 2**62)
     monkeypatch.setattr(store_module, "RESERVE_BYTES", 2**62)
     threads: set[int] = set()

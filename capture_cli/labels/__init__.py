@@ -44,7 +44,7 @@ class Scan:
 
     @property
     def example(self) -> str:
-        """How the first file got its label: `bag_0001.png -> bag (rule: prefix)`; not escaped."""
+        """The label of the first file and its rule: `bag_0001.png -> bag (rule: prefix)`; not escaped."""
         return f"{self.files[0]} -> {self.classes[self.labels[0]]} (rule: {self.rule.name})"
 
     def per_class(self) -> list[ClassCount]:
@@ -68,11 +68,6 @@ class ClassCount:
     val: int
     test: int
     example: str | None
-
-    @property
-    def images(self) -> int:
-        """Images in all splits."""
-        return self.train + self.val + self.test
 
 
 def scan(

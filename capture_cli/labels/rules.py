@@ -40,8 +40,7 @@ SPLIT_NAMES = frozenset(
 )
 """Folder names, in any case, that tell what images are for, not what they show."""
 
-_SEPARATORS = " _-.#"
-_DIGITS = "0123456789"
+_SEPARATORS, _DIGITS = " _-.#", "0123456789"
 _COPY_SUFFIX = re.compile(r"[ _.#-]*\([0-9]+\)\Z")
 _ASKED = "it was asked for"
 
@@ -59,7 +58,7 @@ class Rule:
 
     @property
     def meaning(self) -> str:
-        """What the class is under this rule, a noun phrase."""
+        """The class under this rule, a noun phrase."""
         if self.name.startswith("field:"):
             return RULES["field:N"].replace("N", self.name.removeprefix("field:"))
         return RULES.get(self.name, RULES["REGEX"])
@@ -67,13 +66,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a rule fits some files."""
+    """The number of files that a rule labels, and of different labels that it finds."""
 
     rule: Rule
     labelled: int
-    """Files in which it finds a label."""
     classes: int
-    """Different labels it finds."""
 
 
 def parse_rule(text: str) -> Rule | None:
@@ -94,14 +91,12 @@ def choose_rule(files: Sequence[str]) -> Rule:
     """Choose a rule for `files` (relative paths) as `auto` does: the first of these that fits.
 
     1. `parent` if the images are in sub-folders of two or more different names, not all of them like `train` and `val`.
-    2. `field:2` if all stems begin with the same word (a first part with a letter in it), ignoring names in which no rule
-       finds a label, such as `logo.png`.
+    2. `field:2` if all stems begin with the same word, ignoring names in which no rule finds a label, such as `logo.png`.
     3. `prefix`, then `suffix`.
 
     To fit, a rule must label at least half as many files as the rule that labels most, with two classes or more. A rule by
-    file name must also find at least two images per class on average: a running number does not.
-    If none fits, the first rule that finds two classes is taken, then the first that finds any.
-    Raises DataError if no rule finds a label in any name.
+    file name must also find two images per class on average: a running number does not. If none fits, the first rule that
+    finds two classes is taken, then the first that finds any. Raises DataError if no rule finds a label in any name.
     """
     fits = [fit(rule, files) for rule in _candidates(files)]
     most = max(one.labelled for one in fits)

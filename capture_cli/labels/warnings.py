@@ -15,7 +15,7 @@ def warnings(found: Scan) -> list[str]:
 
 
 def _single_images(found: Scan) -> list[str]:
-    single = [c for c in found.per_class() if c.images == 1]
+    single = [c for c in found.per_class() if c.train + c.val == 1]
     if not single:
         return []
     if len(single) == len(found.classes):

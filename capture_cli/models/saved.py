@@ -29,7 +29,7 @@ class ModelHeader:
     """The value of `--model`."""
     classes: Sequence[str]
     recipe: Mapping[str, Any]
-    """How pixels become inputs: capture_cli.preprocessing.Recipe."""
+    """Steps from pixels to inputs: capture_cli.preprocessing.Recipe."""
 
 
 def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:

@@ -19,10 +19,8 @@ from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.slots import Location
 
 MAX_THREADS = 8
-TRIED = 4
-"""Items that are worked on one after the other, to see how long one takes."""
-WORTH_A_THREAD_SECONDS = 2e-4
-"""For shorter work, threads cost more in taking turns than they save."""
+TRIED = 4  # items that are worked on one after the other, to see how long one takes
+WORTH_A_THREAD_SECONDS = 2e-4  # for shorter work, threads cost more in taking turns than they save
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,7 +40,7 @@ class Admission(NamedTuple):
 
 @dataclass
 class Tally:
-    """Where the pixels of the usable images came from."""
+    """Counts of usable images by the origin of their pixels."""
 
     decoded: int = 0
     from_cache: int = 0
@@ -54,7 +52,7 @@ class Loaded(NamedTuple):
     size: int
     digest: bytes
     location: Location | None
-    """Where the cache has its pixels, if it does."""
+    """In the cache, if it has the pixels."""
     from_cache: bool
 
 

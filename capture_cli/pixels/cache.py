@@ -42,16 +42,11 @@ from capture_cli.pixels.decoding import Pixels, decoder_id
 from capture_cli.pixels.slots import Location, SlotFile, checksum
 from capture_cli.resources import CACHE_SIZE
 
-WORTH_BYTES = 4 * 2**20
-"""About a hundred photographs, or a thousand small PNG files: half a second of decoding."""
-RESERVE_BYTES = 2**30
-"""Disk space that stays free for the records."""
-CHUNK_BYTES = 64 * 2**20
-"""The most that is written between two looks at the free space."""
-MAX_PARTS = 256
-"""Per shape; each costs a descriptor when it is read."""
-MAX_ENTRIES = 2**22
-"""Looked up per shape, the newest first; each costs 40 bytes of memory."""
+WORTH_BYTES = 4 * 2**20  # about a hundred photographs, or a thousand small PNG files: half a second of decoding
+RESERVE_BYTES = 2**30  # disk space that stays free for the records
+CHUNK_BYTES = 64 * 2**20  # the most that is written between two looks at the free space
+MAX_PARTS = 256  # per shape; each costs a descriptor when it is read
+MAX_ENTRIES = 2**22  # looked up per shape, the newest first; each costs 40 bytes of memory
 INDEX, PIXELS = ".index", ".pixels"
 
 Entries = npt.NDArray[np.void]
@@ -263,7 +258,7 @@ class _OwnPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one run left in the cache."""
+    """The two files that one run left in the cache."""
 
     index: Path
     entries: int

@@ -52,13 +52,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MAX_PIXELS = 2**25
-"""33.5 megapixels."""
+MAX_PIXELS = 2**25  # 33.5 megapixels
 MAX_SIDE = 2**16 - 1
-MAX_SCANS = 100
-"""Encoders write about ten."""
-BACKGROUND = 255
-"""White, in every channel, behind transparent pixels."""
+MAX_SCANS = 100  # encoders write about ten
+BACKGROUND = 255  # white, in every channel, behind transparent pixels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -230,8 +227,7 @@ def _lean_jpeg(data: bytes) -> tuple[bytes, bytes]:
     return b"".join(kept), exif
 
 
-_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
-"""Comments and APP1 to APP15 without APP14, where Adobe notes how to read CMYK."""
+_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}  # comments and APP1 to APP15 without APP14, where Adobe notes how to read CMYK
 
 
 def _exif_of(image: Image.Image) -> bytes:

@@ -14,12 +14,9 @@ from capture_cli.errors import Unusable, UsageError
 from capture_cli.keyed_random import draw, path_keys
 from capture_cli.pixels.decoding import Peek, peek
 
-PEEKED_FILES = 1000
-"""Files looked at to choose a size; more are not needed to see what most have."""
-LONGEST_SIDE = 224
-"""Of a size that nobody asked for, in pixels: what pretrained classifiers expect, and what fits into memory."""
-FALLBACK = (32, 32)
-"""Height and width where no size has a majority."""
+PEEKED_FILES = 1000  # files looked at to choose a size; more are not needed to see what most have
+LONGEST_SIDE = 224  # of a size that nobody asked for, in pixels: what pretrained classifiers expect, and what fits into memory
+FALLBACK = (32, 32)  # height and width where no size has a majority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

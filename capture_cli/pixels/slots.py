@@ -78,7 +78,7 @@ class SlotFile:
 
 
 class Location(NamedTuple):
-    """Where the pixels of one picture are on disk."""
+    """The place of one picture's pixels on disk."""
 
     file: SlotFile
     slot: int

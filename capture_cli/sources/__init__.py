@@ -11,10 +11,8 @@ normal form are different files.
 
 from typing import NamedTuple, Protocol
 
-MAX_FILE_BYTES = 128 * 2**20
-"""The largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes per pixel."""
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-"""File name extensions of images, in any case."""
+MAX_FILE_BYTES = 128 * 2**20  # the largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes per pixel
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")  # file name extensions of images, in any case
 
 
 class Skipped(NamedTuple):
