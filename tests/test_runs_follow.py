@@ -153,6 +153,31 @@ def test_an_end_that_was_taken_off_is_passed_over(tmp_path: Path, lines: list[by
     assert (run.ending.state, run.ending.status) == ("sealed", "completed")
 
 
+def test_what_was_read_for_the_run_record_does_not_get_in_the_way(tmp_path: Path, lines: list[bytes]) -> None:
+    """`info` reads the beginning; the file may have been resumed before the rest is read."""
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b"".join(interrupted(run_records(per_class=2, batch_size=3, epochs=2), 2)))
+    other, run = open_run(path), open_run(path)
+    list(other.follow())
+    assert run.info.classes
+    path.write_bytes(b"".join(lines))
+    assert list(run.follow(other.cursor))
+    assert same(list(run.blocks())) == same(list(open_run(path).blocks()))
+
+
+def test_a_pipe_with_a_name_has_no_place_to_resume_from(tmp_path: Path, lines: list[bytes]) -> None:
+    """Such as the shell makes for `<(zcat run.jsonl.gz)`."""
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "fifo").open("r+b", buffering=0) as fifo:
+        fifo.write(b"".join(lines[:3]))
+        run = open_run(tmp_path / "fifo")
+        (tmp_path / "run.jsonl").write_bytes(b"".join(lines))
+        other = open_run(tmp_path / "run.jsonl")
+        list(other.follow())
+        with pytest.raises(UsageError, match="has no place to resume from"):
+            list(run.follow(other.cursor))
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_stdin_can_be_followed_once(damaged: bool) -> None:
     """A pipe has no place to go back to, and damage on it is damage."""

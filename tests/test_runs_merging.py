@@ -306,6 +306,26 @@ def vars_of(record: Epoch | End) -> dict[str, object]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
+def test_the_first_file_may_be_the_empty_one(tmp_path: Path) -> None:
+    """The run record is that of the first file that has one."""
+    parts = split(whole(), 2)
+    with open_run(written(tmp_path / "run", [[], parts[1]])) as run:
+        assert run.info == parts[1][0]
+        assert isinstance(next(run.blocks()), RunInfo)
+
+
+def test_a_cursor_of_other_files_is_refused(tmp_path: Path) -> None:
+    """Instead of reading from the wrong place, or all again."""
+    two = open_run(written(tmp_path / "two", split(whole(), 2)))
+    one = open_run(written(tmp_path / "one", split(whole(), 1)))
+    list(two.follow())
+    list(one.follow())
+    for run, cursor in ((one, two.cursor), (two, one.cursor)):
+        with pytest.raises(UsageError, match="the cursor is not one of"):
+            list(run.follow(cursor))
+        assert len(list(run.follow(Cursor()))) > 10
+
+
 def test_processes_with_a_recorder_each_write_one_run(
     tmp_path: Path, capture: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

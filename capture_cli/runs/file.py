@@ -74,6 +74,7 @@ class File:
         """
         lines, info, at = self.line_blocks(), None, Cursor()
         if cursor is not None and cursor.at != START:
+            self.close()  # what was read for `info` may be out of date
             reading = self._next_reading()
             lines = self._pass(reading)
             try:

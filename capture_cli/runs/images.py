@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +85,8 @@ class RunImages:
         """
         if digest is None:
             if self._digests is None:
-                self._digests = {}
-                for samples in self._samples():
-                    self._digests.update(zip(samples.files, samples.digests, strict=True))
+                pairs = (zip(samples.files, samples.digests, strict=True) for samples in self._samples())
+                self._digests = dict(chain.from_iterable(pairs))
             if name not in self._digests:
                 raise Unusable("missing", "no sample of this run has that name")
             digest = self._digests[name]

@@ -50,8 +50,11 @@ class Reading:
 
         Raises RewrittenError if the lines before the cursor have changed, UsageError for a compressed file.
         """
-        if is_compressed(os.pread(self._fd, 4, 0)):
-            raise UsageError(f"{self.name} is compressed and has no place to resume from", "decompress it, or follow from None")
+        try:
+            if is_compressed(os.pread(self._fd, 4, 0)):
+                raise UsageError(f"{self.name} is compressed and has no place to resume from", "follow from None")
+        except OSError as error:
+            raise UsageError(f"{self.name} has no place to resume from: {error.strerror}", "follow from None") from error
         for one in (cursor, cursor.without_end()):
             if one is not None and self._holds(one):
                 os.lseek(self._fd, one.at.bytes, os.SEEK_SET)

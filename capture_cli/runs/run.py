@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from capture_cli.errors import RecordsError
+from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Record, RunInfo
 from capture_cli.runs.cursor import Cursor
 from capture_cli.runs.file import Block, File
@@ -55,7 +55,10 @@ class Run:
     @property
     def info(self) -> RunInfo:
         """The first run record. Raises RecordsError if it cannot be read."""
-        return self._files[0].info
+        for file in self._files[:-1]:
+            with suppress(RecordsError):
+                return file.info
+        return self._files[-1].info
 
     @property
     def file_names(self) -> list[str]:
@@ -114,10 +117,12 @@ class Run:
         (the run was overwritten, or resumed in another environment) raises RewrittenError: discard what was read, and follow
         from None. Raises RecordsError at damage.
         """
+        one, count = len(self._files) == 1, len(self._files)
+        if cursor not in (None, Cursor()) and len(cursor.files) != (0 if one else count):
+            raise UsageError(f"the cursor is not one of {self.name}, which has {count} files", "follow from None")
         self.cursor = cursor or Cursor()
         if cursor is None:
             self._seen.clear()
-        one = len(self._files) == 1
         for block, after in self._files[0].since(self.cursor) if one else merged(self._files, self.cursor, self._seen):
             self.cursor = after
             if block is not None:
