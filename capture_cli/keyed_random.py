@@ -4,9 +4,8 @@
     order = epoch_order(keys, seed=0, epoch=3)                  # a permutation of range(N)
     numbers = draw(keys, seed=0, epoch=3, purpose="flip")       # uint64 [N], uniform
 
-A number depends on (seed, epoch, purpose, relative path) and on nothing else: not on the other files, the batch, or earlier
-draws. There is no random state to save, any number of workers draws the same, and adding files leaves the draws and the
-relative order of the others as they were.
+A number depends on (seed, epoch, purpose, relative path) and on nothing else. There is no random state to save, any number of
+workers draws the same, and adding files leaves the draws and the relative order of the others as they were.
 
 The method is part of the record format, because replay needs the same numbers. XXH3-64 of (seed, epoch, purpose) is the key of
 a stream. A sample's number is its path key combined with that, twice through the finaliser of SplitMix64 (Steele, Lea and

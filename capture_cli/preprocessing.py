@@ -8,9 +8,8 @@
 
 Training calls `make_batch`, replay calls `make_inputs`, which returns the same bits without torch.
 
-An input is float32, (pixel - 127.5) * (1 / 127.5), so from -1 to 1. The difference is exact (both are multiples of a half) and
-the product is rounded once, so CPU, CUDA and numpy agree in every bit. CUDA would turn a division by a number into a product
-anyway, and no further operation follows that could be fused with it.
+An input is float32, (pixel - 127.5) * (1 / 127.5), so from -1 to 1. The difference is exact and the product is rounded once, so
+CPU, CUDA and numpy agree in every bit. (CUDA turns a division into a product; nothing follows that could be fused with it.)
 
 Augmentation draws from capture_cli.keyed_random, so it depends on (seed, epoch, relative path) alone. Only `train` has any.
 
@@ -18,8 +17,6 @@ Augmentation draws from capture_cli.keyed_random, so it depends on (seed, epoch,
     crop   moved by -pad to +pad pixels down and across, each equally likely, where pad is an eighth of that side, rounded half
            up, at least 1. What comes in at the edge is the picture reflected there, without doubling its edge (a side of 1
            pixel is repeated)
-
-Torch is imported when the first batch is made, so that reading records does not import it.
 """
 
 from __future__ import annotations
@@ -55,8 +52,7 @@ Ints = npt.NDArray[np.int64]
 class Recipe:
     """All steps between the bytes of an image file and the tensor that goes into the model.
 
-    This version knows one value of most fields. They are recorded so that a later version can change a step and still make old
-    inputs again.
+    This version knows one value of most fields; a later one can change a step and still make old inputs again.
     """
 
     height: int
@@ -215,11 +211,10 @@ def _shift(target: Pixels, source: Pixels, shift: int) -> None:
 
 
 def to_pixels(image: npt.NDArray[Any], recipe: Mapping[str, Any] = _THIS_VERSION) -> Pixels:
-    """Convert an input [C, H, W] to pixels that can be shown, uint8 [C, H, W].
+    """Convert an input [C, H, W] to pixels that can be shown, uint8 [C, H, W]; uint8 is returned as it is, NaN becomes 0.
 
     With the `centre` and `scale` of a recipe, they are exactly the pixels that went in. Without (an input of a loop of one's
     own) the range of the values is guessed: 0 to 1, -1 to 1, or from the least to the greatest finite value.
-    NaN becomes 0, and uint8 is returned as it is.
     """
     if image.dtype == np.uint8:
         return image

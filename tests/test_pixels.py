@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
-from capture_cli.pixels.admission import TRIED, WORTH_A_THREAD_SECONDS, Loader, in_threads
 from capture_cli.pixels.decoding import decode
 from capture_cli.pixels.geometry import PEEKED_FILES, Geometry, choose_geometry
-from capture_cli.pixels.store import MemoryStore
+from capture_cli.pixels.store import TRIED, WORTH_A_THREAD_SECONDS, Loader, MemoryStore, in_threads
 from image_bytes import GOOD, NOISE, exif, png, saved
 
 

@@ -36,9 +36,9 @@ class MLP(nn.Sequential):
 class CNN(nn.Module):
     """3x3 convolutions until the map is at most 4x4, then one linear layer over it.
 
-    A block is convolution, max-pool, BatchNorm, ReLU: normalising after the pool gives the same kind of features for a quarter
-    of the work. The blocks of STAGES come first, then one of DEEPER for each halving that is still needed. The maps of a 28x28
-    image are 14, 7, 7 and 3 pixels wide (252,000 parameters), those of a 32x32 image 16, 8, 8 and 4.
+    A block is convolution, max-pool, BatchNorm, ReLU: normalising after the pool takes a quarter of the work. The blocks of
+    STAGES come first, then one of DEEPER for each halving that is still needed. The maps of a 28x28 image are 14, 7, 7 and 3
+    pixels wide (252,000 parameters), those of a 32x32 image 16, 8, 8 and 4.
 
     Each axis is halved by itself and only while above SMALL pixels, so that 1x1 and 1x500 work too. On an axis above LARGE
     pixels the first convolution has a stride of 2, 4, ... and a kernel to match: an image of up to 256 pixels costs less than

@@ -1,13 +1,10 @@
 """A model from a user's own file: `FILE.py:FACTORY`.
 
-FACTORY is any callable in that file that takes the keywords `classes`, `channels`, `height`, `width` and returns a
-`torch.nn.Module`:
-
     def build(classes, channels, height, width):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * height * width, classes))
 
-The file is code. All of it runs, with the rights of the user; `notice` says so. It is read from its path alone: its folder does
-not become importable, and no bytecode is written beside it or read from there.
+FACTORY is any callable in that file. All of the file is run, with the rights of the user; `notice` says so. Its folder does not
+become importable, and no bytecode is written beside it or read from there.
 """
 
 import difflib
@@ -53,11 +50,7 @@ def notice(spec: str) -> str:
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
-    """Run the file and call its factory.
-
-    Raises UsageError, naming the file, the function and the line, if the file cannot be run or has no such function, if the
-    code raises or exits, or if it does not return an `nn.Module`.
-    """
+    """Run the file and call its factory. Raises UsageError, naming file, function and line, for whatever goes wrong."""
     from torch import nn
 
     check(spec)

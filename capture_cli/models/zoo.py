@@ -2,14 +2,12 @@
 
 NAME is anything that `torchvision.models.list_models(module=torchvision.models)` lists. Head and stem are fitted:
 
-- The factory gets the number of classes, and the image size if its class asks for one (ViT, MaxViT).
 - Auxiliary heads are off (GoogLeNet, Inception v3), so that training and evaluation return one tensor of logits.
 - The first convolution takes the images' channels; its weights are drawn with the spread that keeps its output's variance.
 - On images of at most 64 pixels the ResNet family begins with a 3x3 convolution of stride 1, and on at most 32 without its
   max-pool, as is usual for such images: the stem made for 224 pixels would leave a 1x1 map.
 
-Some need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches). If a model
-refuses the size, `fitting_side` finds one that it takes by trying it on torch's meta device, which computes shapes alone.
+Some models need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches).
 """
 
 import difflib
@@ -59,9 +57,9 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
 
 
 def fitting_side(spec: str, *, channels: int, height: int, width: int) -> int | None:
-    """Find the side in pixels of square images that the model takes: the next larger, else the next smaller.
+    """Find the side in pixels of square images that the model takes: the next larger one in SIZES, else the next smaller.
 
-    None if no side of SIZES works, or if the size at hand works and something else must have failed.
+    None if there is none, or if the size at hand works and something else must have failed.
     """
     if _takes(spec, channels, height, width):
         return None

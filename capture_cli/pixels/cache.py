@@ -8,18 +8,15 @@
     for part in parts(cache_folder()): ...          # `remove(part)` deletes one
 
 The key is the BLAKE2b digest of a file's bytes. Pixels are in a folder named for their shape and for the decoder that made them
-(capture_cli.pixels.decoding.decoder_id): another decoder never finds them. Each run that decoded something leaves a part there:
+(capture_cli.pixels.decoding.decoder_id). Each run that decodes WORTH_BYTES of files leaves a part there:
 
     NAME.pixels     the pixels, one picture after the other
     NAME.index      24 bytes for each picture: the digest, and the checksum of the pixels (capture_cli.pixels.slots)
 
-One process writes a part, and nobody changes it afterwards, so runs need not wait for each other. A killed run leaves what it
-had written. Whatever is read is compared with its checksum: damaged or incomplete pixels are as good as absent. Nothing is
-synced, because a lost part costs time and nothing else.
-
-A part is begun once WORTH_BYTES of files were decoded; decoding fewer is quick. All parts take at most `limit_bytes`: those
-unused for longest are removed, and a disk is never filled to its end. If a part cannot be written, or the folder belongs to
-somebody else, there is one warning and the run continues without.
+Nobody changes the part of another process, so runs need not wait for each other. Damaged or incomplete pixels do not fit their
+checksum and are as good as absent. Nothing is synced: a lost part costs time and nothing else. All parts take at most
+`limit_bytes`; those unused for longest are removed, and a disk is never filled to its end. If a part cannot be written, or the
+folder belongs to somebody else, there is one warning and the run continues without.
 """
 
 from __future__ import annotations

@@ -3,26 +3,22 @@
     pixels = decode(data, height=32, width=32, channels=3)      # uint8 [3, 32, 32]
     width, height, grey = peek(data)                            # from the header alone
 
-Whatever the file is called:
+PNG, JPEG, WebP, BMP and GIF are read, told apart by content. No other decoder is ever started. The size is checked before
+decoding, which takes at most about 17 bytes per pixel, so 0.6 GB. Nothing is printed. Any number of threads may decode at once.
+Every failure is `Unusable` with one of these reasons, and a detail that depends on the file alone:
 
-* PNG, JPEG, WebP, BMP and GIF are read, told apart by content. No other decoder is ever started.
-* The size is checked before decoding: at most MAX_PIXELS, no side above MAX_SIDE. Decoding takes at most about 17 bytes per
-  pixel of the file, so 0.6 GB, whatever the file claims.
-* Every failure is `Unusable` with one of these reasons, and a detail that depends on the file alone:
+    not-an-image        empty, text, SVG, or unknown bytes
+    format-not-allowed  an image of another format, which the detail names
+    too-large           more than MAX_PIXELS, or a side above MAX_SIDE
+    metadata-too-large  compressed text that unpacks to more than 1 MB
+    too-many-scans      a progressive JPEG of more than MAX_SCANS scans, each of which costs a pass over the image
+    truncated           the file ends too early
+    broken              anything else that the decoder refuses
+    out-of-memory       the machine has too little memory left
 
-      not-an-image        empty, text, SVG, or unknown bytes
-      format-not-allowed  an image of another format, which the detail names
-      too-large           too many pixels, or too long a side
-      metadata-too-large  compressed text that unpacks to more than 1 MB
-      too-many-scans      a progressive JPEG of more than MAX_SCANS scans, each of which costs a pass over the image
-      truncated           the file ends too early
-      broken              anything else that the decoder refuses
-      out-of-memory       the machine has too little memory left
-
-* EXIF orientation is applied (bad EXIF is ignored). Of 16 bits the high 8 are kept. Palettes and CMYK become RGB; embedded
-  colour profiles are not applied. Transparency is laid on white. Of an animation or a multi-picture file the first frame is
-  taken. Pillow itself clips 16-bit grey, shows hidden colours under transparency and ignores orientation.
-* Nothing is printed, neither by Python nor by C libraries. Any number of threads may decode at once.
+EXIF orientation is applied (bad EXIF is ignored). The high 8 of 16 bits are kept. Palettes and CMYK become RGB; embedded colour
+profiles are not applied. Transparency is laid on white. An animation or multi-picture file is its first picture. Pillow itself
+clips 16-bit grey, shows hidden colours under transparency and ignores orientation.
 
 A damaged file may still decode, to other pixels: no image format notices every change. The digest of the file does.
 """
@@ -99,10 +95,7 @@ def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
 
 @functools.cache
 def decoder_id() -> str:
-    """Identify in one line all that decides which pixels come out of a file: this file's source and the libraries below it.
-
-    With the same identity `decode` returns the same pixels for the same bytes.
-    """
+    """Identify this file's source and the libraries below it: with the same identity `decode` returns the same pixels."""
     code = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
     libraries = ", ".join(f"{name} {version}" for name, version in codec_versions().items())
     return f"{code}, {libraries}, {platform.machine()}"
@@ -241,10 +234,8 @@ def _exif_of(image: Image.Image) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """Read the EXIF orientation, 1 to 8; 1 (upright) if there is none or the EXIF is damaged. TIFF 6.0, section 2.
-
-    Not by Pillow, which would load every tag, warn about some and raise at others.
-    """
+    """Read the EXIF orientation, 1 to 8; 1 (upright) if there is none or the EXIF is damaged. TIFF 6.0, section 2."""
+    # Not by Pillow, which would load every tag, warn about some and raise at others.
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:

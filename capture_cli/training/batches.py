@@ -18,8 +18,7 @@ import torch
 
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan
-from capture_cli.pixels.admission import Admission
-from capture_cli.pixels.store import Store
+from capture_cli.pixels.store import Admission, Store
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 from capture_cli.writer import BatchWriter
