@@ -140,14 +140,25 @@ def test_a_finished_epoch_leaves_a_line() -> None:
     ]
 
 
-def test_files_left_out_are_counted_at_the_end() -> None:
-    """By reason, the most frequent first."""
+def test_skipped_files_are_named_at_the_end() -> None:
+    """By reason, the most frequent first, and the first three by name; closing twice prints nothing twice."""
     stage = Stage()
-    for reason in ("ending", "truncated", "truncated"):
-        stage.view.write(Skip(file="x", reason=reason), None)
+    for file, reason in (("a.txt", "unsupported-extension"), ("b.png", "truncated"), ("c.png", "truncated")):
+        stage.view.write(Skip(file=file, reason=reason), None)
     stage.view.close()
-    stage.view.close()  # closing twice says nothing twice
-    assert stage.screen.lines == ["left out: 3 files (2 truncated, 1 ending)", ""]
+    stage.view.close()
+    assert stage.screen.lines == ["skipped 3 files (2 truncated, 1 unsupported-extension): a.txt, b.png, c.png"[:79], ""]
+
+
+def test_only_the_first_skipped_files_are_named() -> None:
+    """However many there are."""
+    stream = io.StringIO()
+    view = PlainView(stream, epochs=1)
+    for number in range(1000):
+        view.write(Skip(file=f"{number}.png", reason="truncated"), None)
+    view.close()
+    view.close()
+    assert stream.getvalue() == "skipped 1,000 files (1000 truncated): 0.png, 1.png, 2.png, ...\n"
 
 
 def test_frames_are_few() -> None:

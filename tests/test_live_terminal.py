@@ -20,10 +20,11 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 from pretend import CLASSES, HOSTILE, INPUTS, RUN, batch, sums
 from capture_cli.records import Skip
+from contextlib import closing
 from capture_cli.views.terminal.live import make_view
 
-def view(**options):
-    return make_view(sys.stderr, classes=CLASSES, epochs=1, total_images=200, **options)
+def view(animate=sys.stderr.isatty(), **options):
+    return make_view(sys.stderr, animate=animate, classes=CLASSES, epochs=1, total_images=200, **options)
 
 def train(view):
     view.note("hello " + HOSTILE)
@@ -79,7 +80,7 @@ PLAIN = rf"""hello {SHOWN}
 epoch 1/1 train loss 0.500 acc 0.750 N images/s
 epoch 1/1 val loss 0.500 acc 0.750 N images/s
 warning: look
-left out: 1 file (1 truncated)
+skipped 1 file (1 truncated): {SHOWN}
 """
 
 
@@ -93,15 +94,15 @@ def without_speed(text: str) -> str:
 def test_a_file_gets_one_line_a_phase(colour: str) -> None:
     """Nothing moves and nothing is coloured in a file, whatever FORCE_COLOR says."""
     changes = {"FORCE_COLOR": colour} if colour != "no" else {}
-    assert without_speed(in_a_file("with view() as v: train(v)", **changes)) == PLAIN
+    assert without_speed(in_a_file("with closing(view()) as v: train(v)", **changes)) == PLAIN
 
 
 @pytest.mark.parametrize(
     ("body", "changes"),
     [
-        ("with view() as v: train(v)", {"TERM": "dumb"}),
-        ("with view(animate=False) as v: train(v)", {}),
-        ("with view() as v: train(v)", {"PYTHONIOENCODING": "ascii"}),
+        ("with closing(view()) as v: train(v)", {"TERM": "dumb"}),
+        ("with closing(view(animate=False)) as v: train(v)", {}),
+        ("with closing(view()) as v: train(v)", {"PYTHONIOENCODING": "ascii"}),
     ],
 )
 def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(body: str, changes: dict[str, str]) -> None:
@@ -112,14 +113,14 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_plain_lines(body: str, changes:
 
 def test_quiet_lets_warnings_through() -> None:
     """And nothing else, on a terminal and in a file."""
-    assert in_a_file("with view(quiet=True) as v: train(v)") == "warning: look\n"
-    assert on_a_terminal("with view(quiet=True) as v: train(v)") == ("warning: look\n", 0)
+    assert in_a_file("with closing(view(quiet=True)) as v: train(v)") == "warning: look\n"
+    assert on_a_terminal("with closing(view(quiet=True)) as v: train(v)") == ("warning: look\n", 0)
 
 
 @pytest.mark.parametrize("columns", [20, 40, 100])
 def test_on_a_real_terminal(columns: int) -> None:
     """Hostile names are read, the area is gone at the end, what is to stay has stayed, and nothing was wrapped."""
-    written, code = on_a_terminal("with view() as v: train(v)", columns=columns)
+    written, code = on_a_terminal("with closing(view()) as v: train(v)", columns=columns)
     screen = Screen(columns)
     screen.feed(written)
     assert code == 0
@@ -129,7 +130,7 @@ def test_on_a_real_terminal(columns: int) -> None:
     assert "label" in written
     assert "label" not in screen.text
     assert screen.lines[-1] == ""
-    assert "left out: 1 file" in " ".join(screen.lines)
+    assert "skipped 1 file" in " ".join(screen.lines)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +156,12 @@ def test_colours_are_the_terminals_to_choose(changes: dict[str, str], colours: b
 
 def test_an_error_is_printed_below() -> None:
     """Where the body of `with` raises, the area is removed first."""
-    written, code = on_a_terminal("with view() as v:\n    train(v)\n    raise SystemExit('it failed')")
+    written, code = on_a_terminal("with closing(view()) as v:\n    train(v)\n    raise SystemExit('it failed')")
     screen = Screen(100)
     screen.feed(written)
     assert code == 1
     assert screen.lines[-2:] == ["it failed", ""]
-    assert screen.lines[-3] == "left out: 1 file (1 truncated)"
+    assert screen.lines[-3] == f"skipped 1 file (1 truncated): {SHOWN}"
 
 
 def test_a_killed_process_leaves_the_terminal_as_it_was() -> None:

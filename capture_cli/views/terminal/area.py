@@ -1,14 +1,14 @@
-"""The last lines of a terminal, redrawn in place, with ordinary output going on above them.
+"""The last lines of a terminal, redrawn in place, with ordinary output above them.
 
     area = Area(console)
-    area.draw(body)                     # as often as one likes; each time one write to the terminal
+    area.draw(body)                     # one write to the terminal each time
     area.draw(body, above=[line])       # `line` stays for good, above the area
-    area.draw(None)                     # the area is gone, the cursor where it began
+    area.draw(None)                     # removes the area
 
-Why not rich.live.Live: it hides the cursor, which stays hidden when the process is killed; its thread competes with the
-training for the interpreter; and a terminal made narrower keeps its remains. Here nothing of the terminal's state is ever
-changed: between two draws the cursor stands at the beginning of the line below the area, so whatever ends the process, the
-shell goes on there.
+rich.live.Live would not do: it hides the cursor, which stays hidden when the process is killed; its thread competes with the
+training for the interpreter; and it leaves remains when the terminal becomes narrower. Here the state of the terminal never
+changes. Between two draws the cursor is at the start of the line below the area: whatever ends the process, the shell
+continues there.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ ERASE_BELOW = "\x1b[J"
 
 
 class Area:
-    """The lines at the end of what `console` writes to; nothing else writes there meanwhile."""
+    """The area at the end of the terminal of `console`; nothing else may write there meanwhile."""
 
     def __init__(self, console: Console) -> None:
         self.gone = False
         """The terminal can no longer be written to."""
         self._console = console
         self._drawn: list[list[Segment]] = []
-        """The lines of the area, as they stand on the terminal."""
+        """The lines of the area that are on the terminal."""
         self._columns = 0
-        """There were when they were drawn."""
+        """Columns of the terminal when they were drawn."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows there are to draw on, now. The last column stays free: a full line would wrap on some terminals."""
+        """Columns and rows to draw on, now. The last column stays free: a full line wraps on some terminals."""
         size = self._console.size
         return max(1, size.width - 1), max(1, size.height - 1)
 
     def draw(self, body: RenderableType | None, *, above: Sequence[RenderableType] = ()) -> None:
-        """Replace the area by `body`, cut to the terminal, after printing each of `above` where the area began."""
+        """Print the lines of `above` where the area began, then draw `body` below them, cut to the terminal."""
         if self.gone:
             return
         columns, rows = self.size
@@ -53,11 +53,11 @@ class Area:
         body_lines = self._lines(body, columns)[:rows] if body is not None else []
         height = _height(self._drawn, columns + 1)
         start = "\r" + (UP.format(height) if height else "")
-        standing = self._drawn
+        on_screen = self._drawn
         if columns != self._columns:
-            start += ERASE_BELOW  # a terminal that has wrapped lines joins them again when it grows, unless they were erased
-            standing = []
-        self._write(start + self._changes(printed + body_lines, standing) + ERASE_BELOW)
+            start += ERASE_BELOW  # a terminal that grows joins the lines it had wrapped, unless they were erased
+            on_screen = []
+        self._write(start + self._changes(printed + body_lines, on_screen) + ERASE_BELOW)
         self._drawn, self._columns = body_lines, columns
 
     def _lines(self, one: RenderableType, columns: int) -> list[list[Segment]]:
@@ -65,9 +65,9 @@ class Area:
         lines = self._console.render_lines(one, options, pad=False)
         return [Segment.adjust_line_length(line, columns, pad=False) for line in lines]
 
-    def _changes(self, lines: list[list[Segment]], standing: list[list[Segment]]) -> str:
-        """What turns the lines that are standing, from the cursor down, into `lines`: pictures that stay cost nothing."""
-        stays = [i < len(standing) and line == standing[i] for i, line in enumerate(lines)]
+    def _changes(self, lines: list[list[Segment]], on_screen: list[list[Segment]]) -> str:
+        """Return what turns the lines on screen, from the cursor down, into `lines`; unchanged pictures cost nothing."""
+        stays = [i < len(on_screen) and line == on_screen[i] for i, line in enumerate(lines)]
         with self._console.capture() as shown:
             changed = [line for line, same in zip(lines, stays, strict=True) if not same]
             self._console.print(SegmentLines(changed, new_lines=True), end="")
@@ -78,10 +78,10 @@ class Area:
         try:
             self._console.file.write(text)
             self._console.file.flush()
-        except OSError:  # nobody is looking any more, which is no reason to stop the work
+        except OSError:  # nobody reads any more, which is no reason to stop the training
             self.gone = True
 
 
 def _height(lines: list[list[Segment]], columns: int) -> int:
-    """Rows that `lines` take up once a terminal of `columns` has wrapped those that are too long for it."""
+    """Return the rows that `lines` take up on a terminal of `columns`, which wraps those that are too long."""
     return sum(max(1, -(-Segment.get_line_length(line) // columns)) for line in lines)

@@ -1,10 +1,10 @@
-"""The sums of phases as lines to read: the table of epochs on a terminal, whole sentences elsewhere.
+"""The totals of phases as text: a table of epochs on a terminal, one line per phase elsewhere.
 
     table = EpochTable(epochs=10, phases=["train", "val"])
-    table.add(sums, seconds=3.2)
-    lines = table.take(width=80)    # the lines that have become complete, a heading before the first
+    table.add(totals, seconds=3.2)
+    lines = table.take(width=80)    # the lines completed since, with a heading before the first
 
-Losses are mean cross-entropy in nats, accuracies shares from 0 to 1.
+Losses are mean cross-entropy in nats, accuracies fractions from 0 to 1.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from capture_cli.records import Epoch
 from capture_cli.views.terminal.text import safe
 
 ROOMY = 60
-"""Cells from which on the columns stand further apart."""
+"""Terminal width in cells from which the columns are wider."""
 
 
 def number(value: float) -> str:
-    """A loss or a probability with three decimals, in at most six characters; a tiny or huge one as its magnitude."""
+    """Format a loss or a probability with three decimals, in at most six characters; tiny and huge ones as a magnitude."""
     if not math.isfinite(value):
         return str(float(value))
     if 0 < abs(value) < 0.0005 or abs(value) >= 99.9995:
@@ -45,10 +45,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def phase_line(sums: Epoch, *, epochs: int, seconds: float) -> str:
-    """One finished phase as a line: `epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s`."""
-    line = f"epoch {sums.epoch}/{epochs} {sums.phase} loss {number(sums.loss)} acc {sums.accuracy:.3f}"
-    return safe(f"{line} {sums.n / seconds:,.0f} images/s" if seconds > 0 else line)
+def phase_line(totals: Epoch, *, epochs: int, seconds: float) -> str:
+    """Format a finished phase: `epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s`."""
+    line = f"epoch {totals.epoch}/{epochs} {totals.phase} loss {number(totals.loss)} acc {totals.accuracy:.3f}"
+    return safe(f"{line} {totals.n / seconds:,.0f} images/s" if seconds > 0 else line)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Row:
 
 
 class EpochTable:
-    """Gathers the phases of an epoch into one line."""
+    """One line per epoch, with columns for each phase."""
 
     def __init__(self, *, epochs: int, phases: Sequence[str]) -> None:
         self.label_width = max(len("epoch"), len(f"{epochs}/{epochs}"))
@@ -68,31 +68,31 @@ class EpochTable:
         self._open: _Row | None = None
         self._complete: list[_Row] = []
         self._shown: tuple[object, ...] | None = None
-        """The columns under the heading that was shown last."""
+        """The columns of the last heading."""
 
     def label(self, epoch: int) -> str:
-        """`4/10` for epoch 4 of 10, as wide as the column."""
+        """Format epoch 4 of 10 as `4/10`, padded to the width of the column."""
         return f"{epoch}/{self._epochs}".rjust(self.label_width)
 
-    def add(self, sums: Epoch, *, seconds: float) -> None:
-        """Take the sums of a phase; a line is complete with the last phase or when another epoch begins."""
-        if self._open is not None and self._open.epoch != sums.epoch:
+    def add(self, totals: Epoch, *, seconds: float) -> None:
+        """Add a phase; the line is complete with the last phase, or when another epoch begins."""
+        if self._open is not None and self._open.epoch != totals.epoch:
             self.finish()
         if self._open is None:
-            self._open = _Row(sums.epoch)
-        self._open.phases[sums.phase] = sums
+            self._open = _Row(totals.epoch)
+        self._open.phases[totals.phase] = totals
         self._open.seconds += seconds
-        if sums.phase == self._phases[-1]:
+        if totals.phase == self._phases[-1]:
             self.finish()
 
     def finish(self) -> None:
-        """Let the line that is waiting for a phase be complete as it is."""
+        """Complete the line that is waiting for a phase, as it is."""
         if self._open is not None:
             self._complete.append(self._open)
             self._open = None
 
     def take(self, width: int) -> list[Text]:
-        """The complete lines not taken before, in at most `width` cells: what does not fit is left out by columns."""
+        """Return the lines completed since, at most `width` cells wide; columns that do not fit are dropped."""
         if not self._complete:
             return []
         rows, self._complete = self._complete, []
@@ -110,7 +110,7 @@ class EpochTable:
         return lines
 
     def _columns(self, width: int) -> tuple[tuple[str, ...], int, int, int]:
-        """Which phases are shown, and the cells of a loss, an accuracy and the time, 0 for none."""
+        """Choose the phases to show, and the widths of loss, accuracy and time in cells, 0 for none."""
         room = width - self.label_width
         loss, acc, time = (9, 8, 10) if width >= ROOMY else (7, 7, 8)
         everything = (loss + acc) * len(self._phases)
@@ -123,9 +123,9 @@ class EpochTable:
     def _line(self, row: _Row, phases: Sequence[str], loss_width: int, acc_width: int, time_width: int) -> Text:
         text = Text(self.label(row.epoch))
         for phase in phases:
-            sums = row.phases.get(phase)
-            text.append((number(sums.loss) if sums else "").rjust(loss_width))
-            text.append((f"{sums.accuracy:.3f}" if sums else "").rjust(acc_width), "bold" if phase == self._phases[-1] else "")
+            totals = row.phases.get(phase)
+            text.append((number(totals.loss) if totals else "").rjust(loss_width))
+            text.append((f"{totals.accuracy:.3f}" if totals else "").rjust(acc_width), "bold" * (phase == self._phases[-1]))
         if time_width:
             text.append(duration(row.seconds).rjust(time_width), "dim")
         return text

@@ -1,20 +1,19 @@
-"""The terminal while training, on stderr: what a person sees of a run as it goes.
+"""The view of a training on stderr.
 
-    with make_view(sys.stderr, classes=classes, epochs=10, total_images=480_000) as view:
-        recorder = Recorder(journal, sinks=[view])      # records come in by view.write(record, inputs)
-        view.advance(64)                                # after every batch, captured or not
-        view.note("a sentence")                         # printed above whatever is shown; warn() is heard when quiet, too
+    with closing(make_view(sys.stderr, animate=True, classes=classes, epochs=10, total_images=480_000)) as view:
+        view.write(record, inputs)      # as a sink of the records
+        view.advance(64)                # after every batch, captured or not
+        view.note("a sentence")         # printed above the live area; warn() is printed even if quiet
 
-On a terminal a LiveView shows a line for every finished epoch, a progress bar, the curve of the loss and a preview of the last
-captured batch. Anywhere else a PlainView writes one line for every finished phase; if quiet, warnings only.
+LiveView draws on a terminal: a line for every finished epoch, a progress bar, loss curves and a preview of the last captured
+batch. PlainView writes one line for every finished phase, or if quiet, warnings only.
 
-What it promises:
+It promises:
 
-* Names are shown by views.text: nothing in one reaches the terminal as a control sequence or as markup.
-* It costs the training next to nothing: `write` and `advance` keep references and counts. A frame is drawn at most twice a
-  second, and the pause after it is at least 150 times what the last two took on average; so less than 1 % of the time goes into
-  drawing, on a slow terminal as well.
-* The state of the terminal is never changed, so nothing has to be put right however the process ends; see views.area.
+* Names go through views.terminal.text: none reaches the terminal as a control sequence or as markup.
+* `write` and `advance` keep references and counts. A frame is drawn at most twice a second and is followed by a pause of at
+  least 150 times what the last two took on average: less than 1 % of the time goes into drawing, on slow terminals too.
+* The state of the terminal is never changed, so nothing has to be restored however the process ends (views.terminal.area).
 * `note` and `warn` may be called from a signal handler, in the middle of a frame.
 """
 
@@ -23,8 +22,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, TextIO
 
 import numpy.typing as npt
 from rich.console import Console, Group, RenderableType
@@ -41,41 +39,14 @@ from capture_cli.views.terminal.text import plain, safe
 
 SECONDS_PER_FRAME = 0.5
 SECONDS_PER_PREVIEW = 1.0
-"""Pictures change no faster than they can be looked at."""
+"""Pictures change no faster than people can look at them."""
 PAUSE = 150
-"""A frame is followed by a pause of this many times what frames take."""
+"""The pause after a frame, as a multiple of the time that frames take."""
 WIDEST = 100
-"""Cells of the widest bar and curve with what stands beside them."""
+"""Cells of the widest bar line."""
+SKIPPED_NAMES = 3
 
 Inputs = npt.NDArray[Any]
-
-
-class View(Protocol):
-    """What a run tells a person through; a sink of the recorder, and a context manager that closes itself."""
-
-    every_input: bool
-
-    def begin(self, output: object) -> None:
-        """Be told where the records go."""
-
-    def write(self, record: Record, inputs: Inputs | None) -> None:
-        """Take a record as it was written, and with a Batch its inputs [B, C, H, W]."""
-
-    def advance(self, images: int) -> None:
-        """A batch of so many images is done, captured or not."""
-
-    def note(self, text: str) -> None:
-        """Say something that is good to know; if quiet, it is not said."""
-
-    def warn(self, text: str) -> None:
-        """Say something that must be heard."""
-
-    def close(self) -> None:
-        """Show what is left to show. Nothing more comes."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 def make_view(
@@ -87,28 +58,26 @@ def make_view(
     phases: Sequence[str] = ("train", "val"),
     preview: int = 4,
     quiet: bool = False,
-    animate: bool = True,
-) -> View:
-    """The view that suits `stderr`: live on a terminal that can be drawn on, plain lines elsewhere, warnings only if `quiet`.
+    animate: bool,
+) -> LiveView | PlainView:
+    """Make a LiveView if `animate` is set and the terminal `stderr` can be drawn on, else a PlainView.
 
-    `total_images` are those of all `epochs` and `phases` together, `preview` the samples to show of a batch. Say
-    `animate=False` where other output, such as records on stdout, goes to the same terminal. Colours are left to the
-    terminal and NO_COLOR; FORCE_COLOR animates nothing that is not a terminal.
+    `total_images` counts all `epochs` and `phases`; `preview` is the number of samples to show of a batch. Colours follow the
+    terminal, NO_COLOR and FORCE_COLOR.
     """
-    if animate and not quiet and stderr.isatty():
+    if animate and not quiet:
         console = Console(file=stderr, markup=False, emoji=False, highlight=False)
-        if _can_be_drawn_on(console):
+        options = console.options
+        limited = options.legacy_windows or options.ascii_only or options.max_width <= NARROWEST
+        if console.is_interactive and not limited:
             return LiveView(console, classes=classes, epochs=epochs, total_images=total_images, phases=phases, preview=preview)
     return PlainView(stderr, epochs=epochs, quiet=quiet)
 
 
-def _can_be_drawn_on(console: Console) -> bool:
-    options = console.options
-    return console.is_interactive and not options.legacy_windows and not options.ascii_only and options.max_width > NARROWEST
-
-
 class PlainView:
-    """One line for every finished phase, and what is said; nothing that moves. If quiet, only warnings."""
+    """One line for every finished phase, and notes; if quiet, only warnings."""
+
+    every_input = False
 
     def __init__(self, stream: TextIO, *, epochs: int, quiet: bool = False, now: Callable[[], float] = monotonic) -> None:
         self._stream: TextIO | None = stream
@@ -116,68 +85,61 @@ class PlainView:
         self._quiet = quiet
         self._now = now
         self._phase_began = now()
-        self._left_out: Counter[str] = Counter()
-        self._unsaid: deque[str] = deque()
+        self._skipped = _Skipped()
+        self._pending: deque[str] = deque()
         self._writing = False
 
-    every_input = False
-
     def begin(self, output: object) -> None:
-        """Where the records go is said by whoever opened the output."""
+        """Do nothing: the caller says where the records go."""
 
-    def write(self, record: Record, inputs: Inputs | None) -> None:  # noqa: ARG002 - a sink is given both
-        """Say how a phase went; count files left out."""
+    def write(self, record: Record, inputs: Inputs | None) -> None:  # noqa: ARG002 - the signature of a sink
+        """Print the totals of a phase; count skipped files."""
         if isinstance(record, RunInfo):
             self._phase_began = self._now()
         elif isinstance(record, Skip):
-            self._left_out[record.reason] += 1
+            self._skipped.add(record)
         elif isinstance(record, Epoch):
             began, self._phase_began = self._phase_began, self._now()
             self.note(phase_line(record, epochs=self._epochs, seconds=self._phase_began - began))
 
     def advance(self, images: int) -> None:
-        """Nothing is shown of a batch."""
+        """Do nothing: single batches are not shown."""
 
     def note(self, text: str) -> None:
-        """Write `text` as one line."""
+        """Print `text` as one line, unless quiet."""
         if not self._quiet:
             self._line(text)
 
     def warn(self, text: str) -> None:
-        """Write `text` as one line, quiet or not."""
+        """Print `text` as a warning, quiet or not."""
         self._line(f"warning: {text}")
 
     def close(self) -> None:
-        """Say what was left out."""
-        if self._left_out:
-            self.note(_left_out(self._left_out))
-            self._left_out.clear()
+        """Print the skipped files. May be called twice."""
+        if line := self._skipped.take():
+            self.note(line)
 
     def _line(self, text: str) -> None:
         if self._stream is None:
             return
-        self._unsaid.append(safe(text) + "\n")
-        if self._writing:  # a signal handler speaks in the middle of a line
+        self._pending.append(safe(text) + "\n")
+        if self._writing:  # called from a signal handler in the middle of a line
             return
         self._writing = True
         try:
-            while self._stream and self._unsaid:
-                self._stream.write(self._unsaid.popleft())
+            while self._stream and self._pending:
+                self._stream.write(self._pending.popleft())
                 self._stream.flush()
-        except OSError:  # nobody is listening any more, which is no reason to stop the work
+        except OSError:  # nobody reads any more, which is no reason to stop the training
             self._stream = None
         finally:
             self._writing = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
 
 class LiveView:
-    """Lines of finished epochs, and below them an area that is redrawn: bar, curve of the loss, preview."""
+    """Lines of finished epochs, above an area that is redrawn: bar, loss curves, preview."""
+
+    every_input = False
 
     def __init__(
         self,
@@ -190,7 +152,7 @@ class LiveView:
         preview: int = 4,
         now: Callable[[], float] = monotonic,
     ) -> None:
-        """`console` writes to a terminal, and nothing else does until `close`; the other arguments are those of `make_view`."""
+        """Draw on the terminal of `console`, which nothing else may write to until `close`. For the rest see `make_view`."""
         self._area = Area(console)
         self._classes = classes
         self._epochs = epochs
@@ -202,22 +164,20 @@ class LiveView:
         self._curves = {phase: Curve() for phase in phases}
         self._last: tuple[Batch, Inputs] | None = None
         self._previewed: tuple[Batch, Inputs] | None = None
-        self._sizes: dict[str, int] = {}
-        self._left_out: Counter[str] = Counter()
+        self._phase_sizes: dict[str, int] = {}
+        self._skipped = _Skipped()
         self._above: list[RenderableType] = []
-        """What is to be printed above the area with the next frame."""
+        """Lines to print above the area with the next frame."""
         self._drawing = self._closed = False
         self._phase_began = now()
         self._next_frame = self._next_preview = self._phase_began
-        self._frames, self._took = 0, 0.0
-
-    every_input = False
+        self._frames, self._last_took = 0, 0.0
 
     def begin(self, output: object) -> None:
-        """Where the records go is said by whoever opened the output."""
+        """Do nothing: the caller says where the records go."""
 
     def write(self, record: Record, inputs: Inputs | None) -> None:
-        """Keep the batch that was captured last, count files left out, and take the sums of phases."""
+        """Keep the last captured batch, count skipped files, and add the totals of a phase to the table."""
         if isinstance(record, Batch):
             if record.phase == self._phases[0]:
                 self._curves[record.phase].add(float(record.loss))
@@ -226,20 +186,19 @@ class LiveView:
         elif isinstance(record, Epoch):
             self._end_phase(record)
         elif isinstance(record, Skip):
-            self._left_out[record.reason] += 1
+            self._skipped.add(record)
         elif isinstance(record, RunInfo):
             self._phase_began = self._now()
             self._draw()
 
-    def _end_phase(self, sums: Epoch) -> None:
+    def _end_phase(self, totals: Epoch) -> None:
         began, self._phase_began = self._phase_began, self._now()
-        self._table.add(sums, seconds=self._phase_began - began)
-        if sums.phase in self._curves and sums.phase != self._phases[0]:
-            self._curves[sums.phase].add(sums.loss)
-        # How many images there are is known once all were read: some may have turned out unusable.
-        self._sizes[sums.phase] = sums.n
-        if len(self._sizes) == len(self._phases):
-            self._meter.total = self._epochs * sum(self._sizes.values())
+        self._table.add(totals, seconds=self._phase_began - began)
+        if totals.phase in self._curves and totals.phase != self._phases[0]:
+            self._curves[totals.phase].add(totals.loss)
+        self._phase_sizes[totals.phase] = totals.n  # fewer than were scanned, if some turned out unusable
+        if len(self._phase_sizes) == len(self._phases):
+            self._meter.total = self._epochs * sum(self._phase_sizes.values())
 
     def advance(self, images: int) -> None:
         """Move the bar on by `images`; draw a frame if it is time."""
@@ -249,28 +208,28 @@ class LiveView:
 
     def note(self, text: str) -> None:
         """Print `text` above the area, wrapped at words."""
-        self._say(plain(text))
+        self._print(plain(text))
 
     def warn(self, text: str) -> None:
         """Print `text` above the area as a warning."""
-        self._say(Text.assemble(("warning: ", "yellow"), safe(text)))
+        self._print(Text.assemble(("warning: ", "yellow"), safe(text)))
 
-    def _say(self, line: RenderableType) -> None:
+    def _print(self, line: RenderableType) -> None:
         self._above.append(line)
         if not self._drawing:
             self._draw()
 
     def close(self) -> None:
-        """Remove the area; what stays are the lines of the epochs, the curve and the count of files left out."""
+        """Remove the area; the lines of the epochs, the curves and the skipped files stay. May be called twice."""
         if self._closed:
             return
         self._closed = True
         self._table.finish()
         rows = self._table.take(self._area.size[0])
-        if rows or self._sizes:
+        if rows or self._phase_sizes:
             rows.append(self._curve_line(self._area.size[0]))
-        if self._left_out:
-            rows.append(plain(_left_out(self._left_out)))
+        if line := self._skipped.take():
+            rows.append(plain(line))
         self._above.extend(rows)
         self._draw()
 
@@ -279,20 +238,20 @@ class LiveView:
         self._drawing = True
         try:
             self._frame(began)
-            while self._above:  # a signal handler had something to say meanwhile
+            while self._above:  # a signal handler has called note() meanwhile
                 self._frame(began)
         finally:
             self._drawing = False
         ended = self._now()
-        took = ended - began if self._frames else 0.0  # the first one pays for what all others find ready
-        self._next_frame = ended + max(SECONDS_PER_FRAME, PAUSE * (took + self._took) / 2)
-        self._took = took
+        took = ended - began if self._frames else 0.0  # the first frame warms up what the others find ready
+        self._next_frame = ended + max(SECONDS_PER_FRAME, PAUSE * (took + self._last_took) / 2)
+        self._last_took = took
         self._frames += 1
 
     def _frame(self, now: float) -> None:
         columns, rows = self._area.size
-        said, self._above = self._above, []
-        lines = [*self._table.take(columns), *said]
+        notes, self._above = self._above, []
+        lines = [*self._table.take(columns), *notes]
         self._area.draw(None if self._closed else self._body(now, columns, rows), above=lines)
 
     def _body(self, now: float, columns: int, rows: int) -> RenderableType:
@@ -307,11 +266,11 @@ class LiveView:
         return Group(*body)
 
     def _bar_line(self, now: float, columns: int) -> RenderableType:
-        """Epoch, bar, share done; then time left, speed and phase as far as they fit."""
+        """Render epoch, bar and percentage; then time left, speed and phase as far as they fit."""
         meter = self._meter
         rate, left = meter.read(now)
         epoch, phase = (self._last[0].epoch, self._last[0].phase) if self._last else (1, self._phases[0])
-        start, percent = self._table.label(epoch), f" {meter.share:4.0%}"
+        start, percent = self._table.label(epoch), f" {meter.fraction:4.0%}"
         extras = [f"{clock(left):>7} left", f"{rate:>9,.0f} images/s"] if rate else [" " * 12, " " * 18]
         end = ""
         for extra in [*extras, f"  {safe(phase).ljust(max(map(len, self._phases)))}"]:
@@ -326,25 +285,42 @@ class LiveView:
         return line
 
     def _curve_line(self, columns: int) -> Text:
-        """The loss so far, batch by batch in the first phase and epoch by epoch in the others; as many as fit."""
+        """Render the loss so far, batch by batch in the first phase and epoch by epoch in the others, as many as fit."""
         line = Text("loss".rjust(self._table.label_width), "dim")
         curve_width = min(30, max(6, columns // 4))
         for phase, curve in self._curves.items():
             if len(curve.means) > 1:
-                drawn, said = curve.line(curve_width), f" {number(curve.last)} {safe(phase)}"
-                if line.cell_len + 2 + len(drawn + said) <= columns:
-                    line.append("  ").append(drawn, "cyan").append(said, "dim")
+                drawn, value = curve.line(curve_width), f" {number(curve.last)} {safe(phase)}"
+                if line.cell_len + 2 + len(drawn + value) <= columns:
+                    line.append("  ").append(drawn, "cyan").append(value, "dim")
         return line
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+class _Skipped:
+    """Skipped files, counted by reason, and the names of the first few."""
+
+    def __init__(self) -> None:
+        self._reasons: Counter[str] = Counter()
+        self._names: list[str] = []
+
+    def add(self, skip: Skip) -> None:
+        self._reasons[skip.reason] += 1
+        if len(self._names) < SKIPPED_NAMES:
+            self._names.append(skip.file)
+
+    def take(self) -> str:
+        """Return the line to print, the most frequent reason first; empty if nothing was skipped since."""
+        if not self._reasons:
+            return ""
+        total = self._reasons.total()
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
+        names = ", ".join([*self._names, *["..."] * (total > len(self._names))])
+        self._reasons, self._names = Counter(), []
+        return f"skipped {total:,} {'file' if total == 1 else 'files'} ({reasons}): {names}"
 
 
 class _Meter:
-    """Images done of a total, and how fast, over the last half minute or so."""
+    """Images done of a total, and their rate over the last half minute or so."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -353,12 +329,12 @@ class _Meter:
         """(time, images done) at each frame."""
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """0 to 1."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def read(self, now: float) -> tuple[float, float]:
-        """Images per second, 0 while unknown, and seconds left; the time before the first batch does not count."""
+        """Return images per second, 0 while unknown, and seconds left; the time before the first batch does not count."""
         if self.done:
             self._marks.append((now, self.done))
         began, before = self._marks[0] if self._marks else (now, 0)
@@ -366,9 +342,3 @@ class _Meter:
             return 0.0, 0.0
         rate = (self.done - before) / (now - began)
         return rate, max(0, self.total - self.done) / rate
-
-
-def _left_out(reasons: Counter[str]) -> str:
-    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    total = reasons.total()
-    return f"left out: {total:,} {'file' if total == 1 else 'files'} ({listed})"

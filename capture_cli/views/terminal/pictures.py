@@ -1,14 +1,14 @@
-"""Small pictures for the terminal: images as the network saw them, in half blocks.
+"""Small pictures for the terminal: model inputs drawn in half blocks.
 
     picture = Thumbnail(inputs[0], columns=16, rows=8)      # float32 [C, H, W] in [-1, 1], or uint8 [C, H, W]
     console.print(picture)
-    console.print(Gallery([Card(picture, [plain(file)]), ...]))   # side by side, captions below
+    console.print(Gallery([Card(picture, [plain(file)]), ...], card_width=20))     # side by side, captions below
 
-A cell of the terminal is about twice as high as it is wide, so one cell shows two pixels, one above the other. In true colour
-and 256 colours the upper one is the colour of a half block and the lower one its background; where the terminal has 16 colours
-or none (`NO_COLOR`), shades of grey are drawn with characters, dark to light as on a dark background.
+A terminal cell is about twice as high as it is wide, so one cell shows two pixels, one above the other. In true colour and 256
+colours the upper pixel is the colour of a half block and the lower one its background. With 16 colours or none (`NO_COLOR`),
+characters show shades of grey, dark to light as on a dark background.
 
-A picture is reduced when it is made, so it holds nothing of the tensor it was made from.
+A picture is reduced when it is made and keeps no reference to its tensor.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Thumbnail:
-    """One image, reduced to at most `columns` by `rows` cells; its aspect ratio is kept, and a small one is not enlarged."""
+    """One image, reduced to at most `columns` by `rows` cells with its aspect ratio; small ones are not enlarged."""
 
     def __init__(self, image: npt.NDArray[Any], *, columns: int = 16, rows: int = 8) -> None:
-        """`image` [C, H, W] is float32 in [-1, 1] (what lies outside is cut off) or uint8; three channels are red, green, blue.
-
-        With any other number of channels their mean is shown in grey.
+        """`image` [C, H, W] is float32, clipped to [-1, 1], or uint8. Three channels are red, green and blue; of any other number
+        the mean is shown in grey.
         """
         height, width = image.shape[1:]
         scale = min(columns / width, 2 * rows / height, 1.0)
@@ -64,20 +63,20 @@ class Thumbnail:
         return Measurement(self.columns, self.columns)
 
     def lines(self, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
-        """One list of segments for each row of cells, each `columns` wide."""
+        """Return one list of segments per row of cells, each `columns` wide."""
         if console.color_system in _SYSTEMS and not console.no_color and not options.ascii_only:
             return _half_blocks(self.pixels, _SYSTEMS[console.color_system])
         return _shades(self.pixels, ASCII_SHADES if options.ascii_only else SHADES)
 
 
 def _rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """[C, H, W] as float32 [3, H, W] in 0 to 255, or [1, H, W] where it is grey."""
+    """Convert [C, H, W] to float32 [3, H, W] from 0 to 255, or [1, H, W] if grey."""
     pixels = to_pixels(image).astype(np.float32)
     return pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdims=True)
 
 
 def reduce(image: npt.NDArray[np.float32], height: int, width: int) -> Pixels:
-    """[C, H, W] in 0 to 255 as uint8 [height, width, 3]; each pixel is the mean of the area it stands for."""
+    """Reduce [C, H, W] from 0 to 255 to uint8 [height, width, 3]; each pixel is the mean of its area."""
     small = _areas(image.shape[1], height) @ image @ _areas(image.shape[2], width).T  # [C, height, width]
     pixels = np.rint(small).clip(0, 255).astype(np.uint8)
     return np.broadcast_to(pixels.transpose(1, 2, 0), (height, width, 3))
@@ -85,14 +84,14 @@ def reduce(image: npt.NDArray[np.float32], height: int, width: int) -> Pixels:
 
 @lru_cache(maxsize=16)
 def _areas(size: int, parts: int) -> npt.NDArray[np.float32]:
-    """[parts, size]: the share of each of `size` pixels in the mean of each of `parts` equal areas; rows sum to 1."""
+    """Return [parts, size]: the weights of `size` pixels in the means of `parts` equal areas; rows sum to 1."""
     edges = np.linspace(0, size, parts + 1)[:, None]
     covered = (edges - np.arange(size)).clip(0, 1)  # [parts + 1, size]: how much of each pixel lies before each edge
     return (np.diff(covered, axis=0) * (parts / size)).astype(np.float32)
 
 
 def _half_blocks(pixels: Pixels, system: ColorSystem) -> list[list[Segment]]:
-    # 32 levels a channel are as many as can be told apart at this size, and let styles be used again: making one is what costs.
+    # 32 levels per channel are enough at this size, and let styles be reused: making one is slow.
     coarse = pixels & 0xF8 | pixels >> 5
     cells = np.concatenate([coarse[0::2], coarse[1::2]], axis=2)  # [rows, columns, 6]
     return [
@@ -103,7 +102,7 @@ def _half_blocks(pixels: Pixels, system: ColorSystem) -> list[list[Segment]]:
 
 @lru_cache(maxsize=4096)
 def _style(system: ColorSystem, red: int, green: int, blue: int, below_red: int, below_green: int, below_blue: int) -> Style:
-    # A style of Rich keeps the escape codes it was first shown with, so one must not be shown on two kinds of terminal.
+    # A Rich style caches the escape codes of the terminal it was first shown on, so each kind of terminal needs its own.
     return Style.from_color(_color(system, red, green, blue), _color(system, below_red, below_green, below_blue))
 
 
@@ -113,7 +112,7 @@ def _color(system: ColorSystem, red: int, green: int, blue: int) -> Color:
 
 
 def _shades(pixels: Pixels, shades: str) -> list[list[Segment]]:
-    """Characters by brightness (ITU-R BT.601 luma) of both pixels of a cell."""
+    """Draw characters by the brightness (ITU-R BT.601 luma) of both pixels of a cell."""
     luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     cells = (luma[0::2] + luma[1::2]) / 2
     numbers = (cells * (len(shades) / 256)).astype(int).tolist()
@@ -122,17 +121,17 @@ def _shades(pixels: Pixels, shades: str) -> list[list[Segment]]:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A picture and what is to be read below it, one line each. Texts that are too long are cut: shorten them before."""
+    """A picture and the lines of its caption. Lines that are too long are cut: shorten them before."""
 
     picture: Thumbnail | None
     caption: Sequence[Text]
 
 
 class Gallery:
-    """Cards side by side, as many as fit; what does not fit is not shown."""
+    """Cards side by side, as many as fit."""
 
     def __init__(self, cards: Iterable[Card], *, card_width: int, gap: int = 2, indent: int = 0) -> None:
-        """Every card is `card_width` cells wide, `gap` cells lie between two."""
+        """Every card is `card_width` cells wide, with `gap` cells between two."""
         self._cards = list(cards)
         self._card_width = card_width
         self._gap = gap
@@ -147,7 +146,7 @@ class Gallery:
                 yield from self._row([block[row] if row < len(block) else [] for block in blocks])
 
     def _row(self, parts: Sequence[list[Segment]]) -> Iterable[Segment]:
-        """One line: every part in its place."""
+        """Yield one line with every part in its column."""
         spaces = self._indent
         for part in parts:
             if part:
@@ -162,7 +161,7 @@ class Gallery:
 
 
 def fitting(width: int, card_width: int, gap: int = 2) -> int:
-    """How many cards of `card_width` fit into `width` cells."""
+    """Return how many cards of `card_width` fit into `width` cells."""
     return max(0, (width + gap) // (card_width + gap))
 
 

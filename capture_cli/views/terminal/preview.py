@@ -1,4 +1,4 @@
-"""The preview of a captured batch: a few of its images, with what the network made of them.
+"""The preview of a captured batch: some of its images with label, prediction, p(label) and loss.
 
 body = preview(batch, inputs, classes=classes, samples=4, columns=79, rows=16)
 """
@@ -19,7 +19,7 @@ from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fittin
 from capture_cli.views.terminal.text import safe, shorten
 
 NARROWEST, WIDEST = 18, 26
-"""Cells of a card: room for `p 0.031 loss 3.474`, and no more than can be taken in at a glance."""
+"""Width of a card in cells: room for `p 0.031 loss 3.474`."""
 GAP = 2
 CAPTION_ROWS = 4
 MOST_PICTURE_ROWS, LEAST_PICTURE_ROWS = 8, 3
@@ -29,9 +29,9 @@ RIGHT, WRONG = "✓", "✗"
 def preview(
     batch: Batch, inputs: npt.NDArray[Any], *, classes: Sequence[str], samples: int, columns: int, rows: int
 ) -> RenderableType | None:
-    """The first `samples` of a batch, as many as fit into `columns` by `rows` cells; None where there is no room for one.
+    """Render the first `samples` of a batch, as many as fit into `columns` by `rows` cells; None if not one fits.
 
-    `inputs` [B, C, H, W] is float32 in [-1, 1] as the network saw it.
+    `inputs` [B, C, H, W] are the tensors that went into the model: float32 in [-1, 1].
     """
     picture_rows = min(MOST_PICTURE_ROWS, rows - 1 - CAPTION_ROWS)
     count = min(samples, len(batch.names), fitting(columns, NARROWEST, GAP))
@@ -50,14 +50,14 @@ def preview(
 
 def _title(phase: str, columns: int) -> str:
     long, short = (
-        f"the last captured batch ({safe(phase)}), as the network saw it; p is of the label",
+        f"last captured batch ({safe(phase)}), as the network saw it; p is the probability of the label",
         f"last {safe(phase)} batch",
     )
     return long if len(long) <= columns else shorten(short, columns)
 
 
 def _caption(batch: Batch, i: int, classes: Sequence[str], width: int) -> list[Text]:
-    """File, label, prediction and what it cost, in CAPTION_ROWS lines of `width` cells."""
+    """Render file, label, prediction, p(label) and loss in CAPTION_ROWS lines of `width` cells."""
     label, pred = int(batch.labels[i]), int(batch.preds[i])
     p_label = batch.p_labels[i] if batch.p_labels is not None else batch.probs[i, label]
     right = label == pred and bool(np.isfinite(batch.losses[i]))

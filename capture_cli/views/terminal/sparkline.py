@@ -1,9 +1,9 @@
-"""A curve in one line of characters.
+"""Curves in one line of characters.
 
 sparkline([2.3, 1.1, 0.7, 0.6], width=4)    # '█▃▁▁'
 
 curve = Curve()
-curve.add(loss)                             # as often as one likes: it keeps a bounded number of means
+curve.add(loss)                             # keeps a bounded number of means
 curve.line(width=30)
 """
 
@@ -18,9 +18,9 @@ NOT_A_NUMBER = "×"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """`values` from left to right in at most `width` characters, scaled from their least to their greatest.
+    """Draw `values` in at most `width` characters, scaled from their minimum to their maximum.
 
-    More values than that are averaged over equal spans. Where a span holds a NaN or an infinity, it is shown as a cross.
+    More values than that are averaged over equal spans. A span with a NaN or an infinity is shown as a cross.
     """
     if not values or width < 1:
         return ""
@@ -35,21 +35,21 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def _bar(value: float, low: float, high: float) -> str:
     if not math.isfinite(value):
         return NOT_A_NUMBER
-    share = (value - low) / (high - low) if high > low else 0.0
-    return BARS[min(int(share * len(BARS)), len(BARS) - 1)]
+    height = (value - low) / (high - low) if high > low else 0.0
+    return BARS[min(int(height * len(BARS)), len(BARS) - 1)]
 
 
 class Curve:
-    """A series of any length in bounded memory: means over spans that double as it grows."""
+    """A series of any length in bounded memory: means over spans that double as the series grows."""
 
     def __init__(self, size: int = 128) -> None:
-        """Keep at most `size` means, and not fewer than half of that once there are so many values."""
+        """Keep at most `size` means, and at least half as many once there are enough values."""
         self.means: list[float] = []
         self.last = math.nan
         """The value added last."""
         self._size = size
         self._span = 1
-        """Values that one mean stands for."""
+        """Values per mean."""
         self._sum, self._count = 0.0, 0
 
     def add(self, value: float) -> None:
@@ -65,5 +65,5 @@ class Curve:
                 self._span *= 2
 
     def line(self, width: int) -> str:
-        """The series so far, see `sparkline`."""
+        """Draw the series so far, see `sparkline`."""
         return sparkline(self.means, width)
