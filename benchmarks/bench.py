@@ -1,16 +1,15 @@
-"""`make bench`: what capture costs, beside what one would do without it, measured in one run on one machine.
+"""`make bench`: the cost of capture beside what one would do without it, measured in one run on one machine.
 
     python benchmarks/bench.py [--only NAME] [--repeats 5] [--json FILE]
     python benchmarks/bench.py --table FILE
 
-Each measurement is a module of its own, which says what it does; most can be run alone, with more options. Whatever is
-compared takes turns, so that a slow moment of the machine hits both; figures are medians unless a row says otherwise. Rows are
-printed as they finish, as one Markdown table. `--json` puts them into a file as well, in place of earlier ones of the same
-measurement, so that a whole run can be made in parts; `--table` prints what such a file holds. docs/benchmarks.md tells what
-each row means and holds one run.
+Each measurement is a module of its own; most can be run alone, with more options. The sides of a comparison take turns, so
+that a slow moment of the machine hits both. Figures are medians unless a row says otherwise. Rows are printed as they finish,
+as one Markdown table. `--json` also saves them, in place of earlier rows of the same measurement, so that a run can be made in
+parts; `--table` prints such a file. docs/benchmarks.md explains each row and holds one run.
 
-What cannot be measured here, since a package, data or a GPU is missing, has a row that says so. That is no failure, and a
-target that is missed is none; exit code 1 is for a command that fails.
+What cannot be measured here, because a package, data or a GPU is missing, has a row that says so. That is no failure, nor is a
+missed target; exit code 1 means that a command failed.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""On a GPU: a step with everything captured beside the same loop without, and whether anything waits for the device.
+"""A step on a GPU with everything captured, beside the same loop without; and a check that nothing waits for the device.
 
     python benchmarks/cuda.py [--repeats 5] [--device cuda]
 
 * resnet18 at 224x224, batch 256, bfloat16, and one_conv (peer_models.py) at 32x32, batch 512: step.py with `--device cuda`,
   which waits for the device before and after each epoch.
-* a profile (torch.profiler) of ten captured steps in the middle of an epoch of each: how often the host waited for the device
-  (the CUDA calls in WAITS), and how many copies had one end in memory that is not pinned, for which CUDA waits by itself. The
-  event of a batch that is one step old is waited for before its record is written, so one such wait a step is right.
+* A profile (torch.profiler) of ten captured steps in the middle of an epoch of each: how often the host waited for the device
+  (the CUDA calls in WAITS), and how many copies used memory that is not pinned, for which CUDA itself waits. The writer waits
+  for the event of the batch one step before, so one such wait per step is right.
 
-It needs no data set: the images are links to those of sample_data/, brought to the size that is wanted. `--device cpu` goes
-through the same motions, to see that the script works; then there is nothing to count.
+It needs no data set: the images are links to those of sample_data/, resized. `--device cpu` only checks that the script works;
+then there is nothing to count.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What it costs to bring images to a model, without any model: `capture` beside torchvision's ImageFolder and DataLoader.
+"""The cost of loading images, without any model: `capture` beside torchvision's ImageFolder and DataLoader.
 
     python benchmarks/data_cost.py [--repeats 5]                     # the table
-    python benchmarks/data_cost.py --side capture FOLDER             # one process: a JSON object for each epoch
+    python benchmarks/data_cost.py --side capture FOLDER             # one process: a JSON object per epoch
 
-Both sides give batches of 64 float32 inputs, 3 x 224 x 224, of the 2,000 photographs of photographs.py, shuffled. The first
-epoch of capture reads, digests, decodes and resizes every file, and puts on record what it found; the pixels are kept, so
-that later epochs gather and normalise. ImageFolder with Resize, ToTensor and Normalize does all of it in every epoch, in two
-worker processes that stay. The page cache is warm on both sides. `cached` is capture in a second process, which finds the
-decoded pixels in its cache; the other rows are without that.
+Both sides yield batches of 64 float32 inputs, 3 x 224 x 224, of the 2,000 photographs of photographs.py, shuffled. The first
+epoch of capture reads, digests, decodes and resizes every file and records it; it keeps the pixels, so that later epochs only
+gather and normalise. ImageFolder with Resize, ToTensor and Normalize does all of it in every epoch, in two persistent worker
+processes. The page cache is warm on both sides. `cached` is capture in a second process, which finds the decoded pixels in its
+cache; the other rows use no cache.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The content of a Debian package of data, without installing it: `unpacked("dataset-fashion-mnist", cache)`."""
+"""The content of a Debian data package, without installing it: `unpacked("dataset-fashion-mnist", cache)`."""
 
 import shutil
 import subprocess

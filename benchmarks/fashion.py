@@ -1,10 +1,10 @@
-"""Fashion-MNIST as folders of PNG files whose names carry the class: the images of `sample_data/` and of the benchmarks.
+"""Fashion-MNIST as folders of PNG files whose names carry the class, for `sample_data/` and the benchmarks.
 
-The images come from the Debian package dataset-fashion-mnist (MIT licence, Zalando SE), in this order:
+The images come from the Debian package dataset-fashion-mnist (MIT licence, Zalando SE), found in this order:
 
     BENCH_DATA    a folder that already holds fashion10k/ and fashion60k/, used as it is
-    FASHION_DEB   a folder into which the package was unpacked (`dpkg-deb -x`)
-    apt-get       the package is downloaded and unpacked into a cache; nothing is installed on the machine
+    FASHION_DEB   a folder with the unpacked package (`dpkg-deb -x`)
+    apt-get       downloads the package and unpacks it into a cache; nothing is installed
 
 As a command it writes both folders and prints where: `python benchmarks/fashion.py OUT`.
 """

@@ -1,10 +1,10 @@
-"""What grows with the number of images and of epochs, and what the pixels take.
+"""The growth of time and memory with the number of images and of epochs, and the memory of the pixels.
 
 * growth: `capture train` on 1,000, 10,000 and 100,000 images (links to those of sample_data/), and on 1,000 for 1, 10 and 100
-  epochs: milliseconds a step in warm epochs, and peak resident memory without the pixels, which are held once.
-* memory: how much more 10,000 images at 3x96x96 take than 5,000 do, where their pixels fit; and how much more than 100 images,
-  where a quarter of the pixels is allowed (`--ram`). The model is `linear`, so that hardly anything else is there. (Beside 100
-  images the pixels that fit would look too cheap: what the start takes for a moment, they take after it.)
+  epochs: milliseconds per step in warm epochs, and peak resident memory without the pixels, which are held once.
+* memory: how much more memory 10,000 images at 3x96x96 take than 5,000, where their pixels fit; and how much more than 100
+  images, where a quarter of the pixels is allowed (`--ram`). The model is `linear`, so that hardly anything else is in memory.
+  (Compared with 100 images, pixels that fit would look too cheap: they reuse memory that the start needed for a moment.)
 """
 
 from collections.abc import Iterator

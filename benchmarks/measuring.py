@@ -1,4 +1,4 @@
-"""What the measurements share: a command run to its end, a row of the table, the machine, a `capture train` with its times."""
+"""Shared by the measurements: running a command, rows of the table, the machine, a timed `capture train`."""
 
 import contextlib
 import json

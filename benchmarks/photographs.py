@@ -1,16 +1,16 @@
-"""2,000 JPEG photographs of about 500 x 375 pixels, `CLASS_NUMBER.jpg`, made from real ones: what the benchmarks decode.
+"""2,000 JPEG photographs of about 500 x 375 pixels, `CLASS_NUMBER.jpg`, made from real ones, for the benchmarks to decode.
 
-The pictures are 27 photographs that two Debian packages hold as desktop backgrounds: lomiri-wallpapers-16.04 (15 of them,
-CC-BY, CC-BY-SA and CC0) and mate-backgrounds (the 12 in nature/, GPL). Each becomes a class, and gives parts of itself:
+They are made from 27 photographs that two Debian packages hold as desktop backgrounds: lomiri-wallpapers-16.04 (15 of them,
+CC-BY, CC-BY-SA and CC0) and mate-backgrounds (the 12 in nature/, GPL). Each becomes a class and yields crops:
 
-* a part in the shape of the result, 500 x 375, or upright, one in four, 375 x 500, each side up to 6 % more or less,
-* as large as half to all of what fits into the photograph, at a place of its own, all drawn by number,
-* brought to its size by Pillow's Lanczos filter, as a camera's pictures are before they are passed on, which keeps them sharp,
-* and saved by Pillow as a baseline JPEG of quality 90, 4:2:0: 45 kB on average.
+* in the shape of the result, 500 x 375 or, one in four, 375 x 500, each side up to 6 % more or less,
+* half to all of what fits into the photograph, at a position of its own, all drawn by number,
+* resized by Pillow's Lanczos filter, which keeps them sharp, like camera pictures that were shared,
+* and saved by Pillow as baseline JPEG of quality 90, 4:2:0: 45 kB on average.
 
-What a picture shows is real, so decoding it costs what it costs; parts overlap, so nothing should be learnt from them.
-`BENCH_DATA`, where it is set, is a folder that holds photographs/ already. As a command it writes the folder and prints
-where: `python benchmarks/photographs.py OUT`.
+The content is real, so decoding costs what it really costs. Crops overlap, so nothing should be learnt from them.
+`BENCH_DATA`, if set, is a folder that already holds photographs/. As a command it writes the folder and prints where: `python
+benchmarks/photographs.py OUT`.
 """
 
 import os

@@ -1,12 +1,11 @@
-"""The loop that people write by hand, as the yardstick of `make bench`: PIL and transforms in a DataLoader, nothing captured.
+"""The loop that people write by hand, the yardstick of `make bench`: PIL and transforms in a DataLoader, nothing captured.
 
     python benchmarks/plain_loop.py FOLDER [--in-memory] [--mlflow] [--epochs 3]
 
-The same model, optimizer, batch size and input size as `capture train` is given there. `--in-memory` makes all inputs ready as
-tensors first, which leaves the computation alone: the limit that no loop can pass. `--mlflow` logs what people log by hand: the
-loss of each batch as a metric, and inputs, probabilities and labels of its first two samples as texts, into an SQLite store
-and a folder that are gone afterwards. Prints one JSON object an epoch:
-{"epoch": 0, "seconds": 3.1, "steps": 157}.
+Model, optimizer, batch size and input size are those of `capture train`. `--in-memory` prepares all inputs as tensors first,
+which leaves only the computation: a limit that no loop can beat. `--mlflow` logs what people log by hand: the loss of each
+batch as a metric, and inputs, probabilities and labels of its first two samples as texts, into an SQLite store and a folder
+that are removed afterwards. Prints one JSON object per epoch: {"epoch": 0, "seconds": 3.1, "steps": 157}.
 """
 
 import argparse

@@ -4,15 +4,15 @@
     python benchmarks/reading.py --make DIR --megabytes 10000       # only the records
 
 The records are those of a real `capture train` run, one epoch of Fashion-MNIST's 60,000 training images with default options,
-written again and again as the epochs of a longer run: `epoch`, `step` and the chain are made anew, so the file verifies and is
-sealed. It is kept below benchmarks/data/.
+repeated as the epochs of a longer run: `epoch`, `step` and the chain are made anew, so the file verifies and is sealed. It is
+kept in benchmarks/data/.
 
-* inspect: `capture inspect --json`, which verifies every line, beside three ways to work out the loss and accuracy of every
-  phase and epoch from the batches, which verify nothing. All four must come to the same.
+* inspect: `capture inspect --json`, which verifies every line, beside three ways to compute the loss and accuracy of every
+  phase and epoch from the batches, which verify nothing. All four must agree.
 * rows: `capture rows` to JSON Lines beside jq making the same rows. Their first rows must be the same.
 
-jq is slow, so it gets a file with a tenth of the records, and its time is multiplied by the sizes of the two. Each command is
-a process of its own; they take turns; times are medians, memory is the largest peak.
+jq is slow, so it gets a file with a tenth of the records, and its time is scaled by the sizes of the two. Each command is a
+process of its own; they take turns; times are medians, memory is the largest peak.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What `Recorder.record` costs in somebody's loop, beside the MLflow calls that such loops are advised to make.
+"""The cost of `Recorder.record` in your own loop, beside the MLflow calls that such loops are advised to make.
 
     python benchmarks/record_cost.py [--repeats 5]
 
-A batch of 64 with 10 classes and inputs of 3x32x32, on the CPU: everything is recorded, all facts of each sample. Beside it the
-calls of the recipe that is going around: `log_metric` of the loss, and `log_text` of two inputs, two rows of probabilities and
-two labels, into MLflow's default store. Both take turns and are timed around these calls alone, once called over and over, and
-once in a real loop (a small CNN, Adam), where the caches hold nothing of what records; figures are medians over the batches.
+A batch of 64 with 10 classes and inputs of 3x32x32, on the CPU, with all facts of each sample recorded. Beside it the calls of
+the usual recipe: `log_metric` of the loss, and `log_text` of two inputs, two rows of probabilities and two labels, into
+MLflow's default store. Both take turns and only these calls are timed: once called over and over, and once in a real loop (a
+small CNN, Adam), where the caches hold nothing of the recording code. Figures are medians over the batches.
 
 Memory is that of one process over 10,000 records: what it holds at the end, less what it held after 2,000.
 """

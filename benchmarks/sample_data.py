@@ -1,9 +1,9 @@
-"""Makes `sample_data/`: 600 real Fashion-MNIST images, 60 a class by name, of which exactly 12 carry a wrong class on purpose.
+"""Make `sample_data/`: 600 Fashion-MNIST images, 60 per class by name, 12 of them with a wrong class on purpose.
 
-    python benchmarks/sample_data.py [OUT]        # OUT is sample_data/ unless named; needs apt-get or FASHION_DEB
+    python benchmarks/sample_data.py [OUT]        # default: sample_data/; needs apt-get or FASHION_DEB
 
-Which images are taken is a function of their number in the training set alone (a hash, so that they are spread over it), and so
-is the order in which they are numbered: a file's number does not tell whether its label is right. MISLABELLED.tsv does.
+The choice of images is a function of their number in the training set alone (a hash, so that they are spread over it), and so
+is their numbering: the number of a file does not tell whether its label is right. MISLABELLED.tsv does.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Finding and labelling 100,000 image files: seconds and peak memory of `capture labels FOLDER --json`."""
+"""Scan and label 100,000 image files: seconds and peak memory of `capture labels FOLDER --json`."""
 
 from collections.abc import Iterator
 from statistics import median

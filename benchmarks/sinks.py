@@ -1,13 +1,13 @@
-"""What a sink costs a training step, beside a training without it and beside logging to MLflow by hand.
+"""The cost of a sink per training step, beside a training without it and beside logging to MLflow by hand.
 
     python benchmarks/sinks.py [--repeats 3] [--epochs 6]
 
 Fashion-MNIST's 10,000 test images and the model of plain_loop.py, as in bench.py. Trainings take turns, each in a process of
 its own: `capture train` as it is, with `--mlflow` to SQLite, with `--mlflow` to a server, with `--tensorboard`; and
 plain_loop.py with and without what people log by hand (one metric and three `log_text` of the first two samples, every batch).
-A step's time is that of the epochs' loops without the first, which reads the files; a ratio is the median of those of the
-turns, since the machine may be slower in one turn than in the next. The server runs niced beside the training, since as a rule
-it has a machine of its own.
+The time of a step is that of the epochs' loops without the first, which reads the files. A ratio is the median of the ratios
+of the turns, since the machine may be slower in one turn than in the next. The server runs niced beside the training, since it
+usually has a machine of its own.
 
 Prints a Markdown table as bench.py does.
 """

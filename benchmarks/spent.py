@@ -1,11 +1,11 @@
-"""Where the time of a training goes: of one warm step, and of a whole command of 3 epochs, from start to exit.
+"""The time of a training, part by part: of one warm step, and of a whole command of 3 epochs from start to exit.
 
     python benchmarks/spent.py [--repeats 3] [--beside CHECKOUT]
 
-`capture train` runs in this interpreter with a clock around the functions in PARTS: what one of them takes, less what those of
-them take that it calls, is its part. The work is that of whole.py: one_conv, batch 64, Fashion-MNIST's 10,000 test images at
-3x32x32. `--beside` names a folder that holds another version of the package, which takes turns with this one. Prints two
-Markdown tables; figures are medians of the repeats. The clock itself takes about 0.5 µs a call.
+`capture train` runs in this interpreter with a clock around the functions in PARTS. The part of a function is its time less
+that of the functions in PARTS that it calls. The work is that of whole.py: one_conv, batch 64, Fashion-MNIST's 10,000 test
+images at 3x32x32. `--beside` names a folder with another version of the package, which takes turns with this one. Prints two
+Markdown tables; figures are medians of the repeats. The clock itself takes about 0.5 µs per call.
 """
 
 import argparse

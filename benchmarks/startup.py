@@ -1,4 +1,4 @@
-"""How long until help is on the screen, and until the first batch of a training is on record.
+"""The time until help is on the screen, and until the first batch of a training is recorded.
 
     python benchmarks/startup.py [--repeats 5]
 
@@ -6,7 +6,7 @@
 * first batch: from the start of `capture train` on the 600 images of sample_data/ to its first batch record on standard output,
   beside a process that imports torch and ends.
 
-Processes of their own, taking turns; medians. The first turn of each, which finds nothing cached, does not count.
+Each is a process of its own; they take turns; figures are medians. The first turn of each, with cold caches, does not count.
 """
 
 import argparse

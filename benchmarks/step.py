@@ -3,15 +3,16 @@
     python benchmarks/step.py FOLDER [--model one_conv|cnn|mlp] [--batch 64] [--epochs 7] [--thousand] [--probs top:10]
     python benchmarks/step.py FOLDER --device cuda --amp --size 224 --model torchvision:resnet18 --batch 256
 
-* ready      the loop that people write, over float tensors that are ready in memory: the limit for any loader
+* ready      the loop that people write, over float tensors in memory: the limit for any loader
 * bare       capture's own loop, with a writer that does nothing
 * captured   capture's own loop as `capture train` runs it, into a run folder
 
-All three train the same network on the same inputs, with weights of their own, whole epochs in turn; the first, in which images
-are decoded, is left out. `--thousand` labels the images with the last three digits of their names: 1,000 classes.
+All three train the same network on the same inputs, each with weights of its own, whole epochs in turn. The first epoch, in
+which images are decoded, does not count. `--thousand` labels the images with the last three digits of their names: 1,000
+classes.
 
-Prints one JSON object an epoch, {"side": "ready", "seconds": 0.5, "cpu_seconds": 1.0, "steps": 157}, and at the end
-{"bytes_per_visit": 185.1}: of the batch records alone, whereas `samples` records are written once for each image.
+Prints one JSON object per epoch, {"side": "ready", "seconds": 0.5, "cpu_seconds": 1.0, "steps": 157}, and at the end
+{"bytes_per_visit": 185.1}, counting batch records only: `samples` records are written once per image.
 """
 
 import argparse
@@ -130,7 +131,7 @@ class Bench:
             runtime=self.runtime,
             writer=writer,
             advance=lambda _: None,
-            timed=lambda *_: None,
+            phase_ended=lambda *_: None,
             stopping=lambda: False,
         )
         learning = Learning(

@@ -2,11 +2,11 @@
 
 Each process trains in three ways in turn, epoch by epoch; the figures are medians over the warm epochs of all processes:
 
-* ready tensors: the loop that people write, over float tensors that are ready in memory. No loader can be faster.
-* capture's own loop with a recorder that does nothing: what is left is what capturing costs, and nothing else.
+* ready tensors: the loop that people write, over float tensors in memory. No loader can be faster.
+* capture's own loop with a writer that does nothing: the difference is the cost of capturing, and nothing else.
 
-The first of the two also holds what capture's loop does otherwise than people's: it gathers uint8 pixels and makes floats of
-them, and updates with the fused form of the same optimizer.
+Capture's loop also differs from people's loops: it gathers uint8 pixels and converts them to floats, and updates with the fused
+form of the same optimizer.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""A whole training of 3 epochs, everything captured, beside the loop that people write (plain_loop.py), nothing captured.
+"""A whole training of 3 epochs, everything captured, beside the loop that people write (plain_loop.py).
 
 Both are processes with the same model, optimizer, batch size, input size and images: Fashion-MNIST's 10,000 test images as PNG
-files. capture starts without decoded pixels in its cache.
+files. capture starts with an empty cache of decoded pixels.
 """
 
 import sys

@@ -4,24 +4,24 @@ import gc
 import sys
 from typing import NoReturn
 
-COMPLAINING = {"duckdb", "mlflow", "triton"}
-"""Packages that write to stderr what is left of them when the process ends, so that nothing may be left."""
+NEED_CLEANUP = {"duckdb", "mlflow", "triton"}
+"""Packages that complain on stderr about objects left at exit, so these must be collected."""
 
 
 def main() -> NoReturn:
-    """Run the command line in sys.argv and leave with its exit code.
+    """Run the command line in sys.argv and exit with its code.
 
-    Garbage is looked for while a command works, and not before and after: what is imported stays.
+    Garbage collection is on while a command runs, but not before and after: imported modules stay anyway.
     """
     gc.disable()
     try:
         from capture_cli.cli import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # before a command could hear of it
+    except KeyboardInterrupt:  # before a command could handle it
         code = 130
-    if "torch" in sys.modules and not COMPLAINING & sys.modules.keys():
-        gc.freeze()  # else the interpreter goes through all of torch once more before it ends
+    if "torch" in sys.modules and not NEED_CLEANUP & sys.modules.keys():
+        gc.freeze()  # or the interpreter would traverse all of torch once more before it exits
     sys.exit(code)
 
 

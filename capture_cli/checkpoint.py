@@ -1,15 +1,15 @@
-"""A checkpoint: one file from which a run goes on as if it had never stopped.
+"""Checkpoints: one file from which a run continues as if it had never stopped.
 
-    save(folder, model, optimizer, place)       # atomic; the one before it is kept
-    found = load(folder)                        # the newest that is whole, or None
+    save(folder, model, optimizer, progress)    # atomic; the checkpoint before it is kept
+    found = load(folder)                        # the newest one that is intact, or None
     found.restore(model, optimizer)
 
-`checkpoint.safetensors` holds every parameter, buffer and optimizer tensor, and as JSON the place: how far the training and the
-journal were, together, so that the two cannot disagree. No generator state is in it, since none is kept (see
-capture_cli.runtime.seed_step), no options, since those are in the records, and no pickle: reading one runs nothing.
+`checkpoint.safetensors` holds every parameter, buffer and optimizer tensor, and as JSON the progress of training and journal
+together, so that the two cannot disagree. It holds no random state, since a run has none (capture_cli.runtime.seed_step), no
+options, since they are in the records, and no pickle: reading one runs nothing.
 
-A digest over all of it tells a damaged file, in whose place the one before is used. It is no signature, so what fits its digest
-is believed no further: each value must be one that a run can have, each tensor one of the model that goes on.
+A digest over all of it detects damage; then the checkpoint before it is used. The digest is no signature, so a file that passes
+is still checked: each value must be one that a run can have, each tensor one of the model that continues.
 """
 
 import json
@@ -32,63 +32,62 @@ from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
 KEY, DIGEST = "capture-checkpoint", "digest"
 PHASES = ("train", "val")
-_SHOWN = 40
+_QUOTED = 40
 """Characters of a wrong value that a message quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """How far a run is: the batches before this place are done and recorded."""
+class Progress:
+    """The next batch of a run; all batches before it are done and recorded."""
 
     epoch: int = 1
     phase: str = "train"
     batch: int = 0
     """The next batch of the phase."""
     journal: Mapping[str, Any] = field(default_factory=dict)
-    """capture_cli.journal.Journal.place: lines, bytes and chain so far."""
-    recorder: Mapping[str, Any] = field(default_factory=dict)
-    """capture_cli.writer.BatchWriter.state: steps and the sums of the phase so far."""
+    """capture_cli.journal.Position of the next record."""
+    writer: Mapping[str, Any] = field(default_factory=dict)
+    """capture_cli.writer.BatchWriter.state: steps, sums of the open phase, losses, stored inputs."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and is whole."""
+    """A checkpoint that was read and is intact."""
 
-    place: Place
+    progress: Progress
     damaged: str
-    """What was wrong with the newest file, if this is the one before; else empty."""
+    """The damage of the newest file, if this is the one before it; else empty."""
     _tensors: Mapping[str, torch.Tensor]
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put the weights and the optimizer's state back. Raises CaptureError if they are of another model.
+        """Load the weights and the optimizer state. Raises CaptureError if they belong to another model.
 
-        The options of the optimizer are left as they are: those of a run do not change, and its learning rate is set at
-        every step.
+        The options of the optimizer stay as they are: a run does not change them, and each step sets the learning rate.
         """
-        if wrong := _other_tensors(self._tensors, model, optimizer):
+        if wrong := _mismatched_tensors(self._tensors, model, optimizer):
             raise CaptureError(
-                f"the checkpoint is of another model: '{wrong[0]}' does not fit", "has the code of the model changed?"
+                f"the checkpoint belongs to another model: '{wrong[0]}' does not fit", "has the code of the model changed?"
             )
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self._tensors.items():
             if name.startswith("optimizer."):
                 _, number, key = name.split(".")
                 state.setdefault(int(number), {})[key] = tensor
-        if isinstance(optimizer, torch.optim.SGD):  # its step takes all momenta or none; zeros are what one begins with
-            for at, parameter in enumerate(_parameters(optimizer)):
-                state.setdefault(at, {"momentum_buffer": torch.zeros_like(parameter)})
+        if isinstance(optimizer, torch.optim.SGD):  # its step needs all momenta or none, and they start as zeros
+            for index, parameter in enumerate(_parameters(optimizer)):
+                state.setdefault(index, {"momentum_buffer": torch.zeros_like(parameter)})
         model.load_state_dict(weights(self._tensors))
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place) -> None:
-    """Write the checkpoint of `place` so that at every moment a whole one is there. Raises CaptureError if it cannot be."""
-    tensors = {f"model.{name}": _own(tensor) for name, tensor in model.state_dict().items()}
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write a checkpoint atomically: an intact one is there at every moment. Raises CaptureError if it cannot be written."""
+    tensors = {f"model.{name}": _copy(tensor) for name, tensor in model.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {
-            f"optimizer.{number}.{key}": _own(torch.as_tensor(value)) for key, value in values.items() if value is not None
+            f"optimizer.{number}.{key}": _copy(torch.as_tensor(value)) for key, value in values.items() if value is not None
         }
-    data = to_bytes(json.dumps({"place": asdict(place)}), tensors)
+    data = to_bytes(json.dumps({"progress": asdict(progress)}), tensors)
     try:
         write_atomically(folder, CHECKPOINT, data, keep_as=PREVIOUS)
     except OSError as error:
@@ -99,25 +98,25 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run folder, None where there is none. Raises CaptureError where none is whole."""
+    """Load the newest intact checkpoint of a run folder; None if there is none. Raises CaptureError if all are damaged."""
     damaged = ""
     for name in (CHECKPOINT, PREVIOUS):
         if not os.path.lexists(folder / name):
             continue
         try:
-            place, tensors = read(folder / name)
+            progress, tensors = read(folder / name)
         except CaptureError as error:
             damaged = damaged or f"{name}: {error.message}"
             continue
-        return Checkpoint(place, damaged, tensors)
+        return Checkpoint(progress, damaged, tensors)
     if damaged:
-        raise CaptureError(f"no checkpoint in '{folder}' is whole ({damaged})", "remove it to compute all of the run again")
+        raise CaptureError(f"no checkpoint in '{folder}' is intact ({damaged})", "remove it to compute the whole run again")
     return None
 
 
-def read(path: Path) -> tuple[Place, dict[str, torch.Tensor]]:
-    """The place and the tensors in one file. Raises CaptureError, saying what is wrong with it, unless it is whole."""
-    if not path.is_file() or path.is_symlink():  # a run folder may come from anywhere, and a FIFO in it would never end
+def read(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """Read the progress and the tensors of one file. Raises CaptureError, saying what is wrong, unless it is intact."""
+    if not path.is_file() or path.is_symlink():  # run folders may come from anywhere, and reading a FIFO never ends
         raise CaptureError("it is not a regular file")
     try:
         with safe_open(path, "pt") as file:
@@ -129,29 +128,29 @@ def read(path: Path) -> tuple[Place, dict[str, torch.Tensor]]:
         body = json.loads(text)
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise CaptureError(str(error)) from error
-    place: Any = body.get("place") if isinstance(body, dict) else None
-    if wrong := _impossible(place, _PLACE) or _torn(place):
-        raise CaptureError(f"it says of the run what cannot be: {wrong}")
-    return Place(**place), tensors
+    progress: Any = body.get("progress") if isinstance(body, dict) else None
+    if wrong := _invalid_value(progress, _VALID) or _contradiction(progress):
+        raise CaptureError(f"its progress is not valid: {wrong}")
+    return Progress(**progress), tensors
 
 
 def weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of the model, as it names them."""
+    """Return the tensors of the model, under the model's own names."""
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
 def to_bytes(text: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """A file with this JSON and these tensors, and the digest over them."""
+    """Serialize JSON and tensors to a safetensors file with the digest over both."""
     return to_safetensors(dict(tensors), {KEY: text, DIGEST: _digest(text, tensors)})
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on the CPU in memory of its own."""
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor to CPU memory of its own."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """BLAKE2b (16 bytes, hex) over the place and every tensor with its name, type and shape."""
+    """Return BLAKE2b (16 bytes, hex) over the JSON and every tensor with its name, type and shape."""
     digest = blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -168,7 +167,7 @@ def _is_real(value: Any) -> bool:
     return type(value) is float
 
 
-_PLACE: Mapping[str, Any] = {
+_VALID: Mapping[str, Any] = {
     "epoch": lambda value: _is_count(value) and value > 0,
     "phase": PHASES.__contains__,
     "batch": _is_count,
@@ -176,7 +175,7 @@ _PLACE: Mapping[str, Any] = {
         **dict.fromkeys(("seq", "bytes"), _is_count),
         "chain": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value),
     },
-    "recorder": {
+    "writer": {
         **dict.fromkeys(("step", "pack", "flight"), _is_count),
         "sums": {
             "phase": (*PHASES, "").__contains__,
@@ -192,52 +191,53 @@ _PLACE: Mapping[str, Any] = {
         },
     },
 }
-"""What a place holds, and what each value must be."""
+"""The fields of a Progress, each with a test of its value."""
 
 
-def _impossible(value: Any, wanted: Mapping[str, Any], within: str = "") -> str:
-    """The first name whose value is not as `wanted`, and that value; empty where there is none."""
-    if not isinstance(value, dict) or value.keys() != wanted.keys():
-        return f"{within or 'place'} must hold {', '.join(wanted)}"
-    for name, right in wanted.items():
-        found, where = value[name], f"{within}.{name}" if within else name
-        if isinstance(right, Mapping):
-            wrong = _impossible(found, right, where)
+def _invalid_value(value: Any, valid: Mapping[str, Any], path: str = "") -> str:
+    """Describe the first value that is not valid; empty if all are."""
+    if not isinstance(value, dict) or value.keys() != valid.keys():
+        return f"{path or 'progress'} must hold {', '.join(valid)}"
+    for name, test in valid.items():
+        found, where = value[name], f"{path}.{name}" if path else name
+        if isinstance(test, Mapping):
+            wrong = _invalid_value(found, test, where)
         else:
-            wrong = "" if right(found) else f"{where} is {_shown(found)}"
+            wrong = "" if test(found) else f"{where} is {_quoted(found)}"
         if wrong:
             return wrong
     return ""
 
 
-def _shown(value: Any) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, list | dict) else repr(value)[:_SHOWN]
+def _quoted(value: Any) -> str:
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else repr(value)[:_QUOTED]
 
 
-def _torn(place: Mapping[str, Any]) -> str:
-    """How training and recorder disagree on where they are, empty where they do not."""
-    sums = place["recorder"]["sums"]
-    there, recorded = [[one[name] for name in ("phase", "epoch")] for one in (place, sums)]
-    if (place["batch"], sums["batches"]) == (0, 0) or [*there, place["batch"]] == [*recorded, sums["batches"]]:
+def _contradiction(progress: Mapping[str, Any]) -> str:
+    """Describe how training and writer disagree about the next batch; empty if they agree."""
+    sums = progress["writer"]["sums"]
+    trained = [progress["phase"], progress["epoch"], progress["batch"]]
+    recorded = [sums["phase"], sums["epoch"], sums["batches"]]
+    if trained == recorded or (trained[2], recorded[2]) == (0, 0):
         return ""
-    return f"batch {place['batch']} of {there} for training, batch {sums['batches']} of {recorded} for the records"
+    return f"the next batch is {trained} for training and {recorded} for the records"
 
 
-def _other_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of tensors that model and optimizer do not have, or have in another type or shape, or that are missing."""
-    wanted = {f"model.{name}": (tensor.dtype, tensor.shape) for name, tensor in model.state_dict().items()}
+def _mismatched_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """List the tensors that are missing, unknown, or of another type or shape than those of model and optimizer."""
+    expected = {f"model.{name}": (tensor.dtype, tensor.shape) for name, tensor in model.state_dict().items()}
     keys = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("step", "exp_avg", "exp_avg_sq")
     for number, parameter in enumerate(_parameters(optimizer)):
         state = {
             f"optimizer.{number}.{key}": (torch.float32, ()) if key == "step" else (parameter.dtype, parameter.shape)
             for key in keys
         }
-        if not state.keys().isdisjoint(tensors):  # one that never had a gradient has none
-            wanted |= state
+        if not state.keys().isdisjoint(tensors):  # a parameter that never had a gradient has no state
+            expected |= state
     found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-    return sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+    return sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """As its state numbers them."""
+    """Return the parameters in the order in which the optimizer state numbers them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,12 +1,12 @@
-"""Where a run goes: a run folder, one file of records, or a pipe.
+"""The output of a run: a run folder, one file of records, or a pipe.
 
     with open_output(out, name=name, model="cnn", force=False) as output:
         output.journal.append(...)
         output.event("epoch", seconds=1.5)
 
-A run folder holds `records.jsonl`, `events.jsonl` (clock, speed, environment, warnings: all that two equal runs may differ
-in), `config.toml`, checkpoints, `model.safetensors` and, where asked for, `inputs/` and `tensorboard/`. Files are only ever
-added to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
+A run folder holds `records.jsonl`, `events.jsonl` (times, speed, environment, warnings: everything in which equal runs may
+differ), `config.toml`, checkpoints, `model.safetensors` and, on request, `inputs/` and `tensorboard/`. Files are only added
+to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
 import os
@@ -24,7 +24,7 @@ import orjson
 
 from capture_cli.errors import CaptureError, UsageError, redacted
 from capture_cli.files import sync_folder, write_all, write_atomically
-from capture_cli.journal import Journal, Rest
+from capture_cli.journal import Journal, Position, Tail
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
 TENSORBOARD = "tensorboard"
@@ -33,17 +33,17 @@ CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensor
 
 @dataclass
 class Output:
-    """The journal of a run, and its folder if it has one."""
+    """The journal of a run, and its run folder if it has one."""
 
     journal: Journal
     folder: Path | None
     """None where only the records are written."""
     where: str
-    """What a person calls it: a path, or `standard output`."""
+    """Its name in messages: a path, or `standard output`."""
     _events: BinaryIO | None = None
 
     def event(self, event: str, **values: Any) -> None:
-        """Note what happened and when; without a run folder it is not kept. Raises CaptureError if it cannot be written."""
+        """Note an event and its time, if there is a run folder. Raises CaptureError if it cannot be written."""
         if not self._events:
             return
         text = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str).decode()
@@ -51,37 +51,34 @@ class Output:
         try:
             write_all(self._events.fileno(), line)
         except OSError as error:
-            where = f"{self.where}/{EVENTS}"
-            raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
+            raise _not_written(f"{self.where}/{EVENTS}", error) from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Leave the options where `--config` can take them up again."""
+        """Save the options as a file for `--config`."""
         if self.folder:
             import tomli_w
 
-            self._put(CONFIG, tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape"))
+            self._write(CONFIG, tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape"))
 
     def write_model(self, data: bytes) -> None:
-        """Leave the trained weights."""
+        """Save the trained weights."""
         if self.folder:
-            self._put(MODEL, data)
+            self._write(MODEL, data)
 
-    def _put(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all."""
-        assert self.folder  # noqa: S101 - both callers have looked
+    def _write(self, name: str, data: bytes) -> None:
+        assert self.folder  # noqa: S101 - checked by both callers
         try:
             write_atomically(self.folder, name, data)
         except OSError as error:
-            where = self.folder / name
-            raise CaptureError(f"'{where}' could not be written: {error.strerror}", "the records are kept and valid") from error
+            raise _not_written(f"{self.folder / name}", error) from error
 
     @property
     def records(self) -> Path | None:
-        """The file of records; None where they go into a pipe."""
+        """The file of records; None for a pipe."""
         return self.folder / RECORDS if self.folder else Path(self.where) if self.journal.is_file else None
 
     def close(self) -> None:
-        """Close the files; what was written stays. May be called twice."""
+        """Close the files. May be called twice."""
         self.journal.close()
         if self._events:
             self._events.close()
@@ -93,12 +90,16 @@ class Output:
         self.close()
 
 
-def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:
-    """Open where `-o OUT` or `--name NAME` says, by default `runs/<time>-<model>` in the current folder.
+def _not_written(path: str, error: OSError) -> CaptureError:
+    return CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid")
 
-    OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder.
-    `needs_folder` names an option that only a run folder can honour. Raises UsageError for a contradiction and for
-    what exists (without `force`), CaptureError for what cannot be written or is in use.
+
+def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:
+    """Open the output that `-o OUT` or `--name NAME` asks for, by default `runs/<time>-<model>` in the current folder.
+
+    OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder. `needs_folder` names
+    an option that requires a run folder. Raises UsageError for a contradiction and for an output that exists (without `force`),
+    CaptureError if it cannot be written or is in use.
     """
     if out is not None and name is not None:
         raise UsageError("--out and --name both say where the run goes", "give one of them")
@@ -109,22 +110,22 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
         return Output(Journal(os.dup(sys.stdout.fileno()), "standard output"), None, "standard output")
     if out is not None and only_records:
         return Output(Journal.create(Path(out), force=force), None, out)
-    folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _fresh(model))
-    held = _make_folder(folder, force=force)
+    folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
+    existing = _make_folder(folder, force=force)
     journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
-    for old in held & {EVENTS, CONFIG, MODEL, CHECKPOINT, PREVIOUS}:
+    for old in existing & {EVENTS, CONFIG, MODEL, CHECKPOINT, PREVIOUS}:
         (folder / old).unlink()
-    for old in held & {INPUTS, TENSORBOARD}:
+    for old in existing & {INPUTS, TENSORBOARD}:
         shutil.rmtree(folder / old)
-    return _of_folder(folder, journal)
+    return _in_folder(folder, journal)
 
 
-def reopen_output(folder: Path, place: Mapping[str, Any], rest: Rest) -> Output:
-    """Open the run folder of an earlier process, to go on from `place`; see capture_cli.journal.Journal.resume."""
-    return _of_folder(folder, Journal.resume(folder / RECORDS, place, rest))
+def reopen_output(folder: Path, position: Position, tail: Tail) -> Output:
+    """Open the run folder of an earlier process to continue at `position`, as capture_cli.journal.Journal.resume does."""
+    return _in_folder(folder, Journal.resume(folder / RECORDS, position, tail))
 
 
-def _of_folder(folder: Path, journal: Journal) -> Output:
+def _in_folder(folder: Path, journal: Journal) -> Output:
     return Output(journal, folder, str(folder), (folder / EVENTS).open("ab", buffering=0))
 
 
@@ -140,8 +141,8 @@ def _checked(name: str) -> str:
     return name
 
 
-def _fresh(model: str) -> str:
-    """`<time>-<model>`, with a number where two runs start in the same second."""
+def _new_name(model: str) -> str:
+    """Return `<time>-<model>`, with a number if two runs start in the same second."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9]+', '-', model.rsplit('/', 1)[-1]).strip('-')}"
     number, name = 1, stem
     while (Path("runs") / name).exists():
@@ -150,19 +151,19 @@ def _fresh(model: str) -> str:
 
 
 def _make_folder(folder: Path, *, force: bool) -> set[str]:
-    """Make the folder; what it holds already, which is nothing unless `force`d into a run folder."""
+    """Make the folder; return the names in it: none, unless `force` overwrites a run folder."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in new:
             sync_folder(one.parent)
-        held = {entry.name for entry in folder.iterdir()}
+        existing = {entry.name for entry in folder.iterdir()}
     except FileExistsError as error:
         raise UsageError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
-    if held and RECORDS not in held:
-        raise UsageError(f"'{folder}' is not empty and no run folder", "choose another -o or --name")
-    if held and not force:
-        raise UsageError(f"'{folder}' holds a run already", "choose another -o or --name, or overwrite it with --force")
-    return held
+    if existing and RECORDS not in existing:
+        raise UsageError(f"'{folder}' is not empty and not a run folder", "choose another -o or --name")
+    if existing and not force:
+        raise UsageError(f"'{folder}' already holds a run", "choose another -o or --name, or overwrite it with --force")
+    return existing

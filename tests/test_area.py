@@ -14,7 +14,7 @@ from terminal import Screen
 
 
 class Terminal(io.StringIO):
-    """Something to draw on, and what it shows."""
+    """A terminal in memory and its screen."""
 
     def __init__(self, columns: int = 40, rows: int = 10) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
     @property
     def screen(self) -> Screen:
-        """The screen after all that was written."""
+        """The screen after all output."""
         screen = Screen(self.console.width)
         screen.feed(self.getvalue())
         return screen
@@ -37,16 +37,16 @@ def test_the_area_is_redrawn_in_place() -> None:
     assert terminal.screen.lines == ["a", "b", ""]
 
 
-def test_what_is_printed_above_stays() -> None:
-    """In order, between what was there before and the area."""
+def test_lines_above_the_area_stay() -> None:
+    """In order, between earlier output and the area."""
     terminal = Terminal()
     terminal.area.draw(Text("body"), above=[Text("first"), Text("second")])
     terminal.area.draw(Text("body 2"), above=[Text("third")])
     assert terminal.screen.lines == ["first", "second", "third", "body 2", ""]
 
 
-def test_lines_that_stay_are_not_written_again() -> None:
-    """Pictures are long to write; what is not new is passed over."""
+def test_unchanged_lines_are_not_written_again() -> None:
+    """Pictures are long: unchanged ones are not sent again."""
     terminal = Terminal()
     terminal.area.draw(Text("1 %\npicture\nmore"))
     before = len(terminal.getvalue())
@@ -59,8 +59,8 @@ def test_lines_that_stay_are_not_written_again() -> None:
 @given(
     st.lists(st.tuples(st.lists(st.sampled_from("abc"), max_size=3), st.lists(st.sampled_from(["", "x", "yy"]), max_size=6)))
 )
-def test_whatever_is_drawn_in_whatever_order(draws: list[tuple[list[str], list[str]]]) -> None:
-    """All that was printed above, in order, then the last body."""
+def test_any_sequence_of_draws(draws: list[tuple[list[str], list[str]]]) -> None:
+    """All lines printed above, in order, then the last body."""
     terminal, printed, body = Terminal(), [], []
     for above, body in draws:
         terminal.area.draw(Text("\n".join(body)) if body else None, above=[Text(line) for line in above])
@@ -68,8 +68,8 @@ def test_whatever_is_drawn_in_whatever_order(draws: list[tuple[list[str], list[s
     assert terminal.screen.lines == [*printed, *body, ""]
 
 
-def test_without_a_body_the_area_is_gone() -> None:
-    """The cursor stands where the area began, as if it had never been."""
+def test_without_a_body_the_area_is_removed() -> None:
+    """The cursor is where the area began."""
     terminal = Terminal()
     terminal.area.draw(Text("a\nb\nc"), above=[Text("stays")])
     terminal.area.draw(None)
@@ -78,22 +78,22 @@ def test_without_a_body_the_area_is_gone() -> None:
 
 
 def test_between_two_draws_the_cursor_waits_below() -> None:
-    """At the beginning of an empty line: whatever ends the process, the shell goes on there."""
+    """At the start of an empty line: whatever ends the process, the shell continues there."""
     terminal = Terminal()
     terminal.area.draw(Text("a\nb"))
     assert terminal.screen.cursor == (2, 0)
 
 
 def test_a_body_is_cut_to_the_terminal() -> None:
-    """Neither wider nor higher, so that it can be found again."""
+    """Neither wider nor higher, so that it can be replaced."""
     terminal = Terminal(columns=10, rows=4)
     terminal.area.draw(Text("\n".join("x" * 30 for _ in range(9)), no_wrap=True, overflow="crop"))
     assert terminal.screen.lines == ["x" * 9] * 3 + [""]
 
 
 @pytest.mark.parametrize(("columns", "height"), [(40, 2), (16, 3), (10, 4), (60, 2)])
-def test_a_resized_terminal_is_cleared_of_what_it_wrapped(columns: int, height: int) -> None:
-    """Lines of 30 and 5 cells take up more rows once they are wrapped, and all of them are redrawn."""
+def test_a_resized_terminal_is_cleared_of_wrapped_lines(columns: int, height: int) -> None:
+    """Lines of 30 and 5 cells take more rows once they are wrapped, and all are redrawn."""
     terminal = Terminal()
     terminal.area.draw(Text("x" * 30 + "\n" + "y" * 5))
     terminal.console.width = columns
@@ -102,8 +102,8 @@ def test_a_resized_terminal_is_cleared_of_what_it_wrapped(columns: int, height: 
     assert terminal.getvalue()[before:].startswith(f"\r\x1b[{height}A")
 
 
-def test_a_terminal_that_is_gone_stops_nobody() -> None:
-    """Writing to it fails once, and is not tried again."""
+def test_a_closed_terminal_does_not_stop_the_training() -> None:
+    """Writing fails once, and is not repeated."""
 
     class Gone(Terminal):
         tried = 0

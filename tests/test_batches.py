@@ -1,4 +1,4 @@
-"""Batches: which images meet, in which order, read once, and the same whoever asks."""
+"""capture_cli.training.batches: which images meet, in which order, read once, the same in every process."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from conftest import make_images
 
 
 def data(folder: Path, path: Path, *, batch_size: int = 4, strict: bool = False, threads: int = 1, **options: object) -> Data:
-    """The batches of a folder, whose samples and skips are recorded at `path`."""
+    """Open the batches of a folder; samples and skips are recorded at `path`."""
     plan = make_plan(str(folder), TrainConfig(batch_size=batch_size, **options))  # type: ignore[arg-type]
     store = MemoryStore(len(plan.scan.files), Loader(plan.geometry, threads=threads))
     writer = BatchWriter(Output(Journal.create(path, force=True), None, str(path)))
@@ -50,8 +50,8 @@ def test_inputs_are_the_same_for_any_batch_size(images: Path, tmp_path: Path) ->
     assert seen[0] == seen[1]
 
 
-def test_batches_can_begin_in_the_middle(images: Path, tmp_path: Path) -> None:
-    """A resumed phase hands out what is left, the same batches as before."""
+def test_batches_can_start_in_the_middle(images: Path, tmp_path: Path) -> None:
+    """A resumed phase yields the remaining batches, the same as before."""
     whole = list(data(images, tmp_path / "1").batches("train", 1))
     rest = list(data(images, tmp_path / "2").batches("train", 1, start=2))
     assert [b.files for b in rest] == [b.files for b in whole[2:]]
@@ -60,7 +60,7 @@ def test_batches_can_begin_in_the_middle(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "sizes"), [(9, [4, 5]), (8, [4, 4]), (10, [4, 4, 2]), (1, [1]), (5, [5])])
 def test_a_last_training_batch_of_one_joins_the_one_before(tmp_path: Path, count: int, sizes: list[int]) -> None:
-    """Batch normalisation cannot train on a single image; validation has no such need."""
+    """Batch normalisation cannot train on a single image; validation has no such limit."""
     folder = make_images(tmp_path / "f", classes=2, each=10)
     for file in sorted(folder.iterdir())[count:]:
         file.unlink()
@@ -68,8 +68,8 @@ def test_a_last_training_batch_of_one_joins_the_one_before(tmp_path: Path, count
     assert [len(batch.files) for batch in data(folder, tmp_path / "r", val_split=0.0).batches("train", 1)] == sizes
 
 
-def test_what_cannot_be_decoded_is_recorded_before_its_batch_would_come(images: Path, tmp_path: Path) -> None:
-    """Samples and skips are on record before the first batch that has them; later epochs leave the broken out."""
+def test_an_undecodable_file_is_recorded_before_its_batch(images: Path, tmp_path: Path) -> None:
+    """Samples and skips are recorded before the first batch that needs them; later epochs omit the broken ones."""
     (images / "ant_003.png").write_bytes(b"broken")
     batches = data(images, tmp_path / "r", val_split=0.0)
     announced: set[str] = set()
@@ -85,15 +85,15 @@ def test_what_cannot_be_decoded_is_recorded_before_its_batch_would_come(images: 
 
 
 def test_a_phase_without_a_usable_image_is_an_error(images: Path, tmp_path: Path) -> None:
-    """Nothing to learn from is said, not trained on."""
+    """DataError instead of a training on nothing."""
     for file in images.iterdir():
         file.write_bytes(b"broken")
     with pytest.raises(DataError, match="none of the"):
         next(data(images, tmp_path / "r", img_size="8", channels=1).batches("train", 1))
 
 
-def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> None:
-    """A changed byte names the file; unchanged files are not recorded a second time."""
+def test_files_of_an_earlier_process_must_not_have_changed(images: Path, tmp_path: Path) -> None:
+    """One changed byte is an error that names the file; unchanged files are not recorded again."""
     first = data(images, tmp_path / "1")
     names(first, "train", 1)
     known: dict[str, str | None] = {}
@@ -102,7 +102,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
         assert isinstance(record, Samples)
         known |= dict(zip(record.files, record.digests, strict=True))
     again = data(images, tmp_path / "2")
-    again.recall(known, {})
+    again.expect(known, {})
     assert names(again, "train", 1) == names(first, "train", 1)
     assert (tmp_path / "2").read_bytes() == b""
     victim = next(iter(known))
@@ -110,7 +110,7 @@ def test_recalled_files_must_be_what_they_were(images: Path, tmp_path: Path) -> 
     changed[-20] ^= 1
     (images / victim).write_bytes(changed)
     with pytest.raises(DataError, match=victim):
-        data(images, tmp_path / "3").recall(known, {})
+        data(images, tmp_path / "3").expect(known, {})
 
 
 def test_labels_are_those_of_the_names(images: Path, tmp_path: Path) -> None:

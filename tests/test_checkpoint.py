@@ -1,4 +1,4 @@
-"""Checkpoints: one file, whole or not there, the one before kept, exact, and believed no further than its digest reaches."""
+"""capture_cli.checkpoint: atomic, exact, the one before kept, and every value checked even if the digest fits."""
 
 import json
 import os
@@ -9,27 +9,27 @@ import pytest
 import torch
 from torch import nn
 
-from capture_cli.checkpoint import Place, load, read, save, to_bytes
+from capture_cli.checkpoint import Progress, load, read, save, to_bytes
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.training import make_optimizer
 
 
-def at(epoch: int = 1, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Place:
-    """A place as a run has it."""
+def at(epoch: int = 1, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Progress:
+    """Make a progress such as a run has."""
     sums = {"phase": phase, "epoch": epoch, "batches": batch, "n": 0, "loss": loss, "correct": 0, "captured": 0}
     losses = {"factor": 10.0, "n": 3, "mean": 0.5, "variance": 0.25}
-    return Place(
+    return Progress(
         epoch=epoch,
         phase=phase,
         batch=batch,
         journal={"seq": 3, "bytes": 100, "chain": "0f" * 16},
-        recorder={"step": 7, "sums": sums, "pack": 0, "flight": 0, "losses": losses},
+        writer={"step": 7, "sums": sums, "pack": 0, "flight": 0, "losses": losses},
     )
 
 
 def trained(opt: str, steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A small model with batch normalisation after some steps."""
+    """Train a small model with batch normalisation for some steps."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     optimizer = make_optimizer(model, opt=opt, lr=0.01, weight_decay=0.01)
@@ -46,16 +46,16 @@ def further(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> N
 
 
 @pytest.mark.parametrize("opt", ["adamw", "adam", "sgd"])
-def test_a_training_goes_on_bit_for_bit(tmp_path: Path, opt: str) -> None:
-    """Weights, buffers and the optimizer's state come back exactly: the next steps give the same bits."""
+def test_a_training_continues_bit_for_bit(tmp_path: Path, opt: str) -> None:
+    """Weights, buffers and optimizer state are restored exactly: the next steps give the same bits."""
     model, optimizer = trained(opt)
-    place = at(2, phase="val", batch=7, loss=0.1 + 0.2)
-    save(tmp_path, model, optimizer, place)
+    progress = at(2, phase="val", batch=7, loss=0.1 + 0.2)
+    save(tmp_path, model, optimizer, progress)
     further(model, optimizer, 4)
     other, other_optimizer = trained(opt, steps=0)
     found = load(tmp_path)
     assert found is not None
-    assert found.place == place
+    assert found.progress == progress
     found.restore(other, other_optimizer)
     further(other, other_optimizer, 4)
     for name, tensor in model.state_dict().items():
@@ -63,8 +63,8 @@ def test_a_training_goes_on_bit_for_bit(tmp_path: Path, opt: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "pickle"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
-    """A flipped bit anywhere is noticed by the digest; the older file is used and the damage told."""
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path: Path, damage: str) -> None:
+    """The digest detects a flipped bit anywhere; the older file is used and the damage reported."""
     model, optimizer = trained("adamw")
     for epoch in (1, 2):
         save(tmp_path, model, optimizer, at(epoch))
@@ -75,20 +75,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     path.write_bytes({"bit": bytes(data), "cut": bytes(data[:-9]), "empty": b"", "pickle": b"\x80\x04N."}[damage])
     found = load(tmp_path)
     assert found is not None
-    assert found.place.epoch == 1
+    assert found.progress.epoch == 1
     assert "checkpoint.safetensors" in found.damaged
 
 
-def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_none(tmp_path: Path) -> None:
-    """Damage is never taken for a fresh start."""
+def test_damaged_checkpoints_are_an_error_and_no_checkpoint_is_none(tmp_path: Path) -> None:
+    """Damage is never mistaken for a fresh start."""
     assert load(tmp_path) is None
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CaptureError, match="whole"):
+    with pytest.raises(CaptureError, match="intact"):
         load(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    """The message says what may have happened."""
+    """The message says what may be the reason."""
     save(tmp_path, *trained("adamw"), at())
     found = load(tmp_path)
     assert found is not None
@@ -111,32 +111,32 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         ("journal", []),
         ("journal.bytes", 1.0),
         ("journal.chain", "no hexadecimal digits, or too many"),
-        ("recorder.step", float("nan")),
-        ("recorder.sums.n", 2**53),
-        ("recorder.sums.loss", "0.5"),
-        ("recorder.losses.n", -1),
-        ("recorder.losses.variance", -0.25),
-        ("recorder.losses.another", 0.0),
+        ("writer.step", float("nan")),
+        ("writer.sums.n", 2**53),
+        ("writer.sums.loss", "0.5"),
+        ("writer.losses.n", -1),
+        ("writer.losses.variance", -0.25),
+        ("writer.losses.another", 0.0),
     ],
 )
-def test_a_place_that_no_run_can_have_is_refused(tmp_path: Path, name: str, value: Any) -> None:
-    """However well its digest fits; the message names what is wrong, and the checkpoint before it is used."""
+def test_a_progress_that_no_run_can_have_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    """Even with a digest that fits; the message names the value, and the checkpoint before it is used."""
     model, optimizer = trained("adamw")
     for epoch in (1, 2):
         save(tmp_path, model, optimizer, at(epoch))
     path = tmp_path / "checkpoint.safetensors"
-    place, tensors = read(path)
-    body = json.loads(json.dumps(vars(place)))
+    progress, tensors = read(path)
+    body = json.loads(json.dumps(vars(progress)))
     *outer, last = name.split(".")
     inside = body
     for one in outer:
         inside = inside[one]
     inside[last] = value
-    path.write_bytes(to_bytes(json.dumps({"place": body}), tensors))
+    path.write_bytes(to_bytes(json.dumps({"progress": body}), tensors))
     found = load(tmp_path)
     assert found is not None
-    assert found.place.epoch == 1
-    assert "what cannot be" in found.damaged
+    assert found.progress.epoch == 1
+    assert "is not valid" in found.damaged
     assert outer[-1] in found.damaged if last == "another" else last in found.damaged
 
 
@@ -155,22 +155,22 @@ def test_a_place_that_no_run_can_have_is_refused(tmp_path: Path, name: str, valu
     ],
 )
 def test_tensors_that_the_model_does_not_have_are_refused(tmp_path: Path, name: str, tensor: torch.Tensor | None) -> None:
-    """Nothing of another shape, type or name gets into a model or its optimizer, and nothing may be missing."""
+    """No tensor of another shape, type or name gets into a model or its optimizer, and none may be missing."""
     save(tmp_path, *trained("adamw"), at())
     path = tmp_path / "checkpoint.safetensors"
-    place, tensors = read(path)
+    progress, tensors = read(path)
     tensors |= {name: tensor} if tensor is not None else {}
     if tensor is None:
         del tensors[name]
-    path.write_bytes(to_bytes(json.dumps({"place": vars(place)}), tensors))
+    path.write_bytes(to_bytes(json.dumps({"progress": vars(progress)}), tensors))
     found = load(tmp_path)
     assert found is not None
     with pytest.raises(CaptureError, match="another model"):
         found.restore(*trained("adamw"))
 
 
-def test_a_checkpoint_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    """A FIFO is not waited for, a link not followed."""
+def test_a_checkpoint_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+    """A FIFO does not block, and a link is not followed."""
     path = tmp_path / "checkpoint.safetensors"
     os.mkfifo(path)
     with pytest.raises(CaptureError, match="not a regular file"):
@@ -181,8 +181,8 @@ def test_a_checkpoint_that_is_no_file_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_how_often() -> None:
-    """A number of steps, or seconds with an s."""
+def test_intervals_are_steps_or_seconds() -> None:
+    """A number of steps, or of seconds with an s."""
     assert [Every.parse("3").due(steps, 0.0) for steps in (2, 3)] == [False, True]
     assert [Every.parse("60s").due(10**6, seconds) for seconds in (59.0, 60.0)] == [False, True]
     for text in ("", "0", "-1", "1m", "s"):

@@ -195,11 +195,11 @@ class TestFilesWritten:
 
 def spoil_weights(path: Path, *, chain: str | None = None) -> None:
     """Change one weight of a checkpoint, or what it says of the records, as somebody could who knows the format."""
-    place, tensors = checkpoint.read(path)
+    progress, tensors = checkpoint.read(path)
     name = next(name for name in tensors if name.startswith("model.") and name.endswith("weight"))
     if chain is None:
         tensors[name].view(-1)[0] += 0.25
-    body = {"place": {**vars(place), "journal": {**place.journal, "chain": chain or place.journal["chain"]}}}
+    body = {"progress": {**vars(progress), "journal": {**progress.journal, "chain": chain or progress.journal["chain"]}}}
     path.write_bytes(checkpoint.to_bytes(json.dumps(body), tensors))
 
 

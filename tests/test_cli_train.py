@@ -1,4 +1,4 @@
-"""`capture train`, as a person runs it: real images, real processes, real pipes."""
+"""`capture train` as people run it: real images, real processes, real pipes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, whose chain holds."""
+    """Read the records of a file, checking the chain."""
     chain, bodies = GENESIS, []
     for seq, line in enumerate(path.read_bytes().splitlines(keepends=True)):
         envelope = open_envelope(line)
@@ -40,7 +40,7 @@ def of_kind(bodies: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the sample data: two epochs, augmented, with 3 inputs of each batch kept."""
+    """A run on the sample data: two epochs, augmented, with 3 inputs of each batch stored."""
     place = tmp_path_factory.mktemp("run")
     args = ["train", SAMPLE_DATA, "-m", "mlp", "-e", "2", "--augment", "flip+crop", "--inputs", "3", "-o", place / "run"]
     done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120, cwd=place)
@@ -70,7 +70,7 @@ class TestWhatIsRecorded:
         phases = [(body["phase"], body["epoch"]) for body in of_kind(bodies, "epoch")]
         assert phases == [("train", 1), ("val", 1), ("train", 2), ("val", 2)]
 
-    def test_every_image_is_visited_once_a_phase_with_all_its_facts(self, run: Path) -> None:
+    def test_every_image_is_visited_once_per_phase_with_all_six_facts(self, run: Path) -> None:
         """Columns are of equal length, losses are -ln p of the label, predictions the largest probability, sums agree."""
         bodies = records(run / "records.jsonl")
         splits = {
@@ -100,7 +100,7 @@ class TestWhatIsRecorded:
                 assert b["loss"] == pytest.approx(np.mean(b["losses"]), rel=1e-5)
 
     def test_steps_count_updates_and_the_learning_rate_follows_the_cosine(self, run: Path) -> None:
-        """`step` goes on over epochs; validation has the steps done so far and no learning rate."""
+        """`step` counts over all epochs; validation has the steps so far and no learning rate."""
         batches = of_kind(records(run / "records.jsonl"), "batch")
         train = [b for b in batches if b["phase"] == "train"]
         assert [b["step"] for b in train] == list(range(len(train)))
@@ -109,8 +109,8 @@ class TestWhatIsRecorded:
         assert {b["lr"] for b in batches if b["phase"] == "val"} == {None}
         assert {b["step"] for b in batches if b["phase"] == "val" and b["epoch"] == 1} == {len(train) // 2}
 
-    def test_kept_inputs_have_the_digest_of_the_record(self, run: Path) -> None:
-        """base64 of the first three inputs of each batch; the others are counted, not dropped in silence."""
+    def test_stored_inputs_have_the_digest_of_the_record(self, run: Path) -> None:
+        """base64 of the first three inputs of each batch; the others are counted."""
         import base64
 
         for batch in of_kind(records(run / "records.jsonl"), "batch"):
@@ -123,8 +123,8 @@ class TestWhatIsRecorded:
             array = np.frombuffer(values[0], np.float32)
             assert -1 <= array.min() < array.max() <= 1
 
-    def test_an_input_is_the_image_itself_where_nothing_was_drawn(self, run: Path) -> None:
-        """In validation the kept tensor is (pixel - 127.5) / 127.5 of the file, so anyone can check it."""
+    def test_an_input_is_the_image_itself_without_augmentation(self, run: Path) -> None:
+        """In validation the stored tensor is (pixel - 127.5) / 127.5 of the file."""
         import base64
 
         batch = next(b for b in of_kind(records(run / "records.jsonl"), "batch") if b["phase"] == "val")
@@ -132,13 +132,13 @@ class TestWhatIsRecorded:
         value = np.frombuffer(base64.b64decode(batch["inputs"]["values"][0]), np.float32).reshape(28, 28)
         np.testing.assert_allclose(value, (pixels - 127.5) / 127.5, atol=1e-6)
 
-    def test_files_that_are_left_out_have_a_record(self, run: Path) -> None:
-        """The list of mislabelled files beside the images is no image, and says so."""
+    def test_skipped_files_are_recorded(self, run: Path) -> None:
+        """The list of mislabelled files beside the images is not an image."""
         skips = {body["file"]: body["reason"] for body in of_kind(records(run / "records.jsonl"), "skip")}
         assert skips["MISLABELLED.tsv"] == "unsupported-extension"
 
-    def test_the_run_record_says_what_was_trained_with_what(self, run: Path) -> None:
-        """Options, classes, parameters, recipe, versions, device, threads; and nothing that differs between equal runs."""
+    def test_the_run_record_has_everything_that_affects_results(self, run: Path) -> None:
+        """Options, classes, parameters, recipe, versions, device, threads, and nothing in which equal runs differ."""
         first = records(run / "records.jsonl")[0]
         assert first["format"] == 2
         assert first["config"]["augment"] == "flip+crop"
@@ -151,8 +151,8 @@ class TestWhatIsRecorded:
         assert str(run) not in text
         assert str(os.getpid()) not in first
 
-    def test_the_folder_holds_what_it_promises(self, run: Path) -> None:
-        """records, events with the speed of each phase, a usable config, the model with its classes and recipe."""
+    def test_the_files_of_a_run_folder(self, run: Path) -> None:
+        """Records, events with the speed of each phase, a usable config, the model with its classes and recipe."""
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
         phases = [event for event in events if event["event"] == "epoch"]
         assert [(event["phase"], event["epoch"]) for event in phases] == [("train", 1), ("val", 1), ("train", 2), ("val", 2)]
@@ -164,22 +164,22 @@ class TestWhatIsRecorded:
         assert len(header["classes"]) == 10
         assert header["recipe"]["height"] == 28
 
-    def test_the_config_makes_the_same_run_again(self, run: Path, capture: Capture, tmp_path: Path) -> None:
-        """`--config` takes up every option, so the records are the same bytes; that is what Same means, too."""
+    def test_the_config_reproduces_the_run(self, run: Path, capture: Capture, tmp_path: Path) -> None:
+        """`--config` restores every option, so the records have the same bytes."""
         done = capture("train", "--config", run / "config.toml", "-q", "-o", tmp_path / "again")
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "again/records.jsonl").read_bytes() == (run / "records.jsonl").read_bytes()
 
     @pytest.mark.parametrize("option", [["--out", "other"], ["--name", "other"], ["--force"]])
-    def test_a_run_that_goes_on_stays_where_it_is(self, run: Path, capture: Capture, option: list[str]) -> None:
-        """What could only be ignored is refused, and the records are as they were."""
+    def test_a_resumed_run_stays_where_it_is(self, run: Path, capture: Capture, option: list[str]) -> None:
+        """An option without effect is refused, and the records stay as they were."""
         before = (run / "records.jsonl").read_bytes()
         done = capture("train", "--resume", run, "-e", "9", *option)
         assert (done.returncode, (run / "records.jsonl").read_bytes()) == (2, before)
-        assert f"{option[0]} cannot be honoured with --resume; the records go on in '{run}'" in done.stderr
+        assert f"{option[0]} is not valid with --resume; the run continues in '{run}'; drop {option[0]}" in done.stderr
 
-    def test_that_nothing_is_held_out_is_said(self, capture: Capture, tmp_path: Path) -> None:
-        """Of few images the split may find none for validation."""
+    def test_an_empty_validation_set_is_a_warning(self, capture: Capture, tmp_path: Path) -> None:
+        """With few images the split may select none."""
         make_images(tmp_path / "few", each=1)
         done = capture("train", "few", "-m", "linear", "-e", "1", "--device", "cpu", "-o", "r")
         assert done.returncode == 0
@@ -190,7 +190,7 @@ class TestEvaluate:
     """A trained model on another folder."""
 
     def test_the_result_is_on_stdout_and_every_batch_is_captured(self, run: Path, capture: Capture, tmp_path: Path) -> None:
-        """The accuracy that is printed is the one of the records, phase `test`."""
+        """The printed accuracy is that of the records, phase `test`."""
         done = capture("evaluate", run, SAMPLE_DATA, "--json", "-q", "-o", tmp_path / "test.jsonl")
         assert done.returncode == 0, done.stderr
         bodies = records(tmp_path / "test.jsonl")
@@ -200,14 +200,14 @@ class TestEvaluate:
         trained = [b for b in of_kind(records(run / "records.jsonl"), "epoch") if b["phase"] == "train"]
         assert sums["accuracy"] > trained[0]["accuracy"]  # the weights are those after training
 
-    def test_a_class_that_the_model_does_not_know_is_named(self, run: Path, capture: Capture, images: Path) -> None:
+    def test_an_unknown_class_is_named(self, run: Path, capture: Capture, images: Path) -> None:
         """One line, exit 3."""
         done = capture("evaluate", run, images)
         assert done.returncode == 3
         assert "'ant'" in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
-    def test_a_file_that_is_no_model_is_refused(self, capture: Capture, images: Path) -> None:
+    def test_a_file_that_is_not_a_model_is_refused(self, capture: Capture, images: Path) -> None:
         """One line, exit 2, no traceback."""
         done = capture("evaluate", images / "ant_000.png", images)
         assert done.returncode == 2
@@ -228,10 +228,10 @@ class TestEvaluate:
 
 
 class TestOptions:
-    """What is left out is counted; what cannot be honoured is refused before any work."""
+    """What is not recorded is counted; an option that is not valid is refused before any work."""
 
     def test_every_nth_batch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Batches 0, 2, ... are captured, the sums are over all."""
+        """Batches 0, 2, ... are recorded, the totals count all."""
         args = [
             "-m",
             "linear",
@@ -254,7 +254,7 @@ class TestOptions:
         assert (sums["n"], sums["captured"], sums["not_captured"]) == (24, 12, 12)
 
     def test_top_k_probabilities(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """The K largest with their classes, the label's own, and how many were left out."""
+        """The K largest with their classes, that of the label, and the number of the others."""
         args = ["-m", "linear", "-e", "1", "--probs", "top:2", "-q", "-o", tmp_path / "r.jsonl"]
         assert capture("train", images, *args).returncode == 0
         for batch in of_kind(records(tmp_path / "r.jsonl"), "batch"):
@@ -265,8 +265,8 @@ class TestOptions:
             np.testing.assert_allclose(-np.log(batch["p_labels"]), batch["losses"], atol=1e-4)
             assert batch["probs_omitted"] == 1
 
-    def test_all_inputs_are_kept_once(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Without augmentation every epoch shows the same tensors: the pack holds each once, and lines point at them."""
+    def test_all_inputs_are_stored_once(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Without augmentation every epoch has the same tensors: the pack holds each once, and the lines refer to it."""
         args = ["-m", "linear", "-e", "3", "--inputs", "all", "-q", "-o", tmp_path / "run"]
         assert capture("train", images, *args).returncode == 0
         pack = (tmp_path / "run/inputs/pack-00000.bin").read_bytes()
@@ -283,10 +283,10 @@ class TestOptions:
             (["--no-such-option"], 2, "no-such-option"),
             (["-m", "cnm"], 2, "cnn"),
             (["-m", "torchvision:resnet19"], 2, "resnet18"),
-            (["--device", "tpu"], 2, "tpu"),
-            (["--device", "cuda:99"], 2, "cuda:99"),
-            (["--opt", "adagrad"], 2, "adamw"),
-            (["--epochs", "0"], 2, "epochs"),
+            (["--device", "tpu"], 2, "--device tpu is not valid; choose auto, cpu, cuda or cuda:N"),
+            (["--device", "cuda:99"], 2, "--device cuda:99 is not available: "),
+            (["--opt", "adagrad"], 2, "--opt adagrad is not valid; choose adamw or adam or sgd"),
+            (["--epochs", "0"], 2, "--epochs 0 is not valid; choose a whole number from 1"),
             (["--batch-size", "many"], 2, "many"),
             (["--lr", "-1"], 2, "lr"),
             (["--probs", "top:1"], 2, "top:K"),
@@ -297,15 +297,15 @@ class TestOptions:
             (["--inputs", "all", "-o", "x.jsonl"], 2, "--inputs all"),
             (["--name", "a", "-o", "b"], 2, "--name"),
             (["-o", "/proc/none/run"], 1, "/proc/none/run"),
-            (["--folder", "elsewhere"], 2, "--folder is for a run that goes on"),
-            (["--allow-env-change"], 2, "--allow-env-change is for a run that goes on"),
+            (["--folder", "elsewhere"], 2, "--folder is only valid with --resume RUN"),
+            (["--allow-env-change"], 2, "--allow-env-change is only valid with --resume RUN"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_cannot_be_honoured(
+    def test_an_option_that_is_not_valid_is_refused(
         self, capture: Capture, images: Path, tmp_path: Path, args: list[str], code: int, says: str
     ) -> None:
-        """One line that names it, the exit code of the design, and nothing written."""
+        """One line that names it, the right exit code, and nothing written."""
         before = sorted(tmp_path.rglob("*"))
         done = capture("train", images, *args)
         assert done.returncode == code, done.stderr
@@ -316,7 +316,7 @@ class TestOptions:
         assert sorted(tmp_path.rglob("*")) == before
 
     def test_a_wrong_value_in_the_config_file(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """It is shown, and where it stands; given on the command line as well, it does not matter."""
+        """The message names the value and the file; an option on the command line overrides it."""
         (tmp_path / "c.toml").write_text('batch-size = "many"\n')
         done = capture("train", images, "--config", "c.toml")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -336,15 +336,15 @@ class TestOptions:
 
 
 class TestFolders:
-    """Folders that nothing can be learnt from, and files that spoil the others."""
+    """Folders without usable images, and broken files among good ones."""
 
     @pytest.mark.parametrize(
         ("names", "code"),
         [([], 3), (["notes.txt"], 3), (["cat1.png", "cat2.png"], 3), (["?.png", "!.png"], 3), (None, 2)],
         ids=["empty", "no images", "one class", "no label", "no folder"],
     )
-    def test_nothing_to_learn_from(self, capture: Capture, tmp_path: Path, names: list[str] | None, code: int) -> None:
-        """One line with the way on, and the exit code of the design."""
+    def test_a_folder_without_usable_images(self, capture: Capture, tmp_path: Path, names: list[str] | None, code: int) -> None:
+        """One line with the way out, and the right exit code."""
         if names is not None:
             (tmp_path / "f").mkdir()
         for name in names or []:
@@ -354,8 +354,8 @@ class TestFolders:
         assert len(done.stderr.splitlines()) == 1
         assert ";" in done.stderr
 
-    def test_a_broken_image_is_left_out_and_said(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """A truncated file becomes a skip record; the others are trained on; the last words count it."""
+    def test_a_broken_image_is_skipped_and_reported(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """A truncated file becomes a skip record, the others are trained on, and the last message names it."""
         whole = (images / "ant_000.png").read_bytes()
         (images / "ant_000.png").write_bytes(whole[:-30])
         done = capture("train", images, "-m", "linear", "-e", "2", "-o", "r.jsonl")
@@ -365,8 +365,8 @@ class TestFolders:
         assert sum(sums["n"] for sums in of_kind(bodies, "epoch")) == 2 * 23
         assert "truncated" in done.stderr
 
-    def test_strict_stops_at_it(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Exit 3, the file and the reason named, the records sealed as failed."""
+    def test_strict_stops_at_a_broken_image(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Exit 3, file and reason named, and the records sealed as failed."""
         (images / "ant_000.png").write_bytes(b"not a picture")
         done = capture("train", images, "-m", "linear", "--strict", "-q", "-o", "r.jsonl")
         assert done.returncode == 3
@@ -375,7 +375,7 @@ class TestFolders:
         assert records(tmp_path / "r.jsonl")[-1]["status"] == "failed"
 
     def test_a_class_with_one_image_is_trained_on(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """It stays in train, and is warned about."""
+        """It stays in train, with a warning."""
         Image.new("L", (8, 8)).save(images / "lone_1.png")
         done = capture("train", images, "-m", "linear", "-e", "1", "-o", "r.jsonl")
         assert done.returncode == 0
@@ -387,10 +387,10 @@ class TestFolders:
 
 
 class TestOutput:
-    """Where the records go, and what stands in their way."""
+    """The output, and what prevents it."""
 
     def test_an_output_that_exists_is_kept(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Not overwritten without --force, neither a file nor a run folder nor a folder of other things."""
+        """Without --force nothing is overwritten: no file, no run folder, no other folder."""
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine/thesis.tex").write_text("words")
         (tmp_path / "old.jsonl").write_text("old\n")
@@ -404,8 +404,8 @@ class TestOutput:
         assert capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "mine", "--force").returncode == 2
         assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
-    def test_a_full_disk_keeps_what_was_captured(self, tmp_path: Path) -> None:
-        """A file limit stands for a full disk: exit 1, one line, and the records are valid to the last."""
+    def test_a_full_disk_keeps_the_records(self, tmp_path: Path) -> None:
+        """A file size limit stands in for a full disk: exit 1, one line, and all records are valid."""
         images = make_images(tmp_path / "images", each=60)
         limited = ["bash", "-c", f'ulimit -f 20; exec "$@" {"-m linear -e 50 -q -o r.jsonl"}', "-"]
         done = subprocess.run(
@@ -416,7 +416,7 @@ class TestOutput:
         assert "r.jsonl" in done.stderr
         assert len(records(tmp_path / "r.jsonl")) > 3
 
-    def test_a_device_that_is_full_is_said(self, capture: Capture, images: Path) -> None:
+    def test_a_full_device_is_an_error(self, capture: Capture, images: Path) -> None:
         """/dev/full: one line, exit 1."""
         done = capture("train", images, "-m", "linear", "-e", "1", "-q", "-o", "/dev/full")
         assert done.returncode == 1
@@ -424,7 +424,7 @@ class TestOutput:
         assert "No space left" in done.stderr
 
     def test_a_pipe_gets_each_batch_as_it_happens(self, tmp_path: Path) -> None:
-        """The first batch can be read while the run goes on, jq reads all of it, and stderr stays out of the way."""
+        """The first batch can be read during the run, jq reads all of it, and nothing of stderr is in it."""
         images = make_images(tmp_path / "images", each=40)
         args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "400", "-b", "4", "-q", "-o", "-"]
         with subprocess.Popen(args, stdout=subprocess.PIPE, cwd=tmp_path) as process:
@@ -436,7 +436,7 @@ class TestOutput:
             process.stdout.close()
             assert process.wait(60) == 0
 
-    def test_head_ends_it_quietly(self, images: Path, tmp_path: Path) -> None:
+    def test_head_ends_a_training_quietly(self, images: Path, tmp_path: Path) -> None:
         """`| head -1` leaves nothing on stderr."""
         command = f"{' '.join(CAPTURE)} train {images} -m linear -e 200 -b 4 -q -o - | head -1 | jq -r .kind"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -446,8 +446,8 @@ class TestOutput:
 class TestEnding:
     """NaN, Ctrl-C, SIGTERM."""
 
-    def test_a_loss_that_is_not_a_number_stops_the_run(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Recorded as null, said with the batch's files, exit 1; and --allow-nonfinite goes on."""
+    def test_a_nonfinite_loss_stops_the_run(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """It is recorded as null, the files of the batch are named, exit 1; --allow-nonfinite continues."""
         (tmp_path / "m.py").write_text(
             "import torch\n"
             "class Bad(torch.nn.Linear):\n"
@@ -472,9 +472,9 @@ class TestEnding:
         assert capture(*args, "--allow-nonfinite", "-o", "all.jsonl").returncode == 0
         assert records(tmp_path / "all.jsonl")[-1]["status"] == "completed"
 
-    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
     def test_a_signal_stops_after_the_batch(self, images: Path, tmp_path: Path, signum: int, code: int) -> None:
-        """The records are sealed as interrupted, the exit code is the shell's, and stderr says how to go on."""
+        """The records are sealed as interrupted, the exit code is that of shells, and stderr says how to resume."""
         args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "100000", "-o", "run"]
         with subprocess.Popen(args, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
             path, patience = tmp_path / "run/records.jsonl", time.monotonic() + 60

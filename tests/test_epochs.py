@@ -1,4 +1,4 @@
-"""capture_cli.views.terminal.epochs: sums of phases as lines."""
+"""capture_cli.views.terminal.epochs: the totals of phases as text."""
 
 import math
 
@@ -44,14 +44,14 @@ def test_a_number_fits_its_column(value: float) -> None:
     assert len(number(value)) <= 6
 
 
-def test_times() -> None:
-    """Seconds with a decimal while they are few, then as a clock."""
+def test_durations() -> None:
+    """Seconds with a decimal up to 100, then a clock."""
     assert [duration(s) for s in (0, 12.34, 99.94, 99.96, 3722)] == ["0.0 s", "12.3 s", "99.9 s", "1:40", "1:02:02"]
     assert [clock(s) for s in (0.4, 59.6, 3599.6)] == ["0:00", "1:00", "1:00:00"]
 
 
 def test_a_phase_is_one_plain_line() -> None:
-    """What is shown where nothing can be drawn."""
+    """For output that is not a terminal."""
     assert phase_line(sums(n=24_690), epochs=10, seconds=2.0) == "epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s"
     assert phase_line(sums(), epochs=1, seconds=0.0) == "epoch 1/1 train loss 0.512 acc 0.812"
 
@@ -82,8 +82,8 @@ def test_an_epoch_is_a_line_under_a_heading() -> None:
         (19, " 1/10  0.412  0.850"),
     ],
 )
-def test_columns_are_dropped_where_it_is_narrow(width: int, line: str) -> None:
-    """First the time, then what was trained on; never a line that has to be wrapped."""
+def test_columns_are_dropped_on_a_narrow_terminal(width: int, line: str) -> None:
+    """First the time, then the train phase; no line is ever wrapped."""
     table = EpochTable(epochs=10, phases=["train", "val"])
     table.add(sums(), seconds=10)
     table.add(sums("val", loss=0.412, accuracy=0.85), seconds=2.34)
@@ -93,7 +93,7 @@ def test_columns_are_dropped_where_it_is_narrow(width: int, line: str) -> None:
 
 
 def test_another_width_brings_another_heading() -> None:
-    """A terminal that was resized has other columns, which are named again."""
+    """A resized terminal has other columns, which are named again."""
     table = EpochTable(epochs=2, phases=["train"])
     table.add(sums(), seconds=1)
     assert len(table.take(80)) == 4
@@ -101,8 +101,8 @@ def test_another_width_brings_another_heading() -> None:
     assert len(table.take(30)) == 4
 
 
-def test_an_epoch_without_its_last_phase_is_shown_as_far_as_it_went() -> None:
-    """Where the run was stopped, or goes on to the next epoch."""
+def test_an_epoch_without_its_last_phase_is_shown_too() -> None:
+    """If the run was stopped, or continues with the next epoch."""
     table = EpochTable(epochs=2, phases=["train", "val"])
     table.add(sums(), seconds=1)
     table.add(sums(epoch=2), seconds=1)

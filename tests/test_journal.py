@@ -18,7 +18,7 @@ from capture_cli.records.chain import GENESIS, link, open_envelope
 
 
 def verified(path: Path) -> int:
-    """How many lines the file has; all are whole, in sequence and chained."""
+    """Count the lines of a file, checking that all are whole, in sequence and chained."""
     chain, lines = GENESIS, path.read_bytes().splitlines(keepends=True)
     for seq, line in enumerate(lines):
         assert line.endswith(b"\n")
@@ -36,8 +36,8 @@ def python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_was_appended_is_there_before_the_next_line_of_code(tmp_path: Path) -> None:
-    """No buffer of this process stands between `append` and the file, so a kill loses nothing."""
+def test_an_appended_record_survives_a_kill(tmp_path: Path) -> None:
+    """`append` writes straight to the file, so a kill right after it loses nothing."""
     path = tmp_path / "records.jsonl"
     code = """
         import os, signal, sys
@@ -53,7 +53,7 @@ def test_what_was_appended_is_there_before_the_next_line_of_code(tmp_path: Path)
     assert verified(path) == 50
 
 
-def test_the_seal_counts_what_came_before(tmp_path: Path) -> None:
+def test_the_seal_counts_the_lines_before_it(tmp_path: Path) -> None:
     """The end line holds the status and the lines by kind."""
     path = tmp_path / "records.jsonl"
     with Journal.create(path) as journal:
@@ -64,7 +64,7 @@ def test_the_seal_counts_what_came_before(tmp_path: Path) -> None:
 
 
 def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
-    """Nothing is overwritten without being told to, and `force` begins anew."""
+    """Only `force` overwrites, from the beginning."""
     path = tmp_path / "records.jsonl"
     path.write_text("precious\n")
     with pytest.raises(UsageError, match=r"records\.jsonl' exists"):
@@ -75,7 +75,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
-    """A dangling link planted where the records go does not decide where they end up."""
+    """A dangling link planted in place of the file does not redirect the records."""
     (tmp_path / "records.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CaptureError):
         Journal.create(tmp_path / "records.jsonl")
@@ -99,7 +99,7 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
 
 
 def test_a_leftover_child_does_not_hold_the_lock(tmp_path: Path) -> None:
-    """A worker that outlives its killed trainer keeps nobody out."""
+    """A worker that outlives its killed trainer does not lock others out."""
     path = tmp_path / "records.jsonl"
     code = """
         import os, signal, sys, time
@@ -117,7 +117,7 @@ def test_a_leftover_child_does_not_hold_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_file_with_its_last_whole_line(tmp_path: Path) -> None:
-    """The part of a line that still fitted is taken back, the error names the file, and the journal refuses more."""
+    """The part of a line that still fitted is undone, the error names the file, and the journal refuses more."""
     path = tmp_path / "records.jsonl"
     code = """
         import resource, sys
@@ -145,8 +145,8 @@ def test_a_full_disk_ends_the_file_with_its_last_whole_line(tmp_path: Path) -> N
     assert verified(path) == int(first.split()[0]) > 5
 
 
-def test_a_failed_fdatasync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system may have dropped the pages: a second success would be a lie, so the journal stays broken."""
+def test_a_failed_fdatasync_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have dropped the pages, and a second call would report success: the journal keeps failing."""
     journal = Journal.create(tmp_path / "records.jsonl")
     journal.append(Skip(file="a", reason="test"))
 
@@ -164,8 +164,8 @@ def test_a_failed_fdatasync_is_not_tried_again(tmp_path: Path, monkeypatch: pyte
     journal.close()
 
 
-def test_a_pipe_gets_the_records_too(tmp_path: Path) -> None:
-    """Whole lines, without lock or sync, and BrokenPipeError once nobody reads."""
+def test_a_pipe_receives_whole_lines(tmp_path: Path) -> None:
+    """Without lock or sync; BrokenPipeError once nobody reads."""
     reading, writing = os.pipe()
     journal = Journal(writing, "a pipe")
     journal.append(Skip(file="a", reason="test"))
@@ -179,27 +179,27 @@ def test_a_pipe_gets_the_records_too(tmp_path: Path) -> None:
 
 
 def written(path: Path, names: list[str], status: str = "") -> dict[str, object]:
-    """Write one record a name, seal if there is a status; the place after the second record."""
+    """Write one record per name, seal if there is a status; return the position after the second record."""
     with Journal.create(path) as journal:
         for number, name in enumerate(names):
             if number == 2:
-                place = journal.place
+                position = journal.position
             journal.append(Skip(file=name, reason="test"))
         if status:
             journal.seal(status)
-    return place
+    return position
 
 
 @pytest.mark.parametrize("status", ["", "interrupted", "failed"])
-@pytest.mark.parametrize("from_place", [True, False])
-def test_resuming_compares_what_is_there_and_appends_the_rest(tmp_path: Path, status: str, from_place: bool) -> None:
+@pytest.mark.parametrize("from_position", [True, False])
+def test_resuming_compares_the_records_on_disk_and_appends_the_rest(tmp_path: Path, status: str, from_position: bool) -> None:
     """The file ends with the bytes of a run that was never interrupted; an unfinished end is copied aside."""
     path, whole = tmp_path / "records.jsonl", tmp_path / "whole.jsonl"
-    place = written(path, ["a", "b", "c"], status)
+    position = written(path, ["a", "b", "c"], status)
     written(whole, ["a", "b", "c", "d", "e"], "completed")
-    with Journal.resume(path, place if from_place else BEGINNING) as journal:
+    with Journal.resume(path, position if from_position else BEGINNING) as journal:
         assert journal.comparing
-        for name in ["c", "d", "e"] if from_place else ["a", "b", "c", "d", "e"]:
+        for name in ["c", "d", "e"] if from_position else ["a", "b", "c", "d", "e"]:
             journal.append(Skip(file=name, reason="test"))
         journal.seal("completed")
     assert path.read_bytes() == whole.read_bytes()
@@ -207,64 +207,64 @@ def test_resuming_compares_what_is_there_and_appends_the_rest(tmp_path: Path, st
 
 
 def test_a_torn_last_line_is_copied_aside_then_removed(tmp_path: Path) -> None:
-    """The torn bytes are kept beside the records."""
+    """The torn bytes are kept in a file beside the records."""
     path = tmp_path / "records.jsonl"
-    place = written(path, ["a", "b", "c"])
+    position = written(path, ["a", "b", "c"])
     with path.open("ab") as file:
         file.write(b'{"seq":3,"ki')
-    Journal.resume(path, place).close()
+    Journal.resume(path, position).close()
     assert verified(path) == 3
     assert (tmp_path / "records.jsonl.cut-0").read_bytes() == b'{"seq":3,"ki'
 
 
-def test_a_record_that_comes_out_otherwise_stops_the_run(tmp_path: Path) -> None:
-    """The error names the record and its field, and the file is as it was."""
+def test_a_record_that_differs_stops_the_run(tmp_path: Path) -> None:
+    """The error names the record and its field, and the file stays as it was."""
     path = tmp_path / "records.jsonl"
-    place = written(path, ["a", "b", "c"])
+    position = written(path, ["a", "b", "c"])
     before = path.read_bytes()
-    with Journal.resume(path, place) as journal, pytest.raises(RecordsError, match=r"record 2 .* differs in 'reason'"):
+    with Journal.resume(path, position) as journal, pytest.raises(RecordsError, match=r"record 2 .* differs in 'reason'"):
         journal.append(Skip(file="c", reason="other"))
     assert path.read_bytes() == before
 
 
 def test_damage_before_the_end_is_refused_by_its_line(tmp_path: Path) -> None:
-    """A line in the middle that does not verify is not the tail: nothing is cut, the line is named."""
+    """A damaged line in the middle is no torn end: nothing is removed, and the line is named."""
     path = tmp_path / "records.jsonl"
-    place = written(path, ["a", "b", "c"])
+    position = written(path, ["a", "b", "c"])
     damaged = path.read_bytes().replace(b'"b"', b'"x"')
     path.write_bytes(damaged)
     with pytest.raises(RecordsError, match="line 2"):
-        Journal.resume(path, place)
+        Journal.resume(path, position)
     assert path.read_bytes() == damaged
 
 
-def test_a_place_of_other_records_is_refused(tmp_path: Path) -> None:
-    """A checkpoint from another run does not fit."""
+def test_a_position_in_other_records_is_refused(tmp_path: Path) -> None:
+    """A checkpoint of another run does not fit."""
     written(tmp_path / "one.jsonl", ["a", "b", "c"])
-    place = written(tmp_path / "other.jsonl", ["x", "y", "z"])
-    with pytest.raises(RecordsError, match="not of the records"):
-        Journal.resume(tmp_path / "one.jsonl", place)
+    position = written(tmp_path / "other.jsonl", ["x", "y", "z"])
+    with pytest.raises(RecordsError, match="does not belong to the records"):
+        Journal.resume(tmp_path / "one.jsonl", position)
 
 
 def test_a_resumed_journal_keeps_its_lock_while_and_after_comparing(tmp_path: Path) -> None:
-    """Reading the file to compare gives up no lock."""
+    """Reading the file to compare does not release the lock."""
     path = tmp_path / "records.jsonl"
-    place = written(path, ["a", "b", "c"])
+    position = written(path, ["a", "b", "c"])
     code = """
         import sys
         from pathlib import Path
         from capture_cli.journal import Journal
         Journal.create(Path(sys.argv[1]), force=True)
     """
-    with Journal.resume(path, place) as journal:
+    with Journal.resume(path, position) as journal:
         assert "being written by another run" in python(code, path).stderr
         journal.append(Skip(file="c", reason="test"))
         assert not journal.comparing
         assert "being written by another run" in python(code, path).stderr
 
 
-def test_a_slow_disk_holds_no_record_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes records durable every second does so beside; closing waits for it."""
+def test_a_slow_disk_delays_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread makes records durable every second; closing waits for it."""
     let_go, synced = threading.Event(), []
 
     def slow(fd: int) -> None:
@@ -283,8 +283,8 @@ def test_a_slow_disk_holds_no_record_up(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(synced) == 1
 
 
-def test_records_that_cannot_be_made_durable_are_an_error_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure beside is not lost: the next record is refused, and so is every other."""
+def test_a_failed_group_commit_is_raised_by_the_next_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure in the thread is not lost: the next record is refused, and so are all after it."""
 
     def fails(fd: int) -> None:
         raise OSError(5, "Input/output error")

@@ -13,7 +13,7 @@ from terminal import Screen
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that tests set."""
 
     seconds = 0.0
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Stage:
-    """A LiveView on a terminal in memory, under a clock of ours."""
+    """A LiveView on a terminal in memory, with such a clock."""
 
     def __init__(self, *, columns: int = 80, rows: int = 30, **options: object) -> None:
         self.file = io.StringIO()
@@ -34,20 +34,20 @@ class Stage:
 
     @property
     def screen(self) -> Screen:
-        """What can be seen now."""
+        """The screen now."""
         screen = Screen(self.columns)
         screen.feed(self.file.getvalue())
         return screen
 
     def advance(self, images: int = 0) -> str:
-        """A batch is done, and it is time for a frame; what is on the screen then."""
+        """Finish a batch when a frame is due; return the text on the screen."""
         self.clock.seconds += 10
         self.view.advance(images)
         return self.screen.text
 
 
 def test_a_sample_is_shown_with_all_its_facts() -> None:
-    """Picture, file, label, prediction, p(label) and loss; a wrong one is marked by a sign and not by colour alone."""
+    """Picture, file, label, prediction, p(label) and loss; a sign marks a wrong prediction, not only colour."""
     stage = Stage()
     stage.view.write(batch(label=0, pred=1), INPUTS)
     lines = stage.advance(2).splitlines()
@@ -66,8 +66,8 @@ def test_only_as_many_samples_as_asked_for() -> None:
         assert "coat_0002.png" not in text
 
 
-def test_names_are_hostile() -> None:
-    """A file or class name is read on the screen, and does nothing to it."""
+def test_hostile_names_are_harmless() -> None:
+    """File and class names are shown escaped, and control nothing."""
     stage = Stage(columns=300, classes=[HOSTILE, "coat"], preview=1)
     stage.view.write(batch(file=HOSTILE), INPUTS)
     stage.view.note(HOSTILE)
@@ -84,7 +84,7 @@ def test_names_are_hostile() -> None:
 @pytest.mark.parametrize("columns", [20, 25, 40, 60, 80, 200])
 @pytest.mark.parametrize("rows", [3, 10, 24, 50])
 def test_any_terminal_is_large_enough(columns: int, rows: int) -> None:
-    """No line is as wide as the terminal (Screen sees to it), and the area is never higher."""
+    """No line is as wide as the terminal (Screen checks it), and the area is never higher."""
     stage = Stage(columns=columns, rows=rows, classes=["漢字" * 30, "coat"], epochs=100, total_images=10**9)
     stage.view.write(batch(file="漢字/" * 60 + "_0001.png"), INPUTS)
     stage.view.write(batch(file="猫" * 80), INPUTS)
@@ -99,8 +99,8 @@ def test_any_terminal_is_large_enough(columns: int, rows: int) -> None:
         assert "1.png" in stage.screen.text or "猫" in stage.screen.text
 
 
-def test_the_bar_counts_what_is_not_captured() -> None:
-    """Images of batches that were left out move it as well; speed and time left are of all of them."""
+def test_the_bar_counts_batches_that_are_not_captured() -> None:
+    """Bar, speed and time left count all images."""
     stage = Stage()
     stage.view.write(RUN, None)
     stage.advance(100)
@@ -111,7 +111,7 @@ def test_the_bar_counts_what_is_not_captured() -> None:
 
 
 def test_the_bar_ends_where_the_images_end() -> None:
-    """Files that turn out unusable are taken off the total once their phase has been gone through."""
+    """Files that turn out unusable are subtracted from the total after their phase."""
     stage = Stage(epochs=1, total_images=400)
     stage.view.write(sums("train", n=180), None)
     stage.view.write(sums("val", n=20), None)
@@ -119,7 +119,7 @@ def test_the_bar_ends_where_the_images_end() -> None:
 
 
 def test_a_finished_epoch_leaves_a_line() -> None:
-    """Both phases and the seconds they took; it stays when the view is closed, the area does not."""
+    """Both phases and their time; the line stays when the view is closed, the area does not."""
     stage = Stage()
     stage.view.write(RUN, None)
     for epoch in (1, 2):
@@ -151,18 +151,18 @@ def test_skipped_files_are_named_at_the_end() -> None:
 
 
 def test_only_the_first_skipped_files_are_named() -> None:
-    """However many there are."""
+    """A thousand take one line."""
     stream = io.StringIO()
     view = PlainView(stream, epochs=1)
     for number in range(1000):
         view.write(Skip(file=f"{number}.png", reason="truncated"), None)
     view.close()
     view.close()
-    assert stream.getvalue() == "skipped 1,000 files (1000 truncated): 0.png, 1.png, 2.png, ...\n"
+    assert stream.getvalue() == "skipped 1,000 files (1,000 truncated): 0.png, 1.png, 2.png, ...\n"
 
 
 def test_frames_are_few() -> None:
-    """At most two a second, however fast the batches come; a preview stays for a second."""
+    """At most two per second, however fast the batches are; a preview stays for a second."""
     stage = Stage()
     frames, shown = [], []
     for i in range(400):
@@ -178,11 +178,11 @@ def test_frames_are_few() -> None:
 
 
 def test_drawing_takes_less_than_a_hundredth_of_the_time() -> None:
-    """Where a frame takes 20 ms to write, as on a slow terminal, frames become fewer."""
+    """If a frame takes 20 ms, as on a slow terminal, there are fewer frames."""
     clock = Clock()
 
     class Slow(io.StringIO):
-        """Something to write to that takes its time."""
+        """A stream that takes 20 ms per write."""
 
         frames = 0
 
@@ -201,11 +201,11 @@ def test_drawing_takes_less_than_a_hundredth_of_the_time() -> None:
     assert 30 <= file.frames <= 0.01 * clock.seconds / 0.02
 
 
-def test_a_signal_handler_may_speak_in_the_middle_of_a_frame() -> None:
-    """What it says comes out whole, after the frame."""
+def test_a_signal_handler_may_print_in_the_middle_of_a_frame() -> None:
+    """Its note appears whole, after the frame."""
 
     class Interrupted(io.StringIO):
-        """Something to write to, with a signal arriving at the first write."""
+        """A stream with a signal that arrives at the first write."""
 
         speak: Callable[[], None] | None = None
 

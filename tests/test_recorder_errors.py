@@ -309,7 +309,7 @@ class TestOutput:
         """It may belong to anybody."""
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/a.png").write_text("")
-        with pytest.raises(CaptureError, match="not empty and no run folder"):
+        with pytest.raises(CaptureError, match="not empty and not a run folder"):
             Recorder(tmp_path / "photos", force=True)
 
     def test_all_inputs_need_a_folder(self, tmp_path: Path) -> None:

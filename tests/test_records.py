@@ -1,4 +1,4 @@
-"""The format: what is written can be read back exactly, and only what was written is accepted."""
+"""capture_cli.records: records are read back exactly, and only lines that were written are accepted."""
 
 import json
 from hashlib import blake2b
@@ -69,7 +69,7 @@ ONE_OF_EACH: list[Record] = [
 
 @pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: record.kind)
 def test_every_kind_reads_back_and_writes_the_same_bytes_again(record: Record) -> None:
-    """Encoding what was decoded gives the same line: nothing of a record is lost on the way."""
+    """Encoding a decoded record gives the same line."""
     encoded = encode(record, seq=7, previous=GENESIS)
     seq, again = decode(encoded.line)
     assert seq == 7
@@ -90,7 +90,7 @@ def test_a_line_is_json_that_begins_and_ends_as_the_format_says(record: Record) 
 
 
 def test_the_chain_is_what_the_format_says_it_is() -> None:
-    """BLAKE2b of 16 bytes over the chain before and the line up to its chain: anyone can compute it."""
+    """BLAKE2b (16 bytes) over the chain before and the line up to its own chain."""
     first = encode(ONE_OF_EACH[0], seq=0, previous=GENESIS)
     second = encode(ONE_OF_EACH[1], seq=1, previous=first.chain)
     text = second.line[: second.line.rindex(b',"chain"')]
@@ -109,8 +109,8 @@ def test_every_float32_comes_back_exactly(probs: np.ndarray, losses: np.ndarray,
     np.testing.assert_array_equal(np.float32(again.loss), np.float32(loss))
 
 
-def test_a_number_that_json_cannot_say_is_null_and_named() -> None:
-    """`nonfinite` holds, for each field, what its nulls stand for, in order."""
+def test_a_nonfinite_number_is_null_and_named() -> None:
+    """`nonfinite` lists, per field and in order, what its nulls stand for."""
     body = json.loads(encode(batch(losses=[np.nan, 1, -np.inf], probs=[[0.5, np.inf]] * 3), seq=0, previous=GENESIS).line)
     assert body["losses"] == [None, 1.0, None]
     assert body["nonfinite"] == {"losses": ["nan", "-inf"], "probs": ["inf", "inf", "inf"]}
@@ -118,7 +118,7 @@ def test_a_number_that_json_cannot_say_is_null_and_named() -> None:
 
 @given(st.lists(FILE_BYTES, min_size=1, max_size=3))
 def test_file_names_of_any_bytes_come_back_exactly(names: list[bytes]) -> None:
-    """Names that are not UTF-8, with newlines, quotes or escapes, are kept byte for byte, and the line stays one line."""
+    """Names that are not UTF-8, or have newlines, quotes or escapes, are kept byte for byte in one line."""
     files = [name.decode("utf-8", "surrogateescape") for name in names]
     line = encode(batch(losses=[1.0] * len(files), probs=[[0.5, 0.5]] * len(files), files=files), seq=0, previous=GENESIS).line
     assert line.count(b"\n") == 1
@@ -144,7 +144,7 @@ def test_file_names_of_any_bytes_come_back_exactly(names: list[bytes]) -> None:
         b'{"seq":0,"kind":"batch","losses":["a"],"inputs":[],"chain":"' + b"0" * 32 + b'"}',
     ],
 )
-def test_a_line_that_was_never_written_is_refused_as_such(line: bytes) -> None:
+def test_a_line_that_was_never_written_is_refused(line: bytes) -> None:
     """Hostile lines raise RecordsError and nothing else."""
     with pytest.raises(RecordsError):
         decode(line)
@@ -160,5 +160,5 @@ def test_records_of_another_format_are_refused_by_number(number: str, age: str) 
 
 
 def test_the_kinds_are_those_of_the_format() -> None:
-    """A kind more or less is a decision, which docs/records.md tells."""
+    """Adding or removing a kind is a decision, to be documented in docs/records.md."""
     assert set(KINDS) == {"run", "samples", "skip", "batch", "numbers", "epoch", "end"}

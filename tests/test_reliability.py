@@ -1,4 +1,4 @@
-"""The figures of docs/reliability.md in their small size: nothing that is done to a run there may fail."""
+"""The figures of docs/reliability.md in their small size: none may fail."""
 
 import json
 import os
@@ -21,20 +21,20 @@ pytestmark = pytest.mark.timeout(900)  # two minutes on a quiet machine with two
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the figures keep of themselves."""
+    """The file with the saved results."""
     return tmp_path_factory.mktemp("reliability") / "found.json"
 
 
 @pytest.fixture(scope="module")
 def done(kept: Path) -> subprocess.CompletedProcess[str]:
-    """All figures, in one process."""
+    """Run all figures in one process."""
     command = [*COMMAND, "--size", "ci", "--json", str(kept)]
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=880)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_nothing_failed(done: subprocess.CompletedProcess[str], figure: str) -> None:
-    """`0 in N`; a figure that this machine cannot have (a small disk cannot be mounted) is skipped with its reason."""
+    """`0 in N`; a figure that this machine cannot run (it cannot mount a disk) is skipped with the reason."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     found = [row for row in rows if row[0] == f"`{figure}`"]
     assert len(found) == 1, done.stdout + done.stderr
@@ -44,13 +44,13 @@ def test_nothing_failed(done: subprocess.CompletedProcess[str], figure: str) -> 
     assert failed.startswith("0 in "), done.stderr
 
 
-def test_the_exit_code_says_whether_anything_failed(done: subprocess.CompletedProcess[str]) -> None:
-    """0, since nothing did."""
+def test_the_exit_code_is_0(done: subprocess.CompletedProcess[str]) -> None:
+    """Nothing failed."""
     assert done.returncode == 0, done.stderr
 
 
-def test_what_was_found_is_kept(done: subprocess.CompletedProcess[str], kept: Path) -> None:
-    """The file has the table that was printed."""
+def test_results_are_saved(done: subprocess.CompletedProcess[str], kept: Path) -> None:
+    """The file yields the table that was printed."""
     again = subprocess.run(
         [*COMMAND, "--table", str(kept)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
     )
@@ -58,8 +58,8 @@ def test_what_was_found_is_kept(done: subprocess.CompletedProcess[str], kept: Pa
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_figure_that_is_ended_early_is_kept(tmp_path: Path, signum: int) -> None:
-    """What it had tried until then, and that this was not all."""
+def test_a_figure_that_ends_early_is_saved(tmp_path: Path, signum: int) -> None:
+    """With its cases so far, marked as incomplete."""
     kept = tmp_path / "found.json"
     command = [*COMMAND, "--only", "replays", "--only", "kills", "--json", str(kept)]
     with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
@@ -73,6 +73,6 @@ def test_a_figure_that_is_ended_early_is_kept(tmp_path: Path, signum: int) -> No
     assert "kills" not in found or not found["kills"]["ended"]
 
 
-def test_every_figure_is_told_of() -> None:
-    """The page has a row for each."""
+def test_every_figure_is_documented() -> None:
+    """The page has a row for each figure."""
     assert [name for name in FIGURES if f"| `{name}` |" not in PAGE.read_text()] == []

@@ -1,4 +1,4 @@
-"""`capture train --resume`: a run finishes with the bytes of one that was never interrupted, or says why not."""
+"""`capture train --resume`: a run ends with the bytes of one that was never interrupted, or is refused with a reason."""
 
 import contextlib
 import json
@@ -28,17 +28,17 @@ KEPT = ("records.jsonl", "model.safetensors", "inputs/pack-00000.bin", "inputs/f
 
 
 class Cut(BaseException):
-    """The end of a process, as far as its files can tell: nothing is sealed, nothing more is written."""
+    """Stands in for a kill: nothing is sealed, and nothing more is written."""
 
 
 def kept(run: Path) -> dict[str, bytes]:
-    """What two equal runs have in common."""
+    """Return the files in which equal runs agree."""
     return {name: (run / name).read_bytes() for name in KEPT if (run / name).exists()}
 
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    """Call `capture train ARGS` beside `images/` with 24 images; with `cut_after` it stops dead after so many records."""
+    """Call `capture train ARGS` beside `images/` with 24 images; with `cut_after` it ends dead after so many records."""
     make_images(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     append = Journal.append
@@ -63,8 +63,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return call
 
 
-def test_more_epochs_cut_short_before_their_first_checkpoint_go_on(train: Trainer) -> None:
-    """A completed run got more epochs and was killed: it goes on behind its first end, to the bytes of one that was not."""
+def test_more_epochs_killed_before_their_first_checkpoint_resume(train: Trainer) -> None:
+    """A completed run that was given more epochs and killed continues after its first end line, to equal bytes."""
     train("images", "-e", "2", "-o", "whole")
     shutil.copytree("whole", "cut")
     assert train("--resume", "whole", "-e", "4") == 0
@@ -76,10 +76,10 @@ def test_more_epochs_cut_short_before_their_first_checkpoint_go_on(train: Traine
     assert text.count(b'"kind":"run"') == text.count(b'"kind":"end"') == 2
 
 
-def test_another_environment_cut_short_before_its_first_checkpoint_goes_on(
+def test_another_environment_killed_before_its_first_checkpoint_resumes(
     train: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was said of the environment is said once, and the records behind it are compared like any other."""
+    """The new run record is written once, and the records after it are compared like any other."""
     assert train("images", "-e", "3", "-o", "whole", "--checkpoint-every=4", cut_after=9) == -9
     shutil.copytree("whole", "cut")
     versions = runtime.versions()
@@ -90,8 +90,8 @@ def test_another_environment_cut_short_before_its_first_checkpoint_goes_on(
     assert kept(Path("cut")) == kept(Path("whole"))
 
 
-def test_a_run_cut_between_its_last_checkpoint_and_its_end_goes_on(train: Trainer) -> None:
-    """All epochs are done, the end line is not written: what is missing is the end, and the model."""
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_resumes(train: Trainer) -> None:
+    """All epochs are done; only the end line and the model are missing."""
     train("images", "-e", "2", "-o", "whole")
     lines = (Path("whole") / "records.jsonl").read_bytes().count(b"\n")
     shutil.copytree("whole", "cut")
@@ -103,7 +103,7 @@ def test_a_run_cut_between_its_last_checkpoint_and_its_end_goes_on(train: Traine
 
 
 def test_the_flight_recorder_knows_the_batch_before_the_checkpoint(train: Trainer) -> None:
-    """A spike in the first batch of a resumed run keeps the one before it whole, as in a run that was not interrupted."""
+    """A spike in the first batch of a resumed run stores the batch before it too, as in an uninterrupted run."""
     options = ("images", "-e", "4", "--spike=0.1", "--lr=1e-6", "-b", "1", "--checkpoint-every=1")
     assert train(*options, "-o", "whole") == 0
     lines = Path("whole/records.jsonl").read_bytes().splitlines()
@@ -118,8 +118,8 @@ def test_the_flight_recorder_knows_the_batch_before_the_checkpoint(train: Traine
 
 @pytest.mark.parametrize("every", [1, 1000])
 @pytest.mark.parametrize("change", ["other pixels", "no image", "gone"])
-def test_an_image_that_changed_is_named(train: Trainer, capsys: pytest.CaptureFixture[str], every: int, change: str) -> None:
-    """Whether it was read before the checkpoint or behind it; the records stay as they are."""
+def test_a_changed_image_is_named(train: Trainer, capsys: pytest.CaptureFixture[str], every: int, change: str) -> None:
+    """Read before the checkpoint or after it; the records stay as they are."""
     train("images", "-e", "2", "-o", "cut", f"--checkpoint-every={every}", cut_after=7)
     before = Path("cut/records.jsonl").read_bytes()
     file = next(name for line in before.splitlines() for name in json.loads(line).get("files", ()))
@@ -132,13 +132,13 @@ def test_an_image_that_changed_is_named(train: Trainer, capsys: pytest.CaptureFi
         image.unlink()
     capsys.readouterr()
     assert train("--resume", "cut") == 3
-    said = f"'{file}' gone" if change == "gone" else f"'{file}' is no longer the file that the run began with"
+    said = f"'{file}' gone" if change == "gone" else f"'{file}' has changed since the run began"
     assert said in capsys.readouterr().err
     assert Path("cut/records.jsonl").read_bytes() == before
 
 
-def test_an_image_that_is_new_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """As soon as the run has seen all of its own; before that only how many there were."""
+def test_a_new_image_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once the run has read all of its own; before that only the counts differ."""
     for cut_after, said, code in ((5, "images.val was ", 2), (None, "'bee_900.png' and 1 more new; ", 3)):
         shutil.rmtree("run", ignore_errors=True)
         train("images", "-e", "2", "-o", "run", cut_after=cut_after)
@@ -150,16 +150,16 @@ def test_an_image_that_is_new_is_named(train: Trainer, capsys: pytest.CaptureFix
             Path(f"images/bee_{number}.png").unlink()
 
 
-def test_a_folder_that_is_no_run_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not the file that is missing in it alone."""
+def test_a_folder_that_is_not_a_run_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the folder, not only the missing file."""
     assert train("--resume", "images") == 2
-    assert "'images' is no run folder" in capsys.readouterr().err
+    assert "'images' is not a run folder" in capsys.readouterr().err
 
 
 def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(
     train: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The checkpoint before it is of the middle of the run: going on from there would record its batches twice."""
+    """The checkpoint before it is of the middle of the run: resuming there would record batches twice."""
     train("images", "-e", "2", "-o", "run", "--checkpoint-every=3")
     newest = Path("run/checkpoint.safetensors")
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -170,7 +170,7 @@ def test_a_completed_run_with_a_damaged_last_checkpoint_gets_no_more_epochs(
 
 
 def changed(path: Path, kind: str, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change each record of a kind, under a chain that is made to fit."""
+    """Change each record of a kind, with a chain that fits again."""
     chain, lines = GENESIS, []
     for line in path.read_bytes().splitlines():
         text = open_envelope(line).text
@@ -184,7 +184,7 @@ def changed(path: Path, kind: str, change: Callable[[dict[str, Any]], object]) -
 
 
 def test_a_record_that_verifies_and_makes_no_sense_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns of different lengths under a chain that fits: exit code 4 and the line, not a fault."""
+    """Columns of different lengths under a chain that fits: exit code 4 and the line, not a crash."""
     train("images", "-e", "1", "-o", "run", cut_after=5)
     changed(Path("run/records.jsonl"), "samples", lambda body: body["digests"].pop())
     assert train("--resume", "run") == 4
@@ -202,7 +202,7 @@ def test_a_record_that_verifies_and_makes_no_sense_is_refused(train: Trainer, ca
 def test_a_run_record_of_another_run_is_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any], code: int, said: str
 ) -> None:
-    """Whatever stands in it, what differs is named."""
+    """The message names what differs, whatever it is."""
     train("images", "-e", "1", "-o", "run", cut_after=5)
     changed(Path("run/records.jsonl"), "run", lambda body: body.update(change))
     assert train("--resume", "run") == code
@@ -212,16 +212,16 @@ def test_a_run_record_of_another_run_is_refused(
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        ({"pack": "inputs/pack-00000.bin", "offsets": [0.5, 1, 2, 3]}, "offsets are none"),
+        ({"pack": "inputs/pack-00000.bin", "offsets": [0.5, 1, 2, 3]}, "offsets are not valid"),
         ({"pack": "inputs/pack-00000.bin", "offsets": [0]}, "stored inputs do not fit"),
         ({"pack": 3, "offsets": [0, 1, 2, 3]}, "stored inputs do not fit"),
         ({}, "stored inputs do not fit"),
     ],
 )
-def test_stored_inputs_that_cannot_be_are_refused(
+def test_stored_inputs_that_are_not_valid_are_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], stored: dict[str, Any], said: str
 ) -> None:
-    """Exit code 4 and the line; the file of the inputs is not touched."""
+    """Exit code 4 and the line; the file of stored inputs is not touched."""
     train("images", "-e", "1", "-o", "run", "--inputs=all", "--checkpoint-every=1", cut_after=6)
     before = kept(Path("run"))["inputs/pack-00000.bin"]
     changed(Path("run/records.jsonl"), "batch", lambda body: body["inputs"].update(stored=stored))
@@ -233,40 +233,40 @@ def test_stored_inputs_that_cannot_be_are_refused(
 
 
 @pytest.mark.parametrize("change", [{"epoch": 2}, {"phase": "val"}, {"batch": 4}, {"epoch": 9, "batch": 0}])
-def test_a_checkpoint_of_another_place_is_refused(
+def test_a_checkpoint_of_other_progress_is_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
-    """What its digest cannot tell the record before it can: exit code 4, and the records as they were."""
+    """Its digest fits, but the record before it does not: exit code 4, and the records as they were."""
     train("images", "-e", "2", "-o", "run", "--checkpoint-every=1", cut_after=6)
     path, before = Path("run/checkpoint.safetensors"), kept(Path("run"))
-    place, tensors = checkpoint.read(path)
-    sums = {**place.recorder["sums"], **{"batches" if name == "batch" else name: value for name, value in change.items()}}
-    body = {**vars(place), **change, "recorder": {**place.recorder, "sums": sums}}
-    path.write_bytes(checkpoint.to_bytes(json.dumps({"place": body}), tensors))
+    progress, tensors = checkpoint.read(path)
+    sums = {**progress.writer["sums"], **{"batches" if name == "batch" else name: value for name, value in change.items()}}
+    body = {**vars(progress), **change, "writer": {**progress.writer, "sums": sums}}
+    path.write_bytes(checkpoint.to_bytes(json.dumps({"progress": body}), tensors))
     assert train("--resume", "run") == 4
-    assert "the checkpoint is not of the records" in capsys.readouterr().err
+    assert "the checkpoint does not belong to the records" in capsys.readouterr().err
     assert kept(Path("run")) == before
 
 
-def test_a_checkpoint_behind_the_last_batch_of_a_phase_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where not every batch is captured, the record before it cannot tell."""
+def test_a_checkpoint_after_the_last_batch_of_a_phase_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """If not every batch is recorded, the record before it cannot tell."""
     options = ("images", "-e", "2", "--checkpoint-every=1", "--capture-every=2")
     train(*options, "-o", "whole")
     lines = Path("whole/records.jsonl").read_bytes().splitlines()
     train(*options, "-o", "run", cut_after=1 + next(n for n, line in enumerate(lines) if b'"kind":"epoch"' in line))
     path, before = Path("run/checkpoint.safetensors"), kept(Path("run"))
-    place, tensors = checkpoint.read(path)
-    sums = {**place.recorder["sums"], "batches": place.batch + 1}
-    recorder = {**place.recorder, "sums": sums, "step": place.recorder["step"] + 1}
-    body = {**vars(place), "batch": place.batch + 1, "recorder": recorder}
-    path.write_bytes(checkpoint.to_bytes(json.dumps({"place": body}), tensors))
+    progress, tensors = checkpoint.read(path)
+    sums = {**progress.writer["sums"], "batches": progress.batch + 1}
+    writer = {**progress.writer, "sums": sums, "step": progress.writer["step"] + 1}
+    body = {**vars(progress), "batch": progress.batch + 1, "writer": writer}
+    path.write_bytes(checkpoint.to_bytes(json.dumps({"progress": body}), tensors))
     capsys.readouterr()
     assert train("--resume", "run") == 1
-    assert f"has no {place.batch + 1} batches" in capsys.readouterr().err
+    assert f"has no {progress.batch + 1} batches" in capsys.readouterr().err
     assert kept(Path("run")) == before
 
 
-def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checkpoint_before_a_damaged_one_is_used(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
     """One flipped bit: a warning, more to compute again, and equal bytes."""
     train("images", "-e", "3", "-o", "whole")
     train("images", "-e", "3", "-o", "cut", "--checkpoint-every=3", cut_after=15)
@@ -282,7 +282,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(train: Trainer,
 
 @contextlib.contextmanager
 def started(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
-    """The real command, with its stderr, killed if it is still there at the end."""
+    """Start the real command with its stderr; kill it at the end if it still runs."""
     with subprocess.Popen(
         [*CAPTURE, "train", *args], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -294,7 +294,7 @@ def started(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(path: Path, text: bytes, count: int) -> None:
-    """Until the file has `text` so many times."""
+    """Wait until the file has `text` so many times."""
     until = time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(text) < count:
         assert time.monotonic() < until, "nothing came"
@@ -302,7 +302,7 @@ def wait_for(path: Path, text: bytes, count: int) -> None:
 
 
 def test_the_real_command_killed_and_stopped_ends_with_equal_bytes(capture: Capture, images: Path) -> None:
-    """SIGKILL of the group, then SIGINT, then SIGTERM, then let be: the bytes of a run that nobody disturbed."""
+    """SIGKILL of the group, then SIGINT, then SIGTERM, then undisturbed: equal bytes."""
     folder = images.parent
     options = [*OPTIONS, "images", "-e", "150", "--inputs=all"]
     done = capture("train", *options, "-o", "whole")

@@ -12,26 +12,26 @@ from capture_cli.views.terminal.sparkline import BARS, NOT_A_NUMBER, Curve, spar
 values = st.lists(st.floats(-1e6, 1e6), max_size=300)
 
 
-def test_from_the_least_to_the_greatest() -> None:
-    """The least value is the lowest bar, the greatest the highest."""
+def test_bars_go_from_the_minimum_to_the_maximum() -> None:
+    """The minimum is the lowest bar, the maximum the highest."""
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], width=8) == BARS
     assert sparkline([2.3, 1.1, 0.7, 0.6], width=10) == "█▃▁▁"
 
 
-def test_more_values_than_room_are_averaged() -> None:
+def test_more_values_than_the_width_are_averaged() -> None:
     """Equal spans of values share a bar."""
     assert sparkline([0, 0, 7, 7, 14, 14], width=3) == "▁▅█"
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
-def test_what_is_not_a_number_is_marked(odd: float) -> None:
-    """It neither raises nor spoils the scale of the others."""
+def test_nan_and_infinity_are_marked(odd: float) -> None:
+    """They neither raise nor spoil the scale of the others."""
     assert sparkline([0, odd, 1], width=3) == f"▁{NOT_A_NUMBER}█"
     assert sparkline([math.inf, -math.inf], width=1) == NOT_A_NUMBER
 
 
 def test_without_a_range_it_is_flat() -> None:
-    """One value, equal values, no value, no room."""
+    """One value, equal values, no value, no width."""
     assert sparkline([5], width=3) == "▁"
     assert sparkline([5, 5, 5], width=3) == "▁▁▁"
     assert sparkline([], width=3) == ""
@@ -39,14 +39,14 @@ def test_without_a_range_it_is_flat() -> None:
 
 
 @given(values, st.integers(0, 100))
-def test_it_never_takes_more_room(series: list[float], width: int) -> None:
+def test_it_is_never_wider(series: list[float], width: int) -> None:
     """As many bars as values, at most `width`."""
     assert len(sparkline(series, width)) == min(len(series), width)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), max_size=500))
-def test_a_curve_is_bounded_and_true(series: list[float]) -> None:
-    """It keeps fewer than `size` means, each of equally many of the values."""
+def test_a_curve_is_bounded_and_exact(series: list[float]) -> None:
+    """It keeps fewer than `size` means, each over equally many values."""
     curve = Curve(size=16)
     for value in series:
         curve.add(value)

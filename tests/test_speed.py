@@ -1,6 +1,6 @@
-"""What capture may cost, as ratios and sizes that depend on no machine; generous, so that noise does not pass for a loss.
+"""Limits on the cost of capture, as ratios and sizes that do not depend on the machine, with room for noise.
 
-The figures themselves are docs/benchmarks.md's; here a change that makes a step or a record markedly dearer is noticed.
+The figures themselves are in docs/benchmarks.md; these tests notice a change that makes a step or a record much more expensive.
 """
 
 import json
@@ -22,8 +22,10 @@ BYTES = 190
 
 
 def quickest_epochs() -> dict[str, float]:
-    """Seconds of the quickest of 24 epochs of 10 steps, captured and not: of the processor, and of one thread, so that other
-    processes hardly matter."""
+    """Return the CPU seconds of the quickest of 24 epochs of 10 steps on one thread, captured and not.
+
+    Other processes hardly affect these.
+    """
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "step.py"),
@@ -41,7 +43,7 @@ def quickest_epochs() -> dict[str, float]:
 
 
 def test_capturing_everything_costs_little_of_a_step() -> None:
-    """A step of a small network with everything captured takes at most 15 % longer than one with nothing captured."""
+    """A step of a small network with everything captured takes at most 15 % longer than without."""
     ratios = []
     for _ in range(TRIES):  # once is enough where it holds
         quickest = quickest_epochs()

@@ -1,4 +1,4 @@
-"""capture_cli.views.terminal.text: nothing in a name reaches the terminal as anything but characters to read."""
+"""capture_cli.views.terminal.text: names reach the terminal as visible characters only."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ names = st.one_of(any_text, nasty_text)
         "a\\",
     ],
 )
-def test_ordinary_names_are_shown_as_they_are(name: str) -> None:
+def test_ordinary_names_are_unchanged(name: str) -> None:
     """Letters of any script, accents, emoji, brackets and lone backslashes stay as they are."""
     assert safe(name) == name
 
@@ -62,8 +62,8 @@ def test_ordinary_names_are_shown_as_they_are(name: str) -> None:
         ("\udc80.png", r"\udc80.png"),
     ],
 )
-def test_what_cannot_be_read_is_escaped(name: str, shown: str) -> None:
-    """Controls, format characters, separators, invisible characters and surrogates are written out."""
+def test_unreadable_characters_are_escaped(name: str, shown: str) -> None:
+    """Controls, format characters, separators, invisible characters and surrogates."""
     assert safe(name) == shown
 
 
@@ -82,8 +82,8 @@ def test_a_backslash_is_doubled_only_where_it_could_mislead(name: str, shown: st
 
 
 @given(names)
-def test_nothing_but_visible_characters_comes_out(name: str) -> None:
-    """No control, format, separator, surrogate or invisible character, whatever goes in."""
+def test_the_result_has_visible_characters_only(name: str) -> None:
+    """No control, format, separator, surrogate or invisible character, whatever the input."""
     shown = safe(name)
     assert shown.isprintable()
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -93,13 +93,13 @@ def test_nothing_but_visible_characters_comes_out(name: str) -> None:
 
 @given(names)
 def test_two_names_never_look_alike(name: str) -> None:
-    """What is shown can be read back to the very name it stands for."""
+    """The shown text determines the name."""
     assert _unescape(safe(name)) == name
 
 
 @given(names, st.integers(0, 30))
 def test_a_shortened_name_fits(name: str, width: int) -> None:
-    """Never wider than asked for, never unsafe, and whole where it fits."""
+    """Never wider than the limit, never unsafe, and whole if it fits."""
     shown = shorten(name, width)
     assert cell_len(shown) <= width
     assert shown.isprintable()
@@ -119,7 +119,7 @@ def test_a_shortened_name_fits(name: str, width: int) -> None:
     ],
 )
 def test_a_long_name_loses_its_middle(name: str, width: int, shown: str) -> None:
-    """The number and the ending are what tells one file from the next."""
+    """Number and extension tell one file from the next."""
     assert shorten(name, width) == shown
 
 
@@ -133,14 +133,14 @@ def test_rich_shows_a_name_literally(name: str) -> None:
 
 
 def test_an_error_is_one_line() -> None:
-    """The message and the way on, with nothing of a name but characters to read."""
+    """The message and the hint, with names made safe."""
     assert error_line(UsageError("no folder a\nb\x1b", "give one")) == r"capture: no folder a\nb\x1b; give one"
     assert error_line(CaptureError("it failed")) == "capture: it failed"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_any_name_can_be_printed_to_stderr(encoding: str) -> None:
-    """Every code point there is, to a real stderr of either encoding."""
+    """Every code point, to a real stderr of either encoding."""
     script = """if True:
         import sys
         from capture_cli.views.terminal.text import safe
@@ -155,14 +155,14 @@ def test_any_name_can_be_printed_to_stderr(encoding: str) -> None:
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
-    """The way an error is printed must not wait for Rich."""
+    """Printing an error must not wait for Rich."""
     script = "import sys, capture_cli.views.terminal.text; print(sorted({'rich', 'numpy', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 def _unescape(shown: str) -> str:
-    """Read an output of `safe` as its documentation says it is to be read."""
+    """Undo `safe` as its documentation describes."""
     name, at = [], 0
     while at < len(shown):
         mark = shown[at + 1 : at + 2] if shown[at] == "\\" else ""

@@ -1,11 +1,11 @@
-"""A step with everything captured, beside what people use instead: each peer a script of its own, on the same work.
+"""A step with everything captured, beside other tools: each peer is a script of its own, on the same work.
 
     python benchmarks/bench.py --only mlflow --only lightning --only weightslab
     PEERS_PYTHON=/path/to/python python benchmarks/bench.py --only weightslab
 
-The model, optimizer, batch size, input size and images are those of plain_loop.py. The peers run in the interpreter that
-PEERS_PYTHON names, so that what they install never meets what capture needs; without it in this one. It needs torch,
-torchvision, Pillow and the peer itself. Each script prints the JSON object of plain_loop.py for each epoch.
+Model, optimizer, batch size, input size and images are those of plain_loop.py. The peers run in the interpreter that
+PEERS_PYTHON names (default: this one), so that their dependencies do not meet capture's. It needs torch, torchvision, Pillow
+and the peer itself. Each script prints the JSON object of plain_loop.py for each epoch.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The loop of plain_loop.py in Lightning, whose CSV logger takes the loss at every step and nothing of a sample.
+"""The loop of plain_loop.py in Lightning, whose CSV logger records the loss of every step and nothing about samples.
 
 PYTHONPATH=benchmarks python benchmarks/peers/lightning_loop.py FOLDER
 """

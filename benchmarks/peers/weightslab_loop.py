@@ -1,8 +1,8 @@
-"""The loop of plain_loop.py under WeightsLab, over tensors that are ready in memory, so that nothing is decoded.
+"""The loop of plain_loop.py under WeightsLab, over tensors in memory, so that nothing is decoded.
 
     PYTHONPATH=benchmarks python benchmarks/peers/weightslab_loop.py FOLDER
 
-WeightsLab notes the id, the prediction and the loss of every sample; it keeps neither probabilities nor inputs.
+WeightsLab records the id, the prediction and the loss of every sample, but neither probabilities nor inputs.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Run the figures one after the other and print a table; exit code 1 if anything did not hold.
 
-`--json FILE` keeps what was found so far, a figure that is still going included, and adds to what FILE has of other figures;
-`--table FILE` prints such a file. Ctrl-C and SIGTERM end the figure that is going with a row of what it has.
+`--json FILE` saves results as they come, those of a running figure included, beside the results of other figures in FILE;
+`--table FILE` prints such a file. Ctrl-C and SIGTERM end the running figure with a row of its results so far.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Every file-system call of a small run x kill, half a write, no space, I/O error, short write; then again during resume."""
+"""Every file-system call of a small run x kill, half a write, no space, I/O error, short write; then again while resuming."""
 
 import functools
 import shutil
@@ -85,6 +85,6 @@ def _judge(ref: Reference, run: Path, fault: str, done: Done, case: str, result:
     elif done.code == 0:
         result.expect(not (what := ref.difference(run)), f"{case}: exit code 0, but {what} not as undisturbed")
     else:
-        result.expect(done.code > 0 and "fault in capture" not in done.stderr, f"{case}: {done}")
+        result.expect(done.code > 0 and "bug in capture" not in done.stderr, f"{case}: {done}")
         result.expect(done.stderr.count("\n") >= 1, f"{case}: exit code {done.code} without a word")
         result.expect(fault != "short", f"{case}: a short write should go on, but: {done}")

@@ -1,8 +1,8 @@
-"""Checkpoints that were changed and given a digest that fits: resumed, each ends in words or in a run, never in a fault.
+"""Checkpoints changed under a digest that fits: each is refused with a message or resumed, and none causes a crash.
 
-A digest is no signature, so weights of other values cannot be told; what the run then has is counted, not judged. What is
-refused must be refused in words, with records and kept inputs as they were; where the checkpoint before it takes its place, the
-run must end with equal bytes. Most are refused as soon as they are read: of those, every tenth is resumed, and all others are.
+A digest is no signature, so other weights cannot be recognised; runs that end with them are counted, not judged. A refusal
+needs a message, and leaves records and stored inputs as they were; where the checkpoint before it is used, the run must end
+with equal bytes. Most are refused when they are read: every tenth of those is resumed, and all others.
 """
 
 import copy
@@ -121,7 +121,7 @@ def _resumed(place: Path, run: _Run, data: bytes, *, alone: bool) -> Done:
 
 def _judge(place: Path, run: _Run, done: Done, case: str, result: Result) -> None:
     told = done.stderr.splitlines()
-    result.expect("fault in capture" not in done.stderr and "Traceback" not in done.stderr, f"{case}: {done}")
+    result.expect("bug in capture" not in done.stderr and "Traceback" not in done.stderr, f"{case}: {done}")
     if done.code == 0:
         if "the one before it is used" in done.stderr:
             result.expect(not (what := run.ref.difference(place / "run")), f"{case}: the one before it, and {what} not equal")

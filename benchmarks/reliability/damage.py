@@ -1,6 +1,6 @@
-"""A log of 100 records: every bit flipped, every cut, lines swapped, doubled and removed, foreign bytes behind: all noticed.
+"""A log of 100 records: every bit flipped, every cut, lines swapped, doubled and removed, foreign bytes appended: all noticed.
 
-A flip can only show from its own line on, so it is judged by the reader's chain standing before that line; a sample of them is
+A flip can only show from its own line on, so the reader's chain judges it from the state before that line; a sample of them is
 also read from a file, as the commands do.
 """
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
 from capture_cli.errors import RecordsError
-from capture_cli.runs import Chain, open_run
+from capture_cli.runs import open_run
+from capture_cli.runs.lines import Chain
 
 OPTIONS = ("images", "-m", "linear", "-e", "3", "-b", "2", "--device=cpu", "--checkpoint-every=1000")
 RECORDS_WANTED = 100

@@ -1,4 +1,4 @@
-"""Every bit of a checkpoint flipped, and every cut: noticed, the one before is used, and the run ends with equal bytes."""
+"""Every bit of a checkpoint flipped, and every cut: noticed, the one before it used, and equal bytes at the end."""
 
 import contextlib
 import functools

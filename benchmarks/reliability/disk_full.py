@@ -1,4 +1,4 @@
-"""A disk that is full after every 4 kB (a small tmpfs): an exit code, valid records; with space again, equal bytes."""
+"""A disk that is full after every 4 kB (a small tmpfs): an exit code and valid records; with more space, equal bytes."""
 
 import contextlib
 import os

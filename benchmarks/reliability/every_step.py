@@ -1,6 +1,6 @@
-"""Resume at every step of a 3-epoch run: killed after its k-th batch or its k-th checkpoint, then resumed: bytes equal.
+"""Resume at every step of a 3-epoch run, killed after its k-th batch or its k-th checkpoint: equal bytes.
 
-Images are decoded by threads: their number changes between the two halves.
+Threads decode the images: their number changes between the two halves.
 """
 
 import functools

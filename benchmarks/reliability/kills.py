@@ -1,4 +1,4 @@
-"""SIGKILL of the whole process group at random instants, several times a run, then resume until done: bytes equal."""
+"""SIGKILL of the whole process group at random moments, several times per run, resumed until done: equal bytes."""
 
 import os
 import random
@@ -83,7 +83,7 @@ def _one_run(ref: Reference, run: str, place: Path, draw: random.Random, result:
         if there == ref.records:  # killed when all was done: nothing is left to resume, and the command says so
             result.expect(not (what := ref.difference(place / run)), f"{case}: completed, but {what} not as in an unkilled run")
             done = capture(go_on(ref, run, place), place)
-            result.expect(done.code == 2 and "is completed" in done.stderr, f"{case}: completed, resumed: {done}")
+            result.expect(done.code == 2 and "has completed its" in done.stderr, f"{case}: completed, resumed: {done}")
             return kills
 
 

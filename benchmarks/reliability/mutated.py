@@ -1,7 +1,7 @@
-"""Mutated logs read as `inspect`, `rows`, `verify` and `--resume` read them: only CaptureError, and nothing bad shown as good.
+"""Mutated logs read like `inspect`, `rows`, `verify` and `--resume` do: only CaptureError, nothing bad shown as good.
 
-Half of the logs are damaged bytes. The other half are damaged lines whose sequence and chain were made to fit again, as someone
-would who wants to mislead: of those, only errors that name what is wrong are asked for, since a chain is no signature.
+Half of the logs have damaged bytes. The other half have damaged lines whose sequence and chain were made to fit again, as an
+attacker would: those only have to fail with errors that name the problem, since a chain is no signature.
 """
 
 import random
@@ -181,11 +181,11 @@ def _read(
             verified.append(verify(run).error is None)
 
     def resumption() -> None:
-        from capture_cli.training.resuming import continuation, read_earlier
+        from capture_cli.training.resuming import check_continuation, read_previous_run
 
         images = ("ant_0002.png", "ant_0004.png", "bee_0001.png")
         more = replace(first, config={**first.config, "epochs": 3})
-        continuation(read_earlier(path.parent), more, images, allow_env_change=draw.random() < 0.5)
+        check_continuation(read_previous_run(path.parent), more, images, allow_env_change=draw.random() < 0.5)
 
     ways: tuple[Callable[[], None], ...] = (summary, history, verification, resumption, *((all_rows,) if with_rows else ()))
     for way in ways:

@@ -1,6 +1,6 @@
-"""A power cut: a run on ext4 in a loop file, the file copied while mounted: what was reported durable is there, and resumes.
+"""A power cut: a run on ext4 in a loop file, copied while mounted. Everything reported durable is there, and it resumes.
 
-Says nothing of disks that lie about flushes: the loop file is what the file system had given to its disk at that moment.
+It says nothing about disks that lie about flushes: the loop file is what the file system had sent to its disk at that moment.
 """
 
 import contextlib
@@ -100,9 +100,9 @@ def _report_syncs(pipe: int) -> None:
     fdatasync = journal.Journal._fdatasync
 
     def reported(self: Any) -> None:
-        length = self.place["bytes"]  # counted when it is written, so that a thread sees no more than is there
+        length = self.position["bytes"]  # counted when it is written, so that a thread sees no more than is there
         fdatasync(self)
-        if self._unsynced is None:
+        if self._sync_error is None:
             os.write(pipe, _REPORT.pack(length))
 
     journal.Journal._fdatasync = reported  # type: ignore[method-assign]
@@ -114,7 +114,7 @@ def _judge_packs(ref: Reference, place: Path, case: str, result: Result) -> bool
 
     run = place / "disk" / "run"
     found = load(run) if run.exists() else None
-    lengths = {name: found.place.recorder[key] if found else 0 for name, key in PACKS.items()}
+    lengths = {name: found.progress.writer[key] if found else 0 for name, key in PACKS.items()}
     for name, length in lengths.items():
         there = (run / name).read_bytes() if (run / name).exists() else b""
         wanted = ref.files.get(name, b"")[:length]

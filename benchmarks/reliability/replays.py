@@ -1,9 +1,10 @@
-"""Captured inputs made again one by one in a fresh process, in shuffled order: equal digests; and one changed image is noticed.
+"""Captured inputs made again one by one in a new process, in shuffled order: equal digests; and one changed image is noticed.
 
     python -m benchmarks.reliability.replays RUN SEED
 
 is that process: it makes each input alone, from its file and the recipe of the run, in an order drawn from SEED, so that
-nothing of an epoch, a batch or the visit before has a part in it. `capture replay` goes through the same runs in their order.
+neither the epoch, the batch nor the visit before can affect it. `capture replay` makes the same inputs in the order of the
+records.
 """
 
 import json

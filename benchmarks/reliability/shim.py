@@ -1,11 +1,11 @@
-"""Faults at the n-th file-system call of a run: installed in a forked child, in place of what the package calls.
+"""Faults at the n-th file-system call of a run, installed in a forked child in place of the functions that the package calls.
 
     calls = Shim(folder)                            # counts and names the calls that touch `folder`
     Shim(folder, at=17, fault="ENOSPC").install()   # the 17th fails
 
-What is counted: open, write, pwrite, read, preadv, pread, fsync, fdatasync, ftruncate, mkdir, rename, unlink, on paths and
-descriptors below the folder, whether asked for through `os`, `pathlib` or the file objects of `open`. What native code does by
-itself (safetensors reading a checkpoint) is not seen.
+It counts open, write, pwrite, read, preadv, pread, fsync, fdatasync, ftruncate, mkdir, rename and unlink, on paths and
+descriptors in the folder, called through `os`, `pathlib` or the file objects of `open`. Calls by native code (safetensors
+reading a checkpoint) are not seen.
 """
 
 import errno
@@ -45,7 +45,7 @@ class Shim:
         from capture_cli import journal
 
         journal.SYNC_EVERY_SECONDS = 0
-        journal.Journal._commit = journal.Journal.sync  # type: ignore[method-assign]
+        journal.Journal._start_commit = journal.Journal.sync  # type: ignore[method-assign]
         for name in _ON_PATHS:
             setattr(os, name, self._counted(name, self._is_path_inside))
         for name in _ON_DESCRIPTORS:

@@ -1,7 +1,7 @@
-"""What the figures share: small folders of images, runs in forked children that can be killed, and what a run must equal.
+"""Shared by the figures: small folders of images, runs in forked children that can be killed, and the run they must equal.
 
-A child begins with torch imported, so that a run costs a few tenths of a second; it calls what the `capture` command calls.
-Nothing is computed before the fork, and everything runs on one torch thread, so that runs can be compared byte for byte.
+A child starts with torch imported, so that a run takes tenths of a second; it calls what the `capture` command calls. Nothing
+is computed before the fork, and everything runs on one torch thread, so that runs can be compared byte for byte.
 """
 
 import functools

@@ -1,7 +1,8 @@
-"""Arguments that several commands share: RUN, and `--mlflow [URI]`, whose value may be omitted, which Typer does not know."""
+"""Arguments that several commands share: RUN, and the options of both `train` and `evaluate`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,23 +14,47 @@ if TYPE_CHECKING:
 
 RUN_HELP = "Run folder, .jsonl file (also .gz or .zst), or - for stdin."
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, show_default=False)]
+
+Data = partial(typer.Option, rich_help_panel="Data")
+Machine = partial(typer.Option, rich_help_panel="Machine")
+Output = partial(typer.Option, rich_help_panel="Output")
+
+Device = Annotated[str, Machine(help="auto, cpu, cuda or cuda:N; never falls back.")]
+Amp = Annotated[bool, Machine("--amp", help="Compute in bfloat16 where it is safe.")]
+_RULES = "auto, parent, field:N, prefix, suffix, or a regular expression with a group `label`."
+Labels = Annotated[str, Data(metavar="RULE", help=_RULES)]
+Unmatched = Annotated[str, Data(metavar="error|skip", help="What to do with files that the label rule does not match.")]
+Strict = Annotated[bool, Data("--strict", help="Stop at an image that cannot be used.")]
+_RAM = "Memory for pixels, such as 4G or 500M; the rest is read from disk. Default: half of what is free."
+Ram = Annotated[str | None, Machine(metavar="SIZE", help=_RAM)]
+_WORKERS = "Threads that decode images; 0: decode in the main thread. Default: one per processor, where that pays."
+Workers = Annotated[int | None, Machine(metavar="N", min=0, help=_WORKERS)]
+NoCache = Annotated[bool, Machine("--no-cache", help="Neither read nor write the cache of decoded pixels (`capture cache`).")]
+_OUT = "Run folder, FILE.jsonl for the records alone, or - for stdout."
+Out = Annotated[str | None, Output("--out", "-o", metavar="PATH|-", help=_OUT)]
+Name = Annotated[str | None, Output(help="Name of the run folder in runs/.")]
+Force = Annotated[bool, Output("--force", help="Overwrite an earlier run.")]
 MLFLOW = "--mlflow"
-DEFAULT_STORE = "a URI such as http://host:5000 or sqlite:///mlflow.db; without one MLFLOW_TRACKING_URI, else the latter"
+DEFAULT_STORE = "a URI such as http://host:5000; default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db"
+Mlflow = Annotated[str | None, Output(metavar="[URI]", help=f"Also send the run to MLflow: {DEFAULT_STORE}.")]
+Tensorboard = Annotated[bool, Output("--tensorboard", help="Also write event files for TensorBoard.")]
+Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last batch to show meanwhile.")]
+Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
 
 
 def with_values(args: Sequence[str]) -> list[str]:
-    """The command line with a value for every `--mlflow`: what follows it where that is a URI, else none.
+    """Give every `--mlflow` on the command line a value, which Typer needs: the next argument if it is a URI, else nothing.
 
     So `capture train --mlflow FOLDER` has a folder, and `--mlflow=NAME` takes anything.
     """
-    given: list[str] = []
+    done: list[str] = []
     rest = list(args)
     while rest and rest[0] != "--":
         arg = rest.pop(0)
         if arg == MLFLOW:
             arg = f"{MLFLOW}={rest.pop(0) if rest and '://' in rest[0] else ''}"
-        given.append(arg)
-    return given + rest
+        done.append(arg)
+    return done + rest
 
 
 def open_run(name: str) -> Run:

@@ -1,4 +1,4 @@
-"""What `train` and `evaluate` share: where the records go, the view on stderr, signals, and the last words."""
+"""The session of `train` and `evaluate`: output, view on stderr, signals, and the last message."""
 
 import contextlib
 import shlex
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
-from capture_cli.labels.warnings import warnings
+from capture_cli.labels.warnings import warnings as label_warnings
 from capture_cli.plan import Plan
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
@@ -19,23 +19,22 @@ from capture_cli.writer.sink import Sink
 @contextlib.contextmanager
 def session(
     ready: Ready,
-    open_it: Callable[[], Output],
+    open_run: Callable[[], Output],
     *,
     piped: bool,
     preview: int,
     quiet: bool,
     notes: Sequence[str] = (),
-    doubts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     sinks: Sequence[Sink] = (),
 ) -> Iterator[tuple[Session, Stopping]]:
-    """Open the output and the view for a run; afterwards say how it ended and what to type next.
+    """Open the output and the view of a run; afterwards tell how it ended and what to type next.
 
-    `piped` says that the records go to standard output; `notes` are sentences to begin with, `doubts` warnings; `sinks` is
-    where they go besides.
+    `piped` says that the records go to standard output; `notes` and `warnings` are shown first.
     """
     plan = ready.plan
     phases = [phase for phase in ("train", "val", "test") if phase in plan.scan.splits]
-    with open_it() as output:
+    with open_run() as output:
         view = make_view(
             sys.stderr,
             quiet=quiet,
@@ -44,34 +43,27 @@ def session(
             epochs=plan.config.epochs,
             phases=phases,
             preview=preview,
-            animate=not (piped and sys.stdout.isatty()),
+            animate=sys.stderr.isatty() and not (piped and sys.stdout.isatty()),
         )
-        with view, Stopping(view.note) as stopping:
-            for text in [*_beforehand(ready), *notes]:
+        with contextlib.closing(view), Stopping(view.note) as stopping:
+            labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"
+            for text in [*filter(None, [models.notice(plan.config.model)]), labels, *notes]:
                 view.note(text)
-            for text in [*warnings(plan.scan), *_unvalidated(plan), *doubts]:
+            for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
                 yield Session(output, view, stopping, sinks), stopping
             view.close()
             where = shlex.quote(output.where)
             if stopping():
-                resume = f"; go on with: capture train --resume {where}" if output.folder and "train" in phases else ""
-                view.note(f"stopped; the records up to here are sealed in {output.where}{resume}")
+                resume = f"; resume it with: capture train --resume {where}" if output.folder and "train" in phases else ""
+                view.note(f"stopped; the records so far are sealed in {output.where}{resume}")
             elif not piped:
-                view.note(f"captured in {output.where}; look at it with: capture inspect {where}")
+                view.note(f"recorded in {output.where}; look at it with: capture inspect {where}")
 
 
 def _unvalidated(plan: Plan) -> list[str]:
-    """A warning where images should be held out and none is."""
+    """Return a warning if images should be held out but none is."""
     if not plan.config.val_split or {"val", "test"} & set(plan.scan.splits):
         return []
-    return [f"none of the {len(plan.scan.files)} images is held out for validation: in few images, --val-split may find none"]
-
-
-def _beforehand(ready: Ready) -> list[str]:
-    """What is good to know before the first batch."""
-    plan = ready.plan
-    code = models.notice(plan.config.model)
-    labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"
-    return [code, labels] if code else [labels]
+    return [f"none of the {len(plan.scan.files)} images is held out for validation: there are too few for this --val-split"]

@@ -1,4 +1,4 @@
-"""`capture train FOLDER`: train on a folder of images and capture every batch."""
+"""`capture train FOLDER`: train on a folder of images and record every batch."""
 
 from functools import partial
 from pathlib import Path
@@ -6,21 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.cli.arguments import DEFAULT_STORE
+from capture_cli.cli import arguments as shared
+from capture_cli.cli.arguments import Data, Machine, Output
 from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from capture_cli.cli.sinks import Wanted
     from capture_cli.plan import Plan
-    from capture_cli.resources import Resources
 
-TRAINING, DATA, CAPTURE, OUTPUT, RESUME = "Training", "Data", "What is captured", "Output", "Going on"
-MACHINE = "The machine"
+Training = partial(typer.Option, rich_help_panel="Training")
+Capture = partial(typer.Option, rich_help_panel="Capture")
+Resume = partial(typer.Option, rich_help_panel="Resume")
+SPIKE = (
+    "When the loss jumps N standard deviations above its mean, save the full inputs of that batch and the one before (0: off)."
+)
+RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
-def _take_options(ctx: typer.Context, path: Path) -> None:
-    """Take the options of a config file as defaults, before the others are read; the command line wins."""
+def _use_as_defaults(ctx: typer.Context, path: Path) -> None:
+    """Make the options of a config file the defaults, before the command line is parsed, which overrides them."""
     values = read_toml(path)
     known = {parameter.name for parameter in ctx.command.params}
     for name in values:
@@ -31,7 +35,7 @@ def _take_options(ctx: typer.Context, path: Path) -> None:
 
 def _config_file(ctx: typer.Context, path: str | None) -> str | None:
     if path is not None:
-        _take_options(ctx, Path(path))
+        _use_as_defaults(ctx, Path(path))
     return path
 
 
@@ -41,185 +45,78 @@ def _run_config(ctx: typer.Context, run: str | None) -> str | None:
 
         path = Path(run) / CONFIG
         if not path.is_file():
-            raise UsageError(f"'{run}' is no run folder: there is no {CONFIG} in it", "give --resume the folder of a run")
-        _take_options(ctx, path)
+            raise UsageError(f"'{run}' is not a run folder: it has no {CONFIG}", "give --resume the folder of a run")
+        _use_as_defaults(ctx, path)
     return run
 
 
 def train(
-    folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or sub-folders carry the labels.")] = None,
+    folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or subfolders carry the labels.")] = None,
     model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="linear, mlp, cnn, torchvision:NAME, or FILE.py:FACTORY (runs that file's code).",
-            rich_help_panel=TRAINING,
-        ),
+        str, Training("--model", "-m", help="linear, mlp, cnn, torchvision:NAME, or FILE.py:FACTORY (runs that file's code).")
     ] = TrainConfig.model,
-    epochs: Annotated[int, typer.Option("--epochs", "-e", rich_help_panel=TRAINING)] = TrainConfig.epochs,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", rich_help_panel=TRAINING)] = TrainConfig.batch_size,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; by default what suits --opt.", rich_help_panel=TRAINING)
-    ] = TrainConfig.lr,
-    opt: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.", rich_help_panel=TRAINING)] = TrainConfig.opt,
-    sched: Annotated[str, typer.Option(help=f"{', '.join(SCHEDULES)}.", rich_help_panel=TRAINING)] = TrainConfig.sched,
-    weight_decay: Annotated[float, typer.Option(rich_help_panel=TRAINING)] = TrainConfig.weight_decay,
-    seed: Annotated[
-        int, typer.Option(help="Equal seeds and files give equal records.", rich_help_panel=TRAINING)
-    ] = TrainConfig.seed,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.", rich_help_panel=TRAINING)
-    ] = TrainConfig.device,
-    amp: Annotated[
-        bool, typer.Option("--amp", help="Compute in bfloat16 where safe.", rich_help_panel=TRAINING)
-    ] = TrainConfig.amp,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile.", rich_help_panel=TRAINING)
-    ] = TrainConfig.compile,
+    epochs: Annotated[int, Training("--epochs", "-e", help="Passes over the training images.")] = TrainConfig.epochs,
+    batch_size: Annotated[int, Training("--batch-size", "-b", help="Images per update.")] = TrainConfig.batch_size,
+    lr: Annotated[float | None, Training(help="Peak learning rate; the default depends on --opt.")] = TrainConfig.lr,
+    opt: Annotated[str, Training(help=f"{', '.join(OPTIMIZERS)}.")] = TrainConfig.opt,
+    sched: Annotated[str, Training(help=f"{', '.join(SCHEDULES)}.")] = TrainConfig.sched,
+    weight_decay: Annotated[float, Training(help="Weight decay of the optimizer.")] = TrainConfig.weight_decay,
+    seed: Annotated[int, Training(help="The same seed and files give the same records.")] = TrainConfig.seed,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Go on after a loss that is NaN or infinite.", rich_help_panel=TRAINING)
+        bool, Training("--allow-nonfinite", help="Continue after a loss that is NaN or infinite.")
     ] = TrainConfig.allow_nonfinite,
     img_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|HxW", help="Size of the inputs; by default the size most images have, else 32.", rich_help_panel=DATA
-        ),
+        str | None, Data(metavar="N|HxW", help="Size of the inputs; by default the size most images have, else 32.")
     ] = TrainConfig.img_size,
     channels: Annotated[
-        int | None, typer.Option(help="1 (grey) or 3 (RGB); by default 1 if all images are grey.", rich_help_panel=DATA)
+        int | None, Data(help="1 (greyscale) or 3 (RGB); by default 1 if all images are greyscale.")
     ] = TrainConfig.channels,
-    augment: Annotated[str, typer.Option(help=f"{', '.join(AUGMENTATIONS)}.", rich_help_panel=DATA)] = TrainConfig.augment,
-    val_split: Annotated[
-        float, typer.Option(help="Share of the images that are only evaluated.", rich_help_panel=DATA)
-    ] = TrainConfig.val_split,
-    labels: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="auto, parent, field:N, prefix, suffix or a regular expression with a group `label`.",
-            rich_help_panel=DATA,
-        ),
-    ] = TrainConfig.labels,
-    unmatched: Annotated[
-        str, typer.Option(help="error or skip: what to do with files that the rule does not fit.", rich_help_panel=DATA)
-    ] = TrainConfig.unmatched,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an image that cannot be used.", rich_help_panel=DATA)
-    ] = TrainConfig.strict,
+    augment: Annotated[str, Data(help=f"{', '.join(AUGMENTATIONS)}.")] = TrainConfig.augment,
+    val_split: Annotated[float, Data(help="Fraction of the images held out for validation.")] = TrainConfig.val_split,
+    labels: shared.Labels = TrainConfig.labels,
+    unmatched: shared.Unmatched = TrainConfig.unmatched,
+    strict: shared.Strict = TrainConfig.strict,
     capture_every: Annotated[
-        int, typer.Option(metavar="N", help="Capture every N-th batch; the others are counted.", rich_help_panel=CAPTURE)
+        int, Capture(metavar="N", help="Record every Nth batch; the others are only counted.")
     ] = TrainConfig.capture_every,
     probs: Annotated[
         str | None,
-        typer.Option(
-            metavar="all|top:K",
-            help="Probabilities kept; by default all up to 100 classes, then top:10.",
-            rich_help_panel=CAPTURE,
-        ),
+        Capture(metavar="all|top:K", help="Probabilities to record; by default all up to 100 classes, then top:10."),
     ] = TrainConfig.probs,
     inputs: Annotated[
-        str,
-        typer.Option(
-            metavar="digest|N|all",
-            help="Inputs kept: digests only, the first N of each batch, or all.",
-            rich_help_panel=CAPTURE,
-        ),
+        str, Capture(metavar="digest|N|all", help="Inputs to store: digests only, the first N of each batch, or all.")
     ] = TrainConfig.inputs,
-    spike: Annotated[
-        float,
-        typer.Option(
-            metavar="N",
-            help="A loss N standard deviations above the mean keeps its batch and the one before whole; 0: never.",
-            rich_help_panel=CAPTURE,
-        ),
-    ] = TrainConfig.spike,
-    ram: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory for pixels, as 4G or 500M; what does not fit is read from disk. By default half of what is free.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Threads that decode; 0: the training thread does. By default one a processor, where that pays.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache", help="Neither use nor fill the cache of decoded pixels (`capture cache`).", rich_help_panel=MACHINE
-        ),
-    ] = False,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="PATH|-",
-            help="Run folder, FILE.jsonl for the records alone, or - for stdout.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run folder below runs/.", rich_help_panel=OUTPUT)] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite the records of an earlier run.", rich_help_panel=OUTPUT)
-    ] = False,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(metavar="[URI]", help=f"Send the run to MLflow, too: {DEFAULT_STORE}.", rich_help_panel=OUTPUT),
-    ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, too.", rich_help_panel=OUTPUT)
-    ] = False,
-    preview: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Images of the last batch shown while training.", rich_help_panel=OUTPUT)
-    ] = 4,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=OUTPUT)
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Show what would be trained on, and how, and stop.", rich_help_panel=OUTPUT)
-    ] = False,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            is_eager=True,
-            callback=_run_config,
-            help="Go on with a run that ended early, or with more --epochs.",
-            rich_help_panel=RESUME,
-        ),
-    ] = None,
-    moved: Annotated[
-        str | None, typer.Option("--folder", help="Where the images of the run are now.", rich_help_panel=RESUME)
-    ] = None,
+    spike: Annotated[float, Capture(metavar="N", help=SPIKE)] = TrainConfig.spike,
+    device: shared.Device = TrainConfig.device,
+    amp: shared.Amp = TrainConfig.amp,
+    compile: Annotated[bool, Machine("--compile", help="Compile the model with torch.compile.")] = TrainConfig.compile,
+    ram: shared.Ram = None,
+    workers: shared.Workers = None,
+    no_cache: shared.NoCache = False,
+    out: shared.Out = None,
+    name: shared.Name = None,
+    force: shared.Force = False,
+    mlflow: shared.Mlflow = None,
+    tensorboard: shared.Tensorboard = False,
+    preview: shared.Preview = 4,
+    quiet: shared.Quiet = False,
+    dry_run: Annotated[bool, Output("--dry-run", "-n", help="Show the labels and the options, and stop.")] = False,
+    resume: Annotated[str | None, Resume(metavar="RUN", is_eager=True, callback=_run_config, help=RESUME)] = None,
+    moved: Annotated[str | None, Resume("--folder", help="Where the images of the run are now.")] = None,
     allow_env_change: Annotated[
-        bool,
-        typer.Option(
-            "--allow-env-change", help="Go on with other software or hardware; the records say so.", rich_help_panel=RESUME
-        ),
+        bool, Resume("--allow-env-change", help="Resume with other software or hardware; the records say so.")
     ] = False,
     checkpoint_every: Annotated[
-        str,
-        typer.Option(metavar="STEPS|SECONDSs", help="How often a checkpoint is left, as 500 or 60s.", rich_help_panel=RESUME),
+        str, Resume(metavar="STEPS|SECONDSs", help="How often to save a checkpoint, such as 500 or 60s.")
     ] = CHECKPOINT_EVERY,
     config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.toml", is_eager=True, callback=_config_file, help="Take options from a file.", rich_help_panel=OUTPUT
-        ),
+        str | None, Output(metavar="FILE.toml", is_eager=True, callback=_config_file, help="Read options from a file.")
     ] = None,
 ) -> int:
-    """Train an image classifier and write one record for every batch: files, inputs, probabilities, labels, losses.
+    """Train an image classifier and record every batch: files, inputs, probabilities, labels, losses.
 
-    Records go to a run folder (runs/<time>-<model>), progress to the terminal. Look at them with `capture inspect RUN`.
+    Records go to a run folder (runs/<time>-<model>), progress to the terminal.
+    Then look at them with `capture inspect RUN`.
     """
     options: dict[str, Any] = locals()
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
@@ -228,37 +125,57 @@ def train(
     from capture_cli.resources import Resources
 
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
-    _demand_fitting(options)
+    _demand_compatible(options)
     if folder is None:
-        raise UsageError("which folder?", "capture train FOLDER")
+        raise UsageError("no folder given", "capture train FOLDER")
     from capture_cli.plan import make_plan
 
     plan = make_plan(folder, settings, moved_to=moved)
     if dry_run:
         _show(plan)
         return 0
+    from capture_cli.cli.session import session
+    from capture_cli.cli.sinks import make_ready
+    from capture_cli.runfolder import open_output, reopen_output
+    from capture_cli.training.job import run_training
+    from capture_cli.training.resuming import check_continuation, read_previous_run
+
     wanted = Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
-    if resume is not None:
-        run = Path(resume)
-        return _resume(plan, run, every, resources, wanted, allow_env_change=allow_env_change, preview=preview, quiet=quiet)
-    return _train(plan, every, resources, wanted, out=out, name=name, force=force, preview=preview, quiet=quiet)
+    previous, notes, warnings, repeat_info = None, list[str](), list[str](), False
+    if resume is None:
+        ready, sinks = make_ready(plan, wanted)
+        needs = "--inputs all" if settings.inputs == "all" else "--tensorboard" if tensorboard else ""
+        open_run = partial(open_output, out, name=name, model=settings.model, force=force, needs_folder=needs)
+    else:
+        previous = read_previous_run(Path(resume))
+        ready, sinks = make_ready(plan, wanted)
+        warnings, tail = check_continuation(previous, ready.run_info(), plan.scan.files, allow_env_change=allow_env_change)
+        open_run = partial(reopen_output, previous.folder, previous.position, tail)
+        notes, repeat_info = [previous.sentence], tail != "compare" or previous.repeats_info
+    piped = out == "-"
+    with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, notes=notes, warnings=warnings, sinks=sinks) as (
+        around,
+        stopping,
+    ):
+        run_training(ready, around, every=every, resources=resources, previous=previous, repeat_info=repeat_info)
+    return stopping.exit_code
 
 
-def _demand_fitting(options: dict[str, Any]) -> None:
-    """Raise UsageError for an option that could only be ignored."""
+def _demand_compatible(options: dict[str, Any]) -> None:
+    """Raise UsageError for an option that would have no effect."""
     run = options["resume"]
     if run is None:
         for name, option in (("moved", "--folder"), ("allow_env_change", "--allow-env-change")):
             if options[name]:
-                raise UsageError(f"{option} is for a run that goes on", "give --resume RUN as well, or leave it out")
+                raise UsageError(f"{option} is only valid with --resume RUN", f"add --resume, or drop {option}")
         return
     for name in ("out", "name", "force"):
         if options[name]:
-            raise UsageError(f"--{name} cannot be honoured with --resume", f"the records go on in '{run}'; leave it out")
+            raise UsageError(f"--{name} is not valid with --resume", f"the run continues in '{run}'; drop --{name}")
 
 
 def _show(plan: "Plan") -> None:
-    """The plan on stdout, in the form of a config file after the labels."""
+    """Print the plan: the labels, then the options in the form of a config file."""
     import tomli_w
 
     from capture_cli.cli.terminal import terminal_width
@@ -268,59 +185,3 @@ def _show(plan: "Plan") -> None:
     size, config = plan.geometry, plan.config
     typer.echo(f"inputs: {size.channels} x {size.height} x {size.width} (channels, height, width)\n")
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())
-
-
-def _train(
-    plan: "Plan",
-    every: Every,
-    resources: "Resources",
-    wanted: "Wanted",
-    *,
-    out: str | None,
-    name: str | None,
-    force: bool,
-    preview: int,
-    quiet: bool,
-) -> int:
-    from capture_cli.cli.session import session
-    from capture_cli.cli.sinks import make_ready
-    from capture_cli.runfolder import open_output
-    from capture_cli.training.job import run_training
-
-    ready, sinks = make_ready(plan, wanted)
-    needs = "--inputs all" if plan.config.inputs == "all" else "--tensorboard" if wanted.tensorboard else ""
-    open_it = partial(open_output, out, name=name, model=plan.config.model, force=force, needs_folder=needs)
-    with session(ready, open_it, piped=out == "-", preview=preview, quiet=quiet, sinks=sinks) as (around, stopping):
-        run_training(ready, around, every=every, resources=resources)
-    return stopping.exit_code if stopping() else 0
-
-
-def _resume(
-    plan: "Plan",
-    run: Path,
-    every: Every,
-    resources: "Resources",
-    wanted: "Wanted",
-    *,
-    allow_env_change: bool,
-    preview: int,
-    quiet: bool,
-) -> int:
-    from capture_cli.cli.session import session
-    from capture_cli.cli.sinks import make_ready
-    from capture_cli.runfolder import reopen_output
-    from capture_cli.training.job import run_training
-    from capture_cli.training.resuming import continuation, read_earlier
-
-    earlier = read_earlier(run)
-    ready, sinks = make_ready(plan, wanted)
-    doubts, rest = continuation(earlier, ready.run_record(), plan.scan.files, allow_env_change=allow_env_change)
-    open_it = partial(reopen_output, run, earlier.place, rest)
-    notes = [earlier.sentence]
-    with session(ready, open_it, piped=False, preview=preview, quiet=quiet, notes=notes, doubts=doubts, sinks=sinks) as (
-        around,
-        stopping,
-    ):
-        anew = rest != "compare" or bool(earlier.begun_again)
-        run_training(ready, around, every=every, resources=resources, earlier=earlier, anew=anew)
-    return stopping.exit_code if stopping() else 0

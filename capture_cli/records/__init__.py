@@ -66,7 +66,7 @@ class RunInfo:
     model: Mapping[str, Any]
     """`name`, and the number of `parameters`."""
     recipe: Mapping[str, Any]
-    """How the pixels of a file become an input: capture_cli.preprocessing.Recipe."""
+    """The conversion of a file's pixels to an input: capture_cli.preprocessing.Recipe."""
     versions: Mapping[str, str]
     device: str
     threads: int
@@ -103,7 +103,7 @@ class Inputs:
     """Digests of the tensors that went into the model, and where they are stored."""
 
     shape: Sequence[int]
-    """Of one sample, [C, H, W]."""
+    """The shape of one sample, [C, H, W]."""
     dtype: str
     digests: Sequence[str]
     """XXH3-64 (16 hex digits) of each sample's contiguous little-endian bytes."""

@@ -113,14 +113,14 @@ class Outputs:
     def _read_checkpoint(self, folder: Path, name: str) -> None:
         """Keep the weights of a checkpoint, if it is whole and belongs to these records."""
         try:
-            place, tensors = checkpoint.read(folder / name)
-            fits = _chain_at(folder / RECORDS, place.journal["bytes"]) == place.journal["chain"]
+            progress, tensors = checkpoint.read(folder / name)
+            fits = _chain_at(folder / RECORDS, progress.journal["bytes"]) == progress.journal["chain"]
         except (CaptureError, OSError) as error:
             reason = error.message if isinstance(error, CaptureError) else error
             self.warnings.append(f"{name} cannot be used: {reason}")
             return
         if fits:
-            self._steps[place.recorder["step"]] = checkpoint.weights(tensors)
+            self._steps[progress.writer["step"]] = checkpoint.weights(tensors)
         else:
             self.warnings.append(f"{name} does not belong to these records: their chain is another")
 

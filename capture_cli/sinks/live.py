@@ -80,7 +80,7 @@ class Live:
             self._copy = os.open(self._spool.folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
             output.journal.copies.append(self._copy_line)
         place = Place(output.where, folder, records)
-        self._process.tell({"place": place, "worst": self._worst, "until": output.journal.place["bytes"]})
+        self._process.tell({"place": place, "worst": self._worst, "until": output.journal.position["bytes"]})
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """Keep the inputs of worst samples, and notice now and then how the process does."""

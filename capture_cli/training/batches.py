@@ -1,12 +1,12 @@
-"""From samples to batches: which images, in which order, as the tensors that go into the model.
+"""From samples to batches: which images, in which order, as tensors for the model.
 
     data = Data(scan, store, recipe, writer, seed=0, batch_size=64, device=device)
     for batch in data.batches("train", epoch=1):
         logits = model(batch.inputs)
 
-A file is read and decoded once, at its first visit, in blocks that run a little ahead of the batches; what was found is told
-to the writer (samples, or skip) before the first batch that has it. Which images meet in a batch depends on the seed, the
-epoch and the relative paths alone.
+A file is read and decoded once, at its first visit, in blocks that run a little ahead of the batches. The writer records it
+(samples or skip) before the first batch that needs it. Which images meet in a batch depends only on the seed, the epoch and the
+relative paths.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,15 +33,15 @@ class Minibatch:
     ids: Ids
     files: Sequence[str]
     labels: torch.Tensor
-    """[B] class numbers, int64, on the device."""
+    """[B] int64 class numbers, on the device."""
     inputs: torch.Tensor
     """[B, C, H, W] float32, contiguous, on the device."""
     progress: float
-    """Share of the phase's images that come before this batch, 0 to 1."""
+    """Fraction of the phase's images before this batch, 0 to 1."""
 
 
 class Data:
-    """The images of one folder, handed out in batches."""
+    """The images of one folder, in batches."""
 
     def __init__(
         self,
@@ -67,49 +67,45 @@ class Data:
         self._files = np.array(scan.files, object)
         self._keys = path_keys(scan.files)
         self._visited = np.zeros(len(scan.files), bool)
-        self._known: Mapping[str, str | None] = {}
+        self._expected: Mapping[str, str | None] = {}
 
     def ids(self, split: str) -> Ids:
-        """The samples of a split in the order of the scan, usable or not."""
+        """Return the samples of a split in the order of the scan, usable or not."""
         return np.flatnonzero(np.asarray(self.scan.splits) == split)
 
     def batches(self, phase: str, epoch: int, *, start: int = 0) -> Iterator[Minibatch]:
-        """Yield one epoch (from 1) of a phase: `train` is shuffled and augmented, any other goes through its split in order.
+        """Yield one epoch (from 1) of a phase: `train` is shuffled and augmented, other phases follow the order of the scan.
 
-        The first `start` batches, which an earlier process has had, are left out. Raises DataError if no image of the phase
-        can be used, or, where `strict`, at the first that cannot.
+        The first `start` batches are omitted: an earlier process had them. Raises DataError if no image of the phase can be
+        used or, if `strict`, at the first that cannot.
         """
         train = phase == "train"
         order = self.ids(phase)
-        if epoch > 1:  # in the first epoch, a resumed run's too, those that turn out unusable have their place in the order
+        if epoch > 1:  # the first epoch, also of a resumed run, keeps the places of images that turn out unusable
             order = order[self._store.usable[order] | ~self._visited[order]]
         if train:
             order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]
         ready = np.empty(0, np.int64)
-        taken = handed = number = 0
+        read = yielded = number = 0
         for block in self._blocks(order):
-            ready = np.concatenate([ready, self._admit(block, phase)])
-            taken += len(block)
-            last = taken == len(order)
-            while len(ready):
-                size = _next_size(len(ready), self._batch_size, last=last, join_single=train)
-                if not size:
-                    break
+            ready = np.concatenate([ready, self._usable(block, phase)])
+            read += len(block)
+            while size := _next_size(len(ready), self._batch_size, last=read == len(order), join_single=train):
                 ids, ready = ready[:size], ready[size:]
                 if number >= start:
-                    yield self._minibatch(ids, epoch, train, handed / len(order))
-                number, handed = number + 1, handed + size
-        if not handed:
+                    yield self._minibatch(ids, epoch, train, yielded / len(order))
+                number, yielded = number + 1, yielded + size
+        if not yielded:
             raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
 
-    def recall(self, known: Mapping[str, str | None], later: Mapping[str, str | None]) -> None:
-        """Read again what an earlier process of the run has read: file -> digest of its bytes, None where it was unusable.
+    def expect(self, files: Mapping[str, str | None], later_files: Mapping[str, str | None]) -> None:
+        """Read the `files` of an earlier process again: file -> digest of its bytes, None if it could not be used.
 
-        Nothing is recorded a second time. What it read `later`, behind its checkpoint, is read when it comes up, and recorded.
-        Raises DataError, then too, naming a file that is no longer what it was.
+        They are not recorded again. `later_files`, which it read after its checkpoint, are read and recorded when a batch needs
+        them. Raises DataError, now or then, naming a file that has changed.
         """
-        self._known = {**known, **later}
-        ids = np.asarray([i for i, file in enumerate(self.scan.files) if file in known], np.int64)
+        self._expected = {**files, **later_files}
+        ids = np.asarray([i for i, file in enumerate(self.scan.files) if file in files], np.int64)
         for start in range(0, len(ids), MAX_SAMPLES_PER_LINE):
             self._read(ids[start : start + MAX_SAMPLES_PER_LINE])
 
@@ -118,18 +114,16 @@ class Data:
         self._visited[ids] = True
         admission = self._store.admit(ids, lambda i: self.scan.source.read(files[i]))
         digests = dict(zip(admission.ids, admission.digests, strict=True))
-        for i in ids.tolist() if self._known else ():
-            if files[i] in self._known and digests.get(i) != self._known[files[i]]:
-                raise DataError(
-                    f"'{files[i]}' is no longer the file that the run began with", "put it back, or start a new run"
-                )
+        for i in ids.tolist() if self._expected else ():
+            if files[i] in self._expected and digests.get(i) != self._expected[files[i]]:
+                raise DataError(f"'{files[i]}' has changed since the run began", "put it back, or start a new run")
         return admission
 
     def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
-        pixels, places = self._store.rows(ids)
+        pixels, rows = self._store.rows(ids)
         inputs = make_batch(
             torch.from_numpy(pixels),
-            places,
+            rows,
             keys=self._keys[ids],
             recipe=self._recipe,
             seed=self._seed,
@@ -142,14 +136,14 @@ class Data:
         return Minibatch(ids, files, labels, inputs, progress)
 
     def _blocks(self, order: Ids) -> Iterator[Ids]:
-        """Parts of an epoch to decode at a time: small at first, so that the first batch comes soon."""
+        """Yield the blocks of an epoch to decode: small ones first, so that the first batch comes soon."""
         start, size = 0, min(self._batch_size + 2, MAX_SAMPLES_PER_LINE)
         while start < len(order):
             yield order[start : start + size]
             start, size = start + size, min(2 * size, MAX_SAMPLES_PER_LINE)
 
-    def _admit(self, ids: Ids, split: str) -> Ids:
-        """Those of `ids` that can be used, read and decoded if this is their first visit."""
+    def _usable(self, ids: Ids, split: str) -> Ids:
+        """Return the usable ones of `ids`, after reading and recording those that come for the first time."""
         new = ids[~self._visited[ids]]
         if len(new):
             files = self.scan.files
@@ -157,7 +151,7 @@ class Data:
             for i, unusable in admission.skipped:
                 self._writer.write(Skip(file=files[i], reason=unusable.reason, detail=unusable.detail))
                 if self._strict:
-                    raise DataError(f"'{files[i]}' cannot be used: {unusable}", "repair or remove it, or leave --strict out")
+                    raise DataError(f"'{files[i]}' cannot be used: {unusable}", "repair or remove it, or drop --strict")
             good = admission.ids
             if len(good):
                 self._writer.write(
@@ -174,7 +168,7 @@ class Data:
 
 
 def _next_size(ready: int, batch_size: int, *, last: bool, join_single: bool) -> int:
-    """How many of the images that are ready the next batch takes, 0 to wait for more.
+    """Return the size of the next batch from the images that are ready; 0 to wait for more.
 
     A last training batch of one image joins the one before it: batch normalisation cannot train on a single value.
     """

@@ -1,6 +1,6 @@
-"""A trained model, taken out of its file and put to work on another folder.
+"""A trained model, loaded from its file to evaluate another folder.
 
-ready, weights = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
+ready, weights_digest = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[Ready, str]:
-    """Build the model that `model` (a run folder or a model.safetensors) holds, with its weights, for the images of `folder`.
+    """Load the model from `model`, a run folder or a model.safetensors, to evaluate the images of `folder`.
 
-    Returns it with the BLAKE2b (16 bytes, hex) of the weights' file. Raises UsageError, and DataError for the folder.
+    Returns it with the digest of its file: BLAKE2b (16 bytes, hex). Raises UsageError, and DataError for the folder.
     """
     path = model / MODEL if model.is_dir() else model
     header, weights = read(path)
@@ -39,7 +39,7 @@ def prepare_evaluation(model: Path, folder: Path, config: TrainConfig) -> tuple[
 
 
 def trained(run: Path) -> tuple["nn.Module", ModelHeader]:
-    """The model of a run folder or a model.safetensors, on the CPU with its weights. Raises UsageError."""
+    """Load the model of a run folder or a model.safetensors on the CPU. Raises UsageError."""
     path = run / MODEL if run.is_dir() else run
     header, weights = read(path)
     recipe = Recipe.from_dict(dict(header.recipe))

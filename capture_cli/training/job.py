@@ -1,9 +1,9 @@
-"""One whole run, put together: the plan, the device, the model, where the records go, and how it ends.
+"""One whole run: the device, the model, the output, and how it ends.
 
     ready = prepare(plan)                                # device and model; nothing is written yet
-    run_training(ready, Session(output, view, stopping))
+    run_training(ready, Session(output, view, stopping), every=every, resources=resources)
 
-Whatever ends a run, its records are sealed with the status it ended with, as far as they can still be written.
+Whatever ends a run, its records are sealed with its status, as far as they can still be written.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from capture_cli import models
-from capture_cli.checkpoint import Place, save
-from capture_cli.config import Every
+from capture_cli.checkpoint import Progress, save
+from capture_cli.config import Every, TrainConfig
 from capture_cli.errors import CaptureError
 from capture_cli.models.saved import ModelHeader, to_bytes
 from capture_cli.pixels.store import Store, open_store
@@ -35,7 +35,7 @@ from capture_cli.runfolder import Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 from capture_cli.training.batches import Data
-from capture_cli.training.resuming import Earlier
+from capture_cli.training.resuming import PreviousRun
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
 
@@ -44,24 +44,31 @@ BATCHING_SECONDS = 0.05
 
 
 class View(Sink, Protocol):
-    """What shows a run to a person."""
+    """A sink that shows the run to a person."""
 
     def advance(self, images: int) -> None:
-        """A batch of so many images is done."""
+        """Count the images of a finished batch."""
 
     def warn(self, text: str) -> None:
-        """Say something that must be heard."""
+        """Show a warning."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What surrounds a run: where it goes, who watches, and who may stop it."""
+    """The surroundings of a run."""
 
     output: Output
     view: View
     stopping: Callable[[], bool]
+    """Returns True once the user has asked to stop."""
     sinks: Sequence[Sink] = ()
-    """Where the records go besides; closed where the records are sealed."""
+    """Further sinks of the records; closed once the records are sealed."""
+
+    def warn(self, text: str, category: str) -> None:
+        """Show a warning, and note it among the events."""
+        self.output.event("warning", text=text, category=category)
+        if threading.current_thread() is threading.main_thread():  # the view is not for the threads of sinks
+            self.view.warn(text.splitlines()[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +80,8 @@ class Ready:
     model: nn.Module
     """On the device, as built."""
 
-    def run_record(self, options: dict[str, Any] | None = None) -> RunInfo:
-        """The first line of its records; `options` in place of those of a training."""
+    def run_info(self, options: dict[str, Any] | None = None) -> RunInfo:
+        """Make the first record; `options` replace those of a training."""
         config, scan = self.plan.config, self.plan.scan
         listing = blake2b(digest_size=16)
         for item in zip(scan.files, scan.labels, scan.splits, strict=True):
@@ -96,7 +103,7 @@ class Ready:
 
 
 def prepare(plan: Plan) -> Ready:
-    """Find the device and build the model. Raises UsageError for what cannot be honoured."""
+    """Choose the device and build the model. Raises UsageError for an option that is not valid."""
     config, size = plan.config, plan.geometry
     runtime = start(config.device, amp=config.amp)
     seed_step(config.seed, "model", 0)
@@ -112,56 +119,41 @@ def run_training(
     *,
     every: Every,
     resources: Resources,
-    earlier: Earlier | None = None,
-    anew: bool = False,
+    previous: PreviousRun | None = None,
+    repeat_info: bool = False,
 ) -> None:
-    """Train, capture, leave checkpoints `every` so often and the model at the end, and seal the records.
+    """Train, record, save a checkpoint as often as `every` says and the model at the end, and seal the records.
 
-    With `earlier` the run goes on where that ended; `anew` writes the run record once more, since something in it has changed.
-    Raises Stopped where `session.stopping()` asked for it, CaptureError where the run failed, BrokenPipeError where nobody
-    reads on.
+    With `previous`, continue that run; `repeat_info` writes the run record again, since something in it has changed. Raises
+    Stopped if the user asked to stop, CaptureError if the run failed, BrokenPipeError if the reader of a pipe has gone.
     """
     plan, config, output = ready.plan, ready.plan.config, session.output
-    checkpoint = earlier.checkpoint if earlier else None
+    checkpoint = previous.checkpoint if previous else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, session, earlier) as writer, _pixels(ready, session, resources) as store:
-        if checkpoint is None or anew:
-            writer.write(ready.run_record())
-        setup = _set_up(ready, writer, store, session, earlier)
-        if not config.compile:
-            keep_compiler_out()
-        optimizer = make_optimizer(ready.model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
-        learning = Learning(
-            optimizer=optimizer,
-            parameters=[one for group in optimizer.param_groups for one in group["params"]],
-            update=optimizer.step if config.compile else without_compiler(optimizer),
-            epochs=config.epochs,
-            lr=config.learning_rate,
-            sched=config.sched,
-            seed=config.seed,
-        )
+    with _recording(ready, session, previous) as writer, _pixels(ready, session, resources) as store:
+        if checkpoint is None or repeat_info:
+            writer.write(ready.run_info())
+        setup = _set_up(ready, writer, store, session, previous)
+        learning = _learning(ready.model, config)
         if checkpoint:
             checkpoint.restore(ready.model, learning.optimizer)
-        keeper = _Keeper(every, output, setup, learning.optimizer)
-        train(replace(setup, keep=keeper), learning, checkpoint.place if checkpoint else BEGINNING)
+        checkpoints = _Checkpoints(every, output, writer, ready.model, learning.optimizer)
+        train(replace(setup, save_checkpoint=checkpoints.save), learning, previous.progress if previous else BEGINNING)
         header = ModelHeader(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
         output.write_model(to_bytes(ready.model, header))
 
 
-def run_evaluation(ready: Ready, session: Session, *, weights: str, resources: Resources) -> Epoch:
-    """Capture one pass over the images with the model as it is; `weights` is the digest of the file it came from.
-
-    Returns the sums; raises as `run_training` does.
-    """
+def run_evaluation(ready: Ready, session: Session, *, weights_digest: str, resources: Resources) -> Epoch:
+    """Record one pass over the images with the model as it is; return its totals. Raises as `run_training` does."""
     config = ready.plan.config
     with _recording(ready, session, None) as writer, _pixels(ready, session, resources) as store:
-        options = {"weights_digest": weights, "model": config.model, "batch_size": config.batch_size, "amp": config.amp}
-        writer.write(ready.run_record(options))
+        options = {"weights_digest": weights_digest, "model": config.model}
+        writer.write(ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp}))
         return evaluate(_set_up(ready, writer, store, session, None), "test", 1)
 
 
 @contextlib.contextmanager
-def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Iterator[BatchWriter]:
+def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> Iterator[BatchWriter]:
     """Open a writer with the options of the run; seal the records with the status that the body ends with."""
     output, config = session.output, ready.plan.config
     writer = BatchWriter(
@@ -173,10 +165,10 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
         spike=config.spike,
         batching_seconds=BATCHING_SECONDS,
     )
-    if earlier and earlier.checkpoint:
-        writer.resume(earlier.checkpoint.place.recorder, earlier.stored)
-    _note_environment(ready, output)
     with _warnings_to(session), contextlib.closing(writer):
+        if previous and previous.checkpoint:
+            writer.resume(previous.progress.writer, previous.stored)
+        _note_environment(ready, output)
         try:
             yield writer
             writer.seal("completed")
@@ -193,27 +185,23 @@ def _recording(ready: Ready, session: Session, earlier: Earlier | None) -> Itera
             with contextlib.suppress(CaptureError, OSError):
                 output.event("end", status="failed", error=str(error))
             if isinstance(error, torch.OutOfMemoryError):
-                raise CaptureError("the device has no memory left", "lower --batch-size or --img-size") from error
+                raise CaptureError("the device is out of memory", "lower --batch-size or --img-size") from error
             raise
 
 
 @contextlib.contextmanager
 def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Store]:
-    """Where the pixels are held; how that went is noted among the events."""
+    """Open the pixel store; afterwards note among the events how it went."""
     scan = ready.plan.scan
-
-    def warn(text: str) -> None:
-        session.output.event("warning", text=text, category="pixels")
-        session.view.warn(text)
-
+    warn = functools.partial(session.warn, category="pixels")
     store = open_store(len(scan.files), ready.plan.geometry, resources, warn=warn)
     with contextlib.closing(scan.source), contextlib.closing(store):
         yield store
     session.output.event("pixels", held=store.held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
 
 
-def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, earlier: Earlier | None) -> Setup:
-    """What the passes over the images need; the files that the scan left out are on record, and those known before recalled."""
+def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, previous: PreviousRun | None) -> Setup:
+    """Set up the passes over the images. Skipped files are recorded; files that `previous` has read are read again."""
     plan, config = ready.plan, ready.plan.config
     data = Data(
         plan.scan,
@@ -225,9 +213,9 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, e
         device=ready.runtime.device,
         strict=config.strict,
     )
-    if earlier:
-        data.recall(earlier.known, earlier.later if session.output.journal.comparing else {})
-    if not (earlier and earlier.checkpoint):
+    if previous:
+        data.expect(previous.files, previous.later_files if session.output.journal.comparing else {})
+    if not (previous and previous.checkpoint):
         for file, reason, detail in plan.scan.skipped:
             writer.write(Skip(file=file, reason=reason, detail=detail))
     return Setup(
@@ -237,33 +225,50 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, e
         runtime=ready.runtime,
         writer=writer,
         advance=session.view.advance,
-        timed=functools.partial(_note_phase, session.output),
+        phase_ended=functools.partial(_note_phase, session.output),
         stopping=session.stopping,
         allow_nonfinite=config.allow_nonfinite or "test" in plan.scan.splits,
     )
 
 
-class _Keeper:
-    """Leaves a checkpoint so often, and where the run ends."""
+def _learning(model: nn.Module, config: TrainConfig) -> Learning:
+    if not config.compile:
+        keep_compiler_out()
+    optimizer = make_optimizer(model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return Learning(
+        optimizer=optimizer,
+        parameters=[one for group in optimizer.param_groups for one in group["params"]],
+        update=optimizer.step if config.compile else without_compiler(optimizer),
+        epochs=config.epochs,
+        lr=config.learning_rate,
+        sched=config.sched,
+        seed=config.seed,
+    )
 
-    def __init__(self, every: Every, output: Output, setup: Setup, optimizer: torch.optim.Optimizer) -> None:
-        self._every, self._output, self._setup, self._optimizer = every, output, setup, optimizer
-        self._steps, self._at = 0, monotonic()
 
-    def __call__(self, place: Place, now: bool) -> None:
+class _Checkpoints:
+    """Saves checkpoints when they are due, if there is a run folder."""
+
+    def __init__(
+        self, every: Every, output: Output, writer: BatchWriter, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._every, self._output, self._writer, self._model, self._optimizer = every, output, writer, model, optimizer
+        self._steps, self._saved_at = 0, monotonic()
+
+    def save(self, progress: Progress, now: bool) -> None:
+        """Save a checkpoint if it is due, or `now`."""
         self._steps += 1
         folder = self._output.folder
-        if folder is None or not (now or self._every.due(self._steps, monotonic() - self._at)):
+        if folder is None or not (now or self._every.due(self._steps, monotonic() - self._saved_at)):
             return
-        writer = self._setup.writer
-        writer.sync()
-        place = replace(place, journal=self._output.journal.place, recorder=writer.state)
-        save(folder, self._setup.model, self._optimizer, place)
-        self._steps, self._at = 0, monotonic()
+        self._writer.sync()
+        progress = replace(progress, journal=self._output.journal.position, writer=self._writer.state)
+        save(folder, self._model, self._optimizer, progress)
+        self._steps, self._saved_at = 0, monotonic()
 
 
 def _note_environment(ready: Ready, output: Output) -> None:
-    """Leave in events.jsonl where and how this ran; nothing of it may go into the records."""
+    """Note in events.jsonl where and how the run takes place; none of it may go into the records."""
     output.event(
         "start",
         folder_absolute=ready.plan.scan.source.location,
@@ -277,19 +282,17 @@ def _note_environment(ready: Ready, output: Output) -> None:
 
 @contextlib.contextmanager
 def _warnings_to(session: Session) -> Iterator[None]:
-    """Let libraries' warnings be noted once each instead of breaking into the terminal."""
+    """Note each warning of a library once, instead of letting it break into the terminal."""
     with warnings.catch_warnings():
 
-        def note(message: Warning | str, category: type[Warning], *_: Any) -> None:
-            session.output.event("warning", text=str(message), category=category.__name__)
-            if threading.current_thread() is threading.main_thread():  # the view is not for a sink's thread
-                session.view.warn(str(message).splitlines()[0])
+        def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+            session.warn(str(message), category.__name__)
 
         warnings.simplefilter("default")
-        warnings.showwarning = note  # type: ignore[assignment]
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 
-def _note_phase(output: Output, sums: Epoch, seconds: float, steps: int) -> None:
-    speed = round(sums.n / seconds, 1) if seconds else None
-    output.event("epoch", phase=sums.phase, epoch=sums.epoch, seconds=seconds, steps=steps, images_per_second=speed)
+def _note_phase(output: Output, totals: Epoch, seconds: float, steps: int) -> None:
+    speed = round(totals.n / seconds, 1) if seconds else None
+    output.event("epoch", phase=totals.phase, epoch=totals.epoch, seconds=seconds, steps=steps, images_per_second=speed)

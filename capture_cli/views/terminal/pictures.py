@@ -44,8 +44,8 @@ class Thumbnail:
     """One image, reduced to at most `columns` by `rows` cells with its aspect ratio; small ones are not enlarged."""
 
     def __init__(self, image: npt.NDArray[Any], *, columns: int = 16, rows: int = 8) -> None:
-        """`image` [C, H, W] is float32, clipped to [-1, 1], or uint8. Three channels are red, green and blue; of any other number
-        the mean is shown in grey.
+        """`image` [C, H, W] is uint8, or float32, clipped to [-1, 1]. Three channels are red, green and blue; of any other
+        number the mean is shown in grey.
         """
         height, width = image.shape[1:]
         scale = min(columns / width, 2 * rows / height, 1.0)
