@@ -1,4 +1,4 @@
-"""What the tests share: real folders of small images, and the real command in real processes."""
+"""Shared by the tests: real folders of small images, and the real command in real processes."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ CAPTURE = [sys.executable, "-m", "capture_cli"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads what another run of the tests, or a person at work, left in the cache of decoded pixels."""
+    """Give the tests a cache of decoded pixels of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -25,7 +25,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _hears_ctrl_c() -> Iterator[None]:
-    """A shell that starts the tests in the background has them ignore SIGINT, and whatever they start, too."""
+    """Handle SIGINT, which a shell lets the tests ignore if it starts them in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -43,7 +43,7 @@ def capture(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[int, int] = (8, 8), colour: bool = False) -> Path:
-    """A folder of PNG files `<class>_<number>.png` whose brightness tells the class, with noise: learnable in a few steps."""
+    """Make a folder of noisy PNG files `<class>_<number>.png` whose brightness shows the class: learnable in a few steps."""
     draw = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     names = ["ant", "bee", "cat", "dog", "eel"]
@@ -57,5 +57,5 @@ def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[in
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """24 grey 8x8 images of 3 classes."""
+    """Make 24 grey 8x8 images of 3 classes."""
     return make_images(tmp_path / "images")

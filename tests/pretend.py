@@ -1,4 +1,4 @@
-"""Records of a training that never was, with names that want to do harm."""
+"""Records of an imaginary training, with hostile names."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ SHOWN = r"\x1b[2J\x1b[31m\x1b]52;c;aGk=\x07[bold]x[/bold][/]:smile:\u202e\n\udc8
 
 
 def batch(phase: str = "train", epoch: int = 1, *, file: str = "boot_0001.png", label: int = 0, pred: int = 0) -> Batch:
-    """A batch of two: the sample that is asked for, and one that is right."""
+    """Make a batch of two samples: the given one, and one with a correct prediction."""
     probs = np.array([[0.031, 0.969] if label != pred else [0.98, 0.02], [0.4, 0.6]], np.float32)
     return Batch(
         phase=phase,
@@ -30,7 +30,7 @@ def batch(phase: str = "train", epoch: int = 1, *, file: str = "boot_0001.png", 
 
 
 def sums(phase: str, epoch: int = 1, *, n: int = 100) -> Epoch:
-    """The sums of a phase."""
+    """Make the totals of a phase."""
     return Epoch(phase=phase, epoch=epoch, n=n, loss=0.5, accuracy=0.75, captured=n, not_captured=0)
 
 

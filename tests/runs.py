@@ -1,4 +1,4 @@
-"""Runs for tests of the reading half: realistic records without any training.
+"""Runs for tests of reading: realistic records without any training.
 
     records = run_records(classes=("cat", "dog"), epochs=2)     # Run, Samples, Batch, Epoch, ..., End
     path = write_run(tmp_path / "run", records)                 # a run folder with records.jsonl
@@ -161,12 +161,12 @@ def _encoded(records: Iterable[Record]) -> Iterator[bytes]:
 
 
 def body(line: bytes) -> bytes:
-    """What the chain of a line covers."""
+    """Return the part of a line that the chain covers."""
     return line[: line.rindex(b',"chain":"')]
 
 
 def rechained(bodies: Iterable[bytes]) -> list[bytes]:
-    """Lines of which only the text up to the chain is given, chained again: damage that the chain does not show."""
+    """Chain lines again, given their text up to the chain: damage that the chain does not show."""
     chain, lines = GENESIS, []
     for body in bodies:
         chain = link(chain, body)
@@ -175,7 +175,7 @@ def rechained(bodies: Iterable[bytes]) -> list[bytes]:
 
 
 def write_run(folder: Path, records: Iterable[Record] | None = None) -> Path:
-    """Make a run folder with records.jsonl in it (by default of a small run) and return the folder."""
+    """Make a run folder with records.jsonl (by default of a small run) and return the folder."""
     folder.mkdir(parents=True)
     with (folder / "records.jsonl").open("wb") as file:
         file.writelines(_encoded(run_records() if records is None else records))
@@ -185,7 +185,7 @@ def write_run(folder: Path, records: Iterable[Record] | None = None) -> Path:
 def task_records(
     task: str | None, *, text_ids: bool = True, extra: bool = True, files: bool = False, epochs: int = 2, seed: int = 0
 ) -> Iterator[Record]:
-    """Yield what a Recorder in somebody's own loop writes: no samples records, ids as names, the columns of `task`."""
+    """Yield what a Recorder in your own loop writes: no samples records, ids as names, the columns of `task`."""
     rng = np.random.default_rng(seed)
     yield RunInfo(
         config={}, folder="", classes=["a", "b", "é"], task=task, model={}, recipe={}, versions={}, device="cpu", threads=1
@@ -215,7 +215,7 @@ def task_records(
 
 
 def _task_batch(rng: np.random.Generator, task: str | None, names: list[Any], *, empty: bool) -> dict[str, Any]:
-    """The columns of four samples: for sequences of 5, 3, 0 and 1 positions, or none at all."""
+    """Return the columns of four samples: for sequences of 5, 3, 0 and 1 positions, or none at all."""
     if task in ("multilabel", "regression"):
         outputs = rng.random((4, 3)).astype(np.float32)
         targets = (rng.random((4, 3)) > 0.5).astype(np.float32) if task == "multilabel" else -outputs

@@ -1,4 +1,4 @@
-"""A terminal for tests: it understands the few things that our views may send, and fails at anything else.
+"""A terminal for tests: it understands the few sequences that our views may send, and fails at any other.
 
 screen = Screen(columns=80)
 screen.feed(data)
@@ -15,7 +15,7 @@ _TOKEN = re.compile(
 
 
 class Screen:
-    """Lines of cells, without a limit to their number; columns are checked, not wrapped."""
+    """Any number of lines of cells; columns are checked, not wrapped."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -26,7 +26,7 @@ class Screen:
 
     @property
     def lines(self) -> list[str]:
-        """What stands on the screen; the line of the cursor is the last even where it is empty."""
+        """The text on the screen; the last line is that of the cursor, even if it is empty."""
         return ["".join(row).rstrip() for row in self._rows]
 
     @property
@@ -40,7 +40,7 @@ class Screen:
         return self._row, self._column
 
     def feed(self, data: str) -> None:
-        """Take what a program wrote."""
+        """Process the output of a program."""
         for token in _TOKEN.finditer(data):
             if token["up"]:
                 self._row = max(0, self._row - int(token["up"]))

@@ -1,4 +1,4 @@
-"""The reading half on every task: sequences position by position, targets that are numbers, samples that have no files."""
+"""Reading every task: sequences position by position, numeric targets, samples without files."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def history_of(path: Path, wanted: str) -> History:
 @pytest.mark.parametrize("text_ids", [False, True])
 @pytest.mark.parametrize("extra", [False, True])
 @pytest.mark.parametrize("files", [False, True])
-def test_rows_of_every_task_say_what_the_records_say(
+def test_rows_of_every_task_match_the_records(
     tmp_path: Path, task: str | None, text_ids: bool, extra: bool, files: bool
 ) -> None:
     """Each row has the columns of the task and the values that the NumPy columns have, `extra` as an object."""
@@ -78,8 +78,8 @@ def test_rows_of_every_task_say_what_the_records_say(
         (None, "id like 'train%'", 24),
     ],
 )
-def test_a_condition_may_be_on_what_the_task_has(tmp_path: Path, task: str | None, where: str, count: int) -> None:
-    """Positions, lists of targets and outputs, what was said beside."""
+def test_conditions_on_the_columns_of_the_task(tmp_path: Path, task: str | None, where: str, count: int) -> None:
+    """Positions, lists of targets and outputs, values of `extra`."""
     folder = write_run(tmp_path / "run", task_records(task))
     assert len(as_dicts(taken(folder, where=where, columns=("id",)))) == count
 
@@ -94,16 +94,16 @@ def test_a_condition_may_be_on_what_the_task_has(tmp_path: Path, task: str | Non
         (None, {"columns": ("targets",)}, "no such column: 'targets'"),
     ],
 )
-def test_what_another_task_has_is_no_column(tmp_path: Path, task: str | None, options: dict[str, object], message: str) -> None:
-    """It is an error, which lists the columns of this run, before any row is given."""
+def test_columns_of_another_task_are_errors(tmp_path: Path, task: str | None, options: dict[str, object], message: str) -> None:
+    """It lists the columns of this run, before any row is written."""
     folder = write_run(tmp_path / "run", task_records(task))
     with pytest.raises(UsageError, match=re.escape(message)) as raised:
         taken(folder, **options)
     assert ", ".join(Table(task=task).columns) in raised.value.hint
 
 
-def test_numbers_and_texts_may_name_samples_of_one_run(tmp_path: Path) -> None:
-    """Training data may have numbers where validation data have names; the order is that of the records."""
+def test_one_run_may_have_integer_and_string_ids(tmp_path: Path) -> None:
+    """Training data may have integers where validation data have strings; rows keep the order of the records."""
     records = list(task_records(None, text_ids=False, extra=False))
     records = [
         replace(one, ids=[f"v{number}" for number in one.ids]) if isinstance(one, Batch) and one.phase == "val" else one
@@ -117,15 +117,15 @@ def test_numbers_and_texts_may_name_samples_of_one_run(tmp_path: Path) -> None:
 
 
 def test_a_run_without_batches_has_the_columns_of_its_task(tmp_path: Path) -> None:
-    """CSV begins with them, whatever comes, or nothing."""
+    """CSV starts with them even if no row follows."""
     head = list(task_records("regression"))[:1]
     assert taken(write_run(tmp_path / "run", head), style="csv") == (",".join(Table(task="regression").columns) + "\n").encode()
     assert taken(tmp_path / "run", style="csv", limit=0) == (",".join(Table(task="regression").columns) + "\n").encode()
 
 
 @pytest.mark.parametrize("task", [None, "sequence"])
-def test_the_summary_of_classes_says_what_the_rows_say(tmp_path: Path, task: str | None) -> None:
-    """Of sequences every position whose label counts is a sample; a batch that is all padding is none."""
+def test_the_summary_of_classes_matches_the_rows(tmp_path: Path, task: str | None) -> None:
+    """Each position of a sequence that is not padding is a sample; a batch of padding has none."""
     folder = write_run(tmp_path / "run", task_records(task))
     with open_run(folder) as run:
         summary = summarise(run, worst=3)
@@ -144,7 +144,7 @@ def test_the_summary_of_classes_says_what_the_rows_say(tmp_path: Path, task: str
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_the_summary_of_numbers_is_by_output(tmp_path: Path, task: str) -> None:
-    """Means, errors, and who is on the right side of 0.5, against numpy over all rows."""
+    """Means, errors and the fraction on the correct side of 0.5, compared with NumPy over all rows."""
     folder = write_run(tmp_path / "run", task_records(task))
     with open_run(folder) as run:
         phase = summarise(run, worst=2).phase
@@ -168,8 +168,8 @@ def test_the_summary_of_numbers_is_by_output(tmp_path: Path, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_sample_is_found_by_what_it_is_called(tmp_path: Path, task: str | None) -> None:
-    """Where there are no samples records batches name them: the exact name, or the end of exactly one."""
+def test_a_sample_is_found_by_its_name(tmp_path: Path, task: str | None) -> None:
+    """Without samples records, batches have the names: the exact one, or the unique one that ends so."""
     folder = write_run(tmp_path / "run", task_records(task))
     history = history_of(folder, "val-1-0 \udce9")
     rows = [row for row in as_dicts(taken(folder)) if row["id"] == "val-1-0 \udce9"]
@@ -183,21 +183,21 @@ def test_a_sample_is_found_by_what_it_is_called(tmp_path: Path, task: str | None
         history_of(folder, "nope")
 
 
-def test_a_number_is_a_name_too(tmp_path: Path) -> None:
-    """1 is the sample 1, though 101 ends so as well."""
+def test_an_integer_id_is_a_name_too(tmp_path: Path) -> None:
+    """1 is the sample 1, although 101 ends in 1 too."""
     history = history_of(write_run(tmp_path / "run", task_records("regression", text_ids=False)), "1")
     assert (history.sample.id, len(history.visits)) == (1, 2)
 
 
 def changed(records: Sequence[Record], **columns: object) -> list[bytes]:
-    """Lines with other columns in the second batch."""
+    """Return lines with other columns in the second batch."""
     place = [number for number, one in enumerate(records) if one.kind in BATCHES][1]
     return chained([*records[:place], replace(records[place], **columns), *records[place + 1 :]])  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_verify_looks_at_what_the_task_demands(tmp_path: Path, task: str | None) -> None:
-    """What a run wrote verifies; another task's records, or another number of classes or outputs, does not."""
+def test_verify_checks_what_the_task_requires(tmp_path: Path, task: str | None) -> None:
+    """The records of a run verify; those of another task, or with other numbers of classes or outputs, do not."""
     records = list(task_records(task))
     path = tmp_path / "run.jsonl"
 
@@ -221,7 +221,7 @@ def test_verify_looks_at_what_the_task_demands(tmp_path: Path, task: str | None)
 
 @pytest.mark.parametrize("task", TASKS)
 def test_diff_names_what_differs(tmp_path: Path, task: str | None) -> None:
-    """By the name of the sample, with the position where there are some; equal runs are equal."""
+    """By the name of the sample, and its position in a sequence; equal runs are equal."""
     records = list(task_records(task))
     batch = [one for one in records if isinstance(one, Batch | Numbers)][1]
     losses = batch.losses.copy()
@@ -249,7 +249,7 @@ def test_diff_names_what_differs(tmp_path: Path, task: str | None) -> None:
     ],
 )
 def test_inspect_shows_every_task(capture: Capture, tmp_path: Path, task: str | None, parts: list[str]) -> None:
-    """Tables that fit it, JSON with the same, and commands that work; nothing of images where there are none."""
+    """Fitting tables, the same as JSON, and commands that work; no pictures without images."""
     write_run(tmp_path / "run", task_records(task, text_ids=False))
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
