@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.reliability.world import RECORDS, Result, make_images, reference, warm
-from capture_cli.errors import RecordsError
-from capture_cli.runs import open_run
+from capture_cli.records.chain import follow_all
+from capture_cli.runs import Cursor, open_run
 from capture_cli.runs.lines import Chain
 
 OPTIONS = ("images", "-m", "linear", "-e", "3", "-b", "2", "--device=cpu", "--checkpoint-every=1000")
@@ -70,10 +70,10 @@ class _Judge:
     def __init__(self, path: Path, lines: list[bytes], read_every: int) -> None:
         self.read = 0
         self._path, self._lines, self._every, self._count = path, lines, read_every, 0
-        self._before = [Chain()]
+        self._before = [Chain(Cursor())]
         for line in lines:
             chain = copy.deepcopy(self._before[-1])
-            chain.take(line[:-1])
+            _take(chain, line)
             self._before.append(chain)
 
     def notices(self, number: int, damaged: list[bytes]) -> bool:
@@ -84,13 +84,12 @@ class _Judge:
     def _by_chain(self, number: int, damaged: list[bytes]) -> bool:
         chain = copy.copy(self._before[number])
         chain.counts = chain.counts.copy()
-        *whole, torn = b"".join(damaged[:3]).split(b"\n")  # three lines are enough to fail in
-        try:
-            for line in whole:
-                chain.take(line)
-        except RecordsError:
+        data = b"".join(damaged[:3])  # three lines are enough to fail in
+        whole = data[: data.rfind(b"\n") + 1]
+        if _take(chain, whole):
             return True
-        return bool(torn) or (chain.status is None and len(damaged) <= 3)  # a torn line, or a log that is not sealed
+        torn = len(whole) < len(data)
+        return torn or (chain.status is None and len(damaged) <= 3)  # a torn line, or a log that is not sealed
 
     def _by_file(self, number: int, damaged: list[bytes]) -> bool:
         self.read += 1
@@ -98,3 +97,8 @@ class _Judge:
         with open_run(os.fspath(self._path)) as run:
             shown = [line.data + b"\n" for line in run.lines()]
         return shown == self._lines[: len(shown)] and (run.ending.state != "sealed")
+
+
+def _take(chain: Chain, lines: bytes) -> str:
+    """Give whole lines to the reader's chain; return why one does not verify, or nothing."""
+    return chain.take_all(follow_all(lines, seq=chain.lines, previous=chain.chain))[1]
