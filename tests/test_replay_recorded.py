@@ -75,7 +75,7 @@ def test_what_was_changed_is_found_by_the_name_of_its_sample(capture: Capture, t
     pack.write_bytes(data)
     done = capture("replay", "run", "--stored")
     assert done.returncode == 4
-    assert done.stdout == "1 of 12 stored inputs differ\n"
+    assert done.stdout == "12 stored inputs compared, 1 differs\n"
     assert done.stderr.startswith("5: the stored input does not match the recorded digest")
     assert "train batch 1 of epoch 0, sample 1 (line 3)" in done.stderr
 

@@ -10,13 +10,10 @@ from capture_cli.cli.arguments import RunArgument, open_run
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from capture_cli.replay import Replay, Selection
-    from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.outputs import Outputs
-    from capture_cli.replay.report import Report
     from capture_cli.runs import Run
 
 CHOICE, FILES = "Which inputs", "Files to write"
@@ -71,12 +68,15 @@ def replay(
         raise UsageError("--outputs needs whole batches", "choose with --epoch, --phase and --batch")
     if model is not None and not outputs:
         raise UsageError("--model is for --outputs", "omit it, or add --outputs")
+    import json
     from contextlib import ExitStack
     from pathlib import Path
 
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.report import Report
+    from capture_cli.views.terminal import replay as view
+    from capture_cli.views.terminal.text import safe
 
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
@@ -93,17 +93,39 @@ def replay(
         )
         pictures = Pictures(Path(png), force=force) if png else None
         tensors = stack.enter_context(Tensors(Path(npy), force=force, limited=limit is not None)) if npy else None
-        error = _reproduce(inputs, report, recomputed, [one for one in (pictures, tensors) if one])
+        error = None
+        try:
+            for reproduced in inputs:
+                reproduced.add_to(report)
+                report.add(recomputed.compare(reproduced) if recomputed else [])
+                for file in (pictures, tensors):
+                    if file:
+                        file.write(reproduced)
+        except RecordsError as found:  # what comes before it is shown
+            error = found
         if not report.inputs and not report.stored:
             raise error or _nothing(records, inputs, selection)
         if tensors and report.equal == report.inputs:
             tensors.complete()
-    _show(run, report, recomputed, stored=stored, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps({"run": run, **view.to_json(report), "outputs": recomputed.batches if recomputed else None}))
+    else:
+        typer.echo(view.summary(report, stored=stored, batches=recomputed.batches if recomputed else 0))
+    for line in view.lines(report):
+        typer.echo(safe(line), err=True)
     if pictures:
         typer.echo(f"Wrote {pictures.count:,} pictures, 8 bits per channel, to {png}; --npy writes the exact tensors", err=True)
     if tensors and report.equal < report.inputs:
         typer.echo(f"{npy} was not written: {report.inputs - report.equal:,} inputs would be missing", err=True)
-    return _judge(records, report, recomputed, error)
+    if error:
+        raise error
+    if report.causes:
+        raise RecordsError(f"{records.name}: {view.failure(report)}", "the lines above name the files")
+    if records.ending.state == "torn":
+        typer.echo(safe(f"{records.name}: {records.ending.sentence}"), err=True)
+    if recomputed and not recomputed.batches:
+        raise UsageError(f"no batch could be recomputed: {recomputed.available}", "its inputs were compared all the same")
+    return 0
 
 
 def _outputs(run_folder: Path | None, model: str | None) -> Outputs:
@@ -118,22 +140,6 @@ def _outputs(run_folder: Path | None, model: str | None) -> Outputs:
     return outputs
 
 
-def _reproduce(
-    replay: Replay, report: Report, outputs: Outputs | None, writers: Sequence[Pictures | Tensors]
-) -> RecordsError | None:
-    """Reproduce and compare, up to records that are damaged or make no sense; return what is wrong with them."""
-    try:
-        for reproduced in replay:
-            reproduced.add_to(report)
-            if outputs and outputs.has_weights_for(reproduced):
-                report.add(outputs.compare(reproduced))
-            for writer in writers:
-                writer.write(reproduced)
-    except RecordsError as error:
-        return error
-    return None
-
-
 def _nothing(records: Run, replay: Replay, selection: Selection) -> CaptureError:
     """The error if nothing was reproduced or compared, since that proves nothing."""
     if replay.not_stored:
@@ -143,32 +149,3 @@ def _nothing(records: Run, replay: Replay, selection: Selection) -> CaptureError
     if str(selection):
         return UsageError(f"no captured input matches {selection}", "numbers are those of the records; see `capture rows RUN`")
     return CaptureError(f"{records.name}: no batch was captured, or none yet")
-
-
-def _show(run: str, report: Report, outputs: Outputs | None, *, stored: bool, as_json: bool) -> None:
-    import json
-
-    from capture_cli.views.terminal import replay as view
-    from capture_cli.views.terminal.text import safe
-
-    if as_json:
-        typer.echo(json.dumps({"run": run, **view.to_json(report), "outputs": outputs.batches if outputs else None}))
-    else:
-        typer.echo(view.summary(report, stored=stored, batches=outputs.batches if outputs else 0))
-    for line in view.lines(report):
-        typer.echo(safe(line), err=True)
-
-
-def _judge(records: Run, report: Report, outputs: Outputs | None, error: RecordsError | None) -> int:
-    from capture_cli.views.terminal import replay as view
-    from capture_cli.views.terminal.text import safe
-
-    if error:
-        raise error
-    if report.causes:
-        raise RecordsError(f"{records.name}: {view.failure(report)}", "the lines above name the files")
-    if records.ending.state == "torn":
-        typer.echo(safe(f"{records.name}: {records.ending.sentence}"), err=True)
-    if outputs and not outputs.batches:
-        raise UsageError(f"no batch could be recomputed: {outputs.available}", "its inputs were compared all the same")
-    return 0

@@ -49,9 +49,11 @@ def rows(
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     with open_run(run) as records:
         blocks = rows(records, where=where, columns=chosen, limit=limit, style="jsonl" if style == "parquet" else style)
-        with _opened(out) as file:
+        with _opened(out, spooled=style == "parquet") as file:
             if style == "parquet":
-                _write_parquet(blocks, file, chosen)
+                from capture_cli.tables.parquet import write_parquet
+
+                write_parquet(blocks, file, columns=chosen)
             else:
                 for block in blocks:
                     file.write(block)
@@ -64,14 +66,27 @@ def rows(
 
 
 @contextmanager
-def _opened(out: str | None) -> Iterator[IO[bytes]]:
-    """The new file `out`, removed again if it cannot be written, or stdout."""
+def _opened(out: str | None, *, spooled: bool) -> Iterator[IO[bytes]]:
+    """The new file `out`, removed again if it cannot be written, or stdout. With `spooled` it can be sought in either way."""
+    import shutil
     import sys
+    import tempfile
 
     from capture_cli.errors import CaptureError, RecordsError, UsageError
 
     if out in (None, "-"):
-        yield sys.stdout.buffer
+        if not spooled:
+            yield sys.stdout.buffer
+            return
+        if sys.stdout.isatty():
+            raise UsageError("Parquet is binary and stdout is a terminal", "use --out FILE, or pipe it")
+        with tempfile.TemporaryFile() as whole:
+            try:
+                yield whole
+            finally:
+                whole.seek(0)
+                shutil.copyfileobj(whole, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
         return
     try:
         with Path(out).open("xb") as file:
@@ -86,26 +101,3 @@ def _opened(out: str | None) -> Iterator[IO[bytes]]:
         raise UsageError(f"'{out}' exists", "name a new file with --out") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CaptureError(f"'{out}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _write_parquet(blocks: Iterator[bytes], file: IO[bytes], columns: list[str] | None) -> None:
-    """Write to the file, or through one to stdout: Parquet is not written from front to back."""
-    import shutil
-    import sys
-    import tempfile
-
-    from capture_cli.errors import UsageError
-    from capture_cli.tables.parquet import write_parquet
-
-    if file is not sys.stdout.buffer:
-        write_parquet(blocks, file, columns=columns)
-        return
-    if sys.stdout.isatty():
-        raise UsageError("Parquet is binary and stdout is a terminal", "use --out FILE, or pipe it")
-    with tempfile.TemporaryFile() as whole:
-        try:
-            write_parquet(blocks, whole, columns=columns)
-        finally:
-            whole.seek(0)
-            shutil.copyfileobj(whole, file)
-            file.flush()

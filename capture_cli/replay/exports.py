@@ -24,6 +24,8 @@ from capture_cli.replay import Reproduced
 
 MAX_BYTES = 2**32
 """Largest tensor file without a limit on the number of inputs."""
+_HEADER_BYTES = 128
+"""Length of a .npy header with few axes."""
 
 
 class Pictures:
@@ -70,52 +72,42 @@ class Tensors:
 
         Raises UsageError if it exists, CaptureError if it cannot be written.
         """
-        self.count = 0
         self._path = path
         self._limited = limited
         self._shape: tuple[int, ...] | None = None
-        self._begins = self._bytes = 0
+        self._count = self._bytes = 0
         self._complete = False
         self._file = _new(path, force=force)
+        self._file.seek(_HEADER_BYTES)
 
     def write(self, reproduced: Reproduced) -> None:
         """Append its inputs. Raises UsageError if inputs have several shapes, or are too many."""
         inputs = reproduced.inputs
-        if self._shape is None:
-            self._begin(inputs.shape[1:])
+        self._shape = self._shape or inputs.shape[1:]
         if inputs.shape[1:] != self._shape:
             raise UsageError("the chosen inputs have several shapes, --npy takes one", "choose with --epoch or --phase")
+        self._count += len(inputs)
         self._bytes += inputs.nbytes
         if self._bytes > MAX_BYTES and not self._limited:
             raise UsageError(f"the chosen inputs take more than {MAX_BYTES >> 30} GiB", "choose fewer, or set --limit")
-        self.count += len(inputs)
         try:
             self._file.write(np.ascontiguousarray(inputs, "<f4").data)
         except OSError as error:
             raise _not_written(self._path, error) from error
 
     def complete(self) -> None:
-        """Write the number of inputs, and keep the file."""
-        if self._shape is None:
-            self._begin(())
-        self._file.seek(0)
-        self._header()
-        if self._file.tell() != self._begins:  # numpy leaves room in a header for the first axis to grow
-            raise CaptureError(f"'{self._path}' has no room for its header", "report this")
-        self._file.flush()
-        self._complete = True
-
-    def _begin(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._header()
-        self._begins = self._file.tell()
-
-    def _header(self) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self.count, *(self._shape or ()))}
+        """Write the header, which has the number of inputs, and keep the file."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self._count, *(self._shape or ()))}
         try:
+            self._file.seek(0)
             np.lib.format.write_array_header_1_0(self._file, header)
+            fits = self._file.tell() == _HEADER_BYTES
+            self._file.flush()
         except OSError as error:
             raise _not_written(self._path, error) from error
+        if not fits:
+            raise CaptureError(f"the header of '{self._path}' has another size", "report this")
+        self._complete = True
 
     def __enter__(self) -> Self:
         return self

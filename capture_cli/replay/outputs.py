@@ -2,8 +2,8 @@
 
     outputs = Outputs(run.folder)
     for reproduced in Replay(run, selection, whole=True):
-        if outputs.has_weights_for(reproduced):
-            report.add(outputs.compare(reproduced))
+        report.add(outputs.compare(reproduced))         # nothing if there are no weights for this batch
+    outputs.batches                                     # how many were compared
 
 A checkpoint holds the weights after some step, and a batch record has the number of steps before it. So a checkpoint serves the
 next training batch and every batch evaluated at that step. Without checkpoints, the final model serves the last evaluation.
@@ -12,6 +12,8 @@ Equal bits are promised for whole batches on the same software, threads and devi
 names the difference. The forward pass is that of capture_cli.training.captured_loss, and its results go through the same
 BatchWriter. A file of code that the records name as the model is not trusted: it runs only if the caller names it.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Mapping
@@ -81,34 +83,29 @@ class Outputs:
             return f"the checkpoints are of step {' and '.join(map(str, sorted(self._steps)))}"
         return "the weights are those after the last epoch"
 
-    def has_weights_for(self, reproduced: Reproduced) -> bool:
-        """Whether this batch was reproduced whole and its weights are here.
+    def compare(self, reproduced: Reproduced) -> list[Difference]:
+        """Run the model on a batch and compare, if it was reproduced whole and its weights are here.
 
-        Raises UsageError if software, threads, device or code differ from the run's.
+        Raises UsageError if software, threads, device or code differ from the run's, or the weights are of another model.
         """
+        batch = reproduced.batch
         if self._model is None or self._model.info is not reproduced.info:
             self._model, self._loaded = restored_model(reproduced.info, self._code), None
-        batch = reproduced.batch
-        return self._weights(batch) is not None and len(reproduced.equal) == reproduced.n == len(batch.names)
-
-    def compare(self, reproduced: Reproduced) -> list[Difference]:
-        """Run the model on a batch for which there are weights. Raises UsageError for weights of another model."""
-        batch, model, weights = reproduced.batch, self._model, self._weights(reproduced.batch)
-        if model is None or weights is None or not isinstance(batch, Batch):
-            raise CaptureError(f"there are no weights for the {place(batch)}")
+        weights = self._weights(batch, self._model)
+        if weights is None or not isinstance(batch, Batch) or not len(reproduced.equal) == reproduced.n == len(batch.names):
+            return []
         if self._loaded is not weights:
-            model.load(weights)
+            self._model.load(weights)
         # In training the forward pass changes the statistics of batch normalisation.
         self._loaded = None if batch.phase == "train" else weights
         self.batches += 1
-        detail = differing_fields(batch, model.recompute(batch, reproduced.inputs))
+        detail = differing_fields(batch, self._model.recompute(batch, reproduced.inputs))
         return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.names)} samples")] if detail else []
 
-    def _weights(self, batch: Batch | Numbers) -> Weights | None:
-        if self._final is not None and self._model is not None:
-            last = batch.phase != "train" and batch.epoch == self._model.config.epochs
-            return self._final if last else None
-        return self._steps.get(batch.step)
+    def _weights(self, batch: Batch | Numbers, model: RestoredModel) -> Weights | None:
+        if self._final is None:
+            return self._steps.get(batch.step)
+        return self._final if batch.phase != "train" and batch.epoch == model.config.epochs else None
 
     def _read_checkpoint(self, folder: Path, name: str) -> None:
         """Keep the weights of a checkpoint, if it is whole and belongs to these records."""

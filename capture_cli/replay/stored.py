@@ -16,7 +16,6 @@ import binascii
 import math
 import os
 import re
-import stat
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,17 +26,10 @@ import xxhash
 
 from capture_cli.errors import RecordsError, Unusable, UsageError
 from capture_cli.records import Batch, Inputs, Numbers
-from capture_cli.sources.access import beneath, opened, path_parts, unusable
+from capture_cli.sources.access import open_file, opened
 
-DTYPES = {
-    **dict.fromkeys(("bool", "int8", "uint8"), 1),
-    **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 1),
-    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2),
-    **dict.fromkeys(("float32", "int32", "uint32", "complex32"), 4),
-    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
-    "complex128": 16,
-}
-"""Bytes per number, for every dtype that a recorder accepts."""
+_DTYPE = re.compile(r"bool|(?:u?int|b?float|complex)(8|16|32|64|128)(?:_e[0-9]m[0-9][a-z]*)?")
+"""Names of dtypes; the number is that of the bits."""
 MAX_INPUT_BYTES = 2**28
 _PACK = re.compile(r"inputs/[a-z0-9-]{1,64}\.bin")
 _MAX_PACKS = 16
@@ -105,7 +97,8 @@ class StoredInputs:
                 raise UsageError(f"stored inputs are in {pack} of the run folder", "give the run folder, not its records alone")
             if len(self._packs) >= _MAX_PACKS:
                 raise Unusable("too-many-packs")
-            self._packs[pack] = _opened_pack(self._folder, pack)
+            with opened(self._folder) as folder:
+                self._packs[pack] = open_file(folder, pack, max_bytes=2**63)
             self._opened.callback(os.close, self._packs[pack])
         return self._packs[pack]
 
@@ -132,21 +125,10 @@ def inputs_before(batch: Batch | Numbers) -> Inputs | None:
     return inputs
 
 
-def _opened_pack(folder: Path, pack: str) -> int:
-    """Raises Unusable."""
-    *folders, name = path_parts(pack)
-    try:
-        with opened(folder) as root, beneath(root, folders) as parent:
-            if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                raise Unusable("not-a-regular-file")
-            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-    except OSError as error:
-        raise unusable(error) from error
-
-
 def _input_bytes(inputs: Inputs) -> int:
     """The length of one input. Raises RecordsError for a shape and dtype that no input can have."""
-    size = DTYPES.get(inputs.dtype, -1) * math.prod(inputs.shape)
+    dtype = _DTYPE.fullmatch(inputs.dtype)
+    size = int(dtype[1] or 8) // 8 * math.prod(inputs.shape) if dtype else -1
     if min(inputs.shape, default=0) < 0 or not 0 <= size <= MAX_INPUT_BYTES:
         raise RecordsError(f"impossible inputs of shape {list(inputs.shape)} and dtype {inputs.dtype!r}")
     return size

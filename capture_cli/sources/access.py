@@ -68,6 +68,17 @@ def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes:
     if not isinstance(folder, int):
         with opened(folder) as descriptor:
             return read_file(descriptor, relative, max_bytes=max_bytes)
+    descriptor = open_file(folder, relative, max_bytes=max_bytes)
+    try:
+        return _read_all(descriptor, os.fstat(descriptor).st_size, max_bytes)
+    except OSError as error:
+        raise unusable(error) from error
+    finally:
+        os.close(descriptor)
+
+
+def open_file(folder: int, relative: str, *, max_bytes: int) -> int:
+    """Open the regular file `relative` below a folder, as safely as `read_file`; the caller closes it. Raises as that does."""
     *folders, name = path_parts(relative)
     try:
         with beneath(folder, folders) as parent:
@@ -75,13 +86,13 @@ def read_file(folder: int | str | os.PathLike[str], relative: str, *, max_bytes:
             _demand_regular(os.stat(name, dir_fd=parent, follow_symlinks=False), max_bytes)
             descriptor = os.open(name, _FILE, dir_fd=parent)
         try:
-            status = os.fstat(descriptor)
-            _demand_regular(status, max_bytes)
-            return _read_all(descriptor, status.st_size, max_bytes)
-        finally:
+            _demand_regular(os.fstat(descriptor), max_bytes)
+        except BaseException:
             os.close(descriptor)
+            raise
     except OSError as error:
         raise unusable(error) from error
+    return descriptor
 
 
 def _read_all(descriptor: int, size: int, max_bytes: int) -> bytes:

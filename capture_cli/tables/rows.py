@@ -16,6 +16,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def rows(
     condition = None if where is None else Condition(where, database)
     if condition:
         condition.bind(_TASKS)
-    return _Rows(run, database, condition, tuple(columns or ()), style).blocks(limit)
+    return _Rows(run, database, condition, tuple(columns or ()), limit, style).blocks()
 
 
 class _Part(NamedTuple):
@@ -73,63 +74,57 @@ class _Part(NamedTuple):
     error: CaptureError | None = None
 
 
+@dataclass
 class _Rows:
     """The rows of one run, asked for in one way."""
 
-    def __init__(
-        self,
-        run: Run,
-        database: duckdb.DuckDBPyConnection,
-        condition: Condition | None,
-        columns: tuple[str, ...],
-        style: str,
-    ) -> None:
-        self._run = run
-        self._database = database
-        self._condition = condition
-        self._columns = columns
-        self._style = style
-        self._info: RunInfo | None = None
-        self._classes: list[str] = []
-        self._text_ids = False
+    run: Run
+    database: duckdb.DuckDBPyConnection
+    condition: Condition | None
+    columns: tuple[str, ...]
+    left: int | None
+    """Rows that are still wanted."""
+    style: str
+    info: RunInfo | None = None
+    classes: list[str] = field(default_factory=list)
+    """Escaped."""
+    text_ids: bool = False
 
-    def blocks(self, limit: int | None) -> Iterator[bytes]:
-        heading = self._style == "csv"
-        for part in self._parts(limit):
+    def blocks(self) -> Iterator[bytes]:
+        heading = self.style == "csv"
+        for part in self._parts():
             if heading:
                 yield self._heading()
                 heading = False
-            if limit is not None:
-                limit -= part.n
+            if self.left is not None:
+                self.left -= part.n
             if part.text:
                 yield part.text
             if part.error:
                 raise part.error
-            if limit == 0:
+            if self.left == 0:
                 return
         if heading:
             yield self._heading()
 
     def _heading(self) -> bytes:
-        columns = self._columns or Table(task=self._info.task if self._info else None).columns
+        columns = self.columns or Table(task=self.info.task if self.info else None).columns
         return ",".join(columns).encode() + b"\n"
 
-    def _parts(self, limit: int | None) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[_Part]:
         """The parts in order. With a limit one at a time, since the next depends on how many rows are still wanted."""
-        workers = min(os.cpu_count() or 1, _MAX_WORKERS) if limit is None else 1
+        workers = min(os.cpu_count() or 1, _MAX_WORKERS) if self.left is None else 0
         pending: deque[Future[_Part]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for lines in self._run.chunks(_CHUNK_BYTES):
+        with ThreadPoolExecutor(workers or 1) as pool:
+            for lines in self.run.chunks(_CHUNK_BYTES):
                 for line in (line for line in lines if line.kind == "run"):
                     self._begin(line)
-                if limit == 0 and self._info:
+                if self.left == 0 and self.info:
                     return
                 for table, group in self._groups([line for line in lines if line.kind in BATCHES]):
-                    pending.append(pool.submit(self._part, table, group, limit))
-                    while len(pending) > workers or (pending and limit is not None):
-                        part = pending.popleft().result()
-                        limit = None if limit is None else limit - part.n
-                        yield part
+                    pending.append(pool.submit(self._part, table, group))
+                    while len(pending) > workers:
+                        yield pending.popleft().result()
                 while pending and not lines:  # nothing is waiting to be read, so nothing is held back
                     yield pending.popleft().result()
             while pending:
@@ -137,76 +132,67 @@ class _Rows:
 
     def _begin(self, line: Line) -> None:
         """Take a run record. The first decides which columns there are."""
-        first = self._info is None
+        first = self.info is None
         try:
-            self._info = line.run(self._info)
+            self.info = line.run(self.info)
         except RecordsError as error:
-            raise self._run.located(error) from error
-        self._classes = [escape(name) for name in self._info.classes]
+            raise self.run.located(error) from error
+        self.classes = [escape(name) for name in self.info.classes]
         if first:
-            _check_columns(self._columns, Table(task=self._info.task).columns)
-            if self._condition:
-                self._condition.bind([self._info.task])
+            _check_columns(self.columns, Table(task=self.info.task).columns)
+            if self.condition:
+                self.condition.bind([self.info.task])
 
     def _groups(self, batches: Sequence[Line]) -> Iterator[tuple[Table, list[Line]]]:
         """The lines that one query can read, and the table that they are to it."""
-        if not self._info or not batches:
+        if not self.info or not batches:
             return
-        if not self._columns:
+        if not self.columns:
             has_extra = batches[0].block.find(b',"extra":{', batches[0].start, batches[0].end) >= 0
-            self._columns = (*Table(task=self._info.task).columns, *([EXTRA] if has_extra else []))
+            self.columns = (*Table(task=self.info.task).columns, *([EXTRA] if has_extra else []))
         for text_ids, group in groupby(batches, self._has_text_ids):
-            yield Table(task=self._info.task, text_ids=text_ids), list(group)
+            yield Table(task=self.info.task, text_ids=text_ids), list(group)
 
     def _has_text_ids(self, line: Line) -> bool:
         """Whether ids are texts; a batch without samples (sequences that are all padding) has those of the one before."""
-        start = line.block.find(b',"ids":[', line.start, min(line.end, line.start + _HEAD_BYTES)) + len(b',"ids":[')
-        first = line.block[start : start + 1]
-        self._text_ids = self._text_ids if first == b"]" else first == b'"'
-        return self._text_ids
+        head = line.block[line.start : min(line.end, line.start + _HEAD_BYTES)]
+        if b',"ids":[]' not in head:
+            self.text_ids = b',"ids":["' in head
+        return self.text_ids
 
-    def _part(self, table: Table, lines: Sequence[Line], limit: int | None) -> _Part:
+    def _part(self, table: Table, lines: Sequence[Line]) -> _Part:
+        """The rows of some lines. If the query fails, find the bad line and keep the rows before it, or blame the condition."""
         try:
-            return self._select(table, lines, limit, self._condition)
+            return self._select(table, lines)
         except (duckdb.Error, RecordsError) as error:
-            return self._without_bad(table, lines, limit, error)
+            for number, line in enumerate(lines):
+                try:
+                    self._visits(line).record(0)
+                except RecordsError as bad:
+                    before = self._part(table, lines[:number]) if number else _Part(0, b"")
+                    return before if before.error else before._replace(error=bad)
+            if self.condition and isinstance(error, duckdb.Error):
+                return _Part(0, b"", self.condition.failure(error, table.task))
+            where = f"lines {lines[0].seq + 1} to {lines[-1].seq + 1}"
+            return _Part(0, b"", RecordsError(f"{self.run.name}: {where}: {reason(error)}", line=lines[0].seq + 1))
 
-    def _select(self, table: Table, lines: Sequence[Line], limit: int | None, condition: Condition | None) -> _Part:
-        read = condition.columns(table) if condition else []
-        visits = table.query((*self._columns, *read))
-        clause = f"{condition.clause if condition else ''} {'' if limit is None else f'limit {limit:d}'}"
+    def _select(self, table: Table, lines: Sequence[Line]) -> _Part:
+        where, read = (self.condition.clause, self.condition.columns(table)) if self.condition else ("", [])
+        visits = table.query((*self.columns, *read))
+        most = "" if self.left is None else f"limit {self.left:d}"
         # The columns are ours and the limit is a number; the condition was checked, and DuckDB is locked.
-        chosen = f"select {', '.join(self._columns)} from ({visits}) {clause}"  # noqa: S608
-        sql = f"select count(*), string_agg({row_text(self._columns, self._style, self._classes)}, '\n') from ({chosen}) as one"  # noqa: S608
-        extra = [self._visits(line)[EXTRA].tolist() if EXTRA in (*self._columns, *read) else None for line in lines]
+        chosen = f"select {', '.join(self.columns)} from ({visits}) {where} {most}"  # noqa: S608
+        sql = f"select count(*), string_agg({row_text(self.columns, self.style, self.classes)}, '\n') from ({chosen}) as one"  # noqa: S608
+        extra = [self._visits(line)[EXTRA].tolist() if EXTRA in (*self.columns, *read) else None for line in lines]
         values: dict[str, Any] = {"lines": list(map(feedable, lines, extra))}
         if "$classes" in visits:
-            values["classes"] = self._classes
-        count, text = self._database.cursor().execute(sql, values).fetchall()[0]
-        return _Part(count, unescape(text + "\n", as_json=self._style == "jsonl") if count else b"")
-
-    def _without_bad(self, table: Table, lines: Sequence[Line], limit: int | None, error: Exception) -> _Part:
-        """Find out which line is to blame, or whether it is the condition, and keep the rows before it."""
-        for number, line in enumerate(lines):
-            try:
-                self._visits(line).record(0)
-            except RecordsError as bad:
-                before = self._part(table, lines[:number], limit) if number else _Part(0, b"")
-                return before if before.error else before._replace(error=bad)
-        if self._condition and isinstance(error, duckdb.Error):
-            try:
-                self._select(table, lines, limit, None)
-            except (duckdb.Error, RecordsError):
-                pass
-            else:
-                return _Part(0, b"", self._condition.failure(error, table.task))
-        where = f"lines {lines[0].seq + 1} to {lines[-1].seq + 1}"
-        return _Part(0, b"", RecordsError(f"{self._run.name}: {where}: {reason(error)}", line=lines[0].seq + 1))
+            values["classes"] = self.classes
+        count, text = self.database.cursor().execute(sql, values).fetchall()[0]
+        return _Part(count, unescape(text + "\n", as_json=self.style == "jsonl") if count else b"")
 
     def _visits(self, line: Line) -> Visits:
-        phase, epoch = line.phase_and_epoch()
-        assert self._info  # noqa: S101 - a run record comes before batches
-        return Visits(self._info, phase, epoch, [line], name=self._run.name)
+        assert self.info  # noqa: S101 - a run record comes before batches
+        return Visits(self.info, "", 0, [line], name=self.run.name)
 
 
 def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:

@@ -38,33 +38,47 @@ _ONE_EACH = "list_count({0}) = n and len({0}) = n"
 _CLASS_NUMBERS = f"{_ONE_EACH} and list_min({{0}}) >= 0 and list_max({{0}}) < {_CLASSES}"
 _WIDTHS = "list_transform({0}, lambda row: len(row))"
 _TABLE = f"len({{0}}) = n and list_min({_WIDTHS}) = {{1}} and list_max({_WIDTHS}) = {{1}}"
-_BATCH_FIELDS = {"phase": "VARCHAR", "epoch": "BIGINT", "batch": "BIGINT", "step": "BIGINT"}
+_BATCH_FIELDS = {"phase": '"VARCHAR"', "epoch": '"BIGINT"', "batch": '"BIGINT"', "step": '"BIGINT"'}
+_BATCH_FITS = f"regexp_full_match(phase, '{PHASE}') and epoch is not null and batch is not null and step is not null"
 _SAMPLE_FIELDS = {
-    "ids": ("BIGINT[]", _ONE_EACH),
-    "files": ("VARCHAR[]", f"(files is null or {_ONE_EACH})"),
-    "positions": ("BIGINT[]", _ONE_EACH),
-    "labels": ("BIGINT[]", _CLASS_NUMBERS),
-    "preds": ("BIGINT[]", _CLASS_NUMBERS),
-    "probs": ("DOUBLE[][]", _TABLE.format("{0}", f"if(topk is null, {_CLASSES}, len(probs[1]))")),
-    "topk": ("BIGINT[][]", "(topk is null or len(topk) = n)"),
-    "p_labels": ("DOUBLE[]", "if(topk is null, p_labels is null, len(p_labels) = n)"),
-    "targets": ("DOUBLE[][]", _TABLE.format("{0}", _CLASSES)),
-    "outputs": ("DOUBLE[][]", _TABLE.format("{0}", _CLASSES)),
-    EXTRA: ("JSON[]", "(extra is null or len(extra) = n)"),
+    "ids": ('["BIGINT"]', _ONE_EACH),
+    "files": ('["VARCHAR"]', f"(files is null or {_ONE_EACH})"),
+    "positions": ('["BIGINT"]', _ONE_EACH),
+    "labels": ('["BIGINT"]', _CLASS_NUMBERS),
+    "preds": ('["BIGINT"]', _CLASS_NUMBERS),
+    "probs": ('[["DOUBLE"]]', _TABLE.format("{0}", f"if(topk is null, {_CLASSES}, len(probs[1]))")),
+    "topk": ('[["BIGINT"]]', "(topk is null or len(topk) = n)"),
+    "p_labels": ('["DOUBLE"]', "if(topk is null, p_labels is null, len(p_labels) = n)"),
+    "targets": ('[["DOUBLE"]]', _TABLE.format("{0}", _CLASSES)),
+    "outputs": ('[["DOUBLE"]]', _TABLE.format("{0}", _CLASSES)),
+    EXTRA: ('["JSON"]', "(extra is null or len(extra) = n)"),
 }
 """Field -> its type, and what holds of it in a batch of n samples. A number that is read as a double keeps its digits."""
-_FIELDS_OF = {
-    "id": ("ids",),
-    "file": ("ids", "files"),
-    "position": ("positions",),
-    "label": ("labels",),
-    "pred": ("preds",),
-    "p_label": ("labels", "probs", "topk", "p_labels"),
-    "p_pred": ("preds", "probs", "topk"),
-    "margin": ("labels", "preds", "probs", "topk"),
-    **{name: (name,) for name in ("targets", "outputs", EXTRA)},
+_P_PRED = "if(topk is null, probs[preds + 1], probs[1])"
+_P_OTHER = f"""
+    case when labels <> preds then {_P_PRED}
+         when topk is null then list_max(list_filter(probs, lambda p, i: i <> labels + 1))
+         else probs[2] end
+"""
+_EXPRESSIONS = {
+    "id": "ids",
+    "file": "coalesce(files, ids::varchar)",
+    "position": "positions",
+    "label": "$classes[labels + 1]",
+    "pred": "$classes[preds + 1]",
+    "correct": "labels = preds and losses is not null",
+    "p_label": "if(topk is null, probs[labels + 1], p_labels)",
+    "p_pred": _P_PRED,
+    # As capture_cli.runs.visits.margins, which a test holds equal; rows would take 1.7 times as long with its column.
+    "margin": f"(-losses::float::double - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float::varchar::double",
+    **dict.fromkeys(("loss", "loss_nats"), "losses"),
 }
-"""Column -> the fields that it needs; all need `losses`, whose length n is that of the batch."""
+"""Column -> what makes it from the fields of one sample, which have the names of the batch's; other columns are a field."""
+_RIGHT = "list_transform({}, lambda x: x > 0.5)"
+_CORRECT = {
+    "multilabel": f"coalesce({_RIGHT.format('outputs')} = {_RIGHT.format('targets')}, false)",
+    "regression": "null::boolean",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,61 +101,26 @@ class Table:
 
         Labels and predictions are class names, numbers doubles, `extra` is JSON.
         """
-        chosen = list(dict.fromkeys(columns)) or ["epoch"]
-        needed = {field for name in chosen for field in self._fields(name)}
-        fields = {field: of for field, of in _SAMPLE_FIELDS.items() if field in needed}
-        types = {"seq": "BIGINT", **_BATCH_FIELDS, **{field: declared for field, (declared, _) in fields.items()}}
+        made = {name: _EXPRESSIONS.get(name, name) for name in columns} or {"epoch": "epoch"}
+        if "correct" in made:
+            made["correct"] = _CORRECT.get(self.task or "", made["correct"])
+        names = re.findall(r"\w+", " ".join([*made.values(), _P_OTHER if "margin" in made else ""]))
+        fields = {field: of for field, of in _SAMPLE_FIELDS.items() if field in names}
+        types = {"seq": '"BIGINT"', **_BATCH_FIELDS, "losses": '["DOUBLE"]', **{field: of[0] for field, of in fields.items()}}
         if self.text_ids and "ids" in types:
-            types["ids"] = "VARCHAR[]"
-        structure = _structure({**types, "losses": "DOUBLE[]"})
-        parsed = f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"
-        fits = " and ".join(["n = n", *(check.format(field) for field, (_, check) in fields.items())])
+            types["ids"] = '["VARCHAR"]'
+        structure = ",".join(f'"{name}":{declared}' for name, declared in types.items())
+        fits = " and ".join(["true", *(check.format(field) for field, (_, check) in fields.items())])
         checked = f"""
-            select * from (select *, len(losses) as n from ({parsed}))
-            where if(coalesce({_BATCH_FITS} and (n = 0 or ({fits})), false), true, error('record ' || seq))
+            select *, len(losses) as n
+            from (select unnest(from_json(line, '{{{structure}}}')) from (select unnest($lines::varchar[]) as line))
+            where if(coalesce({_BATCH_FITS} and n >= 0 and (n = 0 or ({fits})), false), true, error('record ' || seq))
         """
-        cells = [f"unnest({_FILES if field == 'files' else field}) as {field}" for field in (*fields, "losses")]
-        table = f"select {', '.join([*_BATCH_FIELDS, *cells])} from ({checked})"
-        if "margin" in chosen:
+        cells = [*_BATCH_FIELDS, *(f"unnest({field}) as {field}" for field in (*fields, "losses"))]
+        table = f"select {', '.join(cells)} from ({checked})"
+        if "margin" in made:
             table = f"select *, ({_P_OTHER})::float::double as p_other from ({table})"
-        return f"select {', '.join(f'{self._expression(name)} as {name}' for name in chosen)} from ({table})"
-
-    def _fields(self, name: str) -> Sequence[str]:
-        if name == "correct":
-            return {"multilabel": ("targets", "outputs"), "regression": ()}.get(self.task or "", ("labels", "preds"))
-        return _FIELDS_OF.get(name, ())
-
-    def _expression(self, name: str) -> str:
-        if name == "correct" and self.task == "multilabel":
-            right = "list_transform({}, lambda x: x > 0.5)"
-            return f"coalesce({right.format('outputs')} = {right.format('targets')}, false)"
-        if name == "correct" and self.task == "regression":
-            return "null::boolean"
-        return _EXPRESSIONS.get(name, name)
-
-
-_BATCH_FITS = f"regexp_full_match(phase, '{PHASE}') and epoch is not null and batch is not null and step is not null"
-_FILES = "coalesce(files, ids::varchar[])"
-_P_PRED = "if(topk is null, probs[preds + 1], probs[1])"
-_P_OTHER = f"""
-    case when labels <> preds then {_P_PRED}
-         when topk is null then list_max(list_filter(probs, lambda p, i: i <> labels + 1))
-         else probs[2] end
-"""
-_EXPRESSIONS = {
-    "id": "ids",
-    "file": "files",
-    "position": "positions",
-    "label": "$classes[labels + 1]",
-    "pred": "$classes[preds + 1]",
-    "correct": "labels = preds and losses is not null",
-    "p_label": "if(topk is null, probs[labels + 1], p_labels)",
-    "p_pred": _P_PRED,
-    # As capture_cli.runs.visits.margins, which a test holds equal; rows would take 1.7 times as long with its column.
-    "margin": f"(-losses::float::double - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float::varchar::double",
-    **dict.fromkeys(("loss", "loss_nats"), "losses"),
-}
-"""Column -> what makes it of the fields of one sample; others are called like their field."""
+        return f"select {', '.join(f'{expression} as {name}' for name, expression in made.items())} from ({table})"
 
 
 def row_text(columns: Sequence[str], style: str, classes: Iterable[str]) -> str:
@@ -162,13 +141,6 @@ def _csv_cell(name: str) -> str:
     text = as_json if name in ("targets", "outputs", EXTRA) else f"{name}::varchar"
     special = " or ".join(f"contains({text}, chr({ord(character)}))" for character in sorted(_SPECIAL))
     return f"""if({special}, '"' || replace({text}, '"', '""') || '"', {text})"""
-
-
-def _structure(types: dict[str, str]) -> str:
-    """Types as the text that from_json takes."""
-    depths = {name: declared.count("[]") for name, declared in types.items()}
-    parts = (f'"{name}":{"[" * n}"{types[name].rstrip("[]")}"{"]" * n}' for name, n in depths.items())
-    return "{" + ",".join(parts) + "}"
 
 
 _OFF = (
@@ -202,19 +174,17 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str, *, as_json: bool) -> bytes:
-    """UTF-8 of what was made of escaped text: lone surrogates are `\\\\udcXX` in JSON, else the bytes they stand for."""
+    """UTF-8 of escaped text: lone surrogates are `\\\\udcXX` in JSON, else the bytes they stand for."""
+
+    def character(found: re.Match[bytes]) -> bytes:
+        code = int(found[1], 16)
+        if code > 0xFFFF:
+            return _ESCAPE.encode()
+        is_byte = 0xDC80 <= code <= 0xDCFF
+        return b"\\u%04x" % code if as_json else chr(code).encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+
     data = text.encode()
-    if _ESCAPE.encode() not in data:
-        return data
-    return _ESCAPED.sub(lambda found: _character(int(found[1], 16), as_json=as_json), data)
-
-
-def _character(code: int, *, as_json: bool) -> bytes:
-    if code > 0xFFFF:
-        return _ESCAPE.encode()
-    if as_json:
-        return b"\\u%04x" % code
-    return chr(code).encode("utf-8", "surrogateescape" if 0xDC80 <= code <= 0xDCFF else "surrogatepass")
+    return _ESCAPED.sub(character, data) if _ESCAPE.encode() in data else data
 
 
 def feedable(line: Line, extra: Sequence[Any] | None = None) -> str:

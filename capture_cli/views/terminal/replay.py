@@ -6,6 +6,7 @@ for line in lines(report): ...      # at most LISTED of the differences, and how
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.replay.report import CAUSES
@@ -30,20 +31,14 @@ def summary(report: Report, *, stored: bool = False, batches: int = 0) -> str:
     """The result in a line. `stored` inputs were to be compared; `batches` had their outputs recomputed."""
     parts = []
     if report.inputs:
-        inputs = _count(report.inputs, "input")
-        some = f"{report.equal:,} of {inputs}" if report.equal < report.inputs else inputs
-        parts.append(f"{some} reproduced bit for bit")
+        some = f"{report.equal:,} of " if report.equal < report.inputs else ""
+        parts.append(f"{some}{_count(report.inputs, 'input')} reproduced bit for bit")
     if report.stored:
-        wrong = report.causes["stored"]
-        inputs = _count(report.stored, "stored input")
-        parts.append(f"{wrong:,} of {inputs} differ" if wrong else f"{inputs} compared, all equal")
+        parts.append(f"{_count(report.stored, 'stored input')} compared, {_wrong(report.causes['stored'])}")
     elif stored:
         parts.append("none of them was stored")
     if batches:
-        wrong = report.causes["outputs"]
-        parts.append(
-            f"outputs of {_count(batches, 'batch', 'batches')} recomputed, " + (f"{wrong:,} differ" if wrong else "all equal")
-        )
+        parts.append(f"outputs of {_count(batches, 'batch', 'batches')} recomputed, {_wrong(report.causes['outputs'])}")
     return "; ".join(parts)
 
 
@@ -57,17 +52,18 @@ def lines(report: Report) -> list[str]:
 def failure(report: Report) -> str:
     """Why the replay failed, with counts: `2 inputs could not be reproduced: the image files changed after the run`."""
     causes, parts = report.causes, []
-    why = {cause: count for cause, count in causes.most_common() if cause in _WHY_INPUTS}
+    why = Counter({cause: count for cause, count in causes.most_common() if cause in _WHY_INPUTS})
     if why:
         reasons = [
             (CAUSES[cause] if count == 1 else _WHY_INPUTS[cause]) + (f" ({count:,})" if len(why) > 1 else "")
             for cause, count in why.items()
         ]
-        parts.append(f"{_count(sum(why.values()), 'input')} could not be reproduced: {', '.join(reasons)}")
+        parts.append(f"{_count(why.total(), 'input')} could not be reproduced: {', '.join(reasons)}")
     if causes["stored"]:
-        parts.append(f"{_count(causes['stored'], 'stored input')} differ from the recorded digest")
+        verb = "does" if causes["stored"] == 1 else "do"
+        parts.append(f"{_count(causes['stored'], 'stored input')} {verb} not match the recorded digest")
     if causes["outputs"]:
-        parts.append(f"the outputs of {_count(causes['outputs'], 'batch', 'batches')} differ from the record")
+        parts.append(f"the outputs of {_count(causes['outputs'], 'batch', 'batches')} are not those recorded")
     return "; ".join(parts)
 
 
@@ -86,6 +82,10 @@ def _line(first: Difference, count: int) -> str:
     times = f", the first of {count:,}" if count > 1 else ""
     detail = f" ({first.detail})" if first.detail else ""
     return f"{first.subject}: {CAUSES[first.cause]}{detail}; {first.place} (line {first.line}){times}"
+
+
+def _wrong(n: int) -> str:
+    return f"{n:,} {'differs' if n == 1 else 'differ'}" if n else "all equal"
 
 
 def _count(n: int, what: str, several: str = "") -> str:
