@@ -24,7 +24,7 @@ from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.predictions import PredictionChanges, Predictions, prediction_changes
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, End, Epoch, Numbers, RunInfo, Samples, Skip, loads
+from capture_cli.records import End, RunInfo, Samples, Skip, loads
 from capture_cli.records.comparing import Change, changes
 from capture_cli.runs import BATCHES, Block, Line, Run
 from capture_cli.runs.visits import NUMBER_TASKS
@@ -116,7 +116,7 @@ class Diff:
             "first_batch": self.first_batch.to_json() if self.first_batch else None,
             "run": [{"name": change.name, "a": change.was, "b": change.now} for change in self.changes],
             "files": asdict(self.files),
-            "predictions": self.predictions.to_json() if self.predictions else None,
+            "predictions": asdict(self.predictions) if self.predictions else None,
         }
 
 
@@ -186,12 +186,6 @@ class _Reader:
         elif block is not None and self.info and self.info.task not in NUMBER_TASKS:
             self.phases.update(block)
 
-    def next_batch(self, line: Line | None) -> Line | None:
-        """`line` if it is a batch, else the next line that is."""
-        while line and line.kind not in BATCHES:
-            line = self.next()
-        return line
-
     def drain(self) -> None:
         """Go to the end."""
         while self.next():
@@ -204,9 +198,8 @@ class _Reader:
         except RecordsError as error:
             self.error = self.error or self._run.located(error)
             return None
-        phase, epoch = (record.phase, record.epoch) if isinstance(record, Batch | Numbers | Epoch) else (None, None)
-        batch = record.batch if isinstance(record, Batch | Numbers) else None
-        return RecordPosition(seq=line.seq, kind=line.kind, phase=phase, epoch=epoch, batch=batch)
+        within = {name: getattr(record, name, None) for name in ("phase", "epoch", "batch")}
+        return RecordPosition(seq=line.seq, kind=line.kind, **within)
 
     @property
     def is_broken(self) -> bool:
@@ -233,17 +226,23 @@ def _is_interruption(line: Line) -> bool:
     return isinstance(record, End) and record.status != "completed"
 
 
-def _first_batch(left: _Reader, one: Line | None, right: _Reader, other: Line | None) -> RecordDifference | None:
+def _first_batch(left: _Reader, one: Line, right: _Reader, other: Line) -> RecordDifference | None:
     """The first pair of batches, counted in each run, that differ in anything but the ids of their images."""
-    one, other = left.next_batch(one), right.next_batch(other)
-    while one and other:
-        if _content(one) != _content(other):
-            if not (left.position(one) and right.position(other)):
-                return None
-            if _differing(_results(one), _results(other)):
-                return _difference(left, one, right, other, _results)
-        one, other = left.next_batch(left.next()), right.next_batch(right.next())
+    for one_batch, other_batch in zip(_batches(left, one), _batches(right, other), strict=False):
+        if _content(one_batch) == _content(other_batch):
+            continue
+        if not (left.position(one_batch) and right.position(other_batch)):
+            return None
+        if _differing(_results(one_batch), _results(other_batch)):
+            return _difference(left, one_batch, right, other_batch, _results)
     return None
+
+
+def _batches(reader: _Reader, line: Line | None) -> Iterator[Line]:
+    while line:
+        if line.kind in BATCHES:
+            yield line
+        line = reader.next()
 
 
 def _content(line: Line) -> bytes:
@@ -346,4 +345,4 @@ def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges
             reader.error = reader.error or error
             return None
     a, b = pair
-    return prediction_changes(a.fold.result(), b.fold.result(), limit=limit)
+    return prediction_changes(a.fold, b.fold, limit=limit)

@@ -28,6 +28,11 @@ class FirstOf(Generic[T]):
     count: int
     first: tuple[T, ...]
 
+    @property
+    def more(self) -> int:
+        """How many there are beyond the first."""
+        return self.count - len(self.first)
+
     @classmethod
     def of(cls, items: Iterable[T], limit: int) -> Self:
         """Count `items` and keep the first `limit`."""

@@ -9,9 +9,8 @@ image, or are an error that lists the candidates. Samples without files are name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from capture_cli.answers.state import RunState
@@ -82,7 +81,7 @@ class SampleSearch:
         """Files that end in `wanted`."""
         self._is_exact = False
         self._others: dict[str, None] = {}
-        """Files that do not match, for suggestions. Without samples records, every name."""
+        """Files that are not meant, for suggestions. Without samples records, every name."""
         self._has_samples = False
         """Whether samples records name the samples."""
         self._skipped: dict[str, Skip] = {}
@@ -95,35 +94,36 @@ class SampleSearch:
         elif isinstance(block, Samples) and self._info:
             self._has_samples = True
             for index, file in enumerate(block.files):
-                self._consider(file, partial(_sample, block, index, self._info))
+                if self._could_be_meant(file):
+                    self._follow(_sample(block, index, self._info))
         elif isinstance(block, Skip):
             if block.file.endswith(self._wanted) and len(self._skipped) < MAX_CANDIDATES:
                 self._skipped[block.file] = block
         elif isinstance(block, Visits):
-            self._follow(block)
+            self._take_visits(block)
 
-    def _consider(self, file: str, make: Callable[[], Sample]) -> None:
-        """Follow a sample if it could be meant."""
-        is_exact = file == self._wanted
-        if self._is_exact or not (is_exact or file.endswith(self._wanted)):
-            self._others[file] = None
-            return
-        sample = make()
-        self._n_matching += 1
-        if is_exact:  # the exact name wins over longer ones that end in it
-            self._is_exact, self._n_matching = True, 1
+    def _could_be_meant(self, file: str) -> bool:
+        if file.endswith(self._wanted) and not self._is_exact:
+            return True
+        self._others[file] = None
+        return False
+
+    def _follow(self, sample: Sample) -> None:
+        if sample.file == self._wanted:  # the exact name wins over longer ones that end in it
+            self._is_exact, self._n_matching = True, 0
             self._candidates.clear()
             self._visits.clear()
+        self._n_matching += 1
         if len(self._candidates) < MAX_CANDIDATES:
             self._candidates[sample.id] = sample
             self._visits[sample.id] = []
 
-    def _follow(self, visits: Visits) -> None:
+    def _take_visits(self, visits: Visits) -> None:
         if not self._has_samples:
             for number, file in dict(zip(visits["id"].tolist(), visits["file"], strict=True)).items():
-                if file not in self._others:
+                if file not in self._others and self._could_be_meant(file):
                     self._others[file] = None
-                    self._consider(file, partial(Sample, id=number, file=file))
+                    self._follow(Sample(id=number, file=file))
         for batch in visits.batches_with(self._visits) if self._visits else ():
             for row, number in enumerate(batch["id"].tolist()):
                 if number in self._visits:

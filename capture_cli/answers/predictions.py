@@ -1,7 +1,7 @@
 """Changes between the predictions of two runs: the same phase of both, image by image.
 
     a, b = Predictions(files), Predictions(files)       # folds over one phase; `files` is shared
-    changes = prediction_changes(a.result(), b.result(), limit=10)
+    changes = prediction_changes(a, b, limit=10)
 
 Images are matched by path, classes by name. If an image is in the phase more than once, its last visit counts. Memory: a number
 for each file name and a few bytes an image.
@@ -9,15 +9,15 @@ for each file name and a few bytes an image.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.answers.files import FirstOf
+from capture_cli.answers.visits import plain_value
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, Visits
 from capture_cli.runs.visits import Floats, Ints
@@ -51,11 +51,8 @@ class ClassChange:
     n_b: int
     correct_a: int
     correct_b: int
-
-    @property
-    def change(self) -> float | None:
-        """Accuracy in b minus accuracy in a; None if one of them has no image of the class."""
-        return self.correct_b / self.n_b - self.correct_a / self.n_a if self.n_a and self.n_b else None
+    change: float | None
+    """Accuracy in b minus accuracy in a; None if one of them has no image of the class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,94 +85,72 @@ class PredictionChanges:
     classes: tuple[ClassChange, ...]
     """Every class of either run, in the order of run a."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The changes as plain values."""
-        return {**asdict(self), "classes": [{**asdict(one), "change": one.change} for one in self.classes]}
 
+class _Columns(NamedTuple):
+    """The last prediction for each of N images."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhasePredictions:
-    """The last prediction for each of N images in one phase of one epoch, as columns."""
-
-    phase: str
-    epoch: int
-    complete: bool
-    file_numbers: Mapping[str, int]
-    """Number of each file name."""
-    classes: Sequence[str]
     files: Ints
     """[N] file numbers, rising."""
     labels: Ints
-    """[N] positions in `classes`, as are `preds`."""
+    """[N] positions in the classes, as are `preds`."""
     preds: Ints
     p_labels: Floats
-    """[N]"""
 
 
 class Predictions:
-    """Collects PhasePredictions. A fold over the visits and the sums of one phase of one epoch of a classification run."""
+    """Collects the predictions of one phase of one epoch. A fold over its visits and sums, for a classification run."""
 
     def __init__(self, phase: str, epoch: int, info: RunInfo, file_numbers: dict[str, int]) -> None:
         """`file_numbers` gives each file name its number; runs that are compared share it."""
-        self._phase = phase
-        self._epoch = epoch
-        self._info = info
-        self._file_numbers = file_numbers
-        self._is_complete = False
-        self._columns: list[tuple[Ints, Ints, Ints, Floats]] = []
+        self.phase = phase
+        self.epoch = epoch
+        self.info = info
+        self.file_numbers = file_numbers
+        self.is_complete = False
+        self._blocks: list[_Columns] = []
 
     def update(self, block: Block) -> None:
         """Take visits or sums. Raises RecordsError, and keeps nothing of the block, if a batch makes no sense."""
         if isinstance(block, Epoch):
-            self._is_complete = True
+            self.is_complete = True
         elif isinstance(block, Visits):
             labels, preds, p_labels = block["label"], block["pred"], block["p_label"]
             names: list[str] = block["file"].tolist()
-            if self._info.task == "sequence":  # every position has a prediction of its own
+            if self.info.task == "sequence":  # every position has a prediction of its own
                 names = [f"{name}:{position}" for name, position in zip(names, block["position"].tolist(), strict=True)]
-            numbers = [self._file_numbers.setdefault(name, len(self._file_numbers)) for name in names]
-            self._columns.append((np.array(numbers, np.int64), labels, preds, p_labels))
+            numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names]
+            self._blocks.append(_Columns(np.array(numbers, np.int64), labels, preds, p_labels))
 
-    def result(self) -> PhasePredictions:
-        """The predictions of what was taken, which must be something."""
-        files, labels, preds, p_labels = (np.concatenate(column) for column in zip(*self._columns, strict=True))
-        last = len(files) - 1 - np.unique(files[::-1], return_index=True)[1]
-        return PhasePredictions(
-            phase=self._phase,
-            epoch=self._epoch,
-            complete=self._is_complete,
-            file_numbers=self._file_numbers,
-            classes=self._info.classes,
-            files=files[last],
-            labels=labels[last],
-            preds=preds[last],
-            p_labels=p_labels[last],
-        )
+    def columns(self) -> _Columns:
+        """The last prediction for each image; at least one block must have been taken."""
+        joined = _Columns._make(map(np.concatenate, zip(*self._blocks, strict=True)))
+        last = len(joined.files) - 1 - np.unique(joined.files[::-1], return_index=True)[1]
+        return _Columns._make(column[last] for column in joined)
 
 
-def prediction_changes(a: PhasePredictions, b: PhasePredictions, *, limit: int) -> PredictionChanges:
+def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> PredictionChanges:
     """Compare two phases; list at most `limit` flips in each direction."""
-    _, rows_a, rows_b = np.intersect1d(a.files, b.files, assume_unique=True, return_indices=True)
-    classes = list(dict.fromkeys([*a.classes, *b.classes]))
-    label_a, pred_a = _in_classes(a, classes, rows_a)
-    label_b, pred_b = _in_classes(b, classes, rows_b)
+    all_a, all_b = a.columns(), b.columns()
+    _, rows_a, rows_b = np.intersect1d(all_a.files, all_b.files, assume_unique=True, return_indices=True)
+    classes = list(dict.fromkeys([*a.info.classes, *b.info.classes]))
+    files, label_a, pred_a, p_a = _in_classes(all_a, rows_a, a.info.classes, classes)
+    _, label_b, pred_b, p_b = _in_classes(all_b, rows_b, b.info.classes, classes)
     names = list(a.file_numbers)
-    p_a, p_b = a.p_labels[rows_a], b.p_labels[rows_b]
     right_a, right_b = (label_a == pred_a) & np.isfinite(p_a), (label_b == pred_b) & np.isfinite(p_b)
     change = np.nan_to_num(np.abs(p_b.astype(np.float64) - p_a))
 
     def flips(flipped: Bools) -> FirstOf[Flip]:
         chosen = np.flatnonzero(flipped).tolist()
-        chosen.sort(key=lambda i: (-change[i], names[a.files[rows_a[i]]]))
+        chosen.sort(key=lambda i: (-change[i], names[files[i]]))
         first = (
             Flip(
-                file=names[a.files[rows_a[i]]],
+                file=names[files[i]],
                 label=classes[label_a[i]],
                 label_b=classes[label_b[i]],
                 pred_a=classes[pred_a[i]],
                 pred_b=classes[pred_b[i]],
-                p_label_a=_decimal(p_a[i]),
-                p_label_b=_decimal(p_b[i]),
+                p_label_a=plain_value(p_a[i]),
+                p_label_b=plain_value(p_b[i]),
             )
             for i in chosen[:limit]
         )
@@ -183,9 +158,9 @@ def prediction_changes(a: PhasePredictions, b: PhasePredictions, *, limit: int) 
 
     return PredictionChanges(
         phase=a.phase,
-        a=ComparedPhase(epoch=a.epoch, complete=a.complete, n=len(a.files), correct=int(right_a.sum())),
-        b=ComparedPhase(epoch=b.epoch, complete=b.complete, n=len(b.files), correct=int(right_b.sum())),
-        both=len(rows_a),
+        a=ComparedPhase(epoch=a.epoch, complete=a.is_complete, n=len(all_a.files), correct=int(right_a.sum())),
+        b=ComparedPhase(epoch=b.epoch, complete=b.is_complete, n=len(all_b.files), correct=int(right_b.sum())),
+        both=len(files),
         right_to_wrong=flips(right_a & ~right_b),
         wrong_to_right=flips(~right_a & right_b),
         wrong_to_wrong=int((~right_a & ~right_b & (pred_a != pred_b)).sum()),
@@ -193,26 +168,28 @@ def prediction_changes(a: PhasePredictions, b: PhasePredictions, *, limit: int) 
     )
 
 
-def _in_classes(predictions: PhasePredictions, classes: Sequence[str], rows: Ints) -> tuple[Ints, Ints]:
-    """Labels and predictions of some rows as positions in `classes`."""
+def _in_classes(columns: _Columns, rows: Ints, before: Sequence[str], classes: Sequence[str]) -> _Columns:
+    """Some rows, with labels and predictions as positions in `classes` instead of in `before`."""
     positions = {name: position for position, name in enumerate(classes)}
-    mapping = np.array([positions[name] for name in predictions.classes], np.int64)
-    return mapping[predictions.labels[rows]], mapping[predictions.preds[rows]]
+    mapping = np.array([positions[name] for name in before], np.int64)
+    return _Columns(columns.files[rows], mapping[columns.labels[rows]], mapping[columns.preds[rows]], columns.p_labels[rows])
 
 
 def _class_changes(
     classes: Sequence[str], label_a: Ints, right_a: Bools, label_b: Ints, right_b: Bools
 ) -> tuple[ClassChange, ...]:
-    columns = [
+    columns = (
         np.bincount(labels, minlength=len(classes)).tolist()
         for labels in (label_a, label_b, label_a[right_a], label_b[right_b])
-    ]
+    )
     return tuple(
-        ClassChange(name=name, n_a=n_a, n_b=n_b, correct_a=correct_a, correct_b=correct_b)
+        ClassChange(
+            name=name,
+            n_a=n_a,
+            n_b=n_b,
+            correct_a=correct_a,
+            correct_b=correct_b,
+            change=correct_b / n_b - correct_a / n_a if n_a and n_b else None,
+        )
         for name, n_a, n_b, correct_a, correct_b in zip(classes, *columns, strict=True)
     )
-
-
-def _decimal(p: np.float32) -> float | None:
-    """A probability as the records have it: the shortest decimal of the float32."""
-    return float(str(p)) if math.isfinite(p) else None

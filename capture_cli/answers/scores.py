@@ -31,13 +31,10 @@ class ClassScore:
     name: str
     n: int
     correct: int
+    accuracy: float | None
+    """None without samples."""
     loss: float | None
     """Mean, nats; None without samples or where it is not finite."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """None without samples."""
-        return self.correct / self.n if self.n else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +106,7 @@ class PhaseScore:
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain values."""
-        body = asdict(self)
-        body["classes"] = [{**asdict(one), "accuracy": one.accuracy} for one in self.classes]
-        body["worst"] = [{**asdict(one.visit), "digest": one.digest} for one in self.worst]
-        return body
+        return {**asdict(self), "worst": [{**asdict(one.visit), "digest": one.digest} for one in self.worst]}
 
 
 class Scores:
@@ -203,8 +197,8 @@ def _class_scores(
         np.bincount(labels, weights=losses, minlength=size).tolist(),
     )
     return tuple(
-        ClassScore(name=name, n=n, correct=right, loss=_finite(loss / n) if n else None)
-        for name, n, right, loss in zip(classes, *columns, strict=True)
+        ClassScore(name=name, n=n, correct=k, accuracy=k / n if n else None, loss=_finite(loss / n) if n else None)
+        for name, n, k, loss in zip(classes, *columns, strict=True)
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -22,17 +22,6 @@ from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnderWay:
-    """What is captured so far of a phase that has not ended."""
-
-    phase: str
-    epoch: int
-    n: int
-    loss: float | None
-    """Mean, nats; None where it is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +37,8 @@ class Summary:
     """Skipped files by reason, the most frequent first."""
     epochs: tuple[Epoch, ...]
     """The sums of every phase that has ended, in order."""
-    under_way: tuple[UnderWay, ...]
+    under_way: tuple[PhaseScore, ...]
+    """Phases that have begun and have no sums yet."""
     phase: PhaseScore | None
     """None if no phase has begun."""
 
@@ -72,7 +62,7 @@ class Summary:
                 {"epoch": epoch, **{phase: _sums_to_json(sums) for phase, sums in phases.items()}}
                 for epoch, phases in self.by_epoch.items()
             ],
-            "under_way": [asdict(one) for one in self.under_way],
+            "under_way": [{name: getattr(one, name) for name in ("phase", "epoch", "n", "loss")} for one in self.under_way],
             "phase": self.phase.to_json() if self.phase else None,
         }
 
@@ -131,13 +121,12 @@ class Summarising:
                 phase.read()
             except RecordsError as found:
                 error = error or found
-        so_far = [phase.fold.result() for phase in under_way]
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,
             splits=dict(self._splits),
             skipped=dict(self._skipped.most_common()),
             epochs=tuple(self._epochs),
-            under_way=tuple(UnderWay(phase=one.phase, epoch=one.epoch, n=one.n, loss=one.loss) for one in so_far),
+            under_way=tuple(phase.fold.result() for phase in under_way),
             phase=chosen.fold.result() if chosen else None,
         )

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import Unusable, UsageError
-from capture_cli.pixels.decoding import decode
 from capture_cli.runs import Run
 
 Picture = npt.NDArray[np.uint8]
@@ -29,6 +28,8 @@ def pictures_of(
     Images come from `folder`, by default from where the run says. Only a file with the recorded digest is decoded; without a
     digest there is no picture, and no note.
     """
+    from capture_cli.pixels.decoding import decode  # loads the decoders: most commands show no picture
+
     nothing: list[Picture | None] = [None] * len(wanted)
     if not any(digest for _, digest in wanted):
         return nothing, []

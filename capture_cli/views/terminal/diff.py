@@ -7,14 +7,13 @@ The runs are called A and B, as in the usage. Epochs and batches are shown as re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.diff import Diff, RecordDifference, RecordPosition
 from capture_cli.answers.files import FirstOf
-from capture_cli.answers.predictions import Flip, PredictionChanges
-from capture_cli.views.terminal.tables import new_table, note_more, number_or_dash, show
+from capture_cli.answers.predictions import ClassChange, Flip, PredictionChanges
+from capture_cli.views.terminal.tables import number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
@@ -84,10 +83,9 @@ def _lines(count: int) -> str:
 
 
 def _runs(diff: Diff, a: str, b: str) -> Table:
-    rows = new_table(("", "bold"), ("", "fold"), ("", ""), ("", "fold"), header=False)
-    for letter, run, state in (("A", a, diff.a), ("B", b, diff.b)):
-        rows.add_row(letter, plain(run), _lines(state.ending.lines), plain(state.ending.sentence))
-    return rows
+    runs = (("A", a, diff.a), ("B", b, diff.b))
+    rows = ((letter, run, _lines(state.ending.lines), state.ending.sentence) for letter, run, state in runs)
+    return table_of([("", "bold"), ("", "fold"), ("", ""), ("", "fold")], rows, header=False)
 
 
 def _where(difference: RecordDifference) -> str:
@@ -118,22 +116,18 @@ def _difference(title: str, difference: RecordDifference) -> list[RenderableType
         parts.append(plain("different inputs: the tensors that went into the model are not the same"))
     for name, only in (("A", difference.only_a), ("B", difference.only_b)):
         if only.count:
-            more = only.count - len(only.first)
-            parts.append(plain(f"only in {name}: {', '.join(only.first)}" + (f" and {more:,} more" if more else "")))
+            more = f" and {only.more:,} more" if only.more else ""
+            parts.append(plain(f"only in {name}: {', '.join(only.first)}{more}"))
     if difference.files.count:
-        rows = new_table(("image", "fold"), ("differs in", ""), ("A", "fold"), ("B", "fold"))
-        for one in difference.files.first:
-            rows.add_row(plain(one.file), plain(one.field), plain(_text(one.a)), plain(_text(one.b)))
-        note_more(rows, difference.files.count - len(difference.files.first), "images")
-        parts.append(rows)
+        heads = [("image", "fold"), ("differs in", ""), ("A", "fold"), ("B", "fold")]
+        rows = ((one.file, one.field, _text(one.a), _text(one.b)) for one in difference.files.first)
+        parts.append(table_of(heads, rows, more=difference.files.more, noun="images"))
     return parts
 
 
 def _settings(diff: Diff) -> Table:
-    rows = new_table(("setting", ""), ("A", "fold"), ("B", "fold"))
-    for change in diff.changes:
-        rows.add_row(plain(change.name), plain(_text(change.was)), plain(_text(change.now)))
-    return rows
+    rows = ((change.name, _text(change.was), _text(change.now)) for change in diff.changes)
+    return table_of([("setting", ""), ("A", "fold"), ("B", "fold")], rows)
 
 
 def _text(value: Any) -> str:
@@ -149,16 +143,15 @@ def _text(value: Any) -> str:
 
 
 def _files(diff: Diff) -> list[RenderableType]:
-    rows = new_table(("files", ""), ("", "#"), ("such as", "fold"))
-    for field in fields(diff.files):
-        files: FirstOf[str] = getattr(diff.files, field.name)
+    rows = []
+    for name, title in _FILES.items():
+        files: FirstOf[str] = getattr(diff.files, name)
         if files.count:
             # Files are named when they are first used: a run that is not finished may still name them.
-            other = {"only_a": diff.b, "only_b": diff.a}.get(field.name)
+            other = {"only_a": diff.b, "only_b": diff.a}.get(name)
             so_far = " so far" if other and not other.is_finished else ""
-            more = ", ..." if files.count > len(files.first) else ""
-            rows.add_row(_FILES[field.name] + so_far, f"{files.count:,}", plain(", ".join(files.first) + more))
-    return ["", rows] if rows.row_count else []
+            rows.append((title + so_far, f"{files.count:,}", ", ".join(files.first) + (", ..." if files.more else "")))
+    return ["", table_of([("files", ""), ("", "#"), ("such as", "fold")], rows)] if rows else []
 
 
 def _predictions(changes: PredictionChanges, limit: int) -> list[RenderableType]:
@@ -178,22 +171,31 @@ def _predictions(changes: PredictionChanges, limit: int) -> list[RenderableType]
             parts += ["", _flips(title, found)]
     changed = sorted((one for one in changes.classes if one.change), key=lambda one: -abs(one.change or 0.0))
     if changed and limit:
-        rows = new_table(("class", "fold"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#"))
-        for one in changed[:limit]:
-            n = f"{one.n_a:,}" if one.n_a == one.n_b else f"{one.n_a:,}, {one.n_b:,}"
-            accuracies = f"{one.correct_a / one.n_a:.3f}", f"{one.correct_b / one.n_b:.3f}"
-            rows.add_row(plain(one.name), n, *accuracies, f"{one.change:+.3f}")
-        note_more(rows, len(changed) - limit, "classes")
-        parts += ["", rows]
+        parts += ["", _classes(changed[:limit], len(changed) - limit)]
     return parts
 
 
+def _classes(changed: Sequence[ClassChange], more: int) -> Table:
+    rows = (
+        (
+            one.name,
+            f"{one.n_a:,}" if one.n_a == one.n_b else f"{one.n_a:,}, {one.n_b:,}",
+            *(f"{one.correct_a / one.n_a:.3f}", f"{one.correct_b / one.n_b:.3f}", f"{one.change:+.3f}"),
+        )
+        for one in changed
+    )
+    heads = [("class", "fold"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#")]
+    return table_of(heads, rows, more=more, noun="classes")
+
+
 def _flips(title: str, flips: FirstOf[Flip]) -> Table:
-    heads = (("label", "fold"), ("pred A", "fold"), ("pred B", "fold"), ("p(label) A", "#"), ("B", "#"))
-    rows = new_table((title, "fold"), *heads)
-    for one in flips.first:
-        label = one.label if one.label == one.label_b else f"{one.label} in A, {one.label_b} in B"
-        probabilities = number_or_dash(one.p_label_a), number_or_dash(one.p_label_b)
-        rows.add_row(*map(plain, (one.file, label, one.pred_a, one.pred_b, *probabilities)))
-    note_more(rows, flips.count - len(flips.first), "images")
-    return rows
+    rows = (
+        (
+            one.file,
+            one.label if one.label == one.label_b else f"{one.label} in A, {one.label_b} in B",
+            *(one.pred_a, one.pred_b, number_or_dash(one.p_label_a), number_or_dash(one.p_label_b)),
+        )
+        for one in flips.first
+    )
+    heads = [(title, "fold"), ("label", "fold"), ("pred A", "fold"), ("pred B", "fold"), ("p(label) A", "#"), ("B", "#")]
+    return table_of(heads, rows, more=flips.more, noun="images")

@@ -20,7 +20,7 @@ from capture_cli.records import RunInfo
 from capture_cli.runs.visits import NUMBER_TASKS
 from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.scores import score_parts, visits_table
-from capture_cli.views.terminal.tables import new_table, number_or_dash, show
+from capture_cli.views.terminal.tables import number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain, safe
 
 if TYPE_CHECKING:
@@ -134,11 +134,7 @@ def _header(summary: Summary) -> Table:
         "versions": _pairs(info.versions.items()),
         "device": f"{info.device}, {info.threads} thread{'' if info.threads == 1 else 's'}",
     }
-    table = new_table(("", "bold"), ("", "fold"), header=False)
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, plain(text))
-    return table
+    return table_of([("", "bold"), ("", "fold")], (row for row in rows.items() if row[1]), header=False)
 
 
 def _model(info: RunInfo) -> str:
@@ -169,22 +165,22 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     names = {one.phase for one in summary.epochs} | {phase for _, phase in under_way}
     phases = sorted(names, key=lambda name: (name != "train", name))
     columns = ("loss",) if summary.info.task == "regression" else ("loss", "acc")
-    heads = ((f"{phase} {column}", "#") for phase in phases for column in columns)
-    table = new_table(("epoch", "#"), *heads, ("captured", ""))
+    rows = []
     for epoch in epochs[-MAX_EPOCHS:]:
-        cells: list[str] = []
+        row = [f"{epoch}"]
         captured = missed = 0
         for phase in phases:
             sums, begun = sums_of.get(epoch, {}).get(phase), under_way.get((epoch, phase))
             if sums:
-                cells += [number(sums.loss), "-" if sums.accuracy is None else f"{sums.accuracy:.3f}"][: len(columns)]
+                row += [number(sums.loss), "-" if sums.accuracy is None else f"{sums.accuracy:.3f}"][: len(columns)]
                 captured, missed = captured + sums.captured, missed + sums.not_captured
             else:
-                cells += [f"({number_or_dash(begun.loss)})" if begun else "", ""][: len(columns)]
+                row += [f"({number_or_dash(begun.loss)})" if begun else "", ""][: len(columns)]
                 captured += begun.n if begun else 0
         so_far = " so far" if any(epoch == other for other, _ in under_way) else ""
-        of_all = f" of {captured + missed:,}" if missed else ""
-        table.add_row(f"{epoch}", *map(plain, [*cells, f"{captured:,}{so_far}{of_all}"]))
+        rows.append([*row, f"{captured:,}{so_far}" + (f" of {captured + missed:,}" if missed else "")])
+    heads = [(f"{phase} {column}", "#") for phase in phases for column in columns]
+    table = table_of([("epoch", "#"), *heads, ("captured", "")], rows)
     if len(epochs) <= MAX_EPOCHS:
         return [table]
     return [table, plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all", "dim")]

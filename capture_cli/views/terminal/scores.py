@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
-from capture_cli.answers.visits import AnyVisit, NumbersVisit, TokenVisit
-from capture_cli.views.terminal.tables import new_table, note_more, number_or_dash
+from capture_cli.answers.visits import AnyVisit, NumbersVisit, TokenVisit, Visit
+from capture_cli.views.terminal.tables import number_or_dash, table_of
 from capture_cli.views.terminal.text import plain, shorten
 
 if TYPE_CHECKING:
@@ -50,28 +50,17 @@ def score_parts(
     if phase.outputs:
         parts += ["", *_outputs(phase, limit)]
     if phase.worst:
-        parts += [
-            "",
-            *gallery(_worst_pictures(phase, pictures), width),
-            *(plain(note, "dim") for note in notes),
-            _worst(phase, width),
-        ]
+        shown = gallery(_worst_pictures(phase, pictures), width)
+        parts += ["", *shown, *(plain(note, "dim") for note in notes), _worst(phase, width)]
     return parts
 
 
 def visits_table(visits: Sequence[AnyVisit], *, width: int | None = None) -> Table:
     """One row a visit, in the order given."""
-    places = ["epoch", "batch", "step"] + (["position"] if visits and isinstance(visits[0], TokenVisit) else [])
-    values = _value_columns(visits, width)
-    rows = new_table(("phase", ""), *((name, "#") for name in places), *values, ("", ""))
-    for one in visits:
-        rows.add_row(
-            plain(one.phase),
-            *(str(getattr(one, name)) for name in places),
-            *(_cell(one, name) for name, _ in values),
-            "wrong" if one.correct is False else "",
-        )
-    return rows
+    is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
+    heads = ["phase", "epoch", "batch", "step", *["position"] * is_sequence, *_values(visits, width), *["pred"] * has_classes]
+    rows = ([*(_cell(one, head) for head in heads), "wrong" if one.correct is False else ""] for one in visits)
+    return table_of([*((head, _kind(head)) for head in heads), ("", "")], rows)
 
 
 def _title(phase: PhaseScore, noun: str) -> str:
@@ -85,11 +74,14 @@ def _title(phase: PhaseScore, noun: str) -> str:
 def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
-        shown = sorted(shown, key=lambda one: one.correct / one.n)[:limit]
-    table = new_table(("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#"))
-    for one in shown:
-        numbers = f"{one.n:,}", f"{one.n - one.correct:,}", f"{one.correct / one.n:.3f}", number_or_dash(one.loss)
-        table.add_row(plain(one.name), *numbers)
+        shown = sorted(shown, key=lambda one: one.accuracy or 0.0)[:limit]
+    table = table_of(
+        [("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#")],
+        (
+            (one.name, f"{one.n:,}", f"{one.n - one.correct:,}", number_or_dash(one.accuracy), number_or_dash(one.loss))
+            for one in shown
+        ),
+    )
     if len(shown) == len(phase.classes):
         return [table]
     which = "the least accurate" if len(shown) == limit else "those with samples"
@@ -97,11 +89,9 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
 
 
 def _confusions(phase: PhaseScore) -> Table:
-    table = new_table(("label", "fold"), ("predicted as", "fold"), ("times", "#"), ("of label", "#"))
-    for one in phase.confusions:
-        table.add_row(plain(one.label), plain(one.pred), f"{one.count:,}", f"{one.rate:.1%}")
-    note_more(table, phase.confusions_omitted, "pairs")
-    return table
+    heads = [("label", "fold"), ("predicted as", "fold"), ("times", "#"), ("of label", "#")]
+    rows = ((one.label, one.pred, f"{one.count:,}", f"{one.rate:.1%}") for one in phase.confusions)
+    return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs")
 
 
 def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
@@ -116,9 +106,8 @@ def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
     if len(shown) > limit:
         shown.sort(key=lambda one: (one.accuracy or 0) if decides else -(one.error or 0))
         shown = shown[:limit]
-    table = new_table(("output", "fold"), *((head, "#") for head in heads))
-    for one in shown:
-        table.add_row(plain(one.name), *(number_or_dash(getattr(one, field)) for field in heads.values()))
+    rows = ([one.name, *(number_or_dash(getattr(one, field)) for field in heads.values())] for one in shown)
+    table = table_of([("output", "fold"), *((head, "#") for head in heads)], rows)
     if len(shown) == len(phase.outputs):
         return [table]
     return [table, plain(f"the worst {len(shown):,} of {len(phase.outputs):,} outputs; --json has all", "dim")]
@@ -127,30 +116,28 @@ def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
 def _worst(phase: PhaseScore, width: int | None) -> Table:
     """The samples with the highest losses."""
     visits = [one.visit for one in phase.worst]
-    positions = [("position", "#")] if isinstance(visits[0], TokenVisit) else []
-    labels = [] if isinstance(visits[0], NumbersVisit) else [("label", ""), ("pred", "")]
-    values = [head for head in _value_columns(visits, width) if head[0] != "pred"]
-    table = new_table(("", "#"), ("highest loss", "fold"), *positions, *labels, *values)
-    for rank, one in enumerate(visits, 1):
-        position = [str(one.position)] if isinstance(one, TokenVisit) else []
-        table.add_row(f"{rank}", plain(one.file), *position, *(_cell(one, head) for head, _ in [*labels, *values]))
-    return table
+    is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
+    heads = [*["position"] * is_sequence, *["label", "pred"] * has_classes, *_values(visits, width)]
+    rows = ([f"{rank}", one.file, *(_cell(one, head) for head in heads)] for rank, one in enumerate(visits, 1))
+    return table_of([("", "#"), ("highest loss", "fold"), *((head, _kind(head)) for head in heads)], rows)
 
 
-def _value_columns(visits: Sequence[AnyVisit], width: int | None) -> list[tuple[str, str]]:
-    """Heading and kind of the columns for predictions and losses, as many as there is room for."""
-    if visits and isinstance(visits[0], NumbersVisit):
-        return [("loss", "#"), ("targets", "fold"), ("outputs", "fold")]
-    heads = _NUMBERS if width is None or width >= _ROOMY else ("p(label)", "loss")
-    return [*((head, "#") for head in heads), ("pred", "fold")]
+def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
+    """Headings of the probabilities and losses, as many as there is room for."""
+    if isinstance(visits[0], NumbersVisit):
+        return ("loss", "targets", "outputs")
+    return tuple(_NUMBERS) if width is None or width >= _ROOMY else ("p(label)", "loss")
 
 
-def _cell(one: AnyVisit, head: str) -> RenderableType:
+def _kind(head: str) -> str:
+    return "fold" if head in ("phase", "label", "pred", "targets", "outputs") else "#"
+
+
+def _cell(one: AnyVisit, head: str) -> str:
     value = getattr(one, head if isinstance(one, NumbersVisit) else _NUMBERS.get(head, head))
     if isinstance(value, tuple):
-        more = ", ..." if len(value) > _MAX_VALUES else ""
-        return plain(", ".join(map(number_or_dash, value[:_MAX_VALUES])) + more)
-    return plain(value) if isinstance(value, str) else number_or_dash(value)
+        return ", ".join(map(number_or_dash, value[:_MAX_VALUES])) + (", ..." if len(value) > _MAX_VALUES else "")
+    return str(value) if isinstance(value, str | int) else number_or_dash(value)
 
 
 def _worst_pictures(phase: PhaseScore, pictures: Sequence[Picture | None]) -> Iterator[tuple[Picture | None, tuple[str, str]]]:

@@ -1,16 +1,13 @@
 """Tables without lines. A terminal gets what fits; a pipe gets every row as one whole line of plain text.
 
-    rows = new_table(("file", "fold"), ("loss", "#"))
-    rows.add_row(plain(name), "0.31")
-    show([plain("a title", "bold"), "", rows], width=80)
-
-Names in cells must have gone through views.terminal.text.
+rows = table_of([("file", "fold"), ("loss", "#")], [[name, "0.31"]])
+show([plain("a title", "bold"), "", rows], width=80)
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.views.terminal.epochs import number
@@ -24,7 +21,10 @@ _PIPE_WIDTH = 4096
 
 
 def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
-    """A table without lines. Each column has a heading and `#` (a number), `fold` (may be long) or a style."""
+    """A table without lines. Each column has a heading and `#` (a number), `fold` (may be long) or a style.
+
+    Names in cells must have gone through views.terminal.text.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
@@ -37,11 +37,17 @@ def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
     return table
 
 
-def note_more(table: Table, more: int, noun: str) -> None:
-    """Add a line below a table that leaves out `more` rows, if it does."""
+def table_of(
+    heads: Sequence[tuple[str, str]], rows: Iterable[Iterable[str]], *, more: int = 0, noun: str = "", header: bool = True
+) -> Table:
+    """A table of text, made safe here. A line below it says that `more` things, called `noun`, are not shown."""
+    table = new_table(*heads, header=header)
+    for row in rows:
+        table.add_row(*map(plain, row))
     if more > 0:
         table.caption = f"and {more:,} more {noun}"
         table.caption_justify = "left"
+    return table
 
 
 def number_or_dash(value: float | None) -> str:
