@@ -130,7 +130,7 @@ def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
 
 
 def _kind(head: str) -> str:
-    return "fold" if head in ("phase", "label", "pred", "targets", "outputs") else "#"
+    return "" if head in ("phase", "label", "pred") else "fold" if head in ("targets", "outputs") else "#"
 
 
 def _cell(one: AnyVisit, head: str) -> str:
