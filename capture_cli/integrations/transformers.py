@@ -140,8 +140,7 @@ class _Epochs(TrainerCallback):  # type: ignore[misc] # of a package that has no
     def on_evaluate(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         self._passes.end_evaluations()
 
-    def on_predict(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        self._passes.end_evaluations()
+    on_predict = on_evaluate
 
 
 def _shifts_labels(model: Any) -> bool:

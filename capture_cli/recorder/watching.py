@@ -122,24 +122,17 @@ class Identified(Dataset[Any]):
         return (*sample, name) if isinstance(sample, tuple | list) else Pair(sample, name)
 
 
-@dataclass(eq=False)
+@dataclass
 class _Pass:
-    """One pass over a watched loader."""
+    """One pass over a watched loader, and its latest batch."""
 
     phase: str
     epoch: int | None = None
     """Set with the first loss."""
     seen: int = 0
     recorded: int = 0
-
-
-@dataclass
-class _Batch:
-    """A batch that a watched loader has yielded and whose loss is still to come."""
-
-    loop: _Pass
-    ids: Any
-    inputs: torch.Tensor | None
+    ids: Any = None
+    inputs: torch.Tensor | None = None
 
 
 class Watch:
@@ -150,7 +143,8 @@ class Watch:
         self._recorder = recorder
         self._task = task
         self._ignore_index = ignore_index
-        self._batch: _Batch | None = None
+        self._pass: _Pass | None = None
+        """The pass whose latest batch has no loss yet."""
         self._epochs: Counter[str] = Counter()
         self._hooks: dict[nn.Module, RemovableHandle] = {}
 
@@ -190,22 +184,23 @@ class Watch:
 
         At the end of the pass write its sums. Raises UsageError if none of its batches was recorded, warns if some were not.
         """
-        loop = _Pass(phase)
+        one = _Pass(phase)
         for batch in loader:
-            rest, ids = split_ids(batch)
-            loop.seen += 1
-            self._batch = _Batch(loop, ids, None if isinstance(rest, Mapping) else first_tensor(rest))
+            rest, one.ids = split_ids(batch)
+            one.inputs = None if isinstance(rest, Mapping) else first_tensor(rest)
+            one.seen += 1
+            self._pass = one
             yield rest
-        if self.closed or not loop.seen:
+        if self.closed or not one.seen:
             return
-        if not loop.recorded:
+        if not one.recorded:
             raise UsageError(
-                f"the loss of {loop.seen} {phase} batches was never computed with the watched loss function",
+                f"the loss of {one.seen} {phase} batches was never computed with the watched loss function",
                 "call it once per batch, or call record yourself",
             )
-        if loop.recorded < loop.seen:
+        if one.recorded < one.seen:
             warnings.warn(
-                f"{loop.seen - loop.recorded} of {loop.seen} batches of {phase} epoch {loop.epoch} were not recorded: "
+                f"{one.seen - one.recorded} of {one.seen} batches of {phase} epoch {one.epoch} were not recorded: "
                 "the watched loss function was not called for them",
                 stacklevel=2,
             )
@@ -214,36 +209,35 @@ class Watch:
 
     def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = first_tensor(_in_order(model, args, kwargs))
-        if self._batch is not None and inputs is not None:
-            self._batch.inputs = inputs
+        if self._pass is not None and inputs is not None:
+            self._pass.inputs = inputs
 
     def _after_criterion(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
-        batch, self._batch = self._batch, None
+        one, self._pass = self._pass, None
         name = type(criterion).__name__
         given = _in_order(criterion, args, kwargs)[:2]
         if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given):
             raise UsageError(f"criterion: {name} was not called with logits and labels", "call record yourself")
-        if batch is None:
+        if one is None:
             raise UsageError(
                 f"criterion: {name} was called without a batch of a watched loader, or twice for one",
                 "iterate over what Recorder.loader returns, and call it once per batch; or call record yourself",
             )
-        if batch.inputs is None:
+        if one.inputs is None:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "pass the model to watch")
-        loop = batch.loop
-        if loop.epoch is None:
-            self._epochs[loop.phase] += 1
-            loop.epoch = self._epochs[loop.phase]
+        if one.epoch is None:
+            self._epochs[one.phase] += 1
+            one.epoch = self._epochs[one.phase]
         self._recorder.record(
-            epoch=loop.epoch,
-            phase=loop.phase,
-            inputs=batch.inputs,
+            epoch=one.epoch,
+            phase=one.phase,
+            inputs=one.inputs,
             logits=self._classes_last(criterion, *given),
             labels=given[1],
-            ids=batch.ids,
+            ids=one.ids,
             loss=loss.mean() if isinstance(loss, torch.Tensor) else None,
         )
-        loop.recorded += 1
+        one.recorded += 1
 
     def _classes_last(self, criterion: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the logits of sequences as [B, T, C]: torch's own loss functions take [B, C, T]."""
