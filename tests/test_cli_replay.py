@@ -210,7 +210,7 @@ class TestOutputs:
         """A training batch with dropout, batch normalisation and augmentation, and every batch of the last evaluation."""
         answer = json.loads(replay("whole", "--outputs", "--json").stdout)
         batches = [r for r in records(here / "whole") if isinstance(r, Batch)]
-        steps = {int(checkpoint.read(path)[0].recorder["step"]) for path in (here / "whole").glob("checkpoint*")}
+        steps = {int(checkpoint.read(path)[0].writer["step"]) for path in (here / "whole").glob("checkpoint*")}
         matching = [b for b in batches if b.step in steps]
         assert {b.phase for b in matching} == {"train", "val"}
         assert (answer["outputs"], answer["equal"], answer["causes"]) == (len(matching), VISITS, {})
