@@ -36,10 +36,10 @@ COMMANDS = {
     "suspects": "Rank the samples whose label is probably wrong.",
     "rows": "Write one flat row per sample and visit to stdout.",
     "diff": "Compare two runs: where they diverge, and which predictions changed.",
-    "replay": "Make captured inputs again, from the image files and the recipe in the records, and compare their digests.",
+    "replay": "Reproduce captured inputs from the image files and the recorded recipe, and compare their digests.",
     "log": "Send a run to MLflow or TensorBoard.",
     "verify": "Check the sequence, the chain, every record and the end line of a run.",
-    "cache": "List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.",
+    "cache": "List the cache of decoded pixels, which saves later runs the decoding.",
 }
 """Command -> the first line of its docstring. Each is a function in the module of its name in this package."""
 HELP = {"-h", "--help"}

@@ -9,7 +9,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it. No run depends on it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> int:
-    """List the decoded pixels that `capture train` and `capture evaluate` keep, so that the next run need not decode.
+    """List the cache of decoded pixels, which saves later runs the decoding.
 
     Each row is what one run decoded: the shape of its inputs, the number of
     images, the size, and when a run last used it. CAPTURE_CACHE_SIZE (10G)
