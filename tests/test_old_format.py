@@ -34,6 +34,7 @@ def old(tmp_path: Path) -> Path:
         "inspect old",
         "inspect old --json",
         "inspect old --sample bag_0001.png",
+        "suspects old",
         "rows old",
         "rows old --where correct",
         "rows old/records.jsonl",

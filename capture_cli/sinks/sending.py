@@ -125,7 +125,7 @@ class Sending:
         if self._run.cursor.at.seq:
             self._cursor = self._run.cursor
             self._to.caught_up(self._cursor)
-        elif self._run.ending.state != "damaged":  # the run record is still to come
+        elif not self._run.ending.lines and self._run.ending.state != "damaged":  # the run record is still to come
             error = None
         return error
 
