@@ -45,7 +45,7 @@ class Progress:
     batch: int = 0
     """The next batch of the phase."""
     journal: Mapping[str, Any] = field(default_factory=dict)
-    """capture_cli.journal.Position of the next record."""
+    """capture_cli.journal.JournalPosition of the next record."""
     writer: Mapping[str, Any] = field(default_factory=dict)
     """capture_cli.writer.BatchWriter.state: steps, sums of the open phase, losses, stored inputs."""
 

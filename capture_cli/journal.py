@@ -57,7 +57,7 @@ Tail = Literal["compare", "set aside", "keep"]
 are known to differ; or keep them, where only a completed end follows."""
 
 
-class Position(TypedDict):
+class JournalPosition(TypedDict):
     """A place between two lines of a journal."""
 
     seq: int
@@ -68,7 +68,7 @@ class Position(TypedDict):
     """The chain of the last of them, 32 hex digits."""
 
 
-BEGINNING: Position = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
+BEGINNING: JournalPosition = {"seq": 0, "bytes": 0, "chain": GENESIS.hex()}
 
 
 class VerifiedLine(NamedTuple):
@@ -77,8 +77,8 @@ class VerifiedLine(NamedTuple):
     kind: str
     data: bytes
     """With its newline."""
-    start: Position
-    end: Position
+    start: JournalPosition
+    end: JournalPosition
 
 
 def verified_lines(lines: Iterable[bytes]) -> Iterator[VerifiedLine]:
@@ -88,7 +88,7 @@ def verified_lines(lines: Iterable[bytes]) -> Iterator[VerifiedLine]:
         if not data.endswith(b"\n"):
             return
         envelope = follow(data, seq=start["seq"], previous=bytes.fromhex(start["chain"]))
-        end: Position = {"seq": start["seq"] + 1, "bytes": start["bytes"] + len(data), "chain": envelope.chain.hex()}
+        end: JournalPosition = {"seq": start["seq"] + 1, "bytes": start["bytes"] + len(data), "chain": envelope.chain.hex()}
         yield VerifiedLine(envelope.kind, data, start, end)
         start = end
 
@@ -149,7 +149,7 @@ class Journal:
         return journal
 
     @classmethod
-    def resume(cls, path: Path, position: Position, tail: Tail = "compare") -> Self:
+    def resume(cls, path: Path, position: JournalPosition, tail: Tail = "compare") -> Self:
         """Open the records of an earlier process to continue at `position`; with BEGINNING, everything is computed again.
 
         Raises CaptureError if the file cannot be opened or another run writes it, RecordsError if it is damaged or the
@@ -170,7 +170,7 @@ class Journal:
         return journal
 
     @property
-    def position(self) -> Position:
+    def position(self) -> JournalPosition:
         """The position of the next record, for `resume`."""
         return {"seq": self._seq, "bytes": self._length, "chain": self.chain.hex()}
 
@@ -313,7 +313,7 @@ class Journal:
         if not expected.peek(1):
             self._expected = None
 
-    def _continue_at(self, position: Position, path: Path, tail: Tail) -> None:
+    def _continue_at(self, position: JournalPosition, path: Path, tail: Tail) -> None:
         """Verify the file from its beginning, remove an unfinished end, and continue at `position`."""
         last, found = BEGINNING, position == BEGINNING
         for line in verified_lines(self._read_lines(0)):

@@ -24,7 +24,7 @@ import orjson
 
 from capture_cli.errors import CaptureError, UsageError, redacted
 from capture_cli.files import sync_folder, write_all, write_atomically
-from capture_cli.journal import Journal, Position, Tail
+from capture_cli.journal import Journal, JournalPosition, Tail
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
 TENSORBOARD = "tensorboard"
@@ -120,7 +120,7 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
     return _in_folder(folder, journal)
 
 
-def reopen_output(folder: Path, position: Position, tail: Tail) -> Output:
+def reopen_output(folder: Path, position: JournalPosition, tail: Tail) -> Output:
     """Open the run folder of an earlier process to continue at `position`, as capture_cli.journal.Journal.resume does."""
     return _in_folder(folder, Journal.resume(folder / RECORDS, position, tail))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from capture_cli.checkpoint import Checkpoint, Progress, load
 from capture_cli.errors import DataError, FormatError, RecordsError, UsageError
-from capture_cli.journal import BEGINNING, Position, Tail, VerifiedLine, verified_lines
+from capture_cli.journal import BEGINNING, JournalPosition, Tail, VerifiedLine, verified_lines
 from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode, inputs_to_json
 from capture_cli.records.checking import check
 from capture_cli.records.comparing import changes
@@ -44,7 +44,7 @@ class PreviousRun:
     stored: Mapping[str, Mapping[str, int]]
     """Inputs stored before the checkpoint, by file in inputs/: digest -> offset in bytes."""
     completed: bool
-    position: Position
+    position: JournalPosition
     """The position at which its journal continues."""
     repeats_info: bool
     """Continues with a run record that is on disk already: of more epochs or another environment, cut off soon after it."""
@@ -102,7 +102,7 @@ def read_previous_run(folder: Path) -> PreviousRun:
         raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
     if checkpoint and info and not _can_follow(checkpoint.progress, last_record, stored_bytes, info):
         raise RecordsError(f"the checkpoint does not belong to the records in '{path}'", "restore the run folder as it was")
-    position: Position = checkpoint.progress.journal if checkpoint else BEGINNING  # type: ignore[assignment]
+    position: JournalPosition = checkpoint.progress.journal if checkpoint else BEGINNING  # type: ignore[assignment]
     return PreviousRun(
         folder=folder,
         info=info,
@@ -158,7 +158,7 @@ def _can_follow(progress: Progress, last: Record | None, stored_bytes: Mapping[s
     )
 
 
-class _StoredInputs(NamedTuple):
+class _InputOffsets(NamedTuple):
     """Inputs that a batch record says are stored."""
 
     pack: str
@@ -169,7 +169,7 @@ class _StoredInputs(NamedTuple):
     """The end of the last of them, in bytes."""
 
 
-def _stored_inputs(line: VerifiedLine, batch: Batch) -> Iterator[_StoredInputs]:
+def _stored_inputs(line: VerifiedLine, batch: Batch) -> Iterator[_InputOffsets]:
     """Yield those of the batch, and of the one before it that the flight recorder stored. Raises RecordsError."""
     try:
         before = (batch.flight or {}).get("before") or {"inputs": {}}
@@ -181,7 +181,7 @@ def _stored_inputs(line: VerifiedLine, batch: Batch) -> Iterator[_StoredInputs]:
             end = max(offsets.values()) + _BYTES_PER_VALUE[inputs["dtype"]] * math.prod(inputs["shape"])
             if not all(type(number) is int and 0 <= number < 2**53 for number in (*offsets.values(), end)):
                 raise _at(line, "a batch record whose offsets are not valid")
-            yield _StoredInputs(Path(where["pack"]).name, offsets, end)
+            yield _InputOffsets(Path(where["pack"]).name, offsets, end)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _at(line, "a batch record whose stored inputs do not fit") from error
 

@@ -85,7 +85,7 @@ class PlainView:
         self._quiet = quiet
         self._now = now
         self._phase_began = now()
-        self._skipped = _Skipped()
+        self._skipped = _SkipCount()
         self._pending: deque[str] = deque()
         self._writing = False
 
@@ -165,7 +165,7 @@ class LiveView:
         self._last: tuple[Batch, Inputs] | None = None
         self._previewed: tuple[Batch, Inputs] | None = None
         self._phase_sizes: dict[str, int] = {}
-        self._skipped = _Skipped()
+        self._skipped = _SkipCount()
         self._above: list[RenderableType] = []
         """Lines to print above the area with the next frame."""
         self._drawing = self._closed = False
@@ -296,7 +296,7 @@ class LiveView:
         return line
 
 
-class _Skipped:
+class _SkipCount:
     """Skipped files, counted by reason, and the names of the first few."""
 
     def __init__(self) -> None:
