@@ -195,8 +195,9 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        gc.freeze()  # what has been imported stays
-        gc.enable()  # see capture_cli.__main__
+        if not gc.isenabled():  # see capture_cli.__main__; what has been imported stays
+            gc.freeze()
+            gc.enable()
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
