@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from capture_cli.answers.history import SampleSearch, sample_history
+from capture_cli.answers.scores import Scores
 from capture_cli.answers.summary import Summarising, Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.answers.visits import visit_at, visits_at
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import Batch, Epoch, RunInfo, Samples
-from capture_cli.runs import open_run
+from capture_cli.runs import Visits, open_run
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
 
@@ -69,6 +70,19 @@ def test_many_batches_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.Mo
     full = summaries[0][3].phase
     assert full is not None
     assert [summary.phase and summary.phase.worst for summary in summaries[0]] == [full.worst[:n] for n in (0, 3, 8, 500)]
+
+
+@pytest.mark.parametrize("task", [None, "multilabel", "regression"])
+def test_the_size_of_a_read_changes_no_digit(tmp_path: Path, task: str | None) -> None:
+    """A pipe brings records in other portions than a file: sums are added up in the same order all the same."""
+    with open_run(write_run(tmp_path / "run", task_records(task))) as run:
+        for visits in run.visits():
+            parts = [visits.batch(0), Visits(run.info, visits.phase, visits.epoch, visits.lines[1:], name="rest")]
+            scores = [Scores(visits.phase, visits.epoch, run.info) for _ in range(2)]
+            scores[0].update(visits)
+            for part in parts:
+                scores[1].update(part)
+            assert scores[0].result() == scores[1].result()
 
 
 def test_the_digest_of_the_worst_is_that_of_its_file(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class RecordDifference:
     fields: tuple[str, ...]
     """The fields that differ, in the order of the format; `kind` alone if the records are of two kinds."""
     same_inputs: bool | None
-    """Whether two batches have the same images, and every tensor that went into the model was the same."""
+    """True if two batches have the same images and every input tensor was the same; None for other records."""
     files: FirstOf[ValueDifference]
     """Images in both records whose values differ."""
     only_a: FirstOf[str]
@@ -101,7 +101,7 @@ class Diff:
 
     @property
     def error(self) -> RecordsError | None:
-        """What is wrong with the records of one of them."""
+        """The error in the records of one of them, if there is any."""
         return self.a.error or self.b.error
 
     def to_json(self, *, a: str, b: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class _Reader:
 
     @property
     def is_broken(self) -> bool:
-        """Whether it ended in damage, or has no records at all."""
+        """True if the run ended in damage, or has no records at all."""
         return self.info is None or self.error is not None
 
 
@@ -219,7 +219,7 @@ def _relation(left: _Reader, right: _Reader, one: Line | None, other: Line | Non
 
 
 def _is_interruption(line: Line) -> bool:
-    """Whether this is the end line of a run that was not completed: resuming takes it off."""
+    """True for the end line of a run that was not completed: resuming takes it off."""
     if line.kind != "end":
         return False
     record = line.record()  # cannot fail: the chain has checked it

@@ -30,7 +30,7 @@ class FirstOf(Generic[T]):
 
     @property
     def more(self) -> int:
-        """How many there are beyond the first."""
+        """The number of things beyond the first."""
         return self.count - len(self.first)
 
     @classmethod

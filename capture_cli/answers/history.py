@@ -83,7 +83,7 @@ class SampleSearch:
         self._others: dict[str, None] = {}
         """Files that are not meant, for suggestions. Without samples records, every name."""
         self._has_samples = False
-        """Whether samples records name the samples."""
+        """True if samples records name the samples."""
         self._skipped: dict[str, Skip] = {}
         """Skipped files that match."""
 

@@ -35,7 +35,7 @@ class PhaseVisits(Generic[F]):
         self.epoch = epoch
         self.fold = fold
         self.is_captured = False
-        """Whether any of its batches was captured."""
+        """True if any of its batches was captured."""
         self._waiting: list[Visits] = []
         self._waiting_bytes = 0
 
@@ -86,7 +86,7 @@ class LatestPhases(Generic[F]):
         return found
 
     def _finish(self, sums: Epoch, info: RunInfo) -> None:
-        """Close a phase. One of which nothing was captured does not replace one of which something was."""
+        """Close a phase. If nothing of it was captured, an earlier epoch that was captured stays the latest."""
         found = self._phase(sums.phase, sums.epoch, info)
         del self.under_way[sums.phase]
         found.fold.update(sums)
@@ -102,7 +102,7 @@ class LatestPhases(Generic[F]):
         return None
 
     def common(self, other: LatestPhases[F]) -> tuple[PhaseVisits[F], PhaseVisits[F]] | None:
-        """The phase that says most of those that were captured in both runs, complete in both if there is one."""
+        """The phase that says most among those captured in both runs; phases complete in both come first."""
         for mine, others in ((self.complete, other.complete), (self._latest(), other._latest())):
             for phase in preferred(mine):
                 if phase in others and mine[phase].is_captured and others[phase].is_captured:

@@ -61,7 +61,7 @@ class ComparedPhase:
 
     epoch: int
     complete: bool
-    """Whether the phase has ended."""
+    """True if the phase has ended."""
     n: int
     """Captured images."""
     correct: int

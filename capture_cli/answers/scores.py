@@ -85,7 +85,7 @@ class PhaseScore:
     phase: str
     epoch: int
     complete: bool
-    """Whether the phase has ended."""
+    """True if the phase has ended."""
     n: int
     """Captured samples; for `sequence`, positions whose label counts."""
     not_captured: int
@@ -146,7 +146,7 @@ class Scores:
             return
         worst = self._worst_with(block)
         if self._has_numbers:
-            self._output_sums += _output_sums(block)
+            self._output_sums = _output_sums(block, self._output_sums)
         else:
             labels, preds = block["label"], block["pred"]
             self._labels.append(labels)
@@ -215,15 +215,14 @@ def _confusions(labels: Ints, preds: Ints, classes: Sequence[str], most: int) ->
     return tuple(found), len(pairs) - len(found)
 
 
-def _output_sums(visits: Visits) -> npt.NDArray[np.float64]:
-    """[8, K] sums over the samples, added up batch by batch so that they do not depend on the blocks."""
+def _output_sums(visits: Visits, before: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[8, K] `before` and sums over the samples, added up batch by batch so that they do not depend on the blocks."""
     targets, outputs = visits["targets"].astype(np.float64), visits["outputs"].astype(np.float64)
     off = np.abs(outputs - targets)
     is_positive, is_predicted = targets > 0.5, outputs > 0.5
     is_right = (is_positive == is_predicted) & ~np.isnan(outputs)
     columns = np.stack([targets, outputs, off, off**2, is_right, is_positive, is_predicted, is_positive & is_predicted])
-    starts = visits.starts.tolist()
-    return sum((columns[:, start:end].sum(1) for start, end in pairwise(starts)), np.zeros((8, columns.shape[2])))
+    return sum((columns[:, start:end].sum(1) for start, end in pairwise(visits.starts.tolist())), before)
 
 
 def _output_scores(sums: npt.NDArray[np.float64], n: int, info: RunInfo) -> tuple[OutputScore, ...]:

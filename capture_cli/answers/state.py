@@ -1,4 +1,4 @@
-"""How far a run could be read, and what was wrong with it: a part of every answer."""
+"""The state of a run after a pass over it: its ending, and what is wrong with it. Every answer has one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class RunState:
     """The end of the latest pass over a run."""
 
     name: str
-    """What messages call the run."""
+    """The name of the run in messages."""
     ending: Ending
     error: RecordsError | None
-    """Why nothing after a certain line is part of the answer; None if all of it is."""
+    """The reason why nothing after a certain line is part of the answer; None if all lines are."""
 
     @classmethod
     def of(cls, run: Run, error: RecordsError | None = None) -> Self:
@@ -26,7 +26,7 @@ class RunState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run was completed, so that no more records will come."""
+        """True if the run was completed, so that no more records will come."""
         return self.ending.state == "sealed" and self.ending.status == "completed"
 
     def to_json(self) -> dict[str, Any]:

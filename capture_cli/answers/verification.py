@@ -1,4 +1,4 @@
-"""Whether the records of a run are what was written: every line, all of them, and nothing after the end line.
+"""Verification of a run: its records are what was written, every line, and nothing follows the end line.
 
     with open_run("runs/mine") as run:
         verification = verify(run)
@@ -21,7 +21,7 @@ from capture_cli.runs import Ending, Run, Visits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Whether a run verifies, and what is wrong with it."""
+    """The result of verifying a run."""
 
     ending: Ending
     error: RecordsError | None

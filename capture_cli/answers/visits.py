@@ -63,7 +63,7 @@ class NumbersVisit:
     outputs: tuple[float | None, ...]
     """[K]"""
     correct: bool | None
-    """Whether every output is on its target's side of 0.5; None for `regression`."""
+    """True if every output is on its target's side of 0.5; None for `regression`."""
     loss: float | None
 
 

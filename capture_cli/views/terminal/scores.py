@@ -147,7 +147,7 @@ def _worst_pictures(phase: PhaseScore, pictures: Sequence[Picture | None]) -> It
 
 
 def gallery(pictures: Iterable[tuple[Picture | None, tuple[str, str]]], width: int | None) -> list[RenderableType]:
-    """Pictures with two lines of caption each, side by side; those that are None are left out."""
+    """Pictures with two lines of caption each, side by side, without those that are None."""
     from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
 
     cards = [
