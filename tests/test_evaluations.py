@@ -43,8 +43,8 @@ def test_the_largest_values_are_kept_in_order(count: int) -> None:
     for number, batch in enumerate(batches):
         largest.add(batch, lambda index, number=number: (number, index))
     every = [(-np.inf if np.isnan(v) else -v, b, i) for b, batch in enumerate(batches) for i, v in enumerate(batch)]
-    assert largest.falling() == [(b, i) for _, b, i in sorted(every)][:count]
-    assert largest.falling()[0] == (3, 5)
+    assert [note for _, note in largest.falling] == [(b, i) for _, b, i in sorted(every)][:count]
+    assert largest.falling[0] == (np.inf, (3, 5))
 
 
 @pytest.mark.parametrize("top_k", [None, 2])

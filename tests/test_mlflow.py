@@ -474,9 +474,9 @@ class TestMisfortune:
         recorder = recording(run, sinks=[sink])
         give(recorder)
         wait(lambda: sink.run_id)
-        process = sink._live._process
-        process._stdin.close()
-        assert process._process.wait(60) == 0
+        process = sink._follower._process
+        process.stdin.close()
+        assert process.wait(60) == 0
         assert server.run(run).info.status == "KILLED"
         assert server.history(run, "loss") == points(run)
         recorder.close()
@@ -485,17 +485,17 @@ class TestMisfortune:
         """It can be closed all the same."""
         sink = MlflowSink(server.uri)
         sink.close()
-        assert sink._live._process._process.poll() == 0
+        assert sink._follower._process.poll() == 0
 
     def test_the_process_of_the_sink_is_killed(self, server: Server, tmp_path: Path) -> None:
         """One warning, and the rest can be sent; nothing waits for it, and it leaves nothing behind."""
         run, sink = tmp_path / "run", MlflowSink(server.uri)
         recorder = recording(run, sinks=[sink])
         give(recorder)
-        sink._live._process.kill()
+        sink._follower._process.kill()
         with pytest.warns(UserWarning, match="mlflow: its process has ended; the run goes on without it; `capture log"):
             recorder.close()
-        assert not sink._live._spool.folder.exists()
+        assert not sink._follower.spool.folder.exists()
         send(run, server.uri)
         assert server.history(run, "loss") == points(run)
 

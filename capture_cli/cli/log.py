@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capture_cli.cli.arguments import DEFAULT_STORE
-from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
 
 if TYPE_CHECKING:
     from capture_cli.sinks.mlflow_run import MlflowRun
@@ -39,45 +39,43 @@ def log(
         raise UsageError("stdin cannot be sent: it is read more than once", "give a run folder or a file of records")
     if folder is not None and not folder.is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
-    from capture_cli.sinks.uri import shown
-
-    errors = []
+    error = None
     if tensorboard:
         from capture_cli.sinks.event_files import EventFiles
 
-        errors.append(_send(run, EventFiles(), folder, "TensorBoard"))
+        error = _send(run, EventFiles(), "TensorBoard", folder)
     if mlflow is not None:
         from capture_cli.sinks.mlflow_run import MlflowRun
 
         to = MlflowRun(uri=mlflow or None)
-        errors.append(_send(run, to, folder, shown(to.uri), model=to if model else None))
-        if to.run_id:
-            typer.echo(to.run_id)
-    for error in filter(None, errors):
+        error = _send(run, to, redacted(to.uri), folder, model=to if model else None)
+        typer.echo(to.run_id)
+    if error:
         raise error
     return 0
 
 
 def _send(
-    run: str, to: "Destination", images: Path | None, where: str, *, model: "MlflowRun | None" = None
+    run: str, to: "Destination", where: str, images: Path | None, *, model: "MlflowRun | None" = None
 ) -> RecordsError | None:
-    """Send a run, and its model to `model`, and tell what was sent; return what is wrong with records that were not."""
+    """Send a run, and its model to `model`, and tell what was sent; return what is wrong with records that were not.
+
+    Raises RecordsError if there are none.
+    """
     from capture_cli.runs import RECORDS, open_run
     from capture_cli.sinks.pictures import Spool
-    from capture_cli.sinks.sending import Place, Sending, alone, described
+    from capture_cli.sinks.sending import Sending, alone, described
 
     with open_run(run) as reading, tempfile.TemporaryDirectory(prefix="capture-") as scratch:
-        folder = Path(run).absolute()
-        is_folder = folder.is_dir()
-        records = folder / RECORDS if is_folder else folder
+        reading.info  # noqa: B018 - raises RecordsError before anything is sent
+        folder = str(Path(run).absolute()) if Path(run).is_dir() else None
+        records = Path(folder, RECORDS) if folder else Path(run).absolute()
         _demand_ended(run, records)
         sending = Sending(reading, to, Spool(Path(scratch)))
         try:
-            with alone(to.open(Place(run, str(folder) if is_folder else None, str(records)))):
+            with alone(to.open(where=run, folder=folder, records=str(records))):
                 without_pictures = sending.reproduce(images)
                 error = sending.finish()
-            if not sending.lines:
-                return error or reading.error()
             if model:
                 _send_model(run, model)
         except CaptureError:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
-    from capture_cli.sinks.mlflow import MlflowSink
     from capture_cli.training.job import Ready
     from capture_cli.writer.sink import Sink
 
@@ -22,28 +21,23 @@ class Wanted:
 
 def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     """Prepare a run, and start its sinks meanwhile. Raises UsageError for what is not valid or not there."""
-    from capture_cli.training.job import prepare
-
-    if wanted.mlflow is None and not wanted.tensorboard:
-        return prepare(plan), []
     from concurrent.futures import ThreadPoolExecutor
 
+    from capture_cli.training.job import prepare
+
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(_make_sinks, wanted)
+        making = pool.submit(make_sinks, wanted)
         ready = prepare(plan)
-        mlflow, sinks = making.result()
-    if mlflow:
-        mlflow.model = ready.model
+        sinks = making.result()
+    for sink in sinks:
+        if hasattr(sink, "model"):
+            sink.model = ready.model
     return ready, sinks
 
 
 def make_sinks(wanted: Wanted) -> "list[Sink]":
-    """Start sinks that are given no model. Raises UsageError if one cannot send."""
-    return _make_sinks(wanted)[1]
-
-
-def _make_sinks(wanted: Wanted) -> "tuple[MlflowSink | None, list[Sink]]":
-    sinks, mlflow = list["Sink"](), None
+    """Start the sinks. Raises UsageError if one cannot send."""
+    sinks = list["Sink"]()
     if wanted.tensorboard:
         from capture_cli.sinks.tensorboard import TensorBoardSink
 
@@ -51,6 +45,5 @@ def _make_sinks(wanted: Wanted) -> "tuple[MlflowSink | None, list[Sink]]":
     if wanted.mlflow is not None:
         from capture_cli.sinks.mlflow import MlflowSink
 
-        mlflow = MlflowSink(wanted.mlflow or None, run_name=wanted.run_name)
-        sinks.append(mlflow)
-    return mlflow, sinks
+        sinks.append(MlflowSink(wanted.mlflow or None, run_name=wanted.run_name))
+    return sinks

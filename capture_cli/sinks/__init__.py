@@ -5,7 +5,7 @@
     records.jsonl -> open_run(...).follow(cursor) -> Sending -> MlflowRun or EventFiles
 
 A sink starts a process that follows the file of records and sends what has been written since: `process` reads, `sending`
-decides what a tracker is given, `mlflow_run` and `event_files` talk to trackers, `live` is the part in the training process.
+decides what a tracker is given, `mlflow_run` and `event_files` talk to trackers, `follower` is the part in the training.
 `capture log RUN` runs the same code in the foreground, up to the present end of the records.
 
 * The records are the same bytes with and without sinks, whatever happens to these.

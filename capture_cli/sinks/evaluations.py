@@ -8,7 +8,6 @@ for block in run.follow(cursor):
         phases.finish(block).worst              # samples with the largest losses
 """
 
-import heapq
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -77,25 +76,18 @@ class Largest(Generic[T]):
     """The `count` largest values that were added, each with a note; of equal values the earlier one counts as larger."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._seen = count, 0
-        self._heap: list[tuple[float, int, T]] = []
+        self.falling: list[tuple[float, T]] = []
+        """Values and notes, largest first."""
+        self._count = count
 
     def add(self, values: npt.NDArray[np.floating], note: Callable[[int], T]) -> None:
         """Add values [N]; NaN counts as infinite. `note` is called with the positions of those that are kept for now."""
         values = np.where(np.isnan(values), np.inf, values)
-        full = len(self._heap) >= self._count
-        if not full or values.max(initial=-np.inf) > self._heap[0][0]:
-            for index in np.argsort(-values, kind="stable")[: self._count].tolist():
-                value = float(values[index])
-                if len(self._heap) < self._count:
-                    heapq.heappush(self._heap, (value, -(self._seen + index), note(index)))
-                elif value > self._heap[0][0]:
-                    heapq.heapreplace(self._heap, (value, -(self._seen + index), note(index)))
-        self._seen += len(values)
-
-    def falling(self) -> list[T]:
-        """Return the notes of the largest values, largest first."""
-        return [note for _, _, note in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
+        least = self.falling[-1][0] if len(self.falling) >= self._count else -np.inf
+        if values.max(initial=-np.inf) > least:
+            largest = [i for i in np.argsort(-values, kind="stable")[: self._count].tolist() if values[i] > least]
+            found = [(float(values[i]), note(i)) for i in largest]
+            self.falling = sorted(self.falling + found, key=lambda one: -one[0])[: self._count]
 
 
 class Phases:
@@ -122,7 +114,9 @@ class Phases:
     def finish(self, sums: Epoch) -> PhaseResult:
         """Return what was collected of the phase that `sums` ends, and forget it."""
         worst, margins = self._worst.pop(sums.phase, None), self._margins.pop(sums.phase, ())
-        return PhaseResult(sums=sums, step=self._step, worst=worst.falling() if worst else (), margins=margins)
+        return PhaseResult(
+            sums=sums, step=self._step, worst=[one for _, one in worst.falling] if worst else (), margins=margins
+        )
 
 
 def steps_of(visits: Visits) -> list[Step]:
@@ -147,15 +141,10 @@ def _sampler(visits: Visits) -> Callable[[int], Sample]:
             file=visits["file"][row],
             label=classes[visits["label"][row]] if has_classes else None,
             pred=classes[visits["pred"][row]] if has_classes else None,
-            p_pred=_shortest(visits["p_pred"][row]) if has_classes else None,
-            loss=_shortest(visits["loss"][row]),
+            p_pred=float(str(visits["p_pred"][row])) if has_classes else None,  # the decimal fraction that the record has
+            loss=float(str(visits["loss"][row])),
             batch=int(visits["batch"][row]),
             index=row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]),
         )
 
     return sample
-
-
-def _shortest(value: np.float32) -> float:
-    """Convert to the decimal fraction that the record has."""
-    return float(str(value))

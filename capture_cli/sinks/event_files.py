@@ -25,7 +25,6 @@ from capture_cli.runfolder import TENSORBOARD
 from capture_cli.runs import Cursor
 from capture_cli.sinks.evaluations import PhaseResult, Sample, Step
 from capture_cli.sinks.pictures import png
-from capture_cli.sinks.sending import Place
 
 NAME = "tensorboard"
 _MARKUP = re.compile(r"([^\w\s./:,=+-])")
@@ -65,11 +64,11 @@ class EventFiles:
         self._latest: list[_Event] = []
         """The last of those, which have the same step."""
 
-    def open(self, place: Place) -> Path:
+    def open(self, *, where: str, folder: str | None, records: str | None) -> Path:  # noqa: ARG002 - see Destination
         """Make the folder. Raises UsageError if there is none."""
-        if not (self._given or place.folder):
-            raise UsageError(f"event files need a folder, and the records go to {place.where}", "give a run folder")
-        self._folder = Path(self._given or Path(place.folder or "", TENSORBOARD))
+        if not (self._given or folder):
+            raise UsageError(f"event files need a folder, and the records go to {where}", "give a run folder")
+        self._folder = Path(self._given or Path(folder or "", TENSORBOARD))
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder
 
@@ -111,7 +110,7 @@ class EventFiles:
 
     def end(self, _cursor: Cursor) -> None:
         if self._matched < len(self._keys):
-            self._start_again(self._steps[self._matched])
+            self._forget(self._steps[self._matched])
         if self._file is not None:
             self._file.close()
 
@@ -120,21 +119,22 @@ class EventFiles:
         if self._matched == len(self._keys):
             self._put(event)
             return True
-        same = self._keys[self._matched] == _key(event.step, event.scalars)
-        self._matched += same
-        self._latest = [one for one in self._latest if one.step == event.step] + [event]
-        if not same:
-            self._start_again(event.step)
-        return not same
+        if self._keys[self._matched] == _key(event.step, event.scalars):
+            self._matched += 1
+            self._latest = [one for one in self._latest if one.step == event.step] + [event]
+            return False
+        self._forget(min(event.step, self._steps[self._matched]))
+        self._put(event)
+        return True
 
-    def _start_again(self, step: int) -> None:
-        """Let TensorBoard forget everything from `step` on, and write what is known of that step."""
+    def _forget(self, step: int) -> None:
+        """Let TensorBoard forget everything from `step` on, and write again what is right of that."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
         del self._steps[self._matched :], self._keys[self._matched :]
         self._put_message(step=step, session_log=SessionLog(status=SessionLog.START))
         for event in self._latest:
-            if event.step == step:
+            if event.step >= step:
                 self._put(event)
 
     def _put(self, event: _Event) -> None:

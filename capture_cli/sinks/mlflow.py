@@ -3,17 +3,7 @@
     sink = MlflowSink("http://127.0.0.1:5000", experiment="flowers", model=model)
     with Recorder("runs/flowers", classes=classes, sinks=[sink]) as recorder: ...
 
-A run in MLflow holds:
-
-    parameters      the run record: options, model, versions, device
-    metrics         loss and lr by step; <phase>/loss and <phase>/accuracy by epoch
-    classes.json, labels.csv
-    worst/          the worst samples of each evaluation, as a list and as pictures
-    records/        records.jsonl in parts, each uploaded once; in order they are the file
-    model           the model with a signature, if it was given and the run was completed
-    tags            capture.run_folder, capture.records, capture.chain, capture.status, capture.version
-
-`capture log RUN --mlflow URI` sends the same afterwards, or what is missing.
+docs/sinks.md lists what a run in MLflow holds. `capture log RUN --mlflow URI` sends the same afterwards, or what is missing.
 """
 
 from __future__ import annotations
@@ -25,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.errors import redacted
 from capture_cli.records import End, Record
 from capture_cli.runfolder import Output
 from capture_cli.sinks.evaluations import WORST
-from capture_cli.sinks.live import WAIT_SECONDS, Live
+from capture_cli.sinks.follower import WAIT_SECONDS, Follower
 from capture_cli.sinks.mlflow_run import NAME
 from capture_cli.sinks.sending import described
-from capture_cli.sinks.uri import shown
 
 
 class MlflowSink:
@@ -60,7 +50,7 @@ class MlflowSink:
         """
         self.model = model
         """May be set until the run begins."""
-        self._live = Live(NAME, {"uri": uri, "experiment": experiment, "run_name": run_name}, worst=worst)
+        self._follower = Follower(NAME, {"uri": uri, "experiment": experiment, "run_name": run_name}, worst=worst)
         self._wait_seconds = wait_seconds
         self._example: npt.NDArray[Any] | None = None
         self._status = ""
@@ -69,18 +59,17 @@ class MlflowSink:
     @property
     def run_id(self) -> str:
         """The run in MLflow; empty until it has begun there."""
-        if not self._closed:
-            self._live.poll()
-        return str(self._live.run.get("run_id", ""))
+        self._follower.poll()
+        return str(self._follower.run.get("run_id", ""))
 
     def begin(self, output: Output) -> None:
         """See capture_cli.writer.sink.Sink. A run that an earlier process sent is continued."""
-        rest = f"`capture log {output.where} --mlflow {shown(self._live.uri)}` sends the rest" if output.records else ""
-        self._live.begin(output, rest=rest)
+        rest = f"`capture log {output.where} --mlflow {redacted(self._follower.uri)}` sends the rest" if output.records else ""
+        self._follower.begin(output, rest=rest)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """See capture_cli.writer.sink.Sink."""
-        self._live.write(record, inputs)
+        self._follower.write(record, inputs)
         if isinstance(record, End):
             self._status = record.status
         elif self._example is None and self.model is not None and inputs is not None and inputs.dtype == np.float32:
@@ -88,31 +77,32 @@ class MlflowSink:
 
     def close(self) -> None:
         """Wait for the rest to be sent, and leave the counts in events.jsonl. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        live, until = self._live, time.monotonic() + self._wait_seconds
-        live.finish(self._wait_seconds)
-        if self.model is not None and self._example is not None and self._status == "completed" and not live.error:
-            self._log_model(until - time.monotonic())
-        live.close(uri=shown(live.uri), run_id=self.run_id)
+        if not self._closed:
+            self._closed = True
+            follower, until = self._follower, time.monotonic() + self._wait_seconds
+            follower.finish(self._wait_seconds)
+            if self.model is not None and self._example is not None and self._status == "completed" and not follower.error:
+                self._log_model(until - time.monotonic())
+            follower.close(uri=redacted(follower.uri), run_id=self.run_id)
 
     def _log_model(self, seconds: float) -> None:
         """Log the model from this process, which has it, waiting at most so long."""
         from capture_cli.sinks.mlflow_model import log_model
 
-        errors: list[str] = []
+        error = f"the model was not sent within {self._wait_seconds:g} seconds"
 
         def work() -> None:
+            nonlocal error
             try:
-                log_model(self.model, self._example, uri=self._live.uri, **self._live.run)
-            except Exception as error:  # noqa: BLE001 - whatever MLflow raises must not reach the training
-                errors.append(described(error))
+                log_model(self.model, self._example, uri=self._follower.uri, **self._follower.run)
+                error = ""
+            except Exception as failure:  # noqa: BLE001 - whatever MLflow raises must not reach the training
+                error = described(failure)
 
         thread = Thread(target=work, name="capture-model", daemon=True)
         thread.start()
         thread.join(max(seconds, 0))
-        if errors or thread.is_alive():
-            self._live.fail(errors[0] if errors else f"the model was not sent within {self._wait_seconds:g} seconds")
+        if error:
+            self._follower.fail(error)
         else:
-            self._live.result["sent"]["model"] = 1
+            self._follower.result["sent"]["model"] = 1

@@ -7,30 +7,31 @@ records with its bytes.
 import csv
 import json
 import logging
-import math
 import os
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from capture_cli import __version__
-from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.records.chain import claimed_chain
 from capture_cli.runfolder import EVENTS
 from capture_cli.runs import Cursor
 from capture_cli.sinks.evaluations import PhaseResult, Step
 from capture_cli.sinks.pictures import picture_name, png
-from capture_cli.sinks.sending import Place, described
-from capture_cli.sinks.uri import absolute, check, shown
+from capture_cli.sinks.sending import described
+from capture_cli.sinks.uri import absolute, check
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+T = TypeVar("T")
 NAME = "mlflow"
 OLDEST = (3, 17)
 """The oldest MLflow that passed all tests."""
@@ -41,11 +42,9 @@ MAX_PART_BYTES = 32 << 20
 """Size of a part, unless one line is longer."""
 WORST_LIST, LABELS = "worst.json", "labels.csv"
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 6000
-"""What MLflow takes at once, and characters of a parameter."""
-LARGEST = 1.7976931348623157e308
-"""What databases keep of infinity."""
-TRIES = 3
-"""How often a server that does not answer is asked, one second and then two apart."""
+"""How many MLflow takes at once, and characters of a parameter."""
+TRY_AGAIN_SECONDS = (1, 2)
+"""When a server that does not answer is asked again."""
 STATUS = {"completed": "FINISHED", "failed": "FAILED"}
 """How a run ended, in MLflow's words; anything else is KILLED."""
 QUIET = {
@@ -64,6 +63,11 @@ class _Metric(NamedTuple):
     value: float
     milliseconds: int
     step: int
+
+    @property
+    def known_as(self) -> tuple[int, str]:
+        """By which a value is compared: databases have no infinity, and NaN is not equal to itself."""
+        return self.step, repr(min(max(self.value, -sys.float_info.max), sys.float_info.max))
 
 
 class MlflowRun:
@@ -89,52 +93,54 @@ class MlflowRun:
         check(self.uri)
         self.identity: dict[str, Any] = {}
         self.sent = Counter(metrics=0, evaluations=0, parts=0)
-        self._run_name = run_name
+        self._name = run_name
         self._info: RunInfo | None = None
         self._continues = False
         self._known: dict[str, set[tuple[int, str]]] = {}
         self._metrics: list[_Metric] = []
         self._records: BinaryIO | None = None
         self._part_sizes: list[int] = []
-        """Of the parts of the records that are there, in bytes: in order, they are the beginning of the file."""
+        """Sizes in bytes of the parts of the records that are there; in order, they are the beginning of the file."""
         self._parts_at = time.monotonic()
         try:
             self._client: MlflowClient = mlflow.MlflowClient(self.uri)
             self._experiment_id = self._find_experiment(experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
         except Exception as error:
-            raise UsageError(f"MLflow cannot log to {shown(self.uri)}: {described(error)}", "give another URI") from error
+            raise UsageError(f"MLflow cannot log to {redacted(self.uri)}: {described(error)}", "give another URI") from error
 
     @property
     def run_id(self) -> str:
         """The run in MLflow; empty until `begin`."""
         return str(self.identity.get("run_id", ""))
 
-    def open(self, place: Place) -> Path | None:
-        self._place = place
+    def open(self, *, where: str, folder: str | None, records: str | None) -> Path | None:
+        self._name, self._folder = self._name or Path(where).name, folder
+        self._records = Path(records).open("rb") if records else None  # noqa: SIM115 - open while this process sends
         self._scratch = tempfile.TemporaryDirectory(prefix="capture-")
         self._labels = Path(self._scratch.name, LABELS)
         self._labels.write_text("file,label,split\n")
-        if place.records:
-            self._records = Path(place.records).open("rb", buffering=0)  # noqa: SIM115 - for as long as this process sends
-        return Path(place.folder, EVENTS) if place.folder else None
+        return Path(folder, EVENTS) if folder else None
 
     def begin(self, info: RunInfo) -> None:
+        from mlflow.entities import Param, RunTag
+
         if info == self._info:
             return
         self._ask_first()
         there = self._client.get_run(self.run_id) if self.run_id else self._find()
-        params, tags = _params(info), {}
+        params, tags = _params(info), []
         if there is None:
-            name = self._run_name or Path(self._place.where).name
-            there = self._client.create_run(self._experiment_id, tags=self._tags(), run_name=name)
+            there = self._client.create_run(self._experiment_id, tags=self._tags(), run_name=self._name)
         else:
             self._continues, known = True, there.data.params
             self._client.update_run(there.info.run_id, status="RUNNING")
-            tags = {f"capture.now.{name}": text for name, text in params.items() if known.get(name, text) != text}
+            tags = [RunTag(f"capture.now.{name}", text) for name, text in params.items() if known.get(name, text) != text]
             params = {name: text for name, text in params.items() if name not in known}
         torch = info.versions.get("torch", "").partition("+")[0]
         self.identity = {"run_id": there.info.run_id, "experiment_id": self._experiment_id, "torch": torch}
-        self._log_params(params, tags)
+        self._client.log_batch(self.run_id, tags=tags)
+        for some in batched([Param(name, text) for name, text in params.items()], MAX_PARAMS):
+            self._client.log_batch(self.run_id, params=some)
         self._client.log_dict(self.run_id, list(info.classes), "classes.json")  # type: ignore[arg-type]
         if self._continues and self._info is None:
             self._part_sizes = self._find_parts()
@@ -176,7 +182,6 @@ class MlflowRun:
     def end(self, cursor: Cursor) -> None:
         from mlflow.entities import RunTag
 
-        self._ask_first()
         self._send_records(cursor)
         tags = {"capture.status": cursor.status or "unsealed", "capture.chain": cursor.at.chain}
         self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
@@ -198,17 +203,16 @@ class MlflowRun:
     def _tags(self) -> dict[str, str]:
         """Tags that lead back to the records."""
         tags = {"capture.version": __version__}
-        if self._place.records and self._records:
-            first = claimed_chain(self._records.readline()).hex()
-            self._records.seek(0)
-            tags |= {"capture.records": self._place.records, "capture.begins": first}
-        return tags | ({"capture.run_folder": self._place.folder} if self._place.folder else {})
+        if self._records:
+            begins = claimed_chain(self._read(0, 1) + self._records.readline()).hex()
+            tags |= {"capture.records": str(self._records.name), "capture.begins": begins}
+        return tags | ({"capture.run_folder": self._folder} if self._folder else {})
 
     def _find(self) -> Any:
         """Find the run that an earlier process made of these records: by events.jsonl, else by its tags."""
         from mlflow.exceptions import MlflowException
 
-        if earlier := earlier_run(self._place.folder, self.uri):
+        if earlier := _earlier_run(self._folder, self.uri):
             try:
                 run = self._client.get_run(earlier)
                 if run.info.lifecycle_stage == "active":
@@ -223,21 +227,11 @@ class MlflowRun:
         runs = self._client.search_runs([self._experiment_id], text, order_by=["attributes.start_time DESC"], max_results=1)
         return runs[0] if runs else None
 
-    def _log_params(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Param, RunTag
-
-        given = [Param(name, text) for name, text in params.items()]
-        self._client.log_batch(self.run_id, tags=[RunTag(name, text) for name, text in tags.items()])
-        for at in range(0, len(given), MAX_PARAMS):
-            self._client.log_batch(self.run_id, params=given[at : at + MAX_PARAMS])
-
     def _send_metrics(self) -> None:
         from mlflow.entities import Metric
 
-        new = [metric for metric in self._metrics if not self._is_known(metric)]
-        for at in range(0, len(new), MAX_METRICS):
+        for some in batched([Metric(*metric) for metric in self._metrics if not self._is_known(metric)], MAX_METRICS):
             self._ask_first()
-            some = [Metric(*metric) for metric in new[at : at + MAX_METRICS]]
             self._client.log_batch(self.run_id, metrics=some)
             self.sent["metrics"] += len(some)
         self._metrics = []
@@ -247,8 +241,8 @@ class MlflowRun:
             return False
         if metric.key not in self._known:
             history = self._client.get_metric_history(self.run_id, metric.key)
-            self._known[metric.key] = {(one.step, _bounded(one.value)) for one in history}
-        return (metric.step, _bounded(metric.value)) in self._known[metric.key]
+            self._known[metric.key] = {_Metric(one.key, one.value, one.timestamp, one.step).known_as for one in history}
+        return metric.known_as in self._known[metric.key]
 
     def _send_worst(self, result: PhaseResult) -> None:
         """Send the pictures, then the list that names them."""
@@ -273,7 +267,10 @@ class MlflowRun:
         self._ask_first()
         self._parts_at = time.monotonic()
         while self._records and (offset := sum(self._part_sizes)) < cursor.at.bytes:
-            data = self._whole_lines(offset, cursor.at.bytes)
+            data = self._read(offset, min(MAX_PART_BYTES, cursor.at.bytes - offset))
+            data += b"" if data.endswith(b"\n") else self._records.readline()
+            if not data.endswith(b"\n"):
+                raise RecordsError("the records are shorter than they were", "the file was changed while it was sent")
             self._send_file("records", _part_name(len(self._part_sizes)), data)
             self._part_sizes.append(len(data))
             self.sent["parts"] += 1
@@ -281,26 +278,11 @@ class MlflowRun:
         if sizes.get(LABELS) != self._labels.stat().st_size:
             self._client.log_artifact(self.run_id, str(self._labels))
 
-    def _whole_lines(self, offset: int, until: int) -> bytes:
-        """Read about MAX_PART_BYTES of the records, up to the end of a line; `until` is one."""
-        size = MAX_PART_BYTES
-        while True:
-            data = self._read(offset, min(size, until - offset))
-            if end := data.rfind(b"\n") + 1:
-                return data[:end]
-            if len(data) < min(size, until - offset):
-                raise RecordsError("the records are shorter than they were", "the file was changed while it was sent")
-            size *= 2
-
     def _read(self, offset: int, size: int) -> bytes:
         """Read so many bytes of the records, fewer at their end."""
-        data = b""
-        while self._records and len(data) < size:
-            more = os.pread(self._records.fileno(), size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        assert self._records is not None  # noqa: S101 - asked for where there are records
+        self._records.seek(offset)
+        return self._records.read(size)
 
     def _find_parts(self) -> list[int]:
         """Sizes of the parts that are there and hold the bytes of the records: the last of them has the chain of all."""
@@ -314,31 +296,29 @@ class MlflowRun:
             sizes.pop()  # it had an end that was taken off when the run was resumed
         return sizes
 
-    def _ask_first(self) -> None:
+    def _ask_first(self, pauses: Sequence[int] = TRY_AGAIN_SECONDS) -> None:
         """Find out soon if the server is gone: MLflow would try for minutes."""
-        for number in range(TRIES):
-            try:
-                check(self.uri)
-            except UsageError as error:
-                if number == TRIES - 1:
-                    raise CaptureError(error.message) from error
-                time.sleep(number + 1)
-            else:
-                return
+        try:
+            check(self.uri)
+        except UsageError as error:
+            if not pauses:
+                raise CaptureError(error.message) from error
+            time.sleep(pauses[0])
+            self._ask_first(pauses[1:])
 
 
-def earlier_run(folder: str | None, uri: str) -> str | None:
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into pieces of at most `size`."""
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _earlier_run(folder: str | None, uri: str) -> str | None:
     """Return the run in MLflow at this URI to which a run folder was last sent, by its events.jsonl."""
-    if folder is None or not Path(folder, EVENTS).is_file():
-        return None
-    found = None
-    with Path(folder, EVENTS).open("rb") as lines:
-        for line in lines:
-            if b'"event":"sink"' in line and line.endswith(b"\n"):
-                event = json.loads(line)
-                if event.get("sink") == NAME and event.get("uri") == shown(uri) and event.get("run_id"):
-                    found = str(event["run_id"])
-    return found
+    path = Path(folder or "", EVENTS)
+    lines = path.read_bytes().split(b"\n")[:-1] if folder and path.is_file() else []
+    events = (json.loads(line) for line in reversed(lines) if b'"event":"sink"' in line)
+    mine = (event for event in events if event.get("sink") == NAME and event.get("uri") == redacted(uri))
+    return next((str(event["run_id"]) for event in mine if event.get("run_id")), None)
 
 
 def _worst_folder(sums: Epoch) -> str:
@@ -349,24 +329,17 @@ def _part_name(number: int) -> str:
     return f"part-{number:05d}.jsonl"
 
 
-def _bounded(value: float) -> str:
-    """A value as text, so that NaN equals NaN."""
-    return repr(min(max(value, -LARGEST), LARGEST))
-
-
 def _params(info: RunInfo) -> dict[str, str]:
     """The run record as parameters: options by their own names, everything else with the field it is in."""
-    model = {f"model.{name}": value for name, value in info.model.items()}
-    versions = {f"versions.{name}": value for name, value in info.versions.items()}
-    images = {f"images.{name}": value for name, value in info.images.items()}
+    fields = {"model": info.model, "versions": info.versions, "images": info.images}
     rest = {"classes": len(info.classes), "device": info.device, "threads": info.threads, "folder": info.folder}
-    given = dict(_flat(info.config)) | model | versions | rest | images | {"task": info.task or "classification"}
+    given = dict(_flat(info.config)) | dict(_flat(fields)) | rest | {"task": info.task or "classification"}
     texts = {re.sub(r"[^A-Za-z0-9_\-. /]", "_", name)[:250]: _text(value) for name, value in given.items()}
     return {name: text for name, text in texts.items() if name}
 
 
-def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{before}{name}.")
         else:
@@ -374,8 +347,6 @@ def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     safe = text.encode("utf-8", "backslashreplace").decode()
     return safe if len(safe) <= MAX_TEXT else safe[: MAX_TEXT - 1] + "…"

@@ -1,6 +1,6 @@
 """The sink process: follows the records of a run and sends them on.
 
-    python -m capture_cli.sinks.process             # capture_cli.sinks.live starts it
+    python -m capture_cli.sinks.process             # capture_cli.sinks.follower starts it
 
 Standard input has two lines of JSON: the tracker and its options, then the run. Once another line comes, or the training is
 gone, the rest is sent and the process ends. Standard output takes a line when the tracker is ready, when the run has begun
@@ -22,7 +22,7 @@ from capture_cli.runfolder import RECORDS
 from capture_cli.runs import open_run
 from capture_cli.sinks import event_files, mlflow_run
 from capture_cli.sinks.pictures import Spool
-from capture_cli.sinks.sending import Destination, Place, Sending, alone, described
+from capture_cli.sinks.sending import Destination, Sending, alone, described
 
 NICENESS = 10
 SECONDS = 1.0
@@ -51,7 +51,7 @@ def main() -> None:
             destination = TRACKERS[options.pop("tracker")](**options)
             report(scratch=scratch, uri=getattr(destination, "uri", ""))
             if run := calls.readline():
-                lines = _send(destination, Path(scratch), calls, report, **json.loads(run))
+                lines = _send(destination, Path(scratch), calls, report, json.loads(run))
                 report(run=destination.identity, sent=destination.sent, lines=lines)
         except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises is for the training to tell of
             hint = error.hint if isinstance(error, CaptureError) else ""
@@ -60,25 +60,16 @@ def main() -> None:
             report(**failure, **known)
 
 
-def _send(
-    destination: Destination,
-    scratch: Path,
-    calls: BinaryIO,
-    report: Callable[..., None],
-    *,
-    place: list[str],
-    worst: int,
-    until: int,
-) -> int:
+def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Callable[..., None], run: dict[str, Any]) -> int:
     """Send a run until it ends; return how many records that were. Raises RecordsError where they do not verify.
 
-    An earlier process of the run has written its first `until` bytes: the training has no inputs of evaluations in them.
+    Of its first `until` bytes, which an earlier process wrote, the training has no inputs of evaluations.
     """
-    parent, where, identity = os.getppid(), Place(*place), destination.identity
-    with alone(destination.open(where)), open_run(where.records or scratch / RECORDS) as run:
-        sending = Sending(run, destination, Spool(scratch), worst=worst)
-        if until:
-            sending.reproduce(until=until)
+    parent, identity = os.getppid(), destination.identity
+    with alone(destination.open(**run["place"])), open_run(run["place"]["records"] or scratch / RECORDS) as records:
+        sending = Sending(records, destination, Spool(scratch), worst=run["worst"])
+        if run["until"]:
+            sending.reproduce(until=run["until"])
         while not sending.advance():
             if destination.identity != identity:
                 identity = destination.identity

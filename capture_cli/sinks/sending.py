@@ -1,6 +1,6 @@
 """Send a run to MLflow or TensorBoard, as far as it goes: a sink process and `capture log` both run this code.
 
-    with open_run(folder) as run, alone(destination.open(place)):
+    with open_run(folder) as run, alone(destination.open(where=folder, folder=folder, records=file)):
         sending = Sending(run, destination, Spool(scratch))
         sending.reproduce(images)           # pictures of evaluations that ended earlier
         sending.advance()                   # everything that has been written since
@@ -15,11 +15,11 @@ import fcntl
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from capture_cli.errors import CaptureError, RecordsError, redacted
 from capture_cli.records import Batch, Epoch, Numbers, RunInfo, Samples
@@ -33,48 +33,29 @@ LOCK_SECONDS = 120.0
 _MAX_CHARACTERS = 200
 
 
-class Place(NamedTuple):
-    """Where a run is; the paths are absolute."""
-
-    where: str
-    """As the user called it."""
-    folder: str | None
-    """The run folder."""
-    records: str | None
-    """The file of records; None if they go into a pipe."""
-
-
 class Destination(Protocol):
-    """A tracker that shows a run. Methods are called in the order of the records, and raise what its library raises."""
+    """A tracker that shows one run. Methods are called in the order of the records, and raise what its library raises.
+
+    `open` sets the run: `where` as the user called it, folder and file of records as absolute paths, None if there is none.
+    It returns a file or folder that stands for the run in this tracker, to be locked, if there is one. `begin` takes a run
+    record: the first one creates the run in the tracker, or continues it. Labels are (file or id, label, split). `pictures`
+    counts those that the tracker has of an evaluation, -1 if it does not have the evaluation. `caught_up` delivers what was
+    taken, now that the records have been read up to `cursor`; `end` delivers the rest and says how the run ended.
+    """
 
     sent: Counter[str]
-    """What it did not hold before, by kind."""
+    """What the tracker did not have before, by kind."""
     identity: dict[str, Any]
     """What the training process should know of the run in the tracker; empty until it has begun."""
 
-    def open(self, place: Place) -> Path | None:
-        """Set the run. Return a file or folder that stands for it in this tracker, to be locked, if there is one."""
-
-    def begin(self, info: RunInfo) -> None:
-        """Take a run record. The first one creates the run in the tracker, or continues it."""
-
-    def log_labels(self, labels: Sequence[tuple[str, str, str]], /) -> None:
-        """Take files (or ids), labels and splits of samples."""
-
-    def log_steps(self, steps: Sequence[Step]) -> None:
-        """Take training steps."""
-
-    def log_phase(self, result: PhaseResult) -> None:
-        """Take a finished phase."""
-
-    def pictures(self, result: PhaseResult) -> int:
-        """Return how many pictures of an evaluation it holds; -1 if it does not have the evaluation."""
-
-    def caught_up(self, cursor: Cursor, /) -> None:
-        """Deliver what was taken; the records have been read up to `cursor`."""
-
-    def end(self, cursor: Cursor, /) -> None:
-        """Deliver the rest and say how the run ended."""
+    def open(self, *, where: str, folder: str | None, records: str | None) -> Path | None: ...
+    def begin(self, info: RunInfo) -> None: ...
+    def log_labels(self, labels: Sequence[tuple[str, str, str]], /) -> None: ...
+    def log_steps(self, steps: Sequence[Step]) -> None: ...
+    def log_phase(self, result: PhaseResult) -> None: ...
+    def pictures(self, result: PhaseResult) -> int: ...
+    def caught_up(self, cursor: Cursor, /) -> None: ...
+    def end(self, cursor: Cursor, /) -> None: ...
 
 
 class Sending:
@@ -85,13 +66,10 @@ class Sending:
         self._run, self._to, self._spool, self._worst = run, destination, spool, worst
         self._phases = Phases(worst=worst)
         self._cursor: Cursor | None = None
+        self.lines = 0
+        """Records that were read so far."""
         self._labelled: set[str] = set()
         """Phases whose samples are known. Where no record lists the samples, they are those of a phase's first epoch."""
-
-    @property
-    def lines(self) -> int:
-        """Records that were read so far."""
-        return self._cursor.at.seq if self._cursor else 0
 
     def reproduce(self, images: Path | None = None, *, until: int | None = None) -> str:
         """Make the inputs of worst samples again where the destination lacks them, from the image files.
@@ -122,7 +100,8 @@ class Sending:
                 self._send(block)
         except RecordsError as found:
             error = found
-        if self._run.cursor.at.seq:
+        self.lines = self._run.cursor.at.seq
+        if self.lines:
             self._cursor = self._run.cursor
             self._to.caught_up(self._cursor)
         elif not self._run.ending.lines and self._run.ending.state != "damaged":  # the run record is still to come
@@ -141,10 +120,10 @@ class Sending:
             self._to.begin(block)
         elif isinstance(block, Samples):
             self._labelled |= {"train", "val", "test"}
-            self._log_labels(block.files, block.labels, block.splits)
+            self._log_labels(zip(block.files, block.labels, block.splits, strict=True))
         elif isinstance(block, Visits):
             if block.phase not in self._labelled and block.info.task is None:
-                self._log_labels(block["file"].tolist(), block["label"].tolist(), [block.phase] * len(block))
+                self._log_labels((file, label, block.phase) for file, label in zip(block["file"], block["label"], strict=True))
             steps = self._phases.update(block)
             if block.phase == "train":
                 self._to.log_steps(steps)
@@ -155,9 +134,8 @@ class Sending:
             worst = [replace(one, image=images.get((one.batch, one.index))) for one in result.worst]
             self._to.log_phase(replace(result, worst=worst))
 
-    def _log_labels(self, files: Sequence[str], labels: Sequence[int], splits: Sequence[str]) -> None:
+    def _log_labels(self, rows: Iterable[tuple[str, int, str]]) -> None:
         classes = self._run.info.classes
-        rows = zip(files, labels, splits, strict=True)
         self._to.log_labels([(file, classes[label], split) for file, label, split in rows])
 
 
@@ -206,24 +184,18 @@ def alone(lock: Path | None) -> Iterator[None]:
     descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + LOCK_SECONDS
-        while not _locked(descriptor):
-            if time.monotonic() >= until:
-                raise CaptureError("another process is still sending this run", "try again when it has ended")
-            time.sleep(0.2)
+        with suppress(OSError):  # a file system without locks
+            while True:
+                try:  # unlike a lock by lockf, it is not released by closing another descriptor of the file
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise CaptureError("another process is still sending this run", "try again when it has ended") from None
+                    time.sleep(0.2)
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Try to take the lock: by `flock`, which closing another descriptor of the file does not release."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
 
 
 def described(error: BaseException) -> str:

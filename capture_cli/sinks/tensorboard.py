@@ -4,9 +4,7 @@
 
     tensorboard --logdir runs
 
-Event files go to `tensorboard/` in the run folder: scalars `loss` and `lr` by step, `<phase>/loss` and `<phase>/accuracy` after
-each phase, and of each evaluation the worst samples as a list and as images, and a histogram of the margins (in nats, see
-capture_cli.runs.visits). A margin below 0 is a wrong prediction. The step of everything is the number of updates before it.
+Event files go to `tensorboard/` in the run folder. docs/sinks.md lists what they hold.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from capture_cli.records import Record
 from capture_cli.runfolder import Output
 from capture_cli.sinks.evaluations import WORST
 from capture_cli.sinks.event_files import NAME
-from capture_cli.sinks.live import WAIT_SECONDS, Live
+from capture_cli.sinks.follower import WAIT_SECONDS, Follower
 
 
 class TensorBoardSink:
@@ -39,24 +37,23 @@ class TensorBoardSink:
         missing.
         """
         self._folder = str(Path(folder).absolute()) if folder is not None else None
-        self._live = Live(NAME, {"folder": self._folder}, worst=worst)
-        self._wait_seconds = wait_seconds
-        self._closed = False
+        self._follower = Follower(NAME, {"folder": self._folder}, worst=worst)
+        self._wait_seconds, self._closed = wait_seconds, False
 
     def begin(self, output: Output) -> None:
         """See capture_cli.writer.sink.Sink. Raises UsageError if there is no run folder and none was given."""
         if not (self._folder or output.folder):
             raise UsageError(f"event files need a folder, and the records go to {output.where}", "give a run folder")
         rest = f"`capture log {output.where} --tensorboard` writes the rest" if output.folder and not self._folder else ""
-        self._live.begin(output, rest=rest)
+        self._follower.begin(output, rest=rest)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """See capture_cli.writer.sink.Sink."""
-        self._live.write(record, inputs)
+        self._follower.write(record, inputs)
 
     def close(self) -> None:
         """Wait for the rest to be written, and leave the counts in events.jsonl. May be called twice."""
         if not self._closed:
             self._closed = True
-            self._live.finish(self._wait_seconds)
-            self._live.close()
+            self._follower.finish(self._wait_seconds)
+            self._follower.close()

@@ -2,7 +2,6 @@
 
 check(uri)          # raises UsageError, naming it, if nobody answers
 absolute(uri)       # a file's URI as it is from any folder
-shown(uri)          # without the password that may be in it
 """
 
 import os
@@ -32,7 +31,7 @@ def check(uri: str) -> None:
         try:
             socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), SECONDS).close()
         except OSError as error:
-            raise UsageError(f"no server at {shown(uri)}: {error.strerror or error}", HINT) from error
+            raise UsageError(f"no server at {redacted(uri)}: {error.strerror or error}", HINT) from error
 
 
 def _ask(uri: str) -> None:
@@ -41,9 +40,9 @@ def _ask(uri: str) -> None:
     try:  # any answer will do: a server that refuses it is there, and MLflow has the credentials
         requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS, stream=True, verify=False).close()  # noqa: S501 - nothing is sent
     except requests.Timeout as error:
-        raise UsageError(f"the server at {shown(uri)} does not answer within {SECONDS:g} seconds", HINT) from error
+        raise UsageError(f"the server at {redacted(uri)} does not answer within {SECONDS:g} seconds", HINT) from error
     except (requests.RequestException, ValueError) as error:
-        raise UsageError(f"no server at {shown(uri)}", HINT) from error
+        raise UsageError(f"no server at {redacted(uri)}", HINT) from error
 
 
 def absolute(uri: str) -> str:
@@ -52,8 +51,3 @@ def absolute(uri: str) -> str:
     if parts.scheme.partition("+")[0] != "sqlite" or not parts.path.strip("/"):
         return uri
     return f"{parts.scheme}:///{quote(str(Path(unquote(parts.path[1:])).absolute()))}"
-
-
-def shown(uri: str) -> str:
-    """The URI as it may be shown and kept: without user, password and tokens."""
-    return redacted(uri)
