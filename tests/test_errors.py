@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError
+from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError, redacted
 
 
 def test_a_traceback_shows_the_message_and_the_hint() -> None:
@@ -25,3 +25,25 @@ def test_each_error_has_its_exit_code(kind: type[CaptureError], code: int) -> No
     """The codes that the command line documents."""
     assert kind("x").exit_code == code
     assert isinstance(kind("x"), CaptureError)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no server at http://user:pa55@host:5000/x", "no server at http://host:5000/x"),
+        ("http://user:pa@55@host/x", "http://host/x"),
+        ("http://user:pa/55@host", "http://host"),
+        ("http://token@host", "http://host"),
+        ('["--mlflow","http://user:pa55@host","me@here"]', '["--mlflow","http://host","me@here"]'),
+        ("postgresql://user@host/db?password=pa55&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
+        ("https://host/path?access_token=pa55", "https://host/path?access_token=***"),
+        ("two: http://a:pa55@b and mysql+pymysql://c:pa55@d/e", "two: http://b and mysql+pymysql://d/e"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("sqlite:////home/me@work/a:b/mlflow.db", "sqlite:////home/me@work/a:b/mlflow.db"),
+        ("nothing:secret@here", "nothing:secret@here"),
+    ],
+)
+def test_secrets_are_taken_out_of_uris(text: str, shown: str) -> None:
+    """Users, passwords and tokens; what only looks like them stays."""
+    assert redacted(text) == shown
+    assert redacted(shown) == shown

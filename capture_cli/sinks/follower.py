@@ -77,11 +77,10 @@ class Follower:
         """Let the process follow the records of `output`; `rest` tells how to send later what was not sent."""
         self._output, self._rest = output, rest
         if output.records is None:
-            self._copy = os.open(self.spool.folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
             output.journal.copies.append(self._copy_line)
         paths = {"folder": output.folder, "records": output.records}
         place = {name: str(path.absolute()) if path else None for name, path in paths.items()}
-        self._tell(place={"where": output.where, **place}, worst=self._worst, until=output.journal.place["bytes"])
+        self._tell(place={"where": output.where, **place}, worst=self._worst, until=output.journal.position["bytes"])
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """Keep the inputs of worst samples, and notice now and then how the process does."""
@@ -134,6 +133,7 @@ class Follower:
         if self._copy >= 0 and self._output:
             self._output.journal.copies.remove(self._copy_line)
             os.close(self._copy)
+            self._copy = -1
         shutil.rmtree(self.spool.folder, ignore_errors=True)  # it does so itself, unless it was killed
         self._event(**values, **self.result, **({"error": self.error} if self.error else {}))
 
@@ -186,6 +186,8 @@ class Follower:
     def _copy_line(self, line: bytes) -> None:
         try:
             if not self.error:
+                if self._copy < 0:
+                    self._copy = os.open(self.spool.folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
                 write_all(self._copy, line)
         except OSError as error:
             self._fail_to_write(error)

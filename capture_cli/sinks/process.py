@@ -66,7 +66,9 @@ def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Call
     Of its first `until` bytes, which an earlier process wrote, the training has no inputs of evaluations.
     """
     parent, identity = os.getppid(), destination.identity
-    with alone(destination.open(**run["place"])), open_run(run["place"]["records"] or scratch / RECORDS) as records:
+    copy = scratch / RECORDS
+    copy.touch()  # where the training copies records that go into a pipe
+    with alone(destination.open(**run["place"])), open_run(run["place"]["records"] or copy) as records:
         sending = Sending(records, destination, Spool(scratch), worst=run["worst"])
         if run["until"]:
             sending.reproduce(until=run["until"])

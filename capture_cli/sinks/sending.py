@@ -30,7 +30,8 @@ from capture_cli.sinks.pictures import Spool
 
 LOCK_SECONDS = 120.0
 """For another process that is still sending the same run: one whose training was killed finishes what it does."""
-_MAX_CHARACTERS = 200
+MAX_CHARACTERS = 200
+"""Of an error of another package."""
 
 
 class Destination(Protocol):
@@ -200,7 +201,7 @@ def alone(lock: Path | None) -> Iterator[None]:
 
 def described(error: BaseException) -> str:
     """The first line of an error's message, without passwords; that of another package cut to one line on a terminal."""
-    text = redacted(next(iter(str(error).strip().splitlines()), ""))
     if isinstance(error, CaptureError):
-        return text
-    return f"{type(error).__name__}: {text}"[:_MAX_CHARACTERS] if text else type(error).__name__
+        return redacted(error.message)
+    text = redacted(next(iter(str(error).strip().splitlines()), ""))
+    return f"{type(error).__name__}: {text}"[:MAX_CHARACTERS] if text else type(error).__name__
