@@ -1,4 +1,4 @@
-"""Summary, history and verification say what the records say, and hostile records are errors, never faults."""
+"""Summary, history and verification agree with the records, and hostile records cause errors, never crashes."""
 
 import json
 import random
@@ -28,8 +28,8 @@ def summary_of(path: Path, **options: int) -> Summary:
         return summarise(run, **options)
 
 
-def test_the_summary_says_what_the_records_say(tmp_path: Path) -> None:
-    """Against a plain count over all rows."""
+def test_the_summary_agrees_with_the_records(tmp_path: Path) -> None:
+    """The expected values are counted over all rows."""
     folder = write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
     summary = summary_of(folder, worst=5, confusions=3)
     last = [row for row in as_dicts(taken(folder)) if row["phase"] == "val" and row["epoch"] == 2]
@@ -56,7 +56,7 @@ def test_the_summary_says_what_the_records_say(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_many_batches_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top_k: int | None) -> None:
-    """Whether batches wait to the end of their phase, or are read one by one, the summary is the same, ties and all."""
+    """The summary is the same if batches wait until the phase ends and if they are read one by one, ties included."""
     records = list(run_records(per_class=80, epochs=2, batch_size=8, status=None, top_k=top_k))
     for place, one in enumerate(records):
         if isinstance(one, Batch) and one.batch % 2:  # equal losses: the first of them count
@@ -74,7 +74,7 @@ def test_many_batches_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("task", [None, "multilabel", "regression"])
 def test_the_size_of_a_read_changes_no_digit(tmp_path: Path, task: str | None) -> None:
-    """A pipe brings records in other portions than a file: sums are added up in the same order all the same."""
+    """A pipe delivers records in other portions than a file. Sums are added up in the same order."""
     with open_run(write_run(tmp_path / "run", task_records(task))) as run:
         for visits in run.visits():
             parts = [visits.batch(0), Visits(run.info, visits.phase, visits.epoch, visits.lines[1:], name="rest")]
@@ -86,7 +86,7 @@ def test_the_size_of_a_read_changes_no_digit(tmp_path: Path, task: str | None) -
 
 
 def test_the_digest_of_the_worst_is_that_of_its_file(tmp_path: Path) -> None:
-    """So that a picture is shown only if it is the very file that was trained on."""
+    """A picture is shown only of the very file that was trained on."""
     digests = [f"{number:032x}" for number in range(36)]
     phase = summary_of(write_run(tmp_path / "run", run_records(digests=digests))).phase
     assert phase is not None
@@ -97,10 +97,8 @@ def test_the_digest_of_the_worst_is_that_of_its_file(tmp_path: Path) -> None:
     ("cut", "phase", "epoch", "complete"),
     [(1, None, None, None), (6, "train", 0, False), (9, "train", 0, True), (10, "train", 0, True), (12, "val", 0, True)],
 )
-def test_the_phase_that_is_looked_at(
-    tmp_path: Path, cut: int, phase: str | None, epoch: int | None, complete: bool | None
-) -> None:
-    """The last complete one, `val` before `train`; the one under way where none is complete."""
+def test_the_chosen_phase(tmp_path: Path, cut: int, phase: str | None, epoch: int | None, complete: bool | None) -> None:
+    """It is the last complete one, `val` before `train`; if none is complete, the one under way."""
     records = list(run_records(per_class=12, epochs=2, batch_size=8))
     kinds = [(record.kind, getattr(record, "phase", "")) for record in records]
     assert kinds[3:9] == [("batch", "train")] * 4 + [("epoch", "train"), ("batch", "val")]
@@ -114,7 +112,7 @@ def test_the_phase_that_is_looked_at(
 
 
 def test_losses_that_are_not_finite_are_the_worst(tmp_path: Path) -> None:
-    """They come first among the worst, and no mean pretends to know better."""
+    """They come first, and the means that include them are None."""
     records = one_batch(losses=np.array([np.nan, 1], np.float32))
     phase = summary_of(write_run(tmp_path / "run", records)).phase
     assert phase is not None
@@ -123,8 +121,8 @@ def test_losses_that_are_not_finite_are_the_worst(tmp_path: Path) -> None:
     assert [one.loss for one in phase.classes].count(None) == 1
 
 
-def test_an_answer_that_is_no_number_is_not_right(tmp_path: Path) -> None:
-    """Though its prediction, the first of ten NaN, may be the label: in rows, classes and the whole."""
+def test_a_prediction_from_nan_is_not_correct(tmp_path: Path) -> None:
+    """The argmax of NaN is class 0, which may be the label. Rows, classes and the total count it as wrong."""
     (batch,) = (record for record in one_batch() if isinstance(record, Batch))
     n = len(batch.labels)
     nothing = np.full_like(batch.probs, np.nan)
@@ -137,8 +135,8 @@ def test_an_answer_that_is_no_number_is_not_right(tmp_path: Path) -> None:
     assert [one.visit.correct for one in phase.worst] == [False] * n
 
 
-def test_a_phase_of_which_nothing_was_captured(tmp_path: Path) -> None:
-    """Is a row in the table of epochs and says how much was left out."""
+def test_a_phase_without_captured_batches(tmp_path: Path) -> None:
+    """It is in the table of epochs, and its uncaptured samples are counted."""
     records = [record for record in run_records() if not (isinstance(record, Batch) and record.phase == "val")]
     records = [
         replace(r, captured=0, not_captured=r.n) if isinstance(r, Epoch) and r.phase == "val" else r for r in records[:-1]
@@ -148,8 +146,8 @@ def test_a_phase_of_which_nothing_was_captured(tmp_path: Path) -> None:
     assert (phase.phase, phase.n, phase.not_captured) == ("val", 0, 9)
 
 
-def test_an_epoch_of_which_nothing_was_captured_does_not_hide_the_one_before(tmp_path: Path) -> None:
-    """The last captured epoch is looked at; the table of epochs has both."""
+def test_an_epoch_that_was_not_captured_does_not_hide_the_one_before(tmp_path: Path) -> None:
+    """The last captured epoch is chosen; the table of epochs has both."""
     records = [one for one in run_records() if not (isinstance(one, Batch) and (one.phase, one.epoch) == ("val", 1))]
     summary = summary_of(write_run(tmp_path / "run", records[:-1]))
     assert summary.phase is not None
@@ -157,8 +155,8 @@ def test_an_epoch_of_which_nothing_was_captured_does_not_hide_the_one_before(tmp
     assert [(one.epoch, one.phase) for one in summary.epochs][-1] == (1, "val")
 
 
-def test_more_phases_than_a_run_can_have_are_an_error(tmp_path: Path) -> None:
-    """Every phase takes memory: records that name ever new ones are refused, with the line."""
+def test_too_many_phases_are_an_error(tmp_path: Path) -> None:
+    """Each phase takes memory, so records that keep naming new ones are refused. The error names the line."""
     records = list(run_records(status=None, val_every=0))
     records += [replace(one, phase=f"phase-{n}") for n in range(20) for one in records if isinstance(one, Batch)]
     error = summary_of(write_run(tmp_path / "run", records)).state.error
@@ -168,7 +166,7 @@ def test_more_phases_than_a_run_can_have_are_an_error(tmp_path: Path) -> None:
 
 
 def test_any_number_of_folds_share_one_pass(tmp_path: Path) -> None:
-    """What is asked of a run together is what is asked of it one by one; stdin and pipes can be read but once."""
+    """Folds that share a pass give the same results as folds with a pass each. Pipes can be read only once."""
     folder = write_run(tmp_path / "run", run_records())
     with open_run(folder) as run:
         summary, search = Summarising(run, worst=3), SampleSearch(run, "cat_0001.png")
@@ -180,7 +178,7 @@ def test_any_number_of_folds_share_one_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", [None, "sequence", "multilabel", "regression"])
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_a_visit_is_a_row_of_its_block(tmp_path: Path, task: str | None, top_k: int | None) -> None:
-    """Against the record itself: its values digit for digit, and the margin of the columns."""
+    """It has the values of the record, digit for digit, and the margin of the columns."""
     records = task_records(task) if task else run_records(top_k=top_k)
     with open_run(write_run(tmp_path / "run", records)) as run:
         for visits in run.visits():
@@ -200,8 +198,8 @@ def test_a_visit_is_a_row_of_its_block(tmp_path: Path, task: str | None, top_k: 
                 assert [one.margin for one in found] == margins  # type: ignore[union-attr]
 
 
-def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
-    """A second run record is the header, and what stands before it counts all the same."""
+def test_a_resumed_run_is_one_run(tmp_path: Path) -> None:
+    """The last run record is the header, and the records before it still count."""
     records = list(run_records(status=None))
     first = records[0]
     assert isinstance(first, RunInfo)
@@ -215,7 +213,7 @@ def test_a_run_that_went_on_is_one_run(tmp_path: Path) -> None:
 
 
 def test_a_history_has_every_visit(tmp_path: Path) -> None:
-    """Label, prediction, p(label) and loss of one image, epoch by epoch, as the rows have them."""
+    """Label, prediction, p(label) and loss in every epoch are those of the rows."""
     folder = write_run(tmp_path / "run", run_records(epochs=4))
     with open_run(folder) as run:
         history = sample_history(run, "dog_0002.png")
@@ -244,7 +242,7 @@ NAMES = ["a/1.png", "b/1.png", "b/21.png", "1.png", "c/x.png", "cat_0012.png"]
     ],
 )
 def test_an_image_is_named_by_its_end(tmp_path: Path, wanted: str, found: str) -> None:
-    """The exact path wins, else the end of exactly one; otherwise the error says what could be meant."""
+    """The exact path wins, then a unique ending. Anything else is an error that lists candidates."""
     with open_run(write_run(tmp_path / "run", run_records(files=NAMES, classes=("a", "b"), val_every=0))) as run:
         if found in NAMES:
             assert sample_history(run, wanted).sample.file == found
@@ -256,8 +254,8 @@ def test_an_image_is_named_by_its_end(tmp_path: Path, wanted: str, found: str) -
                 assert {"cat_12.png": "'cat_0012.png'", "X.PNG": "'c/x.png'"}[wanted] in raised.value.hint
 
 
-def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None:
-    """The very line that names the image is the bad one: the error is of the line, whatever else was named before."""
+def test_a_sample_with_an_impossible_label_is_an_error(tmp_path: Path) -> None:
+    """If the line that names the image is bad, the error names that line."""
     path = tmp_path / "run.jsonl"
     lines = chained(replace(one, labels=[*one.labels[:-1], 99]) if isinstance(one, Samples) else one for one in run_records())
     path.write_bytes(b"".join(lines))
@@ -267,15 +265,15 @@ def test_an_image_whose_label_makes_no_sense_is_an_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wanted", ["broken_0.png", "_0.png"])
-def test_an_image_that_was_left_out_is_said_to_be(tmp_path: Path, wanted: str) -> None:
-    """With the reason, in place of names that look alike."""
+def test_a_skipped_image_is_reported_as_skipped(tmp_path: Path, wanted: str) -> None:
+    """The error gives the reason and suggests no other names."""
     message = r"'broken_0.png' was skipped in this run: truncated \(the file ends early\)"
     with open_run(write_run(tmp_path / "run", run_records(skips=2))) as run, pytest.raises(UsageError, match=message):
         sample_history(run, wanted)
 
 
 def test_verify_reads_every_record(tmp_path: Path) -> None:
-    """A chain that holds around a record that makes no sense does not verify."""
+    """A run does not verify if a record makes no sense, even if its chain holds."""
     path = tmp_path / "run.jsonl"
     lines = chained(run_records())
     path.write_bytes(b"".join(lines))
@@ -299,7 +297,7 @@ TOKEN = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\]|\\.)*"|null|\[|\]')
 
 
 def mutated(draw: random.Random, bases: Sequence[Sequence[bytes]]) -> bytes:
-    """A run with values exchanged, doubled, removed or replaced by junk, and its chain made anew."""
+    """A run with values swapped, doubled, removed or replaced by junk, and a new chain that fits."""
     bodies = [body(line) for line in draw.choice(bases)]
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         place = draw.randrange(len(bodies))
@@ -312,7 +310,7 @@ def mutated(draw: random.Random, bases: Sequence[Sequence[bytes]]) -> bytes:
 
 
 def test_hostile_records_are_errors_never_faults(tmp_path: Path) -> None:
-    """1,000 runs with a good chain and bad contents: an answer in clean JSON, or an error that is one of ours."""
+    """1,000 runs with a good chain and bad contents each give clean JSON or a CaptureError."""
     draw = random.Random(0)
     bases = [
         chained(run_records(per_class=4, batch_size=4, top_k=top, files=files))

@@ -1,4 +1,4 @@
-"""`capture diff` as a person runs it: real runs, pipes, exit codes, and names that are hostile."""
+"""`capture diff` in real processes: real runs, pipes, exit codes and hostile names."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three real runs: `one` and `same` with the same options, `other` with an image more and another learning rate."""
+    """Three real runs: `one` and `same` have the same options, `other` an additional image and another learning rate."""
     place = tmp_path_factory.mktemp("trained")
     make_images(place / "images")
     shutil.copytree(place / "images", place / "more")
@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_equal_trainings_are_equal(trained: Path, capture: Capture) -> None:
-    """The same options and files: one line says so, exit code 0; a file and its folder are the same run."""
+    """The same options and files give one line and exit code 0. A file and its folder are the same run."""
     done = capture("diff", "one", "same", cwd=trained)
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
@@ -42,8 +42,8 @@ def test_two_equal_trainings_are_equal(trained: Path, capture: Capture) -> None:
     assert capture("diff", "one/records.jsonl", "one", cwd=trained).returncode == 0
 
 
-def test_what_differs_between_two_trainings_is_named(trained: Path, capture: Capture) -> None:
-    """An option, the file set by counts and listing, the image that was added; exit code 1."""
+def test_differences_between_two_trainings_are_named(trained: Path, capture: Capture) -> None:
+    """The option, the counts and listing of the files and the added image are named. The exit code is 1."""
     done = capture("diff", "one", "other", "--json", cwd=trained)
     assert (done.returncode, done.stderr) == (1, "")
     found = json.loads(done.stdout)
@@ -64,7 +64,7 @@ def test_what_differs_between_two_trainings_is_named(trained: Path, capture: Cap
 
 
 def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None:
-    """Plain aligned text, nothing shortened, no escape sequence; the parts in their order."""
+    """It is plain aligned text in a fixed order. Nothing is shortened or escaped."""
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", run_records(seed=1, folder="photos/" + "x" * 200))
     done = capture("diff", "a", "b")
@@ -81,7 +81,7 @@ def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None
 
 
 def test_the_limit_holds(tmp_path: Path, capture: Capture) -> None:
-    """--limit 1 lists one image each way and one class; the counts are of all."""
+    """--limit 1 lists one image for each direction and one class. All are counted."""
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", run_records(seed=1))
     found = json.loads(capture("diff", "a", "b", "--limit", "1", "--json").stdout)["predictions"]
@@ -91,7 +91,7 @@ def test_the_limit_holds(tmp_path: Path, capture: Capture) -> None:
 
 
 def test_one_of_the_runs_may_come_through_a_pipe(tmp_path: Path, capture: Capture) -> None:
-    """`-` is stdin on either side; on both it is wrong usage."""
+    """`-` is stdin for either run. For both it is wrong usage."""
     write_run(tmp_path / "a")
     text = (tmp_path / "a" / "records.jsonl").read_text()
     assert capture("diff", "-", "a", input=text).returncode == 0
@@ -103,7 +103,7 @@ def test_one_of_the_runs_may_come_through_a_pipe(tmp_path: Path, capture: Captur
 
 @pytest.mark.parametrize("args", [["diff", "a"], ["diff", "a", "nowhere"], ["diff", "a", "a", "--limit", "-1"]], ids=" ".join)
 def test_wrong_usage(tmp_path: Path, capture: Capture, args: list[str]) -> None:
-    """Exit code 2, one line on stderr, nothing on stdout."""
+    """It is exit code 2 and one line on stderr, with nothing on stdout."""
     write_run(tmp_path / "a")
     done = capture(*args)
     assert (done.returncode, done.stdout) == (2, "")
@@ -112,7 +112,7 @@ def test_wrong_usage(tmp_path: Path, capture: Capture, args: list[str]) -> None:
 
 
 def test_damage_is_exit_code_4(tmp_path: Path, capture: Capture) -> None:
-    """What stands before it is compared; stderr names the file and the line, and so does the JSON."""
+    """The part before it is compared. Stderr and the JSON name the file and the line."""
     lines = chained(run_records())
     write_run(tmp_path / "a")
     (tmp_path / "b.jsonl").write_bytes(b"".join([*lines[:5], *lines[6:]]))
@@ -126,7 +126,7 @@ def test_damage_is_exit_code_4(tmp_path: Path, capture: Capture) -> None:
 
 
 def test_hostile_names_reach_no_terminal(tmp_path: Path, capture: Capture) -> None:
-    """Escape sequences, markup and bytes that are not UTF-8 in file, class and option names are shown as what they are."""
+    """Escape sequences, markup and bytes that are not UTF-8 are shown escaped in file, class and option names."""
     bad = "cat\x1b]52;c;aGk=\x07[red]\udcff"
     classes = [bad, "dog"]
     files = [f"{bad}_{number}.png" for number in range(12)]
@@ -153,7 +153,7 @@ def test_hostile_names_reach_no_terminal(tmp_path: Path, capture: Capture) -> No
 
 
 def test_a_terminal_folds_what_is_long(tmp_path: Path) -> None:
-    """On a narrow terminal no line is wider than it, and long names are whole, over several lines."""
+    """No line is wider than the terminal. Long names fold over several lines."""
     name = "photo-" + "0123456789" * 9
     files = [f"cat/{name}-{number}.png" for number in range(12)]
     write_run(tmp_path / "a", run_records(files=files))
@@ -170,7 +170,7 @@ def test_a_terminal_folds_what_is_long(tmp_path: Path) -> None:
 
 
 def test_the_reader_of_its_output_may_go(tmp_path: Path) -> None:
-    """`| head` ends it quietly."""
+    """`| head` ends the command quietly."""
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", run_records(seed=1))
     read, write = os.pipe()
@@ -183,7 +183,7 @@ def test_the_reader_of_its_output_may_go(tmp_path: Path) -> None:
 
 
 def test_it_needs_no_torch(tmp_path: Path, capture: Capture) -> None:
-    """Comparing works where torch cannot be imported, and starts at once."""
+    """The command works without torch and starts at once."""
     trap = tmp_path / "trap" / "torch"
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("raise ImportError('nobody asked for torch')\n")
@@ -196,7 +196,7 @@ def test_it_needs_no_torch(tmp_path: Path, capture: Capture) -> None:
 
 
 def test_the_exit_codes_are_in_the_help(capture: Capture) -> None:
-    """Whoever scripts it finds them there."""
+    """Authors of scripts find them there."""
     text = " ".join(capture("diff", "--help").stdout.split())
     for promise in ("0 if the runs are equal", "1 if they differ", "4 if the records of one do not verify"):
         assert promise in text

@@ -1,4 +1,4 @@
-"""`capture inspect` in real processes: tables, JSON that is read by json and jq, pictures in a real terminal."""
+"""`capture inspect` in real processes: tables, JSON for json and jq, pictures in a real terminal."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def on_terminal(tmp_path: Path, *args: str, columns: int = 100, colour: str = "truecolor") -> Screen:
-    """What `capture inspect ARGS` shows on a terminal, which fails at any control sequence but colours."""
+    """The output of `capture inspect ARGS` on a terminal that fails at any control sequence except colours."""
     env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": colour}
     env.pop("NO_COLOR", None)
     command = [*CAPTURE, "inspect", *args]
@@ -56,8 +56,8 @@ def _until_empty(lines: Iterator[str]) -> Iterator[str]:
         yield line
 
 
-def test_images_are_those_that_could_be_used(capture: Capture, images: Path) -> None:
-    """A file that could not be decoded is counted once: among those that were left out."""
+def test_only_usable_images_are_counted(capture: Capture, images: Path) -> None:
+    """A file that could not be decoded is counted once, as skipped."""
     for name in ("ant_001.png", "bee_001.png"):
         (images / name).write_bytes(b"no image")
     assert capture("train", images, "-m", "linear", "-e", "1", "--device", "cpu", "-q", "-o", "r").returncode == 0
@@ -68,7 +68,7 @@ def test_images_are_those_that_could_be_used(capture: Capture, images: Path) -> 
 
 @pytest.mark.usefixtures("run")
 def test_a_run_at_a_glance(capture: Capture) -> None:
-    """What was trained on what with what, how it ended, a row an epoch, a row a class, pairs, the worst samples."""
+    """The header, a row for each epoch and class, the confusions and the worst samples are shown."""
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
     header = done.stdout.split("\n\n")[0]
@@ -97,7 +97,7 @@ def test_a_run_at_a_glance(capture: Capture) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_json_has_it_all(tmp_path: Path, capture: Capture) -> None:
-    """One object, the same numbers as the rows."""
+    """It is one object with the same numbers as the rows."""
     answer = json.loads(capture("inspect", "run", "--json").stdout)
     rows = [json.loads(line) for line in capture("rows", "run", "--where", "phase = 'val' and epoch = 2").stdout.splitlines()]
     assert (answer["state"], answer["status"], answer["error"]) == ("sealed", "completed", None)
@@ -119,8 +119,8 @@ def test_json_has_it_all(tmp_path: Path, capture: Capture) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_the_commands_that_it_suggests_work(capture: Capture, tmp_path: Path) -> None:
-    """Each can be copied into a shell, also where the run's path needs quoting."""
+def test_the_suggested_commands_work(capture: Capture, tmp_path: Path) -> None:
+    """Each can be copied into a shell, even if the path of the run needs quoting."""
     odd = tmp_path / "a run's $HOME"
     (tmp_path / "run").rename(odd)
     text = capture("inspect", odd.name).stdout
@@ -136,7 +136,7 @@ def test_the_commands_that_it_suggests_work(capture: Capture, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("run")
 def test_a_run_may_come_through_a_pipe(capture: Capture, tmp_path: Path) -> None:
-    """From a folder, a file or stdin the answer is the same."""
+    """The output is the same for a folder, a file and stdin."""
     records = tmp_path / "run" / "records.jsonl"
     answers = [json.loads(capture("inspect", name, "--json").stdout) for name in ("run", "run/records.jsonl")]
     with records.open("rb") as file:
@@ -147,7 +147,7 @@ def test_a_run_may_come_through_a_pipe(capture: Capture, tmp_path: Path) -> None
 
 
 def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
-    """It says so, and shows the phase under way beside those that are complete."""
+    """The header says so, and the phase under way is shown beside the complete ones."""
     data = b"".join(chained(list(run_records(epochs=3, per_class=40))[:-9]))
     (tmp_path / "going.jsonl").write_bytes(data[:-10])
     done = capture("inspect", "going.jsonl")
@@ -164,8 +164,8 @@ def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_damage_is_said_and_what_stands_before_it_is_shown(capture: Capture, tmp_path: Path, as_json: list[str]) -> None:
-    """Exit code 4, the line on stderr, and nothing of what follows among the answers."""
+def test_damage_is_reported_and_the_part_before_it_is_shown(capture: Capture, tmp_path: Path, as_json: list[str]) -> None:
+    """The exit code is 4, stderr names the line, and nothing after it is used."""
     lines = chained(run_records(epochs=3, per_class=40))
     place = [number for number, line in enumerate(lines) if b'"kind":"epoch"' in line][3] + 1
     lines[place] = lines[place].replace(b"0.", b"1.", 1)
@@ -183,8 +183,8 @@ def test_damage_is_said_and_what_stands_before_it_is_shown(capture: Capture, tmp
         assert [row[0] for row in table(done.stdout, "epoch  train loss")] == ["0", "1"]
 
 
-def test_a_record_that_makes_no_sense_is_said_too(capture: Capture, tmp_path: Path) -> None:
-    """The chain may hold around it: of the phase that is shown every batch is read."""
+def test_an_impossible_record_is_reported_too(capture: Capture, tmp_path: Path) -> None:
+    """Every batch of the shown phase is read, so it is found even if the chain holds."""
     records = list(run_records())
     place = max(number for number, one in enumerate(records) if isinstance(one, Batch))
     batch = records[place]
@@ -196,8 +196,8 @@ def test_a_record_that_makes_no_sense_is_said_too(capture: Capture, tmp_path: Pa
     assert f"run/records.jsonl: line {place + 1}: in this batch record labels are outside the 3 classes" in done.stderr
 
 
-def test_a_run_of_which_only_the_header_is_there(capture: Capture, tmp_path: Path) -> None:
-    """The first seconds of a run have no batch yet."""
+def test_a_run_with_only_a_header(capture: Capture, tmp_path: Path) -> None:
+    """A run has no batch in its first seconds."""
     write_run(tmp_path / "run", list(run_records())[:1])
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
@@ -207,7 +207,7 @@ def test_a_run_of_which_only_the_header_is_there(capture: Capture, tmp_path: Pat
 
 @pytest.mark.usefixtures("run")
 def test_one_image(capture: Capture) -> None:
-    """`--sample`: its visits, the same as its rows."""
+    """`--sample` shows its visits, which are its rows."""
     done = capture("inspect", "run", "--sample", "dog_0002.png")
     assert (done.returncode, done.stderr) == (0, "")
     assert "label dog, split val" in done.stdout
@@ -230,8 +230,8 @@ def test_one_image(capture: Capture) -> None:
     ],
 )
 @pytest.mark.usefixtures("run")
-def test_an_image_that_is_not_clear(capture: Capture, sample: str, message: str) -> None:
-    """Exit code 2, and what could be meant."""
+def test_an_ambiguous_image(capture: Capture, sample: str, message: str) -> None:
+    """The exit code is 2, and the error lists candidates."""
     done = capture("inspect", "run", "--sample", sample)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
@@ -240,7 +240,7 @@ def test_an_image_that_is_not_clear(capture: Capture, sample: str, message: str)
 @pytest.mark.parametrize("args", [["--worst", "-1"], ["--limit", "0"], ["--worst", "x"], ["--nope"]])
 @pytest.mark.usefixtures("run")
 def test_wrong_usage(capture: Capture, args: list[str]) -> None:
-    """One line, exit code 2."""
+    """It is one line and exit code 2."""
     done = capture("inspect", "run", *args)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
@@ -266,7 +266,7 @@ def nasty_run() -> Iterator[Record]:
 
 
 def test_names_are_hostile(capture: Capture, tmp_path: Path) -> None:
-    """Into a pipe every name is whole, on its own line and without a control character; in JSON it is exact."""
+    """In a pipe every name is whole, on one line, without control characters. In JSON it is exact."""
     write_run(tmp_path / "run", nasty_run())
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
@@ -282,7 +282,7 @@ def test_names_are_hostile(capture: Capture, tmp_path: Path) -> None:
 
 
 def test_names_that_the_encoding_lacks(capture: Capture, tmp_path: Path) -> None:
-    """A stdout that is ASCII shows them escaped."""
+    """They are escaped if stdout is ASCII."""
     write_run(tmp_path / "run", run_records(files=["日本.png", "b.png"], classes=("é", "x"), val_every=0))
     done = capture("inspect", "run", env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, "")
@@ -291,7 +291,7 @@ def test_names_that_the_encoding_lacks(capture: Capture, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("columns", [30, 80, 200])
 def test_names_are_hostile_on_a_terminal_too(tmp_path: Path, columns: int) -> None:
-    """Nothing but colours reaches the terminal, however narrow it is."""
+    """No control sequence except colours reaches the terminal, however narrow it is."""
     write_run(tmp_path / "run", nasty_run())
     screen = on_terminal(tmp_path, "run", columns=columns)
     assert "epoch" in screen.text
@@ -299,7 +299,7 @@ def test_names_are_hostile_on_a_terminal_too(tmp_path: Path, columns: int) -> No
 
 
 def pictured_run(tmp_path: Path, *, folder: str = "images", run: str = "run") -> Path:
-    """A run on real image files, with their digests."""
+    """Write a run on real image files, with their digests."""
     images = make_images(tmp_path / "images", classes=3, each=12, colour=True)
     files = sorted(path.name for path in images.iterdir())
     digests = [blake2b((images / file).read_bytes(), digest_size=16).hexdigest() for file in files]
@@ -307,7 +307,7 @@ def pictured_run(tmp_path: Path, *, folder: str = "images", run: str = "run") ->
 
 
 def test_the_worst_have_pictures_on_a_terminal(tmp_path: Path) -> None:
-    """Half blocks in colour where the image files are those that were trained on; into a pipe there are none."""
+    """They are half blocks in colour if the image files have not changed. A pipe gets none."""
     pictured_run(tmp_path)
     screen = on_terminal(tmp_path, "run")
     assert screen.text.count("▀" * 8) >= 8 * 4
@@ -320,7 +320,7 @@ def test_the_worst_have_pictures_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_of_the_file_that_was_trained_on(tmp_path: Path) -> None:
-    """A file that has changed, gone or become a link is not shown, and that is said."""
+    """A file that changed, is missing or became a link is not shown, and a note says why."""
     pictured_run(tmp_path)
     answer = json.loads(
         subprocess.run([*CAPTURE, "inspect", "run", "--json"], cwd=tmp_path, capture_output=True, timeout=60).stdout
@@ -338,7 +338,7 @@ def test_a_picture_is_of_the_file_that_was_trained_on(tmp_path: Path) -> None:
 
 
 def test_where_the_images_are(tmp_path: Path) -> None:
-    """As the run names the folder, else where events.jsonl says it was, else where --folder says it is."""
+    """They are in the recorded folder, else in the folder of events.jsonl, else in --folder."""
     pictured_run(tmp_path, folder="not/here")
     note = "no pictures: the folder 'not/here' of this run is not here; --folder PATH says where its images are now"
     assert note in on_terminal(tmp_path, "run", columns=200).text
@@ -349,7 +349,7 @@ def test_where_the_images_are(tmp_path: Path) -> None:
 
 
 def test_a_thousand_classes(capture: Capture, tmp_path: Path) -> None:
-    """The tables stay short and say what they leave out; the JSON leaves nothing out."""
+    """The tables stay short and say how much is not shown. The JSON has everything."""
     classes = [f"class {number}" for number in range(1000)]
     write_run(tmp_path / "run", run_records(classes=classes, per_class=3, top_k=10, epochs=1, batch_size=256))
     done = capture("inspect", "run")
@@ -364,7 +364,7 @@ def test_a_thousand_classes(capture: Capture, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
-    """Three times as many epochs take no more memory."""
+    """Three times as many epochs need no more memory."""
     code = "import sys; from capture_cli.cli import run; run(['inspect', sys.argv[1]]); "
     # Of this process alone: getrusage would count what the test process had when it started it.
     code += "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) >> 10, file=sys.stderr)"

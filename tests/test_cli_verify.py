@@ -1,4 +1,4 @@
-"""`capture verify` in real processes: it vouches for a run, or names the line that it does not vouch for."""
+"""`capture verify` in real processes: a run verifies, or the first bad line is named."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_a_run_that_verifies(capture: Capture, tmp_path: Path) -> None:
-    """One line: how many lines of which kind, how it ended, and the chain that equal runs have in common."""
+    """One line gives the number of lines by kind, the ending, and the chain that equal runs share."""
     folder = write_run(tmp_path / "run")
     last = json.loads((folder / "records.jsonl").read_bytes().splitlines()[-1])
     done = capture("verify", "run")
@@ -27,7 +27,7 @@ def test_a_run_that_verifies(capture: Capture, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["completed", "interrupted", "failed"])
 def test_a_run_is_sealed_however_it_ended(capture: Capture, tmp_path: Path, status: str) -> None:
-    """An end line is an end line: the records are whole, whatever became of the training."""
+    """Any end line seals the records, however the training ended."""
     write_run(tmp_path / "run", run_records(status=status))
     done = capture("verify", "run")
     assert done.returncode == 0
@@ -35,7 +35,7 @@ def test_a_run_is_sealed_however_it_ended(capture: Capture, tmp_path: Path, stat
 
 
 def test_equal_runs_have_equal_chains(capture: Capture, tmp_path: Path) -> None:
-    """And others have others."""
+    """Different runs have different chains."""
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_run(tmp_path / name, run_records(seed=seed))
     chains = [json.loads(capture("verify", name, "--json").stdout)["chain"] for name in "abc"]
@@ -43,7 +43,7 @@ def test_equal_runs_have_equal_chains(capture: Capture, tmp_path: Path) -> None:
 
 
 def test_from_stdin(tmp_path: Path) -> None:
-    """Records that come through a pipe are checked like a file."""
+    """Records from a pipe are checked like a file."""
     folder = write_run(tmp_path / "run")
     data = (folder / "records.jsonl").read_bytes()
     done = subprocess.run([*CAPTURE, "verify", "-"], input=data, capture_output=True, timeout=60)
@@ -67,10 +67,10 @@ def test_from_stdin(tmp_path: Path) -> None:
         (lambda lines: lines[:0], None, "no records"),
     ],
 )
-def test_what_does_not_verify(
+def test_runs_that_do_not_verify(
     capture: Capture, tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], line: int | None, reason: str
 ) -> None:
-    """Exit code 4 and one line on stderr with the place and the reason; with --json the same as data, on stdout."""
+    """The exit code is 4, and one line on stderr names the line and the reason. --json prints the same as data."""
     (tmp_path / "run.jsonl").write_bytes(b"".join(change(chained(run_records()))))
     done = capture("verify", "run.jsonl")
     assert (done.returncode, done.stdout) == (4, "")
@@ -83,8 +83,8 @@ def test_what_does_not_verify(
     assert answer["reason"] in done.stderr
 
 
-def test_json_says_it_all(capture: Capture, tmp_path: Path) -> None:
-    """The state, the counts and the length up to which the file verifies."""
+def test_json_has_it_all(capture: Capture, tmp_path: Path) -> None:
+    """It has the state, the counts and the number of bytes that verify."""
     lines = chained(run_records())
     (tmp_path / "run.jsonl").write_bytes(b"".join(lines)[:-7])
     answer = json.loads(capture("verify", "run.jsonl", "--json").stdout)
@@ -94,17 +94,17 @@ def test_json_says_it_all(capture: Capture, tmp_path: Path) -> None:
 
 
 def test_wrong_usage(capture: Capture) -> None:
-    """A run that is not there is no damage."""
+    """A missing run is wrong usage, not damage."""
     done = capture("verify", "nope")
     assert done.returncode == 2
     assert "no such run: 'nope'" in done.stderr
 
 
 class TestRepair:
-    """What verifies is saved, what does not is said, and nothing else changes."""
+    """`--repair` saves the lines that verify and changes nothing else."""
 
     def test_the_lines_before_the_damage_are_saved(self, capture: Capture, tmp_path: Path) -> None:
-        """The new file holds the first lines, byte for byte; the damaged one is as it was."""
+        """The new file has the first lines, byte for byte. The damaged file is unchanged."""
         path = write_run(tmp_path / "r") / "records.jsonl"
         lines = path.read_bytes().splitlines(keepends=True)
         damaged = b"".join([*lines[:4], lines[4].replace(b"0.", b"1.", 1), *lines[5:]])
@@ -116,22 +116,22 @@ class TestRepair:
         assert path.read_bytes() == damaged
 
     def test_a_run_that_was_cut_off_keeps_its_whole_lines(self, capture: Capture, tmp_path: Path) -> None:
-        """The torn last line is left out."""
+        """The torn last line is not saved."""
         path = write_run(tmp_path / "r") / "records.jsonl"
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(lines[:-2]) + lines[-2][:20])
         assert capture("verify", path, "--repair", "saved.jsonl").returncode == 0
         assert (tmp_path / "saved.jsonl").read_bytes() == b"".join(lines[:-2])
 
-    def test_what_verifies_needs_no_repair(self, capture: Capture, tmp_path: Path) -> None:
-        """No file is written, exit 0."""
+    def test_a_run_that_verifies_needs_no_repair(self, capture: Capture, tmp_path: Path) -> None:
+        """No file is written, and the exit code is 0."""
         path = write_run(tmp_path / "r") / "records.jsonl"
         done = capture("verify", path, "--repair", "saved.jsonl")
         assert (done.returncode, "nothing to repair" in done.stderr) == (0, True)
         assert not (tmp_path / "saved.jsonl").exists()
 
     def test_nothing_is_overwritten(self, capture: Capture, tmp_path: Path) -> None:
-        """The original least of all; and where no line verifies, no file is left."""
+        """Existing files, above all the run itself, stay as they are. No file is left if no line verifies."""
         path = write_run(tmp_path / "r") / "records.jsonl"
         before = path.read_bytes()
         assert capture("verify", path, "--repair", path).returncode == 2

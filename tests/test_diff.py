@@ -1,4 +1,4 @@
-"""Comparing two runs: where they part is found, images are matched by path, and nothing unverified is compared."""
+"""A comparison finds where two runs diverge, matches images by path, and uses only lines that verify."""
 
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +19,12 @@ from runs import chained, run_records, write_run
 
 
 def compared(folder: Path, a: Iterable[Record], b: Iterable[Record], *, limit: int = 10) -> Diff:
-    """Two runs of these records, compared."""
+    """Compare two runs of these records."""
     return compared_files(folder, chained(a), chained(b), limit=limit)
 
 
 def compared_files(folder: Path, a: Iterable[bytes], b: Iterable[bytes], *, limit: int = 10) -> Diff:
-    """Two files of these lines, compared."""
+    """Compare two files of these lines."""
     for name, lines in (("a", a), ("b", b)):
         (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
     with open_run(folder / "a.jsonl") as one, open_run(folder / "b.jsonl") as other:
@@ -32,35 +32,35 @@ def compared_files(folder: Path, a: Iterable[bytes], b: Iterable[bytes], *, limi
 
 
 def with_run(**fields: Any) -> Iterator[Record]:
-    """The usual run, its run record changed."""
+    """The usual run with another run record."""
     for record in run_records():
         yield replace(record, **fields) if isinstance(record, RunInfo) else record
 
 
 def with_batch(phase: str, epoch: int, number: int, change: Callable[[Batch], Batch]) -> Iterator[Record]:
-    """The usual run, one batch changed."""
+    """The usual run with one batch changed."""
     for record in run_records():
         hit = isinstance(record, Batch) and (record.phase, record.epoch, record.batch) == (phase, epoch, number)
         yield change(record) if hit and isinstance(record, Batch) else record
 
 
-def with_predictions(answers: dict[str, tuple[int, float]]) -> Iterator[Record]:
-    """The usual run, but in every batch the network says (class, p of the label) of these files."""
+def with_predictions(predictions: dict[str, tuple[int, float]]) -> Iterator[Record]:
+    """The usual run with other predictions for some files: file -> (class, p(label)), in every batch."""
     for record in run_records():
         if isinstance(record, Batch):
             preds, probs = record.preds.copy(), record.probs.copy()
             for i, file in enumerate(record.files):
-                if file in answers:
-                    preds[i], probs[i, record.labels[i]] = answers[file]
+                if file in predictions:
+                    preds[i], probs[i, record.labels[i]] = predictions[file]
             record = replace(record, preds=preds, probs=probs)
         yield record
 
 
-class TestWhetherTheyAreEqual:
-    """The verdict."""
+class TestVerdict:
+    """The relation of two runs."""
 
     def test_equal_runs_are_equal(self, tmp_path: Path) -> None:
-        """Nothing differs, and nothing is said to."""
+        """No difference is reported."""
         diff = compared(tmp_path, run_records(), run_records())
         assert (diff.relation, diff.first, diff.first_batch, diff.changes, diff.predictions) == ("equal", None, None, (), None)
         assert diff.common == diff.a.ending.lines == diff.b.ending.lines
@@ -68,14 +68,14 @@ class TestWhetherTheyAreEqual:
         assert (diff.error, diff.a.is_finished) == (None, True)
 
     def test_unfinished_runs_can_be_equal_so_far(self, tmp_path: Path) -> None:
-        """Two runs without an end line are equal, and said to be unfinished; a torn last line is not compared."""
+        """Runs without an end line can be equal, but are not finished. A torn last line is not compared."""
         lines = chained(run_records(status=None))
         diff = compared_files(tmp_path, lines, [*lines, b'{"seq":99,"ki'])
         assert (diff.relation, diff.a.is_finished, diff.b.is_finished, diff.b.ending.state) == ("equal", False, False, "torn")
 
     @pytest.mark.parametrize("status", [None, "interrupted"])
-    def test_a_run_that_was_cut_off_is_a_beginning(self, tmp_path: Path, status: str | None) -> None:
-        """An end that does not say completed is no difference to a run that went on, whichever comes first."""
+    def test_a_run_that_was_cut_off_is_a_prefix(self, tmp_path: Path, status: str | None) -> None:
+        """An end line that does not say completed is no difference to a run that continued, in either order."""
         whole = list(run_records())
         cut = [*whole[:9], *([End(status=status, counts=counts_of(whole[:9]))] if status else [])]
         diff = compared(tmp_path, cut, whole)
@@ -83,20 +83,20 @@ class TestWhetherTheyAreEqual:
         diff = compared(tmp_path, whole, cut)
         assert (diff.relation, diff.common, diff.first) == ("b_is_prefix", 9, None)
 
-    def test_an_interruption_after_the_last_record_is_a_beginning_too(self, tmp_path: Path) -> None:
-        """The same records under another end: one was completed, the other was not."""
+    def test_a_run_interrupted_after_the_last_record_is_a_prefix_too(self, tmp_path: Path) -> None:
+        """The records are the same, but only one of the runs was completed."""
         assert compared(tmp_path, run_records(status="interrupted"), run_records()).relation == "a_is_prefix"
         assert compared(tmp_path, run_records(status="interrupted"), run_records(status=None)).relation == "b_is_prefix"
 
-    def test_two_ends_that_are_not_the_same_differ(self, tmp_path: Path) -> None:
-        """Neither goes on where the other ended: the end lines are what differs."""
+    def test_two_different_ends_differ(self, tmp_path: Path) -> None:
+        """Neither run continues the other, so their end lines are the difference."""
         diff = compared(tmp_path, run_records(status="interrupted"), run_records(status="failed"))
         assert diff.relation == "differ"
         assert diff.first
         assert (diff.first.a.kind, diff.first.fields) == ("end", ("status",))
 
-    def test_a_completed_run_that_got_more_epochs_begins_with_itself(self, tmp_path: Path) -> None:
-        """What was appended to a completed run is no difference; the run records say what it was told then."""
+    def test_a_completed_run_is_a_prefix_of_itself_with_more_epochs(self, tmp_path: Path) -> None:
+        """Appended epochs are no difference. The new run record shows what was set for them."""
         before = list(run_records(epochs=1))
         more = replace(before[0], config={"epochs": 2})  # type: ignore[call-overload]
         diff = compared(tmp_path, before, [*before, more])
@@ -109,11 +109,11 @@ def counts_of(records: Iterable[Record]) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in kinds}
 
 
-class TestWhereTheyPart:
+class TestFirstDifference:
     """The first record that differs."""
 
     def test_one_changed_loss_is_found(self, tmp_path: Path) -> None:
-        """The record, its field, the image and both values; and that the inputs were the same."""
+        """The record, its field, the image and both values are named, and the inputs were the same."""
 
         def change(batch: Batch) -> Batch:
             losses = batch.losses.copy()
@@ -130,8 +130,8 @@ class TestWhereTheyPart:
         (found,) = first.files.first
         assert found == ValueDifference(file=batch.files[2], field="losses", a=float(str(batch.losses[2])), b=now)
 
-    def test_the_place_in_a_column_of_many_values_is_said(self, tmp_path: Path) -> None:
-        """`probs[1]` of one image."""
+    def test_the_index_in_a_column_of_many_values_is_named(self, tmp_path: Path) -> None:
+        """A difference in one probability is named `probs[1]`."""
 
         def change(batch: Batch) -> Batch:
             probs = batch.probs.copy()
@@ -142,8 +142,8 @@ class TestWhereTheyPart:
         assert first
         assert [(one.field, one.b) for one in first.files.first] == [("probs[1]", 0.5)]
 
-    def test_other_inputs_come_before_other_answers(self, tmp_path: Path) -> None:
-        """Where the input and the loss of an image differ, the input is named; five images at most, and how many."""
+    def test_other_inputs_come_before_other_losses(self, tmp_path: Path) -> None:
+        """If the input and the loss of an image differ, the input is named. Five images are listed, all are counted."""
 
         def change(batch: Batch) -> Batch:
             digests = [digest[::-1] for digest in batch.inputs.digests]
@@ -154,8 +154,8 @@ class TestWhereTheyPart:
         assert (first.fields, first.same_inputs) == (("losses", "inputs"), False)
         assert (first.files.count, [one.field for one in first.files.first]) == (8, ["inputs.digests"] * 5)
 
-    def test_a_batch_of_other_images_says_which(self, tmp_path: Path) -> None:
-        """Images that only one of the batches has are listed, those in both compared."""
+    def test_a_batch_of_other_images_lists_them(self, tmp_path: Path) -> None:
+        """Images in only one of the batches are listed; images in both are compared."""
 
         def change(batch: Batch) -> Batch:
             return replace(batch, files=["new.png", *batch.files[1:]])
@@ -167,7 +167,7 @@ class TestWhereTheyPart:
         assert first.same_inputs is False
 
     def test_records_of_two_kinds(self, tmp_path: Path) -> None:
-        """A file left out of one run: a skip stands where the other run has its samples, and the images are not mixed up."""
+        """A file that only one run skipped puts a skip record where the other has samples. Images are not mixed up."""
         diff = compared(tmp_path, run_records(skips=1), run_records(skips=2))
         assert diff.first
         assert (diff.first.a.kind, diff.first.b.kind, diff.first.fields) == ("samples", "skip", ("kind",))
@@ -175,7 +175,7 @@ class TestWhereTheyPart:
         assert diff.files.only_b.first == ("broken_1.png",)
 
     def test_the_first_batch_that_differs_is_found_behind_other_options(self, tmp_path: Path) -> None:
-        """Where the run records differ, what is asked next is when the answers began to differ: batches are counted in each."""
+        """If the run records differ, the first batch with another result is found too. Batches are counted in each run."""
 
         def change(batch: Batch) -> Batch:
             return replace(batch, losses=batch.losses * 2)
@@ -191,8 +191,8 @@ class TestWhereTheyPart:
         assert (diff.first_batch.a.phase, diff.first_batch.a.epoch, diff.first_batch.a.batch) == ("train", 1, 2)
         assert diff.first_batch.b.seq == diff.first_batch.a.seq + 1
 
-    def test_the_numbers_of_images_are_no_difference_between_batches(self, tmp_path: Path) -> None:
-        """A file more in the folder gives every image after it another number: batches are the same if all else is."""
+    def test_other_ids_are_no_difference_between_batches(self, tmp_path: Path) -> None:
+        """An added file changes the id of every image after it. Batches are equal if everything else is."""
 
         def renumbered() -> Iterator[Record]:
             for record in run_records(skips=0):
@@ -207,17 +207,17 @@ class TestWhereTheyPart:
         assert (diff.predictions.right_to_wrong.count, diff.predictions.wrong_to_right.count) == (0, 0)
 
 
-class TestWhatTheyWereTold:
-    """What differs in the run records, and in the files."""
+class TestSettingsAndFiles:
+    """Differences between the run records and between the files."""
 
     def test_options_by_name(self, tmp_path: Path) -> None:
-        """Each with what it was and is; what only one has is None in the other."""
+        """Each option has both values, None if a run does not have it."""
         config = {"epochs": 2, "batch_size": 8, "lr": 0.5, "opt": "adamw", "seed": 0, "augment": "flip"}
         diff = compared(tmp_path, run_records(), with_run(config=config))
         assert diff.changes == (("config.lr", 0.001, 0.5), ("config.augment", None, "flip"))
 
     def test_everything_else_a_run_record_holds(self, tmp_path: Path) -> None:
-        """File set, classes, model, recipe, versions, device and threads."""
+        """Changes of files, classes, model, recipe, versions, device and threads are found."""
         images = {"train": 27, "val": 9, "listing_digest": "00"}
         told = {
             "folder": "elsewhere",
@@ -241,13 +241,13 @@ class TestWhatTheyWereTold:
         assert str(diff.changes[4]) == "classes were cat, dog, great pyrenees, are cat, dog, elk"
 
     def test_equal_run_records_have_no_changes(self) -> None:
-        """Nothing is made up."""
+        """Copies of the same values are no change."""
         head = next(run_records())
         assert isinstance(head, RunInfo)
         assert changes(head, replace(head, config=dict(head.config), classes=list(head.classes))) == []
 
-    def test_files_are_told_apart(self, tmp_path: Path) -> None:
-        """Added, gone, with other bytes, another label or split, left out of one: each is counted and named."""
+    def test_kinds_of_file_changes(self, tmp_path: Path) -> None:
+        """Added, missing and skipped files and other bytes, labels or splits are each counted and listed."""
 
         def other() -> Iterator[Record]:
             for record in run_records():
@@ -272,7 +272,7 @@ class TestWhatTheyWereTold:
         assert {few.count for few in (files.only_a, files.bytes, files.label, files.split, files.skipped_a)} == {1}
 
     def test_order_does_not_matter_to_files(self, tmp_path: Path) -> None:
-        """Two runs that name the same files in another order have the same files."""
+        """Runs that name the same files in another order have the same files."""
 
         def turned() -> Iterator[Record]:
             for record in run_records():
@@ -285,13 +285,13 @@ class TestWhatTheyWereTold:
         assert not any(getattr(files, name).count for name in files.__dataclass_fields__)
 
 
-class TestWhatCameOfIt:
+class TestPredictions:
     """Images that one run has right and the other wrong."""
 
     VAL = ("cat_0001.png", "cat_0005.png", "cat_0009.png", "dog_0002.png", "dog_0006.png", "dog_0010.png")
 
-    def test_images_that_turned_are_listed_by_change(self, tmp_path: Path) -> None:
-        """Both ways, the largest change of p(label) first, with label, both predictions and both probabilities."""
+    def test_flips_are_sorted_by_change(self, tmp_path: Path) -> None:
+        """Flips in both directions have label, predictions and probabilities, the largest change of p(label) first."""
         a = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25))})
         turned = {self.VAL[0]: (1, 0.5), self.VAL[1]: (2, 0.125), self.VAL[3]: (1, 0.75), self.VAL[4]: (0, 0.25)}
         b = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25)), **turned})
@@ -311,8 +311,8 @@ class TestWhatCameOfIt:
         assert (cat.n_a, cat.correct_a, cat.correct_b, cat.change) == (3, 3, 1, pytest.approx(-2 / 3))
         assert (dog.correct_a, dog.correct_b) == (0, 1)
 
-    def test_at_most_so_many_are_listed_and_all_counted(self, tmp_path: Path) -> None:
-        """The limit holds for each list; 0 lists none."""
+    def test_the_limit_of_flips(self, tmp_path: Path) -> None:
+        """The limit holds for each direction, and 0 lists none. All flips are counted."""
         a = with_predictions(dict.fromkeys(self.VAL, (0, 0.9)))
         b = list(with_predictions(dict.fromkeys(self.VAL, (1, 0.2))))
         for limit in (0, 2):
@@ -323,7 +323,7 @@ class TestWhatCameOfIt:
             a = with_predictions(dict.fromkeys(self.VAL, (0, 0.9)))
 
     def test_images_are_matched_by_path_and_classes_by_name(self, tmp_path: Path) -> None:
-        """Other numbers for images and for classes change nothing; images of one run alone are counted, not compared."""
+        """Other ids and class numbers change nothing. Images of one run alone are counted, not compared."""
         names = [f"{kind}_{number}.png" for number in range(12) for kind in ("cat", "dog", "elk")]
 
         def other() -> Iterator[Record]:
@@ -353,14 +353,14 @@ class TestWhatCameOfIt:
         ("a", "b", "phase"), [(4, 4, "val"), (0, 0, "train"), (4, 0, "train")], ids=["val in both", "none", "val in one"]
     )
     def test_the_phase_is_one_that_both_have(self, tmp_path: Path, a: int, b: int, phase: str) -> None:
-        """val, else test, else train, and the epoch of each is said."""
+        """It is val, else test, else train. The epoch of each run is given."""
         result = compared(tmp_path, run_records(val_every=a, seed=1), run_records(val_every=b, epochs=1)).predictions
         assert result
         assert (result.phase, result.a.epoch, result.b.epoch) == (phase, 1, 0)
         assert result.a.complete
 
-    def test_test_comes_before_train(self, tmp_path: Path) -> None:
-        """As `inspect` chooses: a phase that was held out says more."""
+    def test_a_test_phase_comes_before_train(self, tmp_path: Path) -> None:
+        """A held-out phase says more. `inspect` chooses the same."""
 
         def with_test(seed: int) -> Iterator[Record]:
             for record in run_records(seed=seed):
@@ -373,7 +373,7 @@ class TestWhatCameOfIt:
 
     @pytest.mark.parametrize("phase", ["test", "hold-out"])
     def test_evaluations_are_compared_whatever_they_are_called(self, tmp_path: Path, phase: str) -> None:
-        """Runs that only evaluated have the phase test, or one of somebody's own."""
+        """Runs that only evaluated have the phase test, or another name."""
 
         def evaluated(seed: int) -> Iterator[Record]:
             for record in run_records(val_every=0, seed=seed, epochs=1, batch_size=64):
@@ -384,14 +384,14 @@ class TestWhatCameOfIt:
         assert (result.phase, result.both) == (phase, 36)
         assert compared(tmp_path, evaluated(0), run_records()).predictions is None
 
-    def test_a_phase_under_way_serves_where_none_is_complete(self, tmp_path: Path) -> None:
-        """What was captured so far is compared, and said to be under way."""
+    def test_a_phase_under_way_is_compared_if_none_is_complete(self, tmp_path: Path) -> None:
+        """The batches so far are compared, and the phase is marked incomplete."""
         result = compared(tmp_path, list(run_records())[:5], list(run_records(seed=1))[:5]).predictions
         assert result
         assert (result.phase, result.a.complete, result.a.n) == ("train", False, 16)
 
     def test_top_k_and_probabilities_that_are_not_numbers(self, tmp_path: Path) -> None:
-        """p(label) is there where only some probabilities were kept; what is not finite is None."""
+        """p(label) is known with top-k probabilities. A value that is not finite is None."""
 
         def broken() -> Iterator[Record]:
             for record in run_records(top_k=2):
@@ -408,8 +408,8 @@ class TestWhatCameOfIt:
             assert one.p_label_a > 0
             assert one.p_label_b is None
 
-    def test_of_several_visits_in_a_phase_the_last_counts(self, tmp_path: Path) -> None:
-        """An image that is in a phase twice is one image, with the answer it got last."""
+    def test_the_last_of_several_visits_in_a_phase_counts(self, tmp_path: Path) -> None:
+        """An image that is in a phase twice is one image with its last prediction."""
 
         def twice(second: int) -> Iterator[Record]:
             for record in with_predictions({"cat_0001.png": (0, 0.5)}):
@@ -421,8 +421,8 @@ class TestWhatCameOfIt:
         assert result
         assert (result.both, [one.file for one in result.right_to_wrong.first]) == (8, ["cat_0001.png"])
 
-    def test_batches_are_parsed_early_where_they_are_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The answer is the same whether the batches of a phase wait for its end or not."""
+    def test_many_batches_are_the_same_as_few(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The result is the same if the batches of a phase wait for its end and if they do not."""
         late = compared(tmp_path, run_records(), run_records(seed=1)).predictions
         monkeypatch.setattr(phases, "WAITING_BYTES", 0)
         early = compared(tmp_path, run_records(), run_records(seed=1)).predictions
@@ -430,11 +430,11 @@ class TestWhatCameOfIt:
         assert early == late
 
 
-class TestRecordsThatDoNotVerify:
-    """Damage ends what is compared, and is said."""
+class TestDamage:
+    """Damage ends the comparison and is reported."""
 
     def test_damage_before_a_difference_leaves_it_undecided(self, tmp_path: Path) -> None:
-        """No difference is claimed that was not seen; the error names the file and the line."""
+        """No difference is claimed without evidence. The error names the file and the line."""
         lines = chained(run_records())
         damaged = [*lines[:7], lines[7].replace(b'"loss":', b'"loss":1'), *lines[8:]]
         diff = compared_files(tmp_path, lines, damaged)
@@ -445,7 +445,7 @@ class TestRecordsThatDoNotVerify:
         assert "b.jsonl" in diff.error.message
 
     def test_damage_after_a_difference_leaves_the_difference(self, tmp_path: Path) -> None:
-        """Where they part is known, and what is compared ends before the damage."""
+        """The point where the runs diverge is known, and the comparison ends before the damage."""
         lines = chained(run_records(seed=1))
         diff = compared_files(tmp_path, chained(run_records()), [*lines[:12], *lines[13:]])
         assert (diff.relation, diff.common) == ("differ", 0)
@@ -455,14 +455,14 @@ class TestRecordsThatDoNotVerify:
         assert diff.predictions
         assert diff.predictions.b.epoch == 0
 
-    def test_nothing_at_all_is_no_equal_run(self, tmp_path: Path) -> None:
-        """Two empty files are not two equal runs."""
+    def test_empty_files_are_not_equal_runs(self, tmp_path: Path) -> None:
+        """Two empty files are undecided, with an error."""
         diff = compared_files(tmp_path, [], [])
         assert diff.relation == "undecided"
         assert diff.error
 
-    def test_records_that_make_no_sense_are_an_error(self, tmp_path: Path) -> None:
-        """A label that is no class, in a file whose chain holds, is not compared."""
+    def test_impossible_records_are_an_error(self, tmp_path: Path) -> None:
+        """A label that is no class, or columns of other lengths, are not compared even if the chain holds."""
 
         def change(batch: Batch) -> Batch:
             return replace(batch, labels=batch.labels + 7)
@@ -482,7 +482,7 @@ class TestRecordsThatDoNotVerify:
 
 
 def test_memory_does_not_grow_with_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five times the epochs of the same images need no more memory."""
+    """Five times as many epochs of the same images need no more memory."""
     monkeypatch.setattr(reader, "_BLOCK_BYTES", 1 << 14)  # else what one read brings is most of it
     peaks = []
     for epochs in (4, 20):
