@@ -322,14 +322,9 @@ def loads(line: bytes) -> dict[str, Any]:
 
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
     """Return the JSON object of `inputs`, without the fields that are not set."""
-    body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
-    if inputs.values is not None:
-        body["values"] = inputs.values
-    if inputs.stored is not None:
-        body["stored"] = inputs.stored
-    if inputs.not_stored:
-        body["not_stored"] = inputs.not_stored
-    return body
+    body = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
+    optional = {"values": inputs.values, "stored": inputs.stored, "not_stored": inputs.not_stored or None}
+    return body | {name: value for name, value in optional.items() if value is not None}
 
 
 def _is_finite(value: Any) -> bool:

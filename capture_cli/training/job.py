@@ -168,7 +168,15 @@ def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> 
     with _warnings_to(session), contextlib.closing(writer):
         if previous and previous.checkpoint:
             writer.resume(previous.progress.writer, previous.stored)
-        _note_environment(ready, output)
+        output.event(  # none of this may go into the records
+            "start",
+            folder_absolute=ready.plan.scan.source.location,
+            command=sys.argv[1:],
+            host=platform.node(),
+            platform=platform.platform(),
+            pid=os.getpid(),
+            cpus=os.cpu_count(),
+        )
         try:
             yield writer
             writer.seal("completed")
@@ -265,19 +273,6 @@ class _Checkpoints:
         progress = replace(progress, journal=self._output.journal.position, writer=self._writer.state)
         save(folder, self._model, self._optimizer, progress)
         self._steps, self._saved_at = 0, monotonic()
-
-
-def _note_environment(ready: Ready, output: Output) -> None:
-    """Note in events.jsonl where and how the run takes place; none of it may go into the records."""
-    output.event(
-        "start",
-        folder_absolute=ready.plan.scan.source.location,
-        command=sys.argv[1:],
-        host=platform.node(),
-        platform=platform.platform(),
-        pid=os.getpid(),
-        cpus=os.cpu_count(),
-    )
 
 
 @contextlib.contextmanager
