@@ -239,12 +239,18 @@ class TestSinks:
         Recorder(tmp_path / "r.jsonl", force=True).close()
 
     def test_those_of_a_training_are_all_closed(self, tmp_path: Path) -> None:
-        """`seal` and `close` of the writer itself, as `capture train` calls them."""
+        """`capture train` uses the writer itself."""
         sinks, closed = self.sinks("close", "close")
-        writer = writer_to(tmp_path / "r.jsonl", sinks=sinks)
-        writer.seal("completed")
-        with pytest.raises(CaptureError, match="sink 1"):
-            writer.close()
+        with pytest.raises(CaptureError, match="sink 1"), writer_to(tmp_path / "r.jsonl", sinks=sinks) as writer:
+            writer.seal("completed")
+        assert closed == sinks[::-1]
+
+    def test_an_error_of_a_training_is_raised_before_theirs(self, tmp_path: Path) -> None:
+        """The error of a sink is a note of it."""
+        sinks, closed = self.sinks("", "close")
+        with pytest.raises(ValueError, match="in training") as caught, writer_to(tmp_path / "r.jsonl", sinks=sinks):
+            raise ValueError("in training")
+        assert any("sink 1" in note for note in caught.value.__notes__)
         assert closed == sinks[::-1]
 
 

@@ -249,7 +249,7 @@ class Recorder:
         try:
             self.close("failed" if issubclass(kind, Exception) else "interrupted")
         except Exception as second:  # noqa: BLE001 - the error that ended the block is the one to raise
-            error.add_note(f"closing the recorder failed: {second}")
+            error.add_note(f"also raised: {second!r}")
 
     def _require_open(self) -> None:
         if self._closed:

@@ -165,7 +165,7 @@ def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> 
         spike=config.spike,
         batching_seconds=BATCHING_SECONDS,
     )
-    with _warnings_to(session), contextlib.closing(writer):
+    with _warnings_to(session), writer:
         if previous and previous.checkpoint:
             writer.resume(previous.progress.writer, previous.stored)
         output.event(  # none of this may go into the records

@@ -1,10 +1,9 @@
 """Write the records of a loop: tensors become columns, columns become records, records go to the journal and to sinks.
 
-    writer = BatchWriter(output, probs="all", sinks=[view])
-    writer.record(Header(phase="train", epoch=1, ids=ids), inputs, Forward(logits, labels, loss=loss))
-    writer.end_phase()
-    writer.seal("completed")
-    writer.close()
+    with BatchWriter(output, probs="all", sinks=[view]) as writer:
+        writer.record(Header(phase="train", epoch=1, ids=ids), inputs, Forward(logits, labels, loss=loss))
+        writer.end_phase()
+        writer.seal("completed")
 
 `capture train` and the public Recorder both write through this class. It trusts its caller: capture_cli.recorder checks what
 comes from somebody else's loop. It promises:
@@ -21,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from math import isfinite
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -267,6 +267,17 @@ class BatchWriter:
     def close(self) -> None:
         """Close the sinks and the kept inputs, whatever one of them raises; then raise the first error."""
         call_all([self._sinks.close, self._kept.close])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.close()
+        except Exception as second:
+            if error is None:
+                raise
+            error.add_note(f"also raised: {second!r}")  # the error that ended the block is the one to raise
 
     @property
     def state(self) -> dict[str, Any]:
