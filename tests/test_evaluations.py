@@ -59,9 +59,9 @@ def test_the_worst_samples_are_those_with_the_largest_losses(tmp_path: Path, top
             assert list(result.worst) == []
             continue
         every = sorted((-loss, one.batch, i) for one in batches for i, loss in enumerate(one.losses.tolist()))
-        assert [(one.batch, one.index) for one in result.worst] == [(batch, i) for _, batch, i in every[:8]]
+        assert [(one.visit.batch, one.index) for one in result.worst] == [(batch, i) for _, batch, i in every[:8]]
         for one in result.worst:
-            batch, i = batches[one.batch], one.index
+            batch, i = batches[one.visit.batch], one.index
             p_pred = batch.probs[i, 0] if top_k else batch.probs[i, batch.preds[i]]
             assert one.to_json() == {
                 "file": batch.files[i],

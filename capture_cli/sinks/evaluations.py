@@ -8,7 +8,6 @@ for block in run.follow(cursor):
         phases.finish(block).worst              # samples with the largest losses
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.answers.visits import AnyVisit, NumbersVisit, visits_at
 from capture_cli.records import Epoch
 from capture_cli.runs import Visits
 
@@ -35,28 +35,21 @@ class Step(NamedTuple):
     lr: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One sample of an evaluation and its prediction."""
 
-    file: str
-    """Its id, where samples have no files."""
-    label: str | None
-    """Class name, as is `pred`. None where targets are numbers, like `pred` and `p_pred`."""
-    pred: str | None
-    p_pred: float | None
-    loss: float
-    batch: int
+    visit: AnyVisit
     index: int
     """Position in the batch."""
     image: npt.NDArray[Any] | None = None
     """Input [C, H, W] as the model saw it, if it can be shown and was kept."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the known values, as JSON takes them."""
-        values = {"file": self.file, "label": self.label, "pred": self.pred, "p_pred": self.p_pred}
-        known = {name: value for name, value in values.items() if value is not None}
-        return known | {"loss": self.loss if math.isfinite(self.loss) else str(self.loss)}
+        """Return file, label, prediction, its probability and the loss, as far as they are known and finite."""
+        loss = self.visit.loss if isinstance(self.visit, NumbersVisit) else self.visit.loss_nats
+        values = {name: getattr(self.visit, name, None) for name in ("file", "label", "pred", "p_pred")} | {"loss": loss}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +99,7 @@ class Phases:
         self._step = steps[-1].step + (visits.phase == "train")
         if visits.phase != "train":
             if self._count and visits.info.task != "sequence":
-                self._worst.setdefault(visits.phase, Largest(self._count)).add(visits["loss"], _sampler(visits))
+                self._worst.setdefault(visits.phase, Largest(self._count)).add(visits["loss"], lambda row: _sample(visits, row))
             if "margin" in visits:
                 self._margins.setdefault(visits.phase, []).append(visits["margin"])
         return steps
@@ -132,19 +125,6 @@ def steps_of(visits: Visits) -> list[Step]:
     return steps
 
 
-def _sampler(visits: Visits) -> Callable[[int], Sample]:
-    """Return a function that describes the sample in a row."""
-    classes, has_classes = visits.info.classes, "pred" in visits
-
-    def sample(row: int) -> Sample:
-        return Sample(
-            file=visits["file"][row],
-            label=classes[visits["label"][row]] if has_classes else None,
-            pred=classes[visits["pred"][row]] if has_classes else None,
-            p_pred=float(str(visits["p_pred"][row])) if has_classes else None,  # the decimal fraction that the record has
-            loss=float(str(visits["loss"][row])),
-            batch=int(visits["batch"][row]),
-            index=row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]),
-        )
-
-    return sample
+def _sample(visits: Visits, row: int) -> Sample:
+    (visit,) = visits_at(visits, [row])
+    return Sample(visit, row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]))

@@ -53,7 +53,7 @@ class Follower:
         self._tracker, self._worst = tracker, worst
         self._evaluations: dict[str, Largest[_Input]] = {}
         self._output: Output | None = None
-        self._rest = ""
+        self._rest, self._until = "", 0
         self._copy = -1
         self._polled_at = time.monotonic()
         self._process = _start()
@@ -80,14 +80,15 @@ class Follower:
             output.journal.copies.append(self._copy_line)
         paths = {"folder": output.folder, "records": output.records}
         place = {name: str(path.absolute()) if path else None for name, path in paths.items()}
-        self._tell(place={"where": output.where, **place}, worst=self._worst, until=output.journal.position["bytes"])
+        self._until = output.records.stat().st_size if output.records else 0
+        self._tell(place={"where": output.where, **place}, worst=self._worst, until=self._until)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """Keep the inputs of worst samples, and notice now and then how the process does."""
         if time.monotonic() - self._polled_at >= POLL_SECONDS:
             self.poll()
-        if self.error or not self._worst:
-            return
+        if self.error or not (self._worst and self._output and self._output.journal.position["bytes"] > self._until):
+            return  # inputs of evaluations that an earlier process recorded are made again in the process
         try:
             if isinstance(record, Batch | Numbers):
                 if record.phase != "train" and inputs is not None and is_picture(record.inputs.shape, inputs.dtype):

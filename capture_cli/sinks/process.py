@@ -63,7 +63,7 @@ def main() -> None:
 def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Callable[..., None], run: dict[str, Any]) -> int:
     """Send a run until it ends; return how many records that were. Raises RecordsError where they do not verify.
 
-    Of its first `until` bytes, which an earlier process wrote, the training has no inputs of evaluations.
+    An earlier process wrote its first `until` bytes: inputs of the evaluations in them are made again.
     """
     parent, identity = os.getppid(), destination.identity
     copy = scratch / RECORDS

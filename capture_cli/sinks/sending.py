@@ -132,7 +132,7 @@ class Sending:
             self._labelled.add(block.phase)
             result = self._phases.finish(block)
             images = self._spool.take(block.phase, block.epoch) if result.worst else {}
-            worst = [replace(one, image=images.get((one.batch, one.index))) for one in result.worst]
+            worst = [replace(one, image=images.get((one.visit.batch, one.index))) for one in result.worst]
             self._to.log_phase(replace(result, worst=worst))
 
     def _log_labels(self, rows: Iterable[tuple[str, int, str]]) -> None:
@@ -160,7 +160,7 @@ def _replay(run: Run, results: Sequence[PhaseResult], spool: Spool, images: Path
     for result in results:
         batches = places[result.sums.phase, result.sums.epoch] = defaultdict(list)
         for sample in result.worst:
-            batches[sample.batch].append(sample.index)
+            batches[sample.visit.batch].append(sample.index)
         spool.announce(result.sums.phase, result.sums.epoch)
     why = ""
     try:
