@@ -1,4 +1,4 @@
-"""Real runs for the tests of replay, each trained once for all of them, and ways to tell lies in copies of them.
+"""Real runs for the replay tests, each trained once, and ways to falsify copies of them.
 
 place = trained(tmp_path_factory)               # a folder with `images` and two runs of them, `whole` and `grown`
 here = copied(place, tmp_path)                  # to be spoilt
@@ -23,7 +23,7 @@ _place: list[Path] = []
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:
-    """`whole` keeps all inputs and leaves checkpoints; `grown` keeps two of each batch and got its second epoch later."""
+    """`whole` stores all inputs and has checkpoints; `grown` stores two per batch and got its second epoch later."""
     if not _place:
         place = factory.mktemp("replay")
         make_images(place / "images", classes=5, each=12, size=(12, 10), colour=True)
@@ -46,7 +46,7 @@ def copied(place: Path, into: Path) -> Path:
 
 
 def rewrite(run: Path, change: Callable[[Record], Record]) -> None:
-    """Change records and chain them anew, as somebody could who has the run folder."""
+    """Change records and rebuild their chain, as anyone with the run folder could."""
     path, chain, lines = run / "records.jsonl", GENESIS, []
     for seq, line in enumerate(path.read_bytes().splitlines(keepends=True)):
         written = encode(change(decode(line)[1]), seq=seq, previous=chain)

@@ -1,4 +1,4 @@
-"""`capture replay`, as a person runs it: what it says, what it writes, and its exit codes."""
+"""`capture replay` as a user runs it: messages, files and exit codes."""
 
 import json
 import os
@@ -52,17 +52,17 @@ def records(run: Path) -> list[Record]:
 
 
 def unstored(run: Path) -> str:
-    """A file of which no visit was kept whole."""
+    """A file whose inputs were never stored."""
     batches = [record for record in records(run) if isinstance(record, Batch)]
     kept = {file for b in batches for file in b.files[: len(b.inputs.values or ())]}
     return next(file for b in batches for file in b.files if file not in kept)
 
 
 class TestInputs:
-    """Made again and compared, without torch."""
+    """Inputs reproduced and compared, without torch."""
 
-    def test_all_of_them(self, here: Path, replay: Replayed) -> None:
-        """One line on stdout, nothing else said, exit code 0; the same as JSON; and from a pipe."""
+    def test_all_inputs_are_reproduced(self, here: Path, replay: Replayed) -> None:
+        """Success is one line on stdout and exit code 0; also as JSON and from a pipe."""
         env = without_torch(here)
         done = replay("whole", "--stored", env=env)
         said = f"{VISITS} inputs reproduced bit for bit; {VISITS} stored inputs compared, all equal\n"
@@ -79,7 +79,7 @@ class TestInputs:
         assert (done.returncode, done.stdout) == (0, "1 input reproduced bit for bit\n")
 
     def test_what_differs_is_named_with_its_cause(self, here: Path, replay: Replayed) -> None:
-        """Exit code 4, a line a file on stderr, at most 20 of them and how many more there are."""
+        """Differences are exit code 4 and one line per file on stderr, at most 20."""
         images = sorted((here / "images").iterdir())
         images[0].write_bytes(images[0].read_bytes() + b"\0")
         for path in images[1:31]:
@@ -99,7 +99,7 @@ class TestInputs:
         assert (difference["cause"], difference["subject"], difference["count"]) == ("changed", "ant_000.png", 2)
 
     def test_the_folder_may_have_moved(self, here: Path, replay: Replayed) -> None:
-        """From elsewhere it is found where it was; moved, --folder says where; else the error says so."""
+        """Images are found from another folder; if they were moved, --folder finds them, and the error says so."""
         elsewhere = here / "elsewhere"
         elsewhere.mkdir()
         events = here / "whole" / "events.jsonl"
@@ -114,7 +114,7 @@ class TestInputs:
         assert (done.returncode, done.stdout) == (4, "0 of 3 inputs reproduced bit for bit\n")
 
     def test_hostile_names_do_not_reach_the_terminal(self, here: Path, replay: Replayed) -> None:
-        """What is said of a file holds no control characters, whatever the records call it."""
+        """Messages hold no control characters, whatever the files are called."""
         rewrite(here / "whole", lambda r: replace(r, files=["\x1b[2J" + f for f in r.files]) if isinstance(r, Batch) else r)
         done = replay("whole", "--limit", "2")
         assert done.returncode == 4
@@ -134,13 +134,13 @@ class TestInputs:
         ],
     )
     def test_wrong_usage(self, replay: Replayed, args: list[str], says: str) -> None:
-        """Exit code 2 and what to do instead, nothing on stdout."""
+        """Wrong usage is exit code 2 and a way out, with nothing on stdout."""
         done = replay("whole", *args)
         assert (done.returncode, done.stdout) == (2, "")
         assert says in done.stderr
 
-    def test_damaged_records_are_not_believed(self, here: Path, replay: Replayed) -> None:
-        """What verifies is compared, the line that does not is named, exit code 4; an incomplete last line is said."""
+    def test_damaged_records_are_named(self, here: Path, replay: Replayed) -> None:
+        """Damage is named with exit code 4 after the rest is compared; an incomplete last line is noted."""
         path = here / "whole" / "records.jsonl"
         whole = path.read_bytes()
         path.write_bytes(whole[:-10])
@@ -150,6 +150,7 @@ class TestInputs:
         path.write_bytes(whole.replace(b'"phase":"val","epoch":1', b'"phase":"val","epoch":3', 1))
         done = replay("whole")
         assert done.returncode == 4
+        assert re.fullmatch(r"[1-9]\d inputs reproduced bit for bit\n", done.stdout)  # those before the damage
         assert "its chain does not fit" in done.stderr
         path.write_bytes(b"")
         done = replay("whole")
@@ -161,15 +162,15 @@ class TestFilesWritten:
     """--png and --npy."""
 
     def test_tensors_are_exact(self, here: Path, replay: Replayed) -> None:
-        """Row by row the stored bytes of the run, in the order of the records."""
+        """--npy writes the stored bytes of the run, in the order of the records."""
         assert replay("whole", "--npy", "x.npy", "--epoch", "1").returncode == 0
         pack = (here / "whole" / "inputs" / "pack-00000.bin").read_bytes()
         batches = [r for r in records(here / "whole") if isinstance(r, Batch) and r.epoch == 1]
         places = [at for b in batches for at in (b.inputs.stored or {})["offsets"]]
         assert np.load(here / "x.npy").tobytes() == b"".join(pack[at : at + 1440] for at in places)
 
-    def test_a_tensor_file_that_would_lack_inputs_is_not_kept(self, here: Path, replay: Replayed) -> None:
-        """Rows would no longer be those of the records; it is said."""
+    def test_an_incomplete_tensor_file_is_removed(self, here: Path, replay: Replayed) -> None:
+        """If inputs are missing, the .npy file is removed and a message says so."""
         (here / "images" / "ant_000.png").unlink()
         done = replay("whole", "--npy", "x.npy", "--folder", "images")
         assert done.returncode == 4
@@ -177,7 +178,7 @@ class TestFilesWritten:
         assert not (here / "x.npy").exists()
 
     def test_pictures_are_what_the_network_saw(self, here: Path, replay: Replayed) -> None:
-        """Evaluated images are the files' own pixels; the files say epoch, phase, batch, place and id; none is overwritten."""
+        """Pictures of evaluated images have the files' pixels; their names have epoch, phase, batch, position and id."""
         done = replay("whole", "--png", "seen/here", "--phase", "val", "--epoch", "1")
         assert done.returncode == 0
         assert "8 bits per channel, to seen/here; --npy writes the exact tensors" in done.stderr
@@ -194,7 +195,7 @@ class TestFilesWritten:
 
 
 def spoil_weights(path: Path, *, chain: str | None = None) -> None:
-    """Change one weight of a checkpoint, or what it says of the records, as somebody could who knows the format."""
+    """Change one weight of a checkpoint, or its chain, as anyone who knows the format could."""
     progress, tensors = checkpoint.read(path)
     name = next(name for name in tensors if name.startswith("model.") and name.endswith("weight"))
     if chain is None:
@@ -204,10 +205,10 @@ def spoil_weights(path: Path, *, chain: str | None = None) -> None:
 
 
 class TestOutputs:
-    """The model runs again where its weights are kept."""
+    """Outputs are recomputed where there are weights."""
 
     def test_they_are_equal_bit_for_bit(self, here: Path, replay: Replayed) -> None:
-        """A training batch with dropout, batch normalisation and augmentation, and every batch of the last evaluation."""
+        """A training batch with dropout, batch normalisation and augmentation is equal, and so is the last evaluation."""
         answer = json.loads(replay("whole", "--outputs", "--json").stdout)
         batches = [r for r in records(here / "whole") if isinstance(r, Batch)]
         steps = {int(checkpoint.read(path)[0].writer["step"]) for path in (here / "whole").glob("checkpoint*")}
@@ -219,7 +220,7 @@ class TestOutputs:
         assert "recomputed, all equal" in done.stdout
 
     def test_another_weight_is_noticed(self, here: Path, replay: Replayed) -> None:
-        """Damage by its digest; a checkpoint made anew with a weight changed by the answers, which are named."""
+        """A damaged checkpoint is found by its digest, a rebuilt one with another weight by the outputs."""
         path = here / "whole" / "checkpoint.safetensors"
         spoil_weights(path)
         (here / "whole" / "checkpoint-previous.safetensors").write_bytes(path.read_bytes()[:-8] + bytes(8))
@@ -230,7 +231,7 @@ class TestOutputs:
         assert re.search(r"losses of \d samples, probs of \d samples", done.stderr)
 
     def test_other_threads_are_named(self, here: Path, replay: Replayed) -> None:
-        """Bits are promised for the software, threads and device of the run alone: anything else is exit code 2."""
+        """Other software, threads or device than the run's are exit code 2, since bits may differ."""
         run = records(here / "whole")[0]
         assert isinstance(run, RunInfo)
         other = run.threads - 1 or 2  # torch takes no more threads than there are processors
@@ -238,8 +239,8 @@ class TestOutputs:
         assert (done.returncode, done.stdout) == (2, "")
         assert f"threads were {run.threads}, are {other}; OMP_NUM_THREADS={run.threads} sets the threads" in done.stderr
 
-    def test_where_there_are_no_weights_it_is_said(self, here: Path, replay: Replayed) -> None:
-        """Between checkpoints, for records alone, for a checkpoint of other records; for the end the final model will do."""
+    def test_missing_weights_are_named(self, here: Path, replay: Replayed) -> None:
+        """Missing or foreign weights are named; for the last evaluation the final model is enough."""
         done = replay("whole", "--outputs", "--epoch", "1", "--phase", "train")
         assert done.returncode == 2
         assert "no batch could be recomputed: the checkpoints are of step" in done.stderr
@@ -264,7 +265,7 @@ class TestOutputs:
             Outputs(here / "whole")
 
     def test_code_that_a_record_names_does_not_run(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file of code is run only where the person names it, whatever the records say."""
+        """A file of code runs only if the user names it, whatever the records say."""
         monkeypatch.chdir(here)
         Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
         run = records(Path("whole"))[0]
@@ -278,7 +279,7 @@ class TestOutputs:
         assert not Path("ran").exists()
 
     def test_run_records_are_checked(self, here: Path) -> None:
-        """Options of another version, an evaluation, other software or another device."""
+        """Unknown options, an evaluation, other software and another device are refused."""
         run = records(here / "whole")[0]
         assert isinstance(run, RunInfo)
         with pytest.raises(RecordsError, match="does not know"):
@@ -289,7 +290,7 @@ class TestOutputs:
             restored_model(replace(run, versions={**run.versions, "torch": "1.0"}, device="cuda:7 X"), None)
 
     def test_bits_are_compared(self, here: Path) -> None:
-        """Half of the smallest step, another sign of zero, another shape: each is a difference; NaN is NaN."""
+        """The next float, another sign of zero and another shape are differences; NaN equals NaN."""
         batch = next(r for r in records(here / "whole") if isinstance(r, Batch))
         probs = batch.probs.copy()
         probs[2, 1] = np.nextafter(probs[2, 1], np.float32(1))
@@ -304,7 +305,7 @@ class TestOutputs:
 
 
 def test_torch_is_loaded_for_outputs_alone(here: Path) -> None:
-    """The trap of these tests works, and the library as a whole stays light."""
+    """The trap in these tests works, and the library does not import torch."""
     code = "import sys, capture_cli.replay.exports, capture_cli.views.terminal.replay; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""`capture rows` in real processes and pipes, its output read by those it is for: jq, csv, pandas, DuckDB."""
+"""`capture rows` in real processes and pipes, its output read by jq, csv, pandas and DuckDB."""
 
 import csv
 import io
@@ -25,19 +25,19 @@ Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of 36 samples, two epochs."""
+    """A run of 36 samples and two epochs."""
     return write_run(tmp_path / "run")
 
 
 def shell(command: str, cwd: Path) -> str:
-    """What a pipeline prints; `capture` in it is the one under test."""
+    """The output of a pipeline in which `capture` is the one under test."""
     script = f'set -o pipefail; capture() {{ {" ".join(CAPTURE)} "$@"; }}; {command}'
     return subprocess.run(["bash", "-c", script], cwd=cwd, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 @pytest.mark.usefixtures("run")
 def test_a_row_for_every_sample_and_visit(capture: Capture) -> None:
-    """JSON Lines: every row with every column, in their order, nothing but data on stdout and nothing on stderr."""
+    """JSON Lines have every column in order; stdout has data only, stderr nothing."""
     done = capture("rows", "run")
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -49,8 +49,8 @@ def test_a_row_for_every_sample_and_visit(capture: Capture) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_the_line_that_it_is_for(tmp_path: Path) -> None:
-    """Which validation images were wrong, and how often: a pipeline of ordinary tools."""
+def test_a_pipeline_counts_wrong_images(tmp_path: Path) -> None:
+    """A pipeline of ordinary tools counts how often each validation image was wrong."""
     found = shell("capture rows run --where \"not correct and phase = 'val'\" | jq -r .file | sort | uniq -c", tmp_path)
     wrong = [json.loads(line) for line in shell("capture rows run", tmp_path).splitlines()]
     names = [row["file"] for row in wrong if not row["correct"] and row["phase"] == "val"]
@@ -59,7 +59,7 @@ def test_the_line_that_it_is_for(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_csv_is_read_alike_by_csv_pandas_and_duckdb(capture: Capture, tmp_path: Path) -> None:
-    """A heading, then a line a row; numbers and booleans are what they are in JSON."""
+    """CSV has a heading and one line per row, with the numbers and booleans of JSON."""
     rows = [json.loads(line) for line in capture("rows", "run").stdout.splitlines()]
     (tmp_path / "rows.csv").write_text(capture("rows", "run", "--format", "csv").stdout)
     by_csv = list(csv.DictReader((tmp_path / "rows.csv").open(newline="")))
@@ -74,7 +74,7 @@ def test_csv_is_read_alike_by_csv_pandas_and_duckdb(capture: Capture, tmp_path: 
 
 
 def test_csv_without_rows_has_its_heading(capture: Capture, run: Path) -> None:
-    """So that what reads it finds the columns."""
+    """Without rows the CSV still has its column names."""
     assert capture("rows", run, "--format", "csv", "--where", "false").stdout == ",".join(COLUMNS) + "\n"
 
 
@@ -109,7 +109,7 @@ def test_rows_stream(tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
-    """`| head` is no error, neither from a file nor while more is still coming in."""
+    """`| head` is no error, from a file as from a stream that goes on."""
     write_run(tmp_path / "run", run_records(epochs=40, per_class=100))
     script = f"{' '.join(CAPTURE)} rows %s | head -n 2 | wc -l; echo ${{PIPESTATUS[0]}}"
     for source in ("run", "- < run/records.jsonl", "- < <(cat run/records.jsonl; sleep 60 2> /dev/null)"):
@@ -121,7 +121,7 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_options(capture: Capture) -> None:
-    """Columns in the order asked for, a condition, and no more than the limit."""
+    """Columns, a condition and a limit work together."""
     done = capture("rows", "run", "--columns", "loss_nats, file", "--where", "label = 'cat'", "--limit", 3)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 3
@@ -146,7 +146,7 @@ def test_options(capture: Capture) -> None:
 )
 @pytest.mark.usefixtures("run")
 def test_wrong_usage(capture: Capture, args: list[str], message: str) -> None:
-    """One line on stderr that says what there is instead, exit code 2, nothing on stdout."""
+    """Wrong usage is exit code 2 and one line on stderr that says what is valid."""
     done = capture("rows", *args)
     assert (done.returncode, done.stdout) == (2, "")
     assert message.lower() in done.stderr.lower()
@@ -155,7 +155,7 @@ def test_wrong_usage(capture: Capture, args: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("task", [None, "sequence", "multilabel", "regression"])
 def test_parquet_has_the_rows_of_jsonl(capture: Capture, tmp_path: Path, task: str | None) -> None:
-    """To a file or to stdout: the same columns and values, numbers with the types of the records."""
+    """Parquet to a file or to stdout has the values of JSON Lines and the types of the records."""
     records = list(task_records(task, text_ids=False, extra=False) if task else run_records())
     beside = {"n": [1, None, "x", {"y": [2.5]}]}
     if task:
@@ -180,14 +180,14 @@ def test_parquet_has_the_rows_of_jsonl(capture: Capture, tmp_path: Path, task: s
 
 @pytest.mark.usefixtures("run")
 def test_parquet_without_rows_has_its_columns(capture: Capture, tmp_path: Path) -> None:
-    """So that what reads it finds them."""
+    """Without rows the Parquet file still has its columns."""
     assert capture("rows", "run", "--format", "parquet", "--where", "false", "--out", "none.parquet").returncode == 0
     relation = duckdb.read_parquet(str(tmp_path / "none.parquet"))
     assert (tuple(relation.columns), relation.fetchall()) == (COLUMNS, [])
 
 
-def test_parquet_of_what_it_cannot_hold(capture: Capture, tmp_path: Path) -> None:
-    """A name that is not UTF-8 is an error, with another format as the way out, and no half of a file is left."""
+def test_parquet_refuses_names_that_are_not_utf8(capture: Capture, tmp_path: Path) -> None:
+    """A name that is not UTF-8 is an error that names other formats, and no partial file is left."""
     write_run(tmp_path / "run", run_records(files=[os.fsdecode(b"a\x80.png"), "b.png"], classes=("x", "y"), val_every=0))
     done = capture("rows", "run", "--format", "parquet", "--out", "rows.parquet")
     assert (done.returncode, done.stdout) == (1, "")
@@ -197,7 +197,7 @@ def test_parquet_of_what_it_cannot_hold(capture: Capture, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("style", ["jsonl", "parquet"])
 def test_rows_before_damage_are_in_the_file(capture: Capture, tmp_path: Path, style: str) -> None:
-    """As they are on stdout: exit code 4, and what verified."""
+    """Rows before damage stay in the file, and the exit code is 4."""
     lines = chained(run_records(val_every=0))
     place = [number for number, line in enumerate(lines) if b'"kind":"batch"' in line][2]
     lines[place] = lines[place].replace(b'"epoch":0', b'"epoch":1')
@@ -209,7 +209,7 @@ def test_rows_before_damage_are_in_the_file(capture: Capture, tmp_path: Path, st
 
 
 def test_damage_ends_the_rows(capture: Capture, tmp_path: Path) -> None:
-    """What stands before it comes out; then stderr names the line, and the exit code is 4."""
+    """Rows before damage are written; stderr names the line, and the exit code is 4."""
     lines = chained(run_records(val_every=0))
     place = [number for number, line in enumerate(lines) if b'"kind":"batch"' in line][2]
     lines[place] = lines[place].replace(b'"epoch":0', b'"epoch":1')
@@ -221,8 +221,8 @@ def test_damage_ends_the_rows(capture: Capture, tmp_path: Path) -> None:
     assert f"the {place} lines before it verify" in done.stderr
 
 
-def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
-    """Whole lines count; that there is no end line is said on stderr and is no failure."""
+def test_a_run_in_progress(capture: Capture, tmp_path: Path) -> None:
+    """Complete lines count; a missing end line is noted on stderr and is no failure."""
     data = b"".join(chained(run_records(status=None)))
     (tmp_path / "going.jsonl").write_bytes(data[:-100])
     done = capture("rows", "going.jsonl")
@@ -233,23 +233,23 @@ def test_a_run_that_is_still_going(capture: Capture, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"hello\n"])
-def test_what_is_no_run_gives_an_error(capture: Capture, tmp_path: Path, data: bytes) -> None:
-    """An empty answer would look like a run without rows."""
+def test_a_file_that_is_no_run_is_an_error(capture: Capture, tmp_path: Path, data: bytes) -> None:
+    """A file that is no run is an error: empty output would look like a run without rows."""
     (tmp_path / "it.jsonl").write_bytes(data)
     done = capture("rows", "it.jsonl")
     assert (done.returncode, done.stdout) == (4, "")
     assert "it.jsonl" in done.stderr
 
 
-def test_help_says_what_the_margin_is(capture: Capture) -> None:
-    """Units, sign and edge cases are where one looks for them."""
+def test_help_explains_the_margin(capture: Capture) -> None:
+    """--help gives the margin's units, sign and edge cases."""
     text = " ".join(capture("rows", "--help").stdout.split())
     assert "Loss and margin are in nats" in text
     assert "null where it is not known" in text
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
-    """Three times as much to read takes no more memory, but for what the threads happen to hold at once."""
+    """A run three times as long takes no more memory, apart from chance."""
     code = "import sys; from capture_cli.cli import run; run(['rows', sys.argv[1]]); "
     # Of this process alone: getrusage would count what the test process had when it started it.
     code += "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) >> 10, file=sys.stderr)"
@@ -267,8 +267,8 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--limit", 1), ("--format", "csv")], ids=str)
-def test_nothing_is_said_beside_the_rows(capture: Capture, tmp_path: Path, more: tuple[object, ...]) -> None:
-    """Of a run that is complete: stderr stays empty, also of what libraries say when the process ends."""
+def test_stderr_stays_empty(capture: Capture, tmp_path: Path, more: tuple[object, ...]) -> None:
+    """For a complete run stderr stays empty, even when libraries shut down."""
     write_run(tmp_path / "run", run_records())
     done = capture("rows", "run", *more)
     assert (done.returncode, done.stderr) == (0, "")

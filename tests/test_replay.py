@@ -1,4 +1,4 @@
-"""Replay: what was captured can be made again from the files and the records alone, and a lie in either is found and named."""
+"""Replay reproduces captured inputs from files and records alone, and names every untruth in either."""
 
 import copy
 import json
@@ -35,18 +35,18 @@ from replay_runs import VISITS, copied, rewrite, trained
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and two runs of them, not to be changed."""
+    """Images and two runs of them, read-only."""
     return trained(tmp_path_factory)
 
 
 @pytest.fixture
 def here(place: Path, tmp_path: Path) -> Path:
-    """A copy, to be changed."""
+    """A copy to be changed."""
     return copied(place, tmp_path)
 
 
 def replayed(run: Path, selection: Selection | None = None, *, stored: bool = False, whole: bool = False) -> Report:
-    """What came of a replay of the images beside a run."""
+    """Replay a run with the images beside it."""
     report = Report()
     with open_run(run) as reading:
         for made in Replay(reading, selection or Selection(), folder=run.parent / "images", stored=stored, whole=whole):
@@ -56,7 +56,7 @@ def replayed(run: Path, selection: Selection | None = None, *, stored: bool = Fa
 
 
 def causes(report: Report) -> dict[str, set[str]]:
-    """The files that each cause names."""
+    """The files by cause."""
     named: dict[str, set[str]] = {}
     for first, _ in report.differences:
         named.setdefault(first.cause, set()).add(first.subject)
@@ -68,20 +68,20 @@ def records(run: Path) -> list[Record]:
 
 
 class TestEqual:
-    """What nobody touched comes out equal, bit for bit."""
+    """Untouched inputs are reproduced bit for bit."""
 
     @pytest.mark.parametrize("run", ["whole", "grown"])
     @pytest.mark.parametrize("whole", [False, True])
-    def test_every_captured_input_is_made_again(self, place: Path, run: str, whole: bool) -> None:
-        """Both phases, all epochs, flipped and cropped, also of a run with two run records: every digest is as recorded."""
+    def test_every_captured_input_is_reproduced(self, place: Path, run: str, whole: bool) -> None:
+        """Every digest matches, in both phases and all epochs, with flips and crops, and across two run records."""
         report = replayed(place / run, stored=True, whole=whole)
         assert (report.inputs, report.equal, report.differences) == (VISITS, VISITS, [])
         batches = [record for record in records(place / run) if isinstance(record, Batch)]
         kept = [len(b.inputs.digests) - b.inputs.not_stored for b in batches]
         assert report.stored == sum(kept) > 0
 
-    def test_a_fresh_process_makes_each_in_any_order(self, place: Path) -> None:
-        """One input at a time, shuffled, where torch cannot be imported: what an input is does not hang on what came before."""
+    def test_a_fresh_process_reproduces_inputs_in_any_order(self, place: Path) -> None:
+        """Inputs reproduced one at a time, shuffled, without torch, do not depend on those before."""
         code = """
 import random, sys
 sys.modules["torch"] = None
@@ -117,7 +117,7 @@ print(len(visits), equal)
         ],
         ids=str,
     )
-    def test_a_selection_makes_those_alone(self, place: Path, selection: Selection, count: int) -> None:
+    def test_a_selection_narrows(self, place: Path, selection: Selection, count: int) -> None:
         """Each option narrows, and together they narrow further."""
         report = replayed(place / "whole", selection)
         assert (report.inputs, report.equal) == (count, count)
@@ -125,7 +125,7 @@ print(len(visits), equal)
     @pytest.mark.parametrize("augment", ["none", "flip", "crop", "flip+crop"])
     @pytest.mark.parametrize("phase", ["train", "val"])
     def test_numpy_makes_the_bits_of_training(self, augment: str, phase: str) -> None:
-        """The batch made here equals what training makes with torch, and the plain reading of the recipe, sample by sample."""
+        """NumPy, torch and the plain reading of the recipe make the same bits."""
         pixels = np.random.default_rng(1).integers(0, 256, (9, 3, 7, 5), dtype=np.uint8)
         files = [f"ä/{i}.png" for i in range(9)]
         ids, keys = np.array([4, 4, 0, 8]), path_keys(files)
@@ -139,7 +139,7 @@ print(len(visits), equal)
         assert mine.tobytes() == np.stack(slow).tobytes()
 
     def test_the_decoders_are_those_that_a_run_records(self, place: Path) -> None:
-        """Versions have the names and values that a run record has, or a changed decoder would not be noticed."""
+        """Decoder versions have the names and values of a run record, or a changed decoder would go unnoticed."""
         run = records(place / "whole")[0]
         assert isinstance(run, RunInfo)
         now = codec_versions()
@@ -148,10 +148,10 @@ print(len(visits), equal)
 
 
 class TestFiles:
-    """An image that is not what it was is named, with what happened to it."""
+    """A changed image is named with its cause."""
 
     def test_one_changed_byte_is_named_wherever_it_is(self, here: Path) -> None:
-        """In any file, at any place of it, also where the picture stays the same."""
+        """One changed byte is found in any file, at any position, even if the picture stays the same."""
         draw = np.random.default_rng(5)
         for path in draw.choice(sorted((here / "images").iterdir()), 12, replace=False):
             whole = path.read_bytes()
@@ -162,8 +162,8 @@ class TestFiles:
             assert report.inputs - report.equal == 2
             path.write_bytes(whole)
 
-    def test_what_became_of_a_file_is_said(self, here: Path) -> None:
-        """Gone, swapped for another image, a link, a FIFO: each has its cause, counts its visits, and stops nothing else."""
+    def test_each_file_has_its_cause(self, here: Path) -> None:
+        """A missing or swapped file, a link and a FIFO each have a cause, count their visits and stop nothing else."""
         images = here / "images"
         (images / "ant_000.png").unlink()
         shutil.copy(images / "bee_000.png", images / "ant_001.png")
@@ -207,7 +207,7 @@ def with_run(**fields: object) -> Callable[[Record], Record]:
 
 
 class TestRecords:
-    """A record that verifies and is not true."""
+    """Records that verify but are untrue."""
 
     @pytest.mark.parametrize(
         "change",
@@ -222,14 +222,14 @@ class TestRecords:
         ids=["phase", "epoch", "files", "ids", "paths", "digests"],
     )
     def test_a_lie_about_inputs_is_a_mismatch(self, here: Path, change: Callable[[Batch], Batch]) -> None:
-        """What a batch says of phase, epoch, files or digests is checked by making its inputs; the other batches stay equal."""
+        """A wrong phase, epoch, file or digest in a batch shows in its inputs; other batches stay equal."""
         rewrite(here / "whole", with_batch(change))
         report = replayed(here / "whole")
         assert set(causes(report)) == {"mismatch"}
         assert 0 < VISITS - report.equal <= 8
 
     def test_another_decoder_is_named_before_the_record_is_doubted(self, here: Path) -> None:
-        """Where the file is the same and the decoder is not, the versions are said; equal inputs are equal all the same."""
+        """If the file is the same and the decoder is not, the versions are named; equal inputs still count."""
         versions = {**codec_versions(), "pillow": "5.4.1"}
         rewrite(here / "whole", lambda r: with_run(versions=versions)(with_batch(lambda b: replace(b, epoch=9))(r)))
         report = replayed(here / "whole")
@@ -237,7 +237,7 @@ class TestRecords:
         assert "pillow was 5.4.1, is " in report.differences[0][0].detail
 
     def test_another_seed_is_another_recipe(self, here: Path) -> None:
-        """Augmented inputs do not come out with another seed; those of `val` do."""
+        """Another seed changes augmented inputs, and not those of `val`."""
         seed = {"seed": 99}
         rewrite(here / "whole", lambda r: replace(r, config={**r.config, **seed}) if isinstance(r, RunInfo) else r)
         report = replayed(here / "whole")
@@ -257,19 +257,19 @@ class TestRecords:
             (with_batch(lambda b: replace(b, inputs=replace(b.inputs, dtype="object"))), "'object'"),
         ],
     )
-    def test_what_cannot_be_carried_out_is_refused(self, here: Path, change: Callable[[Record], Record], says: str) -> None:
-        """A recipe, seed or shape that this version does not know ends the replay; nothing of it is looked up or run."""
+    def test_an_unknown_recipe_is_refused(self, here: Path, change: Callable[[Record], Record], says: str) -> None:
+        """A recipe, seed or shape that this version does not know ends the replay; nothing in it is run."""
         rewrite(here / "whole", change)
         with pytest.raises(CaptureError, match=says):
             replayed(here / "whole")
 
 
 class TestStored:
-    """Inputs that were kept are what their digests say, or are named."""
+    """Stored inputs match their digests, or are named."""
 
     @pytest.mark.parametrize("run", ["whole", "grown"])
     def test_a_changed_byte_is_found(self, here: Path, run: str) -> None:
-        """In a pack as in the lines themselves: the sample and the place of its bytes are named."""
+        """A changed byte in a pack or a line names the sample and the position of its bytes."""
         if run == "whole":
             pack = here / "whole" / "inputs" / "pack-00000.bin"
             data = bytearray(pack.read_bytes())
@@ -287,8 +287,8 @@ class TestStored:
         assert len(report.differences) == 1
         assert ("pack-00000.bin at byte " if run == "whole" else "value 0: it has 6 bytes") in report.differences[0][0].detail
 
-    def test_a_pack_that_ends_early_is_said(self, here: Path) -> None:
-        """What lies behind its end is named, input by input, and the rest is compared."""
+    def test_a_truncated_pack_is_named(self, here: Path) -> None:
+        """Inputs beyond the end of a truncated pack are named, the rest are compared."""
         pack = here / "whole" / "inputs" / "pack-00000.bin"
         os.truncate(pack, pack.stat().st_size - 1)
         ((first, _),) = replayed(here / "whole", stored=True).differences
@@ -311,14 +311,14 @@ class TestStored:
         ids=str,
     )
     def test_a_hostile_place_is_refused(self, here: Path, stored: dict[str, object]) -> None:
-        """A path out of inputs/ or an offset that is none is an error of that line, and nothing is opened."""
+        """A path outside inputs/ or an invalid offset is an error of that line, and nothing is opened."""
         rewrite(here / "whole", with_batch(lambda b: replace(b, inputs=replace(b.inputs, stored=stored))))
         with pytest.raises(RecordsError, match=r"line \d+: a batch record (whose|with) stored"):
             replayed(here / "whole", stored=True)
 
     @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "missing", "linked-folder"])
-    def test_what_is_no_pack_is_not_read(self, here: Path, kind: str) -> None:
-        """A link, a FIFO or a folder in its place is named and neither followed nor waited for."""
+    def test_only_regular_files_are_read_as_packs(self, here: Path, kind: str) -> None:
+        """A link, FIFO or folder in place of a pack is neither followed nor waited for."""
         folder = here / "whole" / "inputs"
         pack = folder / "pack-00000.bin"
         if kind == "linked-folder":
@@ -336,8 +336,8 @@ class TestStored:
         assert (report.stored, report.equal) == (VISITS, VISITS)
         assert report.causes == {"stored": VISITS}
 
-    def test_values_that_are_none_are_refused(self) -> None:
-        """More values than samples, values that are no text, shapes and types that no input has."""
+    def test_invalid_values_are_refused(self) -> None:
+        """Too many values, values that are not text, and impossible shapes and dtypes are refused."""
         good = Inputs(shape=[1, 1, 1], dtype="float32", digests=["0" * 16])
         bad = [
             replace(good, values=["", ""]),
@@ -356,12 +356,12 @@ class TestStored:
         assert mismatch.reason == "it is not base64"
 
     def test_packs_need_the_run_folder(self, here: Path) -> None:
-        """From the records alone they cannot be read, and that is said."""
+        """Packs cannot be read from the records alone; the error says so."""
         with open_run(here / "whole" / "records.jsonl") as reading, pytest.raises(UsageError, match="pack-00000"):
             list(Replay(reading, Selection(), folder=here / "images", stored=True))
 
     def test_the_batch_before_a_wrong_loss_is_compared_too(self, here: Path) -> None:
-        """What the flight recorder kept is checked like the rest, and believed as little."""
+        """Inputs kept by the flight recorder are compared like the others, and trusted as little."""
         kept = next(r for r in records(here / "whole") if isinstance(r, Batch))
         body = {
             "shape": list(kept.inputs.shape),
@@ -381,16 +381,16 @@ class TestStored:
 
 
 class TestExports:
-    """Inputs as files."""
+    """Reproduced inputs as files."""
 
     def test_names_hold_nothing_of_the_records_text(self, place: Path) -> None:
-        """Numbers and the phase, whatever the files are called."""
+        """Picture names are made of numbers and the phase, whatever the files are called."""
         with open_run(place / "whole") as reading:
             made = next(iter(Replay(reading, Selection(limit=1), folder=place / "images")))
         assert picture_name(made, 0) == f"e0001-train-b00000-s000-id{made.batch.ids[0]}.png"
 
     def test_tensors_are_whole_or_not_there(self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The file can be mapped and has every bit; without `complete`, or where it is too large, there is none."""
+        """The .npy file has every bit; without `complete`, or if it is too large, it is removed."""
         made = self.made(place)
         path = tmp_path / "x.npy"
         with Tensors(path, force=False) as tensors:
@@ -413,7 +413,7 @@ class TestExports:
         assert not path.exists()
 
     def test_an_existing_file_and_a_link_are_left_alone(self, place: Path, tmp_path: Path) -> None:
-        """Even with force a link is replaced, never written through."""
+        """With force a link is replaced, never written through."""
         (tmp_path / "mine").write_bytes(b"precious")
         (tmp_path / "x.npy").symlink_to(tmp_path / "mine")
         with pytest.raises(UsageError, match="exists"), Tensors(tmp_path / "x.npy", force=False):
@@ -432,8 +432,8 @@ class TestExports:
 HOSTILE = [None, True, -1, 1.5, 2**70, 1e308, "", "../x", "\x00", "\ud800", [], [None], {"a": 1}, [0] * 8]
 
 
-def test_mutated_records_raise_nothing_but_errors_of_ours(here: Path) -> None:
-    """Any value of any field swapped for another, chained anew: a report or a CaptureError, and never another exception."""
+def test_mutated_records_raise_only_capture_errors(here: Path) -> None:
+    """Records with any value replaced give a report or a CaptureError, never another exception."""
     path, draw = here / "whole" / "records.jsonl", random.Random(3)
     bodies = [json.loads(line) for line in path.read_bytes().splitlines()]
     refused = 0
@@ -457,7 +457,7 @@ def test_mutated_records_raise_nothing_but_errors_of_ours(here: Path) -> None:
 
 
 def mutated(body: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """A copy with one value, at any depth, that does not belong there; its chain is null."""
+    """A copy with one value replaced, at any depth; its chain is null."""
     changed: dict[str, Any] = copy.deepcopy(body) | {"chain": None}
     at: Any = changed
     key = draw.choice([key for key in changed if key not in ("seq", "kind", "chain")])
@@ -469,7 +469,7 @@ def mutated(body: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 
 def test_the_report_grows_with_files_alone(here: Path) -> None:
-    """A file that is wrong at every visit is one entry with a count, and every cause has words."""
+    """A file that differs at every visit is one entry with a count, and every cause has a sentence."""
     for path in (here / "images").iterdir():
         path.unlink()
     report = replayed(here / "whole")

@@ -1,4 +1,4 @@
-"""Replay of what a recorder wrote in somebody's loop: nothing can be made again, and what was kept can be compared."""
+"""Replay of runs recorded in a loop of your own: only stored inputs can be compared."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16", "float8_e5m2", "uint8", "
 
 
 def recorded(path: Path, *, shape: tuple[int, ...] = (5, 2), dtype: str = "float32", batches: int = 3, **options: Any) -> Path:
-    """A run of some batches of 4 samples with inputs of this shape and type."""
+    """A run with batches of 4 samples and inputs of this shape and dtype."""
     with Recorder(path, **options) as recorder:
         for number in range(batches):
             values = torch.rand(4, *shape, generator=torch.Generator().manual_seed(number)) * 100
@@ -30,7 +30,7 @@ def recorded(path: Path, *, shape: tuple[int, ...] = (5, 2), dtype: str = "float
 @pytest.mark.parametrize("run", ["r.jsonl", "run"])
 @pytest.mark.parametrize("args", [[], ["--npy", "x.npy"], ["--stored", "--npy", "x.npy"]], ids=" ".join)
 def test_a_run_without_recipe_is_refused_in_one_line(capture: Capture, tmp_path: Path, run: str, args: list[str]) -> None:
-    """It says whose the records are and what can be done; no file is left."""
+    """A run without recipe is refused in one line with a way out, and no file is left."""
     recorded(tmp_path / run)
     done = capture("replay", run, *args)
     assert (done.returncode, done.stdout) == (2, "")
@@ -38,8 +38,8 @@ def test_a_run_without_recipe_is_refused_in_one_line(capture: Capture, tmp_path:
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_its_answers_cannot_be_computed_again(capture: Capture, tmp_path: Path) -> None:
-    """A recorder knows no weights: one line says so."""
+def test_its_outputs_cannot_be_recomputed(capture: Capture, tmp_path: Path) -> None:
+    """A recorder saves no weights; one line says so."""
     recorded(tmp_path / "run")
     done = capture("replay", "run", "--outputs")
     assert (done.returncode, done.stdout) == (2, "")
@@ -50,7 +50,7 @@ def test_its_answers_cannot_be_computed_again(capture: Capture, tmp_path: Path) 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kept", ["all", 2])
 def test_stored_inputs_of_any_type_are_compared(capture: Capture, tmp_path: Path, dtype: str, kept: str | int) -> None:
-    """From the pack and from the lines."""
+    """Stored inputs are compared from packs and from lines."""
     recorded(tmp_path / "run", dtype=dtype, inputs=kept)
     done = capture("replay", "run", "--stored")
     assert done.returncode == 0, done.stderr
@@ -59,15 +59,15 @@ def test_stored_inputs_of_any_type_are_compared(capture: Capture, tmp_path: Path
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 4, 4), (2, 3, 4, 5)], ids=str)
 def test_stored_inputs_of_any_shape_are_compared(capture: Capture, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    """Single numbers, rows, pictures, clips."""
+    """Inputs may be numbers, rows, pictures or clips."""
     recorded(tmp_path / "run", shape=shape, inputs="all")
     done = capture("replay", "run", "--stored", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["stored"] == 12
 
 
-def test_what_was_changed_is_found_by_the_name_of_its_sample(capture: Capture, tmp_path: Path) -> None:
-    """One byte of the pack: exit code 4, and the sample, batch and line are named."""
+def test_a_changed_stored_input_is_named(capture: Capture, tmp_path: Path) -> None:
+    """One changed byte of the pack is exit code 4, and names the sample, batch and line."""
     recorded(tmp_path / "run", inputs="all")
     (pack,) = (tmp_path / "run/inputs").iterdir()
     data = bytearray(pack.read_bytes())
@@ -81,14 +81,14 @@ def test_what_was_changed_is_found_by_the_name_of_its_sample(capture: Capture, t
 
 
 @pytest.mark.parametrize(("args", "count"), [(["--batch", "1"], 4), (["--sample", "9"], 1), (["--limit", "6"], 6)])
-def test_a_choice_narrows(capture: Capture, tmp_path: Path, args: list[str], count: int) -> None:
-    """As it does where inputs are made again."""
+def test_a_selection_narrows(capture: Capture, tmp_path: Path, args: list[str], count: int) -> None:
+    """A selection narrows stored inputs too."""
     recorded(tmp_path / "run", inputs="all")
     assert capture("replay", "run", "--stored", *args).stdout.startswith(f"{count} stored input")
 
 
 def test_sequences_and_numbers_have_their_own_names(capture: Capture, tmp_path: Path) -> None:
-    """One input for each sequence, whatever its positions; and one for each sample whose targets are numbers."""
+    """There is one input per sequence, and one per sample with numeric targets."""
     with Recorder(tmp_path / "s", task="sequence", inputs="all") as recorder:
         given = batch_of(2, 3) | {"logits": torch.rand(2, 5, 3), "labels": torch.zeros(2, 5).long(), "ids": ["one", "two"]}
         recorder.record(**given | {"inputs": torch.ones(2, 5).long()})
@@ -100,15 +100,15 @@ def test_sequences_and_numbers_have_their_own_names(capture: Capture, tmp_path: 
 
 
 def test_the_flight_recorders_inputs_are_compared_too(capture: Capture, tmp_path: Path) -> None:
-    """Of the batch whose loss was not a number, and of the one before."""
+    """The batch with a NaN loss and the one before it are compared."""
     with Recorder(tmp_path / "run", nonfinite="record") as recorder:
         recorder.record(**batch_of(4, 3))
         recorder.record(**batch_of(4, 3, first=4) | {"logits": torch.full((4, 3), torch.nan)})
     assert capture("replay", "run", "--stored").stdout == "8 stored inputs compared, all equal\n"
 
 
-def test_where_nothing_was_kept_that_is_said(capture: Capture, tmp_path: Path) -> None:
-    """To compare nothing proves nothing."""
+def test_nothing_stored_is_an_error(capture: Capture, tmp_path: Path) -> None:
+    """Comparing nothing is an error, since it proves nothing."""
     recorded(tmp_path / "r.jsonl")
     done = capture("replay", "r.jsonl", "--stored")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""Rows say what the records say, digit for digit, whatever the names in them, and a condition is nothing but a condition."""
+"""Rows equal the records digit for digit, whatever the names in them; a condition is a condition and nothing else."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def as_dicts(data: bytes) -> list[dict[str, object]]:
 
 
 def slow_visits(path: Path) -> Iterator[AnyVisit]:
-    """Every visit, one by one from NumPy columns."""
+    """Every visit as a value, one by one from NumPy columns."""
     with open_run(path) as run:
         for visits in run.visits():
             yield from (visit_at(visits, row) for row in range(len(visits)))
@@ -61,8 +61,8 @@ RUNS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
-def test_rows_say_what_the_records_say(tmp_path: Path, options: dict[str, object]) -> None:
-    """The quick way by SQL gives, digit for digit, what each record gives when it is decoded and looked at by itself."""
+def test_rows_equal_the_records(tmp_path: Path, options: dict[str, object]) -> None:
+    """Rows made in SQL equal the visits made in NumPy, digit for digit."""
     folder = write_run(tmp_path / "run", run_records(**options))  # type: ignore[arg-type]
     slow = [asdict(one) for one in slow_visits(folder)]
     quick = as_dicts(taken(folder))
@@ -75,7 +75,7 @@ def test_rows_say_what_the_records_say(tmp_path: Path, options: dict[str, object
 
 
 def test_the_margin_is_the_difference_of_logits(tmp_path: Path) -> None:
-    """ln p(label) - ln max p(other), positive exactly where the prediction is right."""
+    """The margin is ln p(label) - ln max p(other), positive exactly where the prediction is right."""
     folder = write_run(tmp_path / "run")
     with open_run(folder) as run:
         batches = [record for line in run.lines() if isinstance(record := line.record(), Batch)]
@@ -97,7 +97,7 @@ def one_batch(**columns: object) -> list[Record]:
 
 
 def test_a_probability_of_zero_is_the_smallest_there_is(tmp_path: Path) -> None:
-    """Where the other classes have no digits left the margin is as large as float32 lets it be known."""
+    """If the other classes have no digits left, the margin is the largest that float32 can express."""
     probs = np.array([[1, 0], [0, 1]], np.float32)
     losses = np.array([0, 200], np.float32)
     labels = preds = np.array([0, 1])
@@ -108,7 +108,7 @@ def test_a_probability_of_zero_is_the_smallest_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("style", ["jsonl", "csv"])
-def test_what_is_not_finite_is_null(tmp_path: Path, style: str) -> None:
+def test_values_that_are_not_finite_are_null(tmp_path: Path, style: str) -> None:
     """NaN and infinity are null in JSON, which has neither, and empty in CSV."""
     probs = np.array([[np.nan, np.nan], [0, 1]], np.float32)
     folder = write_run(
@@ -125,7 +125,7 @@ def test_what_is_not_finite_is_null(tmp_path: Path, style: str) -> None:
 
 
 def test_a_margin_without_another_class_is_null(tmp_path: Path) -> None:
-    """With one probability kept, the margin of a right answer cannot be known; that of a wrong one can."""
+    """With one probability kept, the margin of a right prediction is unknown; that of a wrong one is not."""
     folder = write_run(tmp_path / "run", run_records(top_k=1))
     found = as_dicts(taken(folder))
     assert {row["correct"] for row in found} == {True, False}
@@ -136,7 +136,7 @@ def test_a_margin_without_another_class_is_null(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name), min_size=1, max_size=4))
 def test_any_file_name_comes_out_exactly(tmp_path: Path, names: list[bytes]) -> None:
-    """Whatever the bytes of a name: JSON gives them back through surrogateescape, CSV has them as they are."""
+    """Any bytes of a name come back: from JSON through surrogateescape, from CSV as they are."""
     files = [os.fsdecode(name) for name in names]
     path = tmp_path / "run.jsonl"
     path.write_bytes(b"".join(chained(run_records(files=files, classes=("a", "b"), val_every=0, epochs=1))))
@@ -148,7 +148,7 @@ def test_any_file_name_comes_out_exactly(tmp_path: Path, names: list[bytes]) -> 
 
 @given(st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=20))
 def test_escaping_is_one_to_one(text: str) -> None:
-    """What was escaped for DuckDB comes back as it was, in JSON and as bytes."""
+    """Text escaped for DuckDB comes back unchanged, in JSON and as bytes."""
     there = escape(text)
     there.encode()  # no lone surrogates
     assert unescape(there, as_json=False) == b"".join(
@@ -167,7 +167,7 @@ def test_class_names_are_quoted_in_csv(tmp_path: Path, names: tuple[str, ...]) -
 
 
 def test_fields_that_no_column_needs_are_not_parsed(tmp_path: Path) -> None:
-    """A batch whose probabilities do not fit still has its files and losses; with p_pred it is an error."""
+    """A batch whose probabilities do not fit still has files and losses; asking for p_pred is an error."""
     bodies = [body(line) for line in chained(run_records(status=None))]
     changed = [re.sub(rb'"probs":\[\[[^]]*\]', b'"probs":[[]', text) for text in bodies]
     path = tmp_path / "run.jsonl"
@@ -180,7 +180,7 @@ def test_fields_that_no_column_needs_are_not_parsed(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_chosen(tmp_path: Path) -> None:
-    """Columns, in the order asked for; a condition on any of them; the first so many."""
+    """Columns come in the order asked for, a condition may be on any column, and a limit cuts off."""
     folder = write_run(tmp_path / "run", run_records(epochs=3))
     everything = as_dicts(taken(folder))
     wanted = [row for row in everything if not row["correct"] and row["phase"] == "val" and row["epoch"] == 1]
@@ -195,7 +195,7 @@ def test_rows_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_order_is_kept_over_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the lines are divided among the threads, rows come as the records stand."""
+    """Rows have the order of the records however the lines are divided among threads."""
     monkeypatch.setattr("capture_cli.tables.rows._CHUNK_BYTES", 1)
     monkeypatch.setattr("capture_cli.runs.reading._BLOCK_BYTES", 4096)
     folder = write_run(tmp_path / "run", run_records(epochs=6, per_class=60))
@@ -227,7 +227,7 @@ def test_order_is_kept_over_many_chunks(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_a_condition_is_a_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, reason: str | None) -> None:
-    """What DuckDB cannot use is an error with its reason and the columns there are; what is no condition does not get there."""
+    """A condition that DuckDB cannot use is an error with the reason and the columns; anything else does not reach it."""
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "run")
     if reason is None:
@@ -255,7 +255,7 @@ def test_a_condition_is_a_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_the_database_reaches_nothing(sql: str) -> None:
-    """No file, extension or setting, nor a variable of this process."""
+    """SQL reaches no file, extension, setting or variable of this process."""
     import duckdb
 
     process = "a variable that DuckDB could read as a table"  # noqa: F841
@@ -266,14 +266,14 @@ def test_the_database_reaches_nothing(sql: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"columns": ("file", "nope")}, {"columns": ()}, {"columns": ("id", "id")}, {"style": "xml"}]
 )
-def test_what_cannot_be_had_is_said_at_once(tmp_path: Path, options: dict[str, object]) -> None:
-    """Before anything is read."""
+def test_unknown_columns_and_formats_are_refused_at_once(tmp_path: Path, options: dict[str, object]) -> None:
+    """A column or format that does not exist is an error before anything is read."""
     with open_run(write_run(tmp_path / "run")) as run, pytest.raises(UsageError):
         rows(run, **options)  # type: ignore[arg-type]
 
 
 def test_rows_end_before_a_record_that_makes_no_sense(tmp_path: Path) -> None:
-    """A chain that holds proves no sense: what stands before is given, then the line is named."""
+    """A record can verify and still make no sense: the rows before it are shown, then its line is named."""
     bodies = [body(line) for line in chained(run_records(status=None))]
     place = [number for number, text in enumerate(bodies) if b'"kind":"batch"' in text][3]
     for old, new in ((b'"labels":[', b'"labels":[99,'), (b'"preds":[', b'"preds":[-1,'), (b'"files":[', b'"files":[null,')):
