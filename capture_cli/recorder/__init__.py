@@ -154,7 +154,7 @@ class Recorder:
         self._require_open()
         writer, forward = self._writer, Forward(logits, labels, losses, loss)
         b = validation.check_tensors(self._task, inputs, forward)
-        writer.flush()  # the checks below need the counts after the batch before
+        writer.flush()  # the checks below need the counts after the previous batch
         self._check_classes(logits)
         writer.phases.check(phase, epoch)
         device_ids = validation.check_device_ids(ids, b)

@@ -193,7 +193,8 @@ class BatchWriter:
                 cols.check_finite(columns)
         except UsageError as error:
             raise self._refuse(pending, error) from error
-        self.begin(pending.classes)
+        if not self.classes:
+            self.begin(pending.classes)
         self.classes = pending.classes
         if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
             self._end_phase(phase)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -88,7 +89,7 @@ class NumberScores(NamedTuple):
 Results = Forward | ClassScores | NumberScores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ClassColumns:
     """Columns of records.Batch."""
 
@@ -103,7 +104,7 @@ class ClassColumns:
     sequences: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NumberColumns:
     """Columns of records.Numbers."""
 
@@ -114,6 +115,7 @@ class NumberColumns:
 
 
 Columns = ClassColumns | NumberColumns
+_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns)}
 
 
 def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | NumberScores:
@@ -221,8 +223,8 @@ def to_record(
     return Batch(**_by_name(header), **_by_name(columns), probs_omitted=omitted, inputs=inputs, flight=flight)
 
 
-def _by_name(fields: Header | Columns) -> dict[str, Any]:
-    return {name: getattr(fields, name) for name in fields.__slots__}
+def _by_name(values: Header | Columns) -> dict[str, Any]:
+    return dict(zip(values.__slots__, _VALUES[type(values)](values), strict=True))
 
 
 def _repeat(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
