@@ -1,5 +1,6 @@
 """`capture log`: a run that is there goes to MLflow as a whole, once; `--mlflow` takes a URI or none."""
 
+import gzip
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -112,12 +113,23 @@ def test_a_run_that_goes_on_is_left_alone(capture: Capture, tmp_path: Path) -> N
         (["-", "--mlflow", URI], "stdin cannot be sent"),
         (["empty.jsonl", "--mlflow", URI], "empty.jsonl: no records"),
         (["run", "--mlflow", "http://127.0.0.1:9"], "no server at http://127.0.0.1:9"),
+        (["run.jsonl.gz", "--mlflow", URI], "the records of 'run.jsonl.gz' are compressed; decompress them first"),
+        (["gzipped", "--tensorboard"], "the records of 'gzipped' are compressed; decompress them first"),
+        (["ranks", "--mlflow", URI], "'ranks' has records of several processes; send one of its files: ranks/records.jsonl"),
+        (["run.jsonl", "--tensorboard"], "event files need a folder, and the records go to run.jsonl; give a run folder"),
+        (["run", "--tensorboard", "--model"], "nothing says where to send the run; add --mlflow [URI]"),
     ],
 )
 def test_what_cannot_be_sent(args: list[str], message: str, capture: Capture, tmp_path: Path) -> None:
     """One line that says what, and no run in MLflow."""
-    write_run(tmp_path / "run")
+    records = (write_run(tmp_path / "run") / "records.jsonl").read_bytes()
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "run.jsonl").write_bytes(records)
+    (tmp_path / "run.jsonl.gz").write_bytes(gzip.compress(records))
+    for name, rank in (("gzipped", "records.jsonl.gz"), ("ranks", "records-rank1.jsonl")):
+        write_run(tmp_path / name)
+        (tmp_path / name / rank).write_bytes(gzip.compress(records) if rank.endswith(".gz") else records)
+    (tmp_path / "gzipped" / "records.jsonl").unlink()
     done = capture("log", *args)
     assert done.returncode in (2, 4)
     assert message in done.stderr

@@ -70,6 +70,12 @@ def _send(
         reading.info  # noqa: B018 - raises RecordsError before anything is sent
         folder = str(Path(run).absolute()) if Path(run).is_dir() else None
         records = Path(folder, RECORDS) if folder else Path(run).absolute()
+        if folder and any(Path(folder).glob("records-rank*")):
+            raise UsageError(f"'{run}' has records of several processes", f"send one of its files: {run}/{RECORDS}")
+        if records.suffix in (".gz", ".zst") or not records.is_file():
+            raise UsageError(
+                f"the records of '{run}' are compressed", "decompress them first: what is sent are parts of the file"
+            )
         _demand_ended(run, records)
         sending = Sending(reading, to, Spool(Path(scratch)))
         try:

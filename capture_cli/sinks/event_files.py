@@ -217,6 +217,7 @@ def _text(markdown: str) -> dict[str, Any]:
 def _table(samples: Sequence[Sample]) -> str:
     """A table in Markdown; what could be markup in a name is escaped."""
     rows = [sample.to_json() for sample in samples]
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([_MARKUP.sub(r"\\\1", str(row[name])) for name in names] for row in rows)]
+    names = list(dict.fromkeys(name for row in rows for name in row))  # what is not finite is missing from its row
+    cells = ([_MARKUP.sub(r"\\\1", str(row.get(name, ""))) for name in names] for row in rows)
+    lines = [names, ["---"] * len(names), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
