@@ -1,6 +1,6 @@
 """The latest visits of each phase, kept as unread bytes until an answer needs them.
 
-    latest = LatestPhases(lambda phase, info: Scores(info, worst=8))
+    latest = LatestPhases(lambda phase, epoch, info: Scores(phase, epoch, info, worst=8))
     latest.update(block)                # every block of a pass
     phase = latest.chosen()             # the phase that says most about the run, or None
     phase.read()                        # feeds its visits to its fold
