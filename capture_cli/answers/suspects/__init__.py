@@ -54,7 +54,7 @@ class Suspect:
     p_wrong: float | None
     """Probability that the label is wrong; None where the run does not tell."""
     flagged: bool
-    """One of the likeliest, as many as labels of the phase are probably wrong."""
+    """One of the likeliest, as many as labels are probably wrong, with mean predictions that contradict the label."""
     reason: str
     digest: str | None
     """Digest of the image file, 32 hex digits; None where the records do not name it."""
@@ -73,7 +73,6 @@ class PhaseSuspects:
     epochs: int
     method: str
     """`noise-model`, or `margin` where the run does not tell enough for it."""
-    flagged: int
     notes: Sequence[str]
     """What limits the answer, a sentence each."""
 
@@ -113,11 +112,18 @@ def find_suspects(run: Run) -> Suspects:
         raise UsageError(f"{run.name} has one class only", "a wrong label needs another class to be right")
     ranked = [_rank(dynamics) for dynamics in found]
     by_model = [one for one in ranked if one.count is not None]
-    # One calibration for all phases, so that p_wrong falls with the rank.
-    score = np.concatenate([one.score for one in by_model]) if by_model else np.zeros(0)
-    p = p_wrong(score, sum(one.count or 0 for one in by_model)) if len(score) else score
-    parts = iter(np.split(p, np.cumsum([len(one.score) for one in by_model])[:-1]))
-    suspects = [row for one in ranked for row in one.suspects(next(parts) if one.count is not None else None, digests)]
+    # One calibration and one count of flags for all phases, so that both go with the rank.
+    score = np.concatenate([np.zeros(0), *(one.score for one in by_model)])
+    count = sum(one.count or 0 for one in by_model)
+    p = p_wrong(score, count) if len(score) else score
+    flagged = np.zeros(len(score), bool)
+    flagged[np.argsort(-score, kind="stable")[:count]] = True
+    suspects: list[Suspect] = []
+    start = 0
+    for one in ranked:
+        rows = slice(start, start + len(one.score)) if one.count is not None else slice(0, 0)
+        start += rows.stop - rows.start
+        suspects += one.suspects(p[rows], flagged[rows], digests)
     suspects.sort(key=lambda one: (-one.score, one.file))
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
     return Suspects(
@@ -139,7 +145,8 @@ class _Ranked:
     score: Floats
     suggested: Ints
     confidence: Floats
-    flagged: Bools
+    contradicted: Bools
+    """[N] whether the mean probabilities predict another class than the label."""
     means: Floats
     """[N, C] mean probabilities."""
     count: int | None
@@ -152,16 +159,16 @@ class _Ranked:
             samples=len(self.dynamics),
             epochs=len(self.dynamics.epochs),
             method="margin" if self.count is None else "noise-model",
-            flagged=int(self.flagged.sum()),
             notes=self.notes,
         )
 
-    def suspects(self, p: Floats | None, digests: SampleDigests) -> list[Suspect]:
-        """One row a sample; `p` [N] are the calibrated probabilities."""
+    def suspects(self, p: Floats, likely: Bools, digests: SampleDigests) -> list[Suspect]:
+        """One row a sample; `p` [N] are the calibrated probabilities, both arrays empty without a noise model."""
         dynamics, classes = self.dynamics, self.dynamics.classes
-        probabilities: Sequence[float | None] = [None] * len(dynamics) if p is None else p.tolist()
-        columns = (self.suggested, self.confidence, self.score, self.flagged, dynamics.labels, dynamics.ids, dynamics.files)
-        rows = zip(*(column.tolist() for column in columns), probabilities, _reasons(self), strict=True)
+        probabilities: Sequence[float | None] = p.tolist() or [None] * len(dynamics)
+        flagged = likely & self.contradicted if len(likely) else np.zeros(len(dynamics), bool)
+        columns = (self.suggested, self.confidence, self.score, flagged, dynamics.labels, dynamics.ids, dynamics.files)
+        rows = zip(*(column.tolist() for column in columns), probabilities, _reasons(self, flagged), strict=True)
         return [
             Suspect(
                 file=file,
@@ -172,11 +179,11 @@ class _Ranked:
                 confidence=confidence,
                 score=score,
                 p_wrong=p_one,
-                flagged=flagged,
+                flagged=is_flagged,
                 reason=reason,
                 digest=digests.of(name),
             )
-            for suggested, confidence, score, flagged, label, name, file, p_one, reason in rows
+            for suggested, confidence, score, is_flagged, label, name, file, p_one, reason in rows
         ]
 
 
@@ -185,18 +192,15 @@ def _rank(dynamics: SampleDynamics) -> _Ranked:
     if probs is None or len(dynamics.epochs) < MIN_EPOCHS or len(dynamics) < 2:
         return _by_margin(dynamics)
     scored = score_labels(probs, dynamics.labels)
-    count = wrong_count(probs, dynamics.labels, scored)
-    flagged = np.zeros(len(dynamics), bool)
-    flagged[np.argsort(-scored.score, kind="stable")[:count]] = True
     return _Ranked(
         dynamics=dynamics,
         notes=_notes(dynamics),
         score=scored.score,
         suggested=scored.suggested,
         confidence=scored.suggested_share,
-        flagged=flagged & scored.contradicted,
+        contradicted=scored.contradicted,
         means=scored.mean_probs,
-        count=count,
+        count=wrong_count(probs, dynamics.labels, scored),
     )
 
 
@@ -214,7 +218,7 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
         score=-np.nan_to_num(dynamics.aum.astype(float)),
         suggested=suggested,
         confidence=means[rows, suggested],
-        flagged=np.zeros(n, bool),
+        contradicted=suggested != dynamics.labels,
         means=means,
         count=None,
     )
@@ -235,7 +239,7 @@ def _notes(dynamics: SampleDynamics) -> list[str]:
     return notes
 
 
-def _reasons(ranked: _Ranked) -> list[str]:
+def _reasons(ranked: _Ranked, flagged: Bools) -> list[str]:
     """One clause a sample: the strongest thing that can be said of it."""
     dynamics, classes = ranked.dynamics, ranked.dynamics.classes
     correctness, forgetting, first = dynamics.correctness, dynamics.forgetting, dynamics.first_learned
@@ -244,7 +248,7 @@ def _reasons(ranked: _Ranked) -> list[str]:
     reasons = []
     for i, (label, (one, other)) in enumerate(zip(dynamics.labels.tolist(), top, strict=True)):
         suggested = classes[int(ranked.suggested[i])]
-        if ranked.flagged[i]:
+        if flagged[i]:
             reason = f"wrong label: probably {suggested}; {1 - correctness[i]:.0%} of predictions contradict it"
         elif ranked.means[i, other] > _BETWEEN and label in (one, other):
             reason = f"between {classes[one]} and {classes[other]}"

@@ -62,6 +62,6 @@ def _sentence(found: Suspects) -> str:
     samples = sum(phase.samples for phase in found.phases)
     if found.expected is None:
         return f"{samples:,} samples, those with the lowest mean margin first; too few epochs to tell how many labels are wrong"
-    flagged = sum(phase.flagged for phase in found.phases)
+    flagged = sum(one.flagged for one in found.suspects)
     about = f"about {found.expected:,.0f} of {samples:,} labels are probably wrong ({found.low:,.0f} to {found.high:,.0f})"
     return f"{about}; {flagged:,} flagged"
