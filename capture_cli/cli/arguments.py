@@ -38,7 +38,7 @@ MLFLOW = "--mlflow"
 DEFAULT_STORE = "a URI such as http://host:5000; default: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db"
 Mlflow = Annotated[str | None, Output(metavar="[URI]", help=f"Also send the run to MLflow: {DEFAULT_STORE}.")]
 Tensorboard = Annotated[bool, Output("--tensorboard", help="Also write event files for TensorBoard.")]
-Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last batch to show meanwhile.")]
+Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last batch to show while it runs.")]
 Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
 
 

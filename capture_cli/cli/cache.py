@@ -6,14 +6,14 @@ import typer
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it. No run depends on it.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the cache. No run depends on it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> int:
     """List the cache of decoded pixels, which saves later runs the decoding.
 
     Each row is what one run decoded: the shape of its inputs, the number of
     images, the size, and when a run last used it. CAPTURE_CACHE_SIZE (10G)
-    limits the total; what was not used for longest is removed first.
+    limits the total; the least recently used entries go first.
     """
     from capture_cli.cli.terminal import terminal_width
     from capture_cli.pixels.cache import cache_folder, parts, remove

@@ -35,9 +35,9 @@ def evaluate(
 ) -> int:
     """Run a trained model on a labelled folder, record every batch, and print accuracy and loss.
 
-    The phase is `test`. Records go where those of `capture train` would, and
-    every command that reads a run reads them too. A model of the form
-    FILE.py:FACTORY is code, and it runs.
+    The phase is `test`. Records go to a run folder, as in `capture train`, and
+    every reading command works on them. If the model came from FILE.py:FACTORY,
+    that file's code is run.
     """
     piped = out == "-"
     if as_json and piped:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capture_cli.replay.outputs import Outputs
     from capture_cli.runs import Run
 
-CHOICE, FILES = "Which inputs", "Files to write"
+CHOICE, FILES = "Selection", "Output"
 
 
 def replay(
@@ -43,10 +43,10 @@ def replay(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.py:FACTORY", help="With --outputs: the code of the run's model, which may run.", show_default="none"
+            metavar="FILE.py:FACTORY", help="With --outputs: run this code as the run's model.", show_default="none"
         ),
     ] = None,
-    png: Annotated[str | None, typer.Option(metavar="DIR", help="Write pictures, to look at.", rich_help_panel=FILES)] = None,
+    png: Annotated[str | None, typer.Option(metavar="DIR", help="Save the inputs as pictures.", rich_help_panel=FILES)] = None,
     npy: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the exact tensors, float32 [N, C, H, W].", rich_help_panel=FILES)
     ] = None,
