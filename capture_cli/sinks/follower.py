@@ -161,7 +161,7 @@ class Follower:
             return []
         data = os.read(self._process.stdout.fileno(), 1 << 16)
         if not data:
-            return [{"error": "its process has ended"}]
+            return [] if "lines" in self.result else [{"error": "its process has ended"}]  # it ends once all is sent
         *lines, self._line = (self._line + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
