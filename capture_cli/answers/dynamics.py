@@ -168,11 +168,11 @@ class Dynamics:
         return dense
 
     def __bool__(self) -> bool:
-        """Whether the phase has visits."""
+        """Return whether the phase has visits."""
         return bool(self._parts)
 
     def result(self) -> SampleDynamics:
-        """What was collected. Raises RecordsError where the phase has no visits."""
+        """The dynamics of all samples. Raises RecordsError where the phase has no visits."""
         if not self._parts or self._info is None:
             raise RecordsError(f"no visits of the phase {self._phase} were captured")
         epochs = sorted({epoch for epoch, _, _ in self._parts})

@@ -42,9 +42,7 @@ def replay(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE.py:FACTORY", help="With --outputs: run this code as the run's model.", show_default="none"
-        ),
+        typer.Option(metavar="FILE.py:FACTORY", help="With --outputs: run this code as the run's model.", show_default="none"),
     ] = None,
     png: Annotated[str | None, typer.Option(metavar="DIR", help="Save the inputs as pictures.", rich_help_panel=FILES)] = None,
     npy: Annotated[

@@ -56,7 +56,7 @@ class Selection:
     """Only the first so many of those."""
 
     def may_hold(self, line: Line) -> bool:
-        """Whether a batch line can have such inputs, judged without parsing it."""
+        """Return whether a batch line can have such inputs, judged without parsing it."""
         phase, epoch = line.phase_and_epoch()
         if self.phase not in (None, phase) or self.epoch not in (None, epoch):
             return False
@@ -237,7 +237,7 @@ class Replay:
         return np.asarray(found, np.int64)[equal], inputs if equal.all() else inputs[equal], differences
 
     def _compare_stored(self, batch: Batch | Numbers, positions: Sequence[int], line: int) -> tuple[int, list[Difference]]:
-        """How many stored inputs these samples have, and those that differ; with the first also those of the batch before."""
+        """Count the stored inputs of these samples and list those that differ; the first part has the batch before as well."""
         if self._stored is None:
             return 0, []
         before, where, names = self._stored.count, place(batch), input_names(batch)

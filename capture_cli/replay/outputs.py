@@ -207,7 +207,7 @@ def _environment_changes(info: RunInfo, runtime: Runtime) -> list[str]:
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether it is a regular file: a run folder may come from anywhere, and reading a FIFO in it would never end."""
+    """Return whether it is a regular file: a run folder may come from anywhere, and reading a FIFO in it would never end."""
     return path.is_file() and not path.is_symlink()
 
 

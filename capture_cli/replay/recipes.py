@@ -26,7 +26,7 @@ _DECODERS = ("pillow", "libjpeg", "libwebp", "zlib")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecipe:
-    """How the inputs of a run are made from pixels."""
+    """The recipe by which a run made inputs from pixels."""
 
     recipe: Recipe
     geometry: Geometry

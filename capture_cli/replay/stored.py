@@ -41,7 +41,7 @@ class Mismatch(NamedTuple):
     sample: int
     """Its position in the batch."""
     place: str
-    """Where its bytes are."""
+    """The place of its bytes."""
     reason: str
 
 

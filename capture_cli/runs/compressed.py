@@ -56,7 +56,7 @@ class _Gzip:
 
 
 def is_compressed(beginning: bytes) -> bool:
-    """Whether data that begin like this are decompressed."""
+    """Return whether data that begin like this are decompressed."""
     return beginning.startswith((GZIP, ZSTD))
 
 

@@ -49,7 +49,7 @@ class _Part:
         return self.cursor.counts.get("run", 0)
 
     def will_sum(self, sums: Epoch) -> bool:
-        """Whether an epoch record to be added to this one follows, but not at once."""
+        """Return whether an epoch record to be added to this one follows, but not at once."""
         phase, block = (sums.epoch, sums.phase), self.block
         is_next = isinstance(block, Epoch) and (block.epoch, block.phase) == phase
         return self.next is not None and phase in self.cursor.phases and not is_next

@@ -60,7 +60,7 @@ class EventFiles:
         self._steps, self._keys = array("q"), array("q")
         """Steps and keys of the events that are there, in the order in which they were written."""
         self._matched = 0
-        """How many of them are as the records say."""
+        """The number of events that are as the records say."""
         self._latest: list[_Event] = []
         """The last of those, which have the same step."""
 

@@ -49,7 +49,7 @@ class Follower:
         self.run: dict[str, Any] = {}
         """The run in the tracker, once it has begun there: `run_id`, ..."""
         self.result: dict[str, Any] = {"sent": {}}
-        """What was sent, once that is known: by kind, and in `lines` how many records."""
+        """Counts of what was sent, once known: by kind, and `lines` of the records."""
         self._tracker, self._worst = tracker, worst
         self._evaluations: dict[str, Largest[_Input]] = {}
         self._output: Output | None = None
@@ -70,7 +70,7 @@ class Follower:
             self.kill()
             raise (UsageError if ready.get("usage") else CaptureError)(ready["error"], ready.get("hint", ""))
         self.uri: str = ready["uri"]
-        """Where the tracker is, with any password that is in it."""
+        """The address of the tracker, with any password that is in it."""
         self.spool = Spool(Path(ready["scratch"]))
 
     def begin(self, output: Output, *, rest: str = "") -> None:

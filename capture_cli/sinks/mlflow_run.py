@@ -42,11 +42,11 @@ MAX_PART_BYTES = 32 << 20
 """Size of a part, unless one line is longer."""
 WORST_LIST, LABELS = "worst.json", "labels.csv"
 MAX_METRICS, MAX_PARAMS, MAX_TEXT = 1000, 100, 6000
-"""How many MLflow takes at once, and characters of a parameter."""
+"""Limits of MLflow: items at once, and characters of a parameter."""
 TRY_AGAIN_SECONDS = (1, 2)
 """When a server that does not answer is asked again."""
 STATUS = {"completed": "FINISHED", "failed": "FAILED"}
-"""How a run ended, in MLflow's words; anything else is KILLED."""
+"""The status of a run in MLflow's words; anything else is KILLED."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -55,7 +55,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
-"""How MLflow behaves in the processes that send, unless the environment says otherwise."""
+"""Settings of MLflow in the processes that send, unless the environment says otherwise."""
 
 
 class _Metric(NamedTuple):

@@ -31,7 +31,7 @@ from capture_cli.sinks.pictures import Spool
 LOCK_SECONDS = 120.0
 """For another process that is still sending the same run: one whose training was killed finishes what it does."""
 MAX_CHARACTERS = 200
-"""Of an error of another package."""
+"""Length of the message of an error of another package."""
 
 
 class Destination(Protocol):
@@ -45,9 +45,9 @@ class Destination(Protocol):
     """
 
     sent: Counter[str]
-    """What the tracker did not have before, by kind."""
+    """Counts of what the tracker did not have before, by kind."""
     identity: dict[str, Any]
-    """What the training process should know of the run in the tracker; empty until it has begun."""
+    """The identity of the run in the tracker, for the training process; empty until it has begun."""
 
     def open(self, *, where: str, folder: str | None, records: str | None) -> Path | None: ...
     def begin(self, info: RunInfo) -> None: ...

@@ -60,7 +60,7 @@ class Condition:
         raise self.failure(failures[0], tasks[0]) from failures[0]
 
     def failure(self, error: duckdb.Error, task: str | None) -> UsageError:
-        """What DuckDB could not do with it, and the columns that rows of the task have."""
+        """The error of DuckDB, and the columns that rows of the task have."""
         return UsageError(f"--where '{self._where}': {reason(error)}", _hint(task))
 
     def _syntax_tree(self, clause: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _KNOWN = tuple(dict.fromkeys(name for task in _TASKS for name in Table(task=task
 _CHUNK_BYTES = 2 << 20
 _MAX_WORKERS = 2
 _HEAD_BYTES = 1024
-"""Of a line; its ids begin within them."""
+"""The first bytes of a line; its ids begin within them."""
 
 
 def rows(
@@ -154,7 +154,7 @@ class _Rows:
             yield Table(task=self.info.task, text_ids=text_ids), list(group)
 
     def _has_text_ids(self, line: Line) -> bool:
-        """Whether ids are texts; a batch without samples (sequences that are all padding) has those of the one before."""
+        """Return whether ids are texts; for a batch without samples (all padding), whether those before were."""
         head = line.block[line.start : min(line.end, line.start + _HEAD_BYTES)]
         if b',"ids":[]' not in head:
             self.text_ids = b',"ids":["' in head

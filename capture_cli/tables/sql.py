@@ -86,9 +86,9 @@ class Table:
     """The rows that a run's batch records make."""
 
     task: str | None
-    """Of the run."""
+    """The task of the run."""
     text_ids: bool = False
-    """Whether samples have text for ids."""
+    """True if samples have text for ids."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""What people look at: answers and records turned into terminal text, tables and pictures. Nothing here imports torch."""
+"""Views: answers and records turned into terminal text, tables and pictures. Nothing here imports torch."""

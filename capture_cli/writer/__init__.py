@@ -303,7 +303,7 @@ class BatchWriter:
 
 
 class _Count(NamedTuple):
-    """What changes once the record of a batch is written."""
+    """The changes to make once the record of a batch is written."""
 
     sums: Sums
     """The sums of its phase with the batch."""

@@ -66,7 +66,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseSuspects:
-    """How one phase was ranked."""
+    """One phase, and the method that ranked it."""
 
     phase: str
     samples: int
@@ -74,7 +74,7 @@ class PhaseSuspects:
     method: str
     """`noise-model`, or `margin` where the run does not tell enough for it."""
     notes: Sequence[str]
-    """What limits the answer, a sentence each."""
+    """Limits of the answer, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

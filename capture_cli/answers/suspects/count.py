@@ -1,4 +1,4 @@
-"""How many labels are wrong, and how likely each is: the score of capture_cli.answers.suspects.score, calibrated.
+"""The number of wrong labels, and the probability of each: the score of capture_cli.answers.suspects.score, calibrated.
 
 n = wrong_count(probs, labels, scored)      # expected number of wrong labels, conservative
 p = p_wrong(scored.score, n)                # [N], with sum n
@@ -13,8 +13,8 @@ from capture_cli.answers.suspects.noise_matrix import anchor_counts
 from capture_cli.answers.suspects.score import Floats, Ints, ScoredLabels, epochs_before_memorising, mean_over
 
 CAUTION = 0.8
-"""How much of what an unsure network contradicts is put down to the network. 0: F1 of the flags 0.645, and 4.0 % of a clean set
-flagged; 0.4: 0.662 and 0.78 %; 0.8: 0.635 and 0.18 %."""
+"""Share of the contradictions of an unsure network that is put down to the network. F1 of the flags, and the share of a clean
+set that is flagged: with 0, 0.645 and 4.0 %; with 0.4, 0.662 and 0.78 %; with 0.8, 0.635 and 0.18 %."""
 SLOPE = 2.0
 """Log odds are this much steeper than the score, by calibration."""
 

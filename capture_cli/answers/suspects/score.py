@@ -1,4 +1,4 @@
-"""How likely each label is wrong, from the predictions that one training made on its own training samples.
+"""The log odds that each label is wrong, from the predictions that one training made on its own training samples.
 
     scored = score_labels(probs, labels)        # probs [E, N, C]: softmax of the training forward passes, NaN where not visited
     scored.score                                # [N] log odds that the label is wrong; its order is what counts
@@ -37,7 +37,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredLabels:
-    """What the score says of N samples of C classes."""
+    """The scores of N samples of C classes."""
 
     score: Floats
     """[N] log odds that the label is wrong: its order is meant, its value is calibrated by `count.p_wrong`."""
