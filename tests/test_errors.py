@@ -39,7 +39,7 @@ def test_each_error_has_its_exit_code(kind: type[CaptureError], code: int) -> No
         ("https://host/path?access_token=pa55", "https://host/path?access_token=***"),
         ("two: http://a:pa55@b and mysql+pymysql://c:pa55@d/e", "two: http://b and mysql+pymysql://d/e"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
-        ("sqlite:////home/me@work/a:b/mlflow.db", "sqlite:////home/me@work/a:b/mlflow.db"),
+        ("sqlite:////data/me@here/a:b/mlflow.db", "sqlite:////data/me@here/a:b/mlflow.db"),
         ("nothing:secret@here", "nothing:secret@here"),
     ],
 )
