@@ -6,7 +6,7 @@
     found.aum, found.forgetting         # [N]
 
 One pass. Memory: a few numbers a sample and epoch, and the probabilities [E, N, C] while they fit into MAX_PROBS_BYTES.
-The definitions are those of the papers named beside each field; docs/answers.md compares them with their authors' code.
+The definitions are those of the papers named beside each field; tests/test_dynamics.py computes them again, sample by sample.
 """
 
 from __future__ import annotations
