@@ -72,11 +72,11 @@ def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Call
         sending = Sending(records, destination, Spool(scratch), worst=run["worst"])
         if run["until"]:
             sending.reproduce(until=run["until"])
-        while not sending.advance():
+        while not sending.advance(SECONDS):
             if destination.identity != identity:
                 identity = destination.identity
                 report(run=identity)
-            if select.select([calls], [], [], SECONDS)[0] or os.getppid() != parent:
+            if select.select([calls], [], [], 0 if sending.behind else SECONDS)[0] or os.getppid() != parent:
                 break
         if error := sending.finish():
             raise error

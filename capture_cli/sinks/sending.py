@@ -12,6 +12,7 @@ A destination compares what it is given with what it holds, so a run may be sent
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -69,6 +70,8 @@ class Sending:
         self._cursor: Cursor | None = None
         self.lines = 0
         """Records that were read so far."""
+        self.behind = False
+        """Whether `advance` left records for its next call."""
         self._labelled: set[str] = set()
         """Phases whose samples are known. Where no record lists the samples, they are those of a phase's first epoch."""
 
@@ -93,12 +96,19 @@ class Sending:
                         missing.append(result)
         return _replay(self._run, missing, self._spool, images) if missing else ""
 
-    def advance(self) -> RecordsError | None:
-        """Send what has been written since; return what is wrong with the records behind it."""
-        error = None
+    def advance(self, seconds: float = math.inf) -> RecordsError | None:
+        """Send what has been written since; return what is wrong with the records behind it.
+
+        Stops after so many seconds, because a run may be written as fast as it is sent: its end would never be reached.
+        """
+        error, until = None, time.monotonic() + seconds
+        self.behind = False
         try:
             for block in self._run.follow(self._cursor):
                 self._send(block)
+                self.behind = time.monotonic() >= until
+                if self.behind:
+                    break
         except RecordsError as found:
             error = found
         self.lines = self._run.cursor.at.seq
