@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from capture_cli.answers.visits import AnyVisit, visits_at
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, Visits
 from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,10 @@ class PhaseScore:
     """None where targets are numbers."""
     loss: float | None
     """Mean over the captured samples, nats; None where it is not finite."""
+    balanced_accuracy: float | None
+    """Defined in `balanced_accuracy`; None where targets are numbers, and without samples."""
+    macro_f1: float | None
+    """Defined in `macro_f1`; None likewise."""
     classes: tuple[ClassScore, ...]
     """Every class, in the order of the run; empty where targets are numbers."""
     confusions: tuple[Confusion, ...]
@@ -171,6 +177,7 @@ class Scores:
         losses, labels, preds = np.concatenate(self._losses), np.concatenate(self._labels), np.concatenate(self._preds)
         correct = None if self._has_numbers else (labels == preds) & np.isfinite(losses)
         confusions, omitted = _confusions(labels, preds, self._info.classes, self._max_confusions)
+        counts = None if correct is None else class_counts(labels, preds, correct, len(self._info.classes))
         return PhaseScore(
             phase=self._phase,
             epoch=self._epoch,
@@ -179,7 +186,9 @@ class Scores:
             not_captured=self._sums.not_captured if self._sums else 0,
             correct=None if correct is None else int(correct.sum()),
             loss=_finite(float(losses.sum(dtype=np.float64)) / len(losses)) if len(losses) else None,
-            classes=() if correct is None else _class_scores(losses, labels, correct, self._info.classes),
+            balanced_accuracy=balanced_accuracy(counts) if counts else None,
+            macro_f1=macro_f1(counts) if counts else None,
+            classes=_class_scores(counts, losses, labels, self._info.classes) if counts else (),
             confusions=confusions,
             confusions_omitted=omitted,
             outputs=_output_scores(self._output_sums, len(losses), self._info) if self._has_numbers else (),
@@ -187,18 +196,56 @@ class Scores:
         )
 
 
-def _class_scores(
-    losses: Floats, labels: Ints, correct: npt.NDArray[np.bool_], classes: Sequence[str]
-) -> tuple[ClassScore, ...]:
-    size = len(classes)
-    columns = (
-        np.bincount(labels, minlength=size).tolist(),
-        np.bincount(labels[correct], minlength=size).tolist(),
-        np.bincount(labels, weights=losses, minlength=size).tolist(),
-    )
+class ClassCounts(NamedTuple):
+    """Samples of each of C classes, int64 [C] each."""
+
+    labelled: Ints
+    """Samples with this label."""
+    predicted: Ints
+    """Samples predicted as this class, rightly or wrongly."""
+    correct: Ints
+    """Samples with this label that were predicted as it."""
+
+
+def class_counts(labels: Ints, preds: Ints, correct: Bools, classes: int) -> ClassCounts:
+    """Count `labels` and `preds` [N], positions in `classes` classes; `correct` [N] is False where a loss was not finite."""
+    return ClassCounts(*(np.bincount(one, minlength=classes) for one in (labels, preds, labels[correct])))
+
+
+def balanced_accuracy(counts: ClassCounts) -> float | None:
+    """Balanced accuracy, 0 to 1: the mean over the classes of each one's accuracy; None without samples.
+
+        mean over the classes k with labelled[k] > 0 of correct[k] / labelled[k]
+
+    Every class counts alike, however few samples it has. Classes without samples are left out of the mean, as in
+    scikit-learn's `balanced_accuracy_score`. Source: Brodersen et al. 2010, "The balanced accuracy and its posterior
+    distribution", for two classes; Mosley 2013 for more.
+    """
+    has_samples = counts.labelled > 0
+    if not has_samples.any():
+        return None
+    return float((counts.correct[has_samples] / counts.labelled[has_samples]).mean())
+
+
+def macro_f1(counts: ClassCounts) -> float | None:
+    """Macro F1, 0 to 1: the mean over the classes of each one's F1; None without samples.
+
+        F1[k] = 2 correct[k] / (labelled[k] + predicted[k]), the harmonic mean of precision and recall
+
+    The mean is over the classes that occur as a label or a prediction, as in scikit-learn's `f1_score(average="macro")`. It is
+    the mean of F1 values, not the F1 of mean precision and recall (Opitz and Burst 2019, "Macro F1 and Macro F1").
+    """
+    occurs = counts.labelled + counts.predicted
+    if not counts.labelled.any():
+        return None
+    return float((2 * counts.correct[occurs > 0] / occurs[occurs > 0]).mean())
+
+
+def _class_scores(counts: ClassCounts, losses: Floats, labels: Ints, classes: Sequence[str]) -> tuple[ClassScore, ...]:
+    sums = np.bincount(labels, weights=losses, minlength=len(classes)).tolist()
     return tuple(
         ClassScore(name=name, n=n, correct=k, accuracy=k / n if n else None, loss=_finite(loss / n) if n else None)
-        for name, n, k, loss in zip(classes, *columns, strict=True)
+        for name, n, k, loss in zip(classes, counts.labelled.tolist(), counts.correct.tolist(), sums, strict=True)
     )
 
 

@@ -68,7 +68,10 @@ def _title(phase: PhaseScore, noun: str) -> str:
     missed = f"; {phase.not_captured:,} more were not captured" if phase.not_captured else ""
     if phase.correct is None:
         return f"{name}: {phase.n:,} captured {noun}, loss {number_or_dash(phase.loss)}{missed}"
-    return f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
+    title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
+    if phase.balanced_accuracy is None or phase.macro_f1 is None:
+        return title
+    return f"{title}; balanced accuracy {phase.balanced_accuracy:.1%}, macro F1 {phase.macro_f1:.3f}"
 
 
 def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
