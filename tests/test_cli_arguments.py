@@ -9,7 +9,7 @@ import pytest
 from conftest import CAPTURE
 
 
-@pytest.mark.parametrize("args", ["inspect -", "rows -", "verify -", "replay -", "diff - nothing"])
+@pytest.mark.parametrize("args", ["inspect -", "rows -", "verify -", "replay -", "diff - ."])
 def test_a_terminal_is_no_run(args: str) -> None:
     """`capture rows -` without a pipe does not wait for somebody to type records."""
     parent, child = pty.openpty()

@@ -12,8 +12,35 @@ if TYPE_CHECKING:
 
     from capture_cli.runs import Run
 
-RUN_HELP = "Run folder, .jsonl file (also .gz or .zst), or - for stdin."
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, show_default=False)]
+
+def find_run(name: str, *, having: str = "") -> str:
+    """Return the path of the run that `name` stands for, see `runs.names.find_run`; `-` is returned as it is."""
+    from pathlib import Path
+
+    from capture_cli.runs import names
+
+    path = name if name == "-" else names.find_run(name, having=having)
+    return name if path == Path(name) else str(path)
+
+
+RUN_HELP = "Name of a run in runs/, last, @2 (the one before), a run folder, a .jsonl file (also .gz or .zst), or - for stdin."
+
+
+def _path_of_run(name: str) -> str:  # Typer takes a second parameter of a callback for the context
+    return find_run(name)
+
+
+def _path_of_model(name: str) -> str:
+    return name if name.endswith(".safetensors") else find_run(name, having="model.safetensors")
+
+
+A_RUN = partial(typer.Argument, callback=_path_of_run, show_default=False)
+RunArgument = Annotated[str, A_RUN(metavar="RUN", help=RUN_HELP)]
+MODEL_HELP = "Name of a run in runs/, last, @2 (the one before), a run folder, or a model.safetensors."
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL", callback=_path_of_model, show_default=False, help=MODEL_HELP)
+]
 
 Data = partial(typer.Option, rich_help_panel="Data")
 Machine = partial(typer.Option, rich_help_panel="Machine")

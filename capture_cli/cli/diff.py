@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from capture_cli.cli.arguments import RUN_HELP, open_run
+from capture_cli.cli.arguments import A_RUN, RUN_HELP, open_run
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help=RUN_HELP, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other run; one of them may be -.", show_default=False)],
+    a: Annotated[str, A_RUN(metavar="A", help=RUN_HELP)],
+    b: Annotated[str, A_RUN(metavar="B", help="The other run; one of them may be -.")],
     limit: Annotated[
         int, typer.Option(metavar="N", min=0, help="Images to list for each direction of a flip, and classes.")
     ] = 10,

@@ -13,7 +13,7 @@ from capture_cli.errors import UsageError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, or the model.safetensors of one.")],
+    model: shared.ModelArgument,
     folder: Annotated[str, typer.Argument(help="Folder of labelled images, with classes that the model knows.")],
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.arguments import DEFAULT_STORE
+from capture_cli.cli.arguments import DEFAULT_STORE, RunArgument
 from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def log(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or .jsonl file.", show_default=False)],
+    run: RunArgument,
     mlflow: Annotated[
         str | None, typer.Option(metavar="[URI]", help=f"Send to MLflow: {DEFAULT_STORE}.", show_default=False)
     ] = None,

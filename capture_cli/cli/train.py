@@ -43,6 +43,7 @@ def _run_config(ctx: typer.Context, run: str | None) -> str | None:
     if run is not None:
         from capture_cli.runfolder import CONFIG
 
+        run = shared.find_run(run, having=CONFIG)
         path = Path(run) / CONFIG
         if not path.is_file():
             raise UsageError(f"'{run}' is not a run folder: it has no {CONFIG}", "give --resume the folder of a run")

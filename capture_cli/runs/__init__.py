@@ -19,7 +19,6 @@ there. Memory does not grow with the run.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from capture_cli.runs.cursor import Cursor, RewrittenError
 from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
+from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK
 from capture_cli.runs.reading import Reading, read_once
 from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
@@ -50,10 +50,6 @@ __all__ = [
     "open_run",
 ]
 
-RECORDS = "records.jsonl"
-_RECORDS = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
-_WHAT_A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
-
 
 def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Run:
     """Open a run folder, a file of records or, for `-`, stdin; several files of one run are read as one.
@@ -70,7 +66,7 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
                 undo.callback(files[-1].close)
         undo.pop_all()
     if not files:
-        raise UsageError("no run is named", _WHAT_A_RUN_IS)
+        raise UsageError("no run is named", A_RUN_IS)
     folder = Path(names[0]) if len(names) == 1 and files[0].name != names[0] and names[0] != "-" else None
     several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
     return Run(files, files[0].name if len(files) == 1 else several, folder=folder)
@@ -81,14 +77,16 @@ def _paths(name: str) -> list[str]:
     try:
         if name == "-" or not Path(name).is_dir():
             return [name]
-        found = sorted((int(match[1] or 0), one) for one in Path(name).iterdir() if (match := _RECORDS.fullmatch(one.name)))
+        found = sorted(
+            (int(match[1] or 0), one) for one in Path(name).iterdir() if (match := RECORDS_OF_RANK.fullmatch(one.name))
+        )
         paths = list(dict(reversed(found)).values())[::-1]
         if special := [path for path in paths if not path.is_file()]:  # a FIFO in a folder from elsewhere would hang us
             raise UsageError(f"'{special[0]}' is not a regular file")
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
     if not found or found[0][0]:
-        raise UsageError(f"no {RECORDS} in {name!r}", _WHAT_A_RUN_IS)
+        raise UsageError(f"no {RECORDS} in {name!r}", A_RUN_IS)
     return list(map(str, paths))
 
 
@@ -106,5 +104,5 @@ def _file(path: str) -> File:
 
 def _unreadable(name: str, error: OSError | ValueError) -> CaptureError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return UsageError(f"no such run: {name!r}", _WHAT_A_RUN_IS)
+        return UsageError(f"no such run: {name!r}", A_RUN_IS)
     return CaptureError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}")

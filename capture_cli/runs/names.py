@@ -1,0 +1,118 @@
+"""Runs by name: the words for a run on the command line, and the runs that a folder holds.
+
+    find_run("runs/mine")       # a path
+    find_run("mine")            # a run below runs/ in the current folder; also "sweep/lr-0.1"
+    find_run("last")            # the run in runs/ that was written to last; the same as "@1"
+    find_run("@2")              # the one before it
+
+A path that is a run comes first, then a name, then `last` and `@N`. Nothing is read but names and times.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from capture_cli.errors import CaptureError, UsageError
+
+RUNS = Path("runs")
+"""The folder in which runs are made and found by name."""
+RECORDS = "records.jsonl"
+RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
+A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
+_PLACE = re.compile(r"@([0-9]{1,6})")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A run folder, and when its records were written to last (seconds since 1970)."""
+
+    folder: Path
+    written: float
+
+
+def find_run(text: str, *, having: str = "", runs: Path = RUNS) -> Path:
+    """Return the path of the run that `text` names; what is there may still not be a run.
+
+    `having` names a file, such as `model.safetensors`: `last` and `@N` then count only the runs that have it. Raises
+    UsageError, with the closest name, if there is no such run.
+    """
+    path = Path(text)
+    if "\0" in text or path.is_file() or holds_run(path):
+        return path
+    named = runs / path
+    if text and ".." not in path.parts and not path.is_absolute() and holds_run(named):
+        return named
+    place = _PLACE.fullmatch("@1" if text == "last" else text)
+    if place and not path.exists():
+        return _counted(text, int(place[1]), having, runs)
+    if path.exists():
+        return path
+    raise UsageError(f"no such run: {text!r}", _did_you_mean(text, runs))
+
+
+def holds_run(folder: Path) -> bool:
+    """Tell if `folder` is a run folder: records are in it."""
+    return _written(folder) is not None
+
+
+def run_folders(folder: Path = RUNS, *, having: str = "") -> list[Place]:
+    """List the run folders in `folder`, the one that was written to last first. Raises CaptureError if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CaptureError(f"'{folder}' cannot be listed: {error.strerror}") from error
+    found = [
+        Place(one, written)
+        for one in folders
+        if (written := _written(one)) is not None and (not having or (one / having).is_file())
+    ]
+    return sorted(found, key=lambda place: (-place.written, place.folder.name))
+
+
+def _written(folder: Path) -> float | None:
+    """The time at which the records in `folder` were written to last; None if there are none."""
+    try:
+        state = (folder / RECORDS).stat()
+        return state.st_mtime if stat.S_ISREG(state.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        return None
+    try:
+        return max((one.stat().st_mtime for one in folder.iterdir() if RECORDS_OF_RANK.fullmatch(one.name)), default=None)
+    except OSError:
+        return None
+
+
+def _counted(text: str, number: int, having: str, runs: Path) -> Path:
+    """The run at place `number`, from 1, among those of `runs` that have the file `having`."""
+    found = run_folders(runs, having=having)
+    with_it = f" with {having}" if having else ""
+    if not found:
+        raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", "`capture train FOLDER` makes one")
+    if not 1 <= number <= len(found):
+        count = f"{len(found):,} run{'s' if len(found) > 1 else ''}{with_it}"
+        raise UsageError(f"'{text}' is not valid: {runs}/ has {count}", "@1 is the last one; see `capture runs`")
+    return found[number - 1].folder
+
+
+def _did_you_mean(text: str, runs: Path) -> str:
+    """Advise the closest name of a run, or say what a run is."""
+    parent, name = Path(text).parent, Path(text).name
+    try:
+        choices = {str(place.folder): place.folder.name for place in run_folders(parent)} if parent != Path() else {}
+        choices |= {place.folder.name: place.folder.name for place in run_folders(runs)}
+    except CaptureError:
+        choices = {}
+    words = [*dict.fromkeys(choices.values()), *(["last"] if choices else [])]
+    if close := difflib.get_close_matches(name, words, n=1):
+        return f"did you mean {next((one for one, short in choices.items() if short == close[0]), close[0])}?"
+    return f"{A_RUN_IS}; `capture runs` lists those in {runs}/" if choices else A_RUN_IS

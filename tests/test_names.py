@@ -1,0 +1,97 @@
+"""Runs by name: paths, names in runs/, `last`, `@2`, and what a typo is told."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from capture_cli.cli import run
+from capture_cli.errors import UsageError
+from capture_cli.runs.names import find_run, run_folders
+from runs import write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make runs/: oldest, middle, newest, and a run in a folder of its own; stand beside it."""
+    for age, name in enumerate(["newest", "middle", "oldest", "sweep/lr-0.1"]):
+        records = write_run(tmp_path / "runs" / name) / "records.jsonl"
+        os.utime(records, (1_000_000 - age, 1_000_000 - age))
+    (tmp_path / "runs" / "oldest" / "model.safetensors").touch()
+    (tmp_path / "runs" / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def test_a_name_stands_for_the_run_in_runs(runs: Path) -> None:
+    """A name, a name with a folder, and a path are the same run."""
+    assert find_run("middle") == Path("runs/middle") == find_run("runs/middle")
+    assert find_run("sweep/lr-0.1") == Path("runs/sweep/lr-0.1")
+    assert find_run(str(runs / "middle")) == runs / "middle"
+
+
+def test_last_is_the_run_that_was_written_to_last(runs: Path) -> None:
+    """The numbers count back from it; with a file, only runs that have the file count."""
+    assert [one.folder.name for one in run_folders()] == ["newest", "middle", "oldest"]
+    assert find_run("last") == find_run("@1") == Path("runs/newest")
+    assert find_run("@2") == Path("runs/middle")
+    assert find_run("last", having="model.safetensors") == Path("runs/oldest")
+    os.utime(runs / "middle" / "records.jsonl")
+    assert find_run("last") == Path("runs/middle")
+
+
+def test_a_path_that_is_a_run_comes_before_a_name(runs: Path, tmp_path: Path) -> None:
+    """A run here named `middle` or `last` is meant; an image folder of the name is not."""
+    (tmp_path / "oldest").mkdir()
+    assert find_run("oldest") == Path("runs/oldest")
+    write_run(tmp_path / "middle")
+    write_run(tmp_path / "last")
+    assert find_run("middle") == Path("middle")
+    assert find_run("last") == Path("last")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("midle", "no such run: 'midle'; did you mean middle?"),
+        ("runs/midle", "did you mean runs/middle?"),
+        ("lst", "did you mean last?"),
+        ("@4", "'@4' is not valid: runs/ has 3 runs; @1 is the last one"),
+        ("@0", "'@0' is not valid"),
+        ("../middle", "no such run: '../middle'"),
+        ("quite different", "a run is a folder that `capture train` made"),
+    ],
+)
+def test_a_typo_is_told_the_closest_name(runs: Path, text: str, message: str) -> None:
+    """One line with the way out."""
+    with pytest.raises(UsageError) as error:
+        find_run(text)
+    assert message in str(error.value)
+
+
+def test_without_runs_the_way_to_make_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="there is no run in runs/ for 'last'; `capture train FOLDER` makes one"):
+        find_run("last")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["inspect {} --json", "rows {} --limit 1", "verify {}", "suspects {} --json", "diff {} middle", "replay {}", "log {}"],
+)
+def test_every_reading_command_takes_the_words(runs: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`last` is read, and `lst` is refused with the closest name."""
+    asked = run(words.format("last").split())
+    assert "no such run" not in capsys.readouterr().err
+    assert asked in (0, 1, 2, 3)
+    assert run(words.format("lst").split()) == 2
+    assert "no such run: 'lst'; did you mean last?" in capsys.readouterr().err
+
+
+def test_the_commands_that_use_a_model_take_the_words(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`last` is the last run with a model, or for --resume with options."""
+    assert run(["evaluate", "last", "images"]) == 2
+    assert "runs/oldest/model.safetensors" in capsys.readouterr().err
+    assert run(["train", "--resume", "last"]) == 2
+    assert "there is no run with config.toml in runs/ for 'last'" in capsys.readouterr().err
