@@ -9,12 +9,14 @@ differ), `config.toml`, checkpoints, `model.safetensors` and, on request, `input
 to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +125,69 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
 def reopen_output(folder: Path, position: JournalPosition, tail: Tail) -> Output:
     """Open the run folder of an earlier process to continue at `position`, as capture_cli.journal.Journal.resume does."""
     return _in_folder(folder, Journal.resume(folder / RECORDS, position, tail))
+
+
+def check_removable(folder: Path) -> None:
+    """Raise UsageError unless `folder` is a run folder that nobody writes, with nothing in it but what capture wrote."""
+    if folder.is_symlink():
+        raise UsageError(f"'{folder}' is a link", "remove the run where it is")
+    try:
+        names = sorted(one.name for one in folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"'{folder}' is not a run folder: {error.strerror}") from error
+    records = [name for name in names if name.startswith("records") and ".jsonl" in name]
+    if not records or not any(_begins_a_run(folder / name) for name in records):
+        raise UsageError(f"'{folder}' is not a run folder: it has no {RECORDS} of capture", "only runs are removed")
+    if others := [name for name in names if not _OWN.fullmatch(name)]:
+        message = f"'{folder}' also holds '{others[0]}', which capture did not write"
+        raise UsageError(message, "move it elsewhere, or remove the folder yourself")
+    for name in records:
+        with _locked(folder / name):
+            pass
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run folder, its records last: what is interrupted can be repeated. Raises as `check_removable`."""
+    check_removable(folder)
+    names = sorted((one.name for one in folder.iterdir()), key=lambda name: name == RECORDS)
+    try:
+        with contextlib.ExitStack() as locks:
+            if (folder / RECORDS).exists():
+                locks.enter_context(_locked(folder / RECORDS))  # nobody can resume it meanwhile
+            for name in names:
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        folder.rmdir()
+    except OSError as error:
+        raise CaptureError(f"'{error.filename or folder}' could not be removed: {error.strerror}") from error
+
+
+_OWN = re.compile(
+    rf"records.*\.jsonl.*|{re.escape(EVENTS)}|{re.escape(CONFIG)}|[^/]+\.(safetensors|onnx)|\..+\.part|{INPUTS}|{TENSORBOARD}"
+)
+"""Names in a run folder that capture writes."""
+
+
+def _begins_a_run(path: Path) -> bool:
+    """Tell if the records begin as capture begins them, or are compressed or empty."""
+    if path.suffix in (".gz", ".zst"):
+        return True
+    beginning = b'{"seq":0,"kind":"run"'
+    with path.open("rb") as file:
+        return file.read(len(beginning)) in (beginning, b"")
+
+
+@contextlib.contextmanager
+def _locked(records: Path) -> Iterator[None]:
+    """Hold the lock of a file of records. Raises UsageError if another process does."""
+    descriptor = os.open(records, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except (BlockingIOError, PermissionError) as error:
+        raise UsageError(f"'{records.parent}' is being written", "stop the run first, or wait for its end") from error
+    finally:
+        os.close(descriptor)
 
 
 def _in_folder(folder: Path, journal: Journal) -> Output:

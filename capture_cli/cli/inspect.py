@@ -23,20 +23,26 @@ def inspect(
     """Show what happened: epochs, classes, confusions, the worst samples.
 
     Works on a run that is still going or was cut off, and says so. If the records
-    are damaged, it shows what comes before the damage and exits with 4.
+    are damaged, it shows what comes before the damage and exits with 4. Of a
+    folder of runs it lists the runs, as `capture runs` does.
     """
     import json
     from pathlib import Path
 
     from capture_cli.answers.history import sample_history
     from capture_cli.answers.summary import summarise
+    from capture_cli.cli.runs import show_list
     from capture_cli.errors import UsageError
+    from capture_cli.runs.names import holds_run, run_folders
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import inspect as view
 
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
     width = terminal_width()
+    if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
+        show_list([run], as_json=as_json)
+        return 0
     with open_run(run) as opened:
         if sample is not None:
             history = sample_history(opened, sample)

@@ -29,7 +29,7 @@ from capture_cli.runs.cursor import Cursor, RewrittenError
 from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
-from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK
+from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, run_folders
 from capture_cli.runs.reading import Reading, read_once
 from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
@@ -86,7 +86,8 @@ def _paths(name: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
     if not found or found[0][0]:
-        raise UsageError(f"no {RECORDS} in {name!r}", A_RUN_IS)
+        holds_runs = not found and run_folders(Path(name))
+        raise UsageError(f"no {RECORDS} in {name!r}", f"it holds runs: see `capture runs {name}`" if holds_runs else A_RUN_IS)
     return list(map(str, paths))
 
 

@@ -132,6 +132,11 @@ def _combined(records: Sequence[Block | None], files: int) -> Block | None:
         return End(status=max((one.status for one in ends), key=_STATUSES.index), counts=dict(counts))
     if not epochs:
         return None
+    return summed(epochs)
+
+
+def summed(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch record for those of several files about the same phase and epoch."""
     n = sum(one.n for one in epochs)
     right = [(one.accuracy, one.n) for one in epochs if one.accuracy is not None]
     return replace(

@@ -44,20 +44,36 @@ def find_run(text: str, *, having: str = "", runs: Path = RUNS) -> Path:
     path = Path(text)
     if "\0" in text or path.is_file() or holds_run(path):
         return path
-    named = runs / path
-    if text and ".." not in path.parts and not path.is_absolute() and holds_run(named):
+    named = path if ".." in path.parts else runs / path  # an absolute path stays itself
+    if holds_run(named):
         return named
     place = _PLACE.fullmatch("@1" if text == "last" else text)
     if place and not path.exists():
         return _counted(text, int(place[1]), having, runs)
-    if path.exists():
-        return path
+    for one in (path, named):  # no run, but maybe a folder of runs
+        if one.exists():
+            return one
     raise UsageError(f"no such run: {text!r}", _did_you_mean(text, runs))
 
 
 def holds_run(folder: Path) -> bool:
     """Tell if `folder` is a run folder: records are in it."""
     return _written(folder) is not None
+
+
+def place_of(folder: Path) -> Place | None:
+    """Return the run folder `folder` as `run_folders` does; None if it is not one."""
+    written = _written(folder)
+    return None if written is None else Place(folder, written)
+
+
+def folders_of_runs(folder: Path) -> list[Path]:
+    """List the folders in `folder` that are no runs, but hold some."""
+    try:
+        inside = sorted(one for one in folder.iterdir() if one.is_dir() and not holds_run(one))
+    except OSError:
+        return []
+    return [one for one in inside if run_folders(one)]
 
 
 def run_folders(folder: Path = RUNS, *, having: str = "") -> list[Place]:

@@ -290,4 +290,12 @@ def _warnings_to(session: Session) -> Iterator[None]:
 
 def _note_phase(output: Output, totals: Epoch, seconds: float, steps: int) -> None:
     speed = round(totals.n / seconds, 1) if seconds else None
-    output.event("epoch", phase=totals.phase, epoch=totals.epoch, seconds=seconds, steps=steps, images_per_second=speed)
+    output.event(
+        "epoch",
+        phase=totals.phase,
+        epoch=totals.epoch,
+        records_bytes=output.journal.position["bytes"],  # the end of the epoch record, for `capture runs`
+        seconds=seconds,
+        steps=steps,
+        images_per_second=speed,
+    )

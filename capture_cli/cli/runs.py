@@ -1,0 +1,168 @@
+"""`capture runs`: the runs there are, side by side; and the end of those that nobody needs any more."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from capture_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from capture_cli.runs.listing import ListedRun
+    from capture_cli.runs.names import Place
+
+SORTS = "age, name, accuracy, loss, bytes, ..., or an option such as lr; the newest and the best come first."
+_FALLING = ("accuracy", "bytes", "epoch", "last_epoch")
+"""Columns whose largest value comes first."""
+
+
+def runs(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DIR|RUN...]", help="Folders of runs, or runs; runs/ by default.", show_default=False),
+    ] = None,
+    sort: Annotated[str, typer.Option(metavar="COLUMN", help=f"Order: {SORTS}")] = "age",
+    reverse: Annotated[bool, typer.Option("--reverse", "-r", help="Turn the order round.")] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Keep only runs that fulfil this SQL condition: \"accuracy > 0.9 and opt = 'sgd'\"."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the first N.", show_default="all")] = None,
+    rm: Annotated[bool, typer.Option("--rm", help="Remove the runs that are named, with everything in their folders.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """List runs: model, best accuracy, the options that differ, size, state; or remove some.
+
+    The best accuracy is that of the best epoch in the phase val, else test, else
+    train. Options that are equal in all runs are not shown. A run that has no end
+    and that no process writes is `cut off`: `capture train --resume` continues it.
+
+    Columns for --sort and --where: name, age (seconds), model, phase, epoch,
+    accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.
+    """
+    if yes and not rm:
+        raise UsageError("--yes is only valid with --rm", "drop it, or add --rm")
+    if rm:
+        if not names:
+            raise UsageError("--rm names no run", "capture runs --rm NAME...")
+        if as_json or where or limit:
+            raise UsageError("--rm removes the runs that are named", "drop --json, --where and --limit")
+        return _remove(names, ask=not yes)
+    show_list(names or [], sort=sort, reverse=reverse, where=where, limit=limit, as_json=as_json)
+    return 0
+
+
+def show_list(
+    names: list[str],
+    *,
+    sort: str = "age",
+    reverse: bool = False,
+    where: str | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print the runs in the folders `names`, by default runs/, or these runs."""
+    import time
+
+    from capture_cli.cli.terminal import terminal_width
+    from capture_cli.runs.listing import differing, listed
+    from capture_cli.runs.names import RUNS
+    from capture_cli.views.terminal import runs as view
+
+    places, more_in = _places(names)
+    now = time.time()
+    found = [listed(place) for place in places]
+    if not found and not as_json:
+        typer.echo(f"there are no runs in {names[0] if names else RUNS}; `capture train FOLDER` makes one", err=True)
+        return
+    numbers = {place.folder: number for number, place in enumerate(places, 1)} if _all_of(names, RUNS) else {}
+    chosen = found
+    if where is not None:
+        from capture_cli.tables.runs import where as fulfilling
+
+        chosen = fulfilling(found, where, now=now)
+    chosen = _sorted(chosen, sort, reverse, now)
+    shown, more = chosen[:limit], chosen[len(chosen) if limit is None else limit :]
+    options = differing(shown)
+    if as_json:
+        typer.echo(view.to_json(shown, options=options))
+        return
+    view.show_runs(
+        shown,
+        where=", ".join(names) or str(RUNS),
+        places=[numbers.get(run.folder, 0) for run in shown],
+        options=options,
+        folders=more_in,
+        more=more,
+        now=now,
+        width=terminal_width(),
+    )
+
+
+def _places(names: list[str]) -> tuple[list["Place"], list[Path]]:
+    """Find the runs that are named, and those in folders that are named; also return folders in these that hold more."""
+    from capture_cli.runs.names import RUNS, find_run, folders_of_runs, place_of, run_folders
+
+    if not names:
+        return run_folders(RUNS), folders_of_runs(RUNS)
+    found: dict[Path, Place] = {}
+    more = list[Path]()
+    for name in names:
+        path = find_run(name)
+        if path.is_file():
+            raise UsageError(f"'{name}' is a file", "give a run folder, or a folder of runs")
+        own = place_of(path)
+        for place in [own] if own else run_folders(path):
+            found[place.folder] = place
+        more += [] if own else folders_of_runs(path)
+    return sorted(found.values(), key=lambda place: -place.written), more
+
+
+def _all_of(names: list[str], folder: Path) -> bool:
+    """Tell if these names stand for all runs in `folder`, so that `@N` counts them."""
+    return not names or [Path(name) for name in names] == [folder]
+
+
+def _sorted(runs: list["ListedRun"], sort: str, reverse: bool, now: float) -> list["ListedRun"]:
+    """Sort by a column; runs without a value come last. Raises UsageError for a column that no run has."""
+    rows = [run.row(now) for run in runs]
+    known = dict.fromkeys(name for row in rows for name in row)
+    if runs and sort not in known:
+        raise UsageError(f"--sort {sort} is not valid", f"choose {', '.join(known)}")
+    values: list[tuple[Any, ListedRun]] = [(row.get(sort), run) for row, run in zip(rows, runs, strict=True)]
+    there = [one for one in values if one[0] is not None]
+    numbers = all(isinstance(value, int | float) for value, _ in there)
+    there.sort(key=lambda one: one[0] if numbers else str(one[0]), reverse=(sort in _FALLING) != reverse)
+    return [run for _, run in there] + [run for value, run in values if value is None]
+
+
+def _remove(names: list[str], *, ask: bool) -> int:
+    """Remove the run folders `names` after a question. Raises UsageError, before anything is removed, if one cannot be."""
+    import sys
+
+    from capture_cli.runfolder import check_removable, remove_run
+    from capture_cli.runs.listing import listed
+    from capture_cli.runs.names import find_run, place_of
+    from capture_cli.views.terminal.cache import size
+    from capture_cli.views.terminal.text import safe
+
+    folders = list(dict.fromkeys(find_run(name) for name in names))
+    for folder in folders:
+        check_removable(folder)
+    found = [listed(place) for folder in folders if (place := place_of(folder))]
+    total = size(sum(run.size for run in found))
+    for run in found:
+        best = f", best accuracy {run.best.accuracy:.4f}" if run.best and run.best.accuracy is not None else ""
+        typer.echo(safe(f"{run.folder}: {run.state}{best}, {size(run.size)}"), err=True)
+    if ask:
+        if not sys.stdin.isatty():
+            raise UsageError("--rm asks first, and stdin is not a terminal", "add --yes to remove without a question")
+        what = "this run" if len(found) == 1 else f"these {len(found)} runs"
+        if not typer.confirm(f"Remove {what} ({total})?", err=True):
+            typer.echo("nothing was removed", err=True)
+            return 1
+    for folder in folders:
+        remove_run(folder)
+    typer.echo(f"removed {len(folders)} run{'' if len(folders) == 1 else 's'}, {total}", err=True)
+    return 0

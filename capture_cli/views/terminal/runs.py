@@ -1,0 +1,89 @@
+"""`capture runs`: runs side by side, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capture_cli.runs.listing import ListedRun
+from capture_cli.views.terminal.cache import size
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.tables import show, table_of
+from capture_cli.views.terminal.text import plain
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MAX_OPTIONS = 6
+"""Options with a column of their own."""
+
+
+def show_runs(
+    runs: Sequence[ListedRun],
+    *,
+    where: str,
+    places: Sequence[int],
+    options: Sequence[str],
+    folders: Sequence[Path] = (),
+    more: Sequence[ListedRun] = (),
+    now: float,
+    width: int | None = None,
+) -> None:
+    """Print the runs, in this order, on stdout.
+
+    `places` are their numbers for `@N` (0: none), `options` the names of those that differ, `folders` hold further runs, and
+    those of `more` are only counted. `width` is that of the terminal in cells, None for a pipe.
+    """
+    heads = [("", "dim"), ("run", "fold"), ("written", ""), ("model", "fold"), ("best accuracy", "")]
+    heads += [(name, "") for name in options[:_MAX_OPTIONS]]
+    heads += [("size", "#"), ("state", "")]
+    rows = [_row(run, place, options[:_MAX_OPTIONS], now) for run, place in zip(runs, places, strict=True)]
+    table = table_of(heads, rows, more=len(more), noun="runs")
+    every = [*runs, *more]
+    count = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
+    parts: list[RenderableType] = [plain(f"{where}: {count}, {size(sum(run.size for run in every))}", "bold"), "", table]
+    if len(options) > _MAX_OPTIONS:
+        parts.append(plain(f"also different (--json): {', '.join(options[_MAX_OPTIONS:])}", "dim"))
+    if any(run.epochs_omitted for run in runs):
+        parts.append(plain(f"*: of the last epochs in {size(8 << 20)} of records; `capture inspect RUN` reads all", "dim"))
+    parts += [plain(f"more runs in {folder}: capture runs {folder}", "dim") for folder in folders]
+    show(parts, width=width)
+
+
+def _row(run: ListedRun, place: int, options: Sequence[str], now: float) -> list[str]:
+    best = run.best
+    found = ""
+    if best:
+        value = f"{best.accuracy:.4f}" if best.accuracy is not None else f"loss {number(best.loss)}"
+        found = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}, epoch {best.epoch}"
+    values = [_text(run.options.get(name)) for name in options]
+    row = [f"@{place}" if place else "", run.name, age(now - run.written), run.model, found, *values]
+    return [*row, size(run.size), _state(run)]
+
+
+def _state(run: ListedRun) -> str:
+    if run.state == "completed":
+        return run.state
+    planned = f" of {run.planned_epochs}" if run.planned_epochs else ""
+    progress = f", epoch {run.last_epoch or 0}{planned}" if planned or run.last_epoch else ""
+    return f"{run.state}: {run.problem}" if run.problem else f"{run.state}{progress}"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def age(seconds: float) -> str:
+    """Write the time since something in one unit: `5 min ago`."""
+    for unit, length, until in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 24)):
+        if seconds < length * until:
+            return f"{max(0, int(seconds / length))} {unit} ago"
+    days = int(seconds / 86400)
+    return f"{days} day{'' if days == 1 else 's'} ago"
+
+
+def to_json(runs: Sequence[ListedRun], *, options: Sequence[str]) -> str:
+    """Encode the same as one JSON object."""
+    return json.dumps({"runs": [run.to_json() for run in runs], "differing_options": list(options)})

@@ -1,0 +1,210 @@
+"""`capture runs`: a table of runs, and the removal of some."""
+
+import json
+import os
+import pty
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from capture_cli.cli import run
+from capture_cli.journal import Journal
+from capture_cli.records import Epoch, RunInfo
+from capture_cli.runs import listing
+from capture_cli.runs.listing import listed
+from capture_cli.runs.names import Place, place_of, run_folders
+from conftest import CAPTURE, make_images
+from runs import run_records, write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make three runs (a, b of two epochs; c, cut off in its third), the newest first, and one in a folder of its own."""
+    for age, (name, seed, lr) in enumerate([("a", 0, 0.1), ("b", 1, 0.01), ("c", 2, 0.1), ("sweep/d", 3, 0.1)]):
+        records = list(run_records(seed=seed, epochs=3 if name == "c" else 2, status=None if name == "c" else "completed"))
+        assert isinstance(records[0], RunInfo)
+        records[0] = replace(records[0], config={**records[0].config, "lr": lr, "epochs": 3})
+        file = write_run(tmp_path / "runs" / name, records) / "records.jsonl"
+        os.utime(file, (time.time() - 60 * age - 5, time.time() - 60 * age - 5))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def _json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, object]]:
+    assert run(["runs", *args, "--json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["runs"]
+    return found
+
+
+def test_the_table_shows_what_differs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, age, model, best accuracy, the options that differ, size and state; options that are equal are not shown."""
+    assert run(["runs"]) == 0
+    head, first, _, third = capsys.readouterr().out.splitlines()[2:6]
+    assert head.split() == ["run", "written", "model", "best", "accuracy", "seed", "lr", "size", "state"]
+    best = max(one.accuracy for one in listed_run(runs / "a").epochs if one.phase == "val" and one.accuracy)
+    assert first.split()[:5] == ["@1", "a", "5", "s", "ago"]
+    assert f"cnn     {best:.4f} val, epoch" in first
+    assert first.endswith("completed")
+    assert third.endswith("cut off, epoch 2 of 3")
+
+
+def listed_run(folder: Path) -> listing.ListedRun:
+    """Look at one run folder."""
+    place = place_of(folder)
+    assert place
+    return listed(place)
+
+
+def test_runs_in_a_folder_are_pointed_at(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep in runs/sweep is not lost."""
+    assert run(["runs"]) == 0
+    assert "more runs in runs/sweep: capture runs runs/sweep" in capsys.readouterr().out
+    assert [one["name"] for one in _json(capsys, "sweep")] == ["d"]
+    assert [one["name"] for one in _json(capsys, "runs/b", "last")] == ["a", "b"]
+
+
+def test_inspect_of_a_folder_of_runs_lists_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same table; other commands say where to look."""
+    assert run(["inspect", "runs"]) == 0
+    assert run(["runs"]) == 0
+    inspected, listed_there = capsys.readouterr().out.split("runs: 3 runs")[1:]
+    assert inspected == listed_there
+    assert run(["verify", "runs"]) == 2
+    assert "no records.jsonl in 'runs'; it holds runs: see `capture runs runs`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        ((), "abc"),
+        (("--sort", "name", "--reverse"), "cba"),
+        (("--sort", "lr"), "bac"),
+        (("--where", "lr = 0.1 and state = 'completed'"), "a"),
+        (("--where", "age > 30"), "bc"),
+        (("--limit", "2"), "ab"),
+    ],
+)
+def test_sorting_and_filtering(runs: Path, args: tuple[str, ...], names: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By any column and any option."""
+    assert "".join(str(one["name"]) for one in _json(capsys, *args)) == names
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--sort nothing", "--sort nothing is not valid; choose name, age, model"),
+        ("--where colour=1", "write an SQL condition on name, age"),
+        ("--where 1;drop", "--where"),
+        ("nowhere", "no such run: 'nowhere'"),
+        ("--yes", "--yes is only valid with --rm"),
+        ("--rm", "--rm names no run"),
+        ("--rm a", "--rm asks first, and stdin is not a terminal; add --yes"),
+        ("--rm a images -y", "'images' is not a run folder"),
+        ("--rm runs/sweep -y", "'runs/sweep' is not a run folder"),
+        ("--rm link -y", "'runs/link' is a link"),
+        ("--rm a b -y", "'runs/b' also holds 'notes.txt', which capture did not write"),
+    ],
+)
+def test_what_is_refused_changes_nothing(runs: Path, args: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2, one line, and every run is still there."""
+    make_images(runs.parent / "images", each=1)
+    (runs / "link").symlink_to(runs / "a")
+    (runs / "b" / "notes.txt").touch()
+    before = sorted(runs.parent.rglob("*"))
+    assert run(["runs", *args.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(runs.parent.rglob("*")) == before
+
+
+def test_a_run_is_removed_whole(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With everything in its folder, by any of its names; the others stay."""
+    (runs / "a" / "inputs").mkdir()
+    for name in (
+        "inputs/pack",
+        "events.jsonl",
+        "config.toml",
+        "model.safetensors",
+        "best.safetensors",
+        ".model.safetensors.part",
+    ):
+        (runs / "a" / name).touch()
+    assert run(["runs", "--rm", "last", "sweep/d", "--yes"]) == 0
+    assert "removed 2 runs" in capsys.readouterr().err
+    assert [place.folder.name for place in run_folders(runs)] == ["b", "c"]
+    assert not (runs / "a").exists()
+
+
+def test_a_run_that_is_written_is_not_removed(runs: Path) -> None:
+    """The lock of its records, held by another process, protects it; it is shown as running."""
+    with Journal.create(runs / "b" / "records.jsonl", force=True):
+        shown = subprocess.run([*CAPTURE, "runs", "b"], capture_output=True, text=True, check=True)
+        assert "running" in shown.stdout
+        done = subprocess.run([*CAPTURE, "runs", "--rm", "a", "b", "-y"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'runs/b' is being written; stop the run first" in done.stderr
+    assert (runs / "a" / "records.jsonl").exists()
+
+
+def test_it_asks_first(runs: Path) -> None:
+    """On a terminal, naming each run; anything but yes removes nothing."""
+    for typed, left in ((b"n\n", True), (b"y\n", False)):
+        parent, child = pty.openpty()
+        os.write(parent, typed)
+        done = subprocess.run([*CAPTURE, "runs", "--rm", "a"], stdin=child, capture_output=True, text=True, check=False)
+        os.close(parent)
+        os.close(child)
+        assert "runs/a: completed, best accuracy" in done.stderr
+        assert (runs / "a").exists() is left, done.stderr
+
+
+def test_the_epochs_are_found_by_the_events(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from the end too, at the places that the events of the run name; a place that is not right is passed over."""
+    whole = listed_run(runs / "a")
+    data = (runs / "a" / "records.jsonl").read_bytes()
+    with (runs / "a" / "events.jsonl").open("wb") as events:
+        for one in whole.epochs:
+            end = (
+                data.index(b"\n", data.index(b'"kind":"epoch","phase":"%b","epoch":%d,' % (one.phase.encode(), one.epoch))) + 1
+            )
+            events.write(orjson.dumps({"event": "epoch", "phase": one.phase, "epoch": one.epoch, "records_bytes": end}) + b"\n")
+        for wrong in (-5, 10, 2**70, "x", None, len(data) + 1):
+            events.write(json.dumps({"event": "epoch", "phase": "val", "epoch": 0, "records_bytes": wrong}).encode() + b"\n")
+    monkeypatch.setattr(listing, "_END_BYTES", 400)
+    monkeypatch.setattr(listing, "TAIL_BYTES", 400)
+    again = listed_run(runs / "a")
+    assert sorted(again.epochs, key=_key) == sorted(whole.epochs, key=_key)
+    assert not again.epochs_omitted
+    (runs / "a" / "events.jsonl").unlink()
+    last = listed_run(runs / "a")
+    assert last.epochs_omitted
+    assert len(last.epochs) < len(whole.epochs)
+
+
+def _key(one: Epoch) -> tuple[int, str]:
+    return one.epoch, one.phase
+
+
+def test_training_names_the_places(tmp_path: Path) -> None:
+    """The events of `capture train` say where every epoch record ends."""
+    images = make_images(tmp_path / "images")
+    out = tmp_path / "run"
+    assert run(["train", str(images), "-m", "linear", "-e", "3", "-q", "-o", str(out)]) == 0
+    data = (out / "records.jsonl").read_bytes()
+    ends = [event["records_bytes"] for event in map(orjson.loads, (out / "events.jsonl").open()) if event["event"] == "epoch"]
+    assert [b'"kind":"epoch"' in data[:end].splitlines()[-1] for end in ends] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [(b"", "cut off"), (b"not records\n", "damaged"), (b'{"seq":0,"kind":"end"}\n', "damaged"), (b'{"seq":0', "cut off")],
+)
+def test_a_folder_that_is_hardly_a_run_is_listed(tmp_path: Path, content: bytes, state: str) -> None:
+    """It has a row like the others."""
+    (tmp_path / "records.jsonl").write_bytes(content)
+    found = listed(Place(tmp_path, 0.0))
+    assert (found.state, found.info, found.best) == (state, None, None)
+    assert bool(found.problem) is (state == "damaged")
