@@ -32,6 +32,8 @@ from capture_cli.runfolder import CHECKPOINT, PREVIOUS
 
 KEY, DIGEST = "capture-checkpoint", "digest"
 PHASES = ("train", "val")
+_CLASS_COLUMNS = 3
+"""Labelled, predicted and correct."""
 _QUOTED = 40
 """Characters of a wrong value that a message quotes."""
 
@@ -167,6 +169,12 @@ def _is_real(value: Any) -> bool:
     return type(value) is float
 
 
+def _are_class_counts(value: Any) -> bool:
+    columns = value if isinstance(value, list) and all(isinstance(column, list) for column in value) else []
+    lengths = {len(column) for column in columns}
+    return len(columns) == _CLASS_COLUMNS and len(lengths) == 1 and all(_is_count(one) for column in columns for one in column)
+
+
 _VALID: Mapping[str, Any] = {
     "epoch": lambda value: _is_count(value) and value > 0,
     "phase": PHASES.__contains__,
@@ -183,6 +191,7 @@ _VALID: Mapping[str, Any] = {
             **dict.fromkeys(("batches", "n", "captured"), _is_count),
             "correct": lambda value: _is_count(value) or (_is_real(value) and value >= 0),
             "loss": _is_real,
+            "classes": lambda value: value is None or _are_class_counts(value),
         },
         "losses": {
             **dict.fromkeys(("factor", "mean"), _is_real),

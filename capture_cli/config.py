@@ -16,6 +16,7 @@ from capture_cli.errors import UsageError
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
 SCHEDULES = ("cosine", "constant")
+BEST_BY = ("val_accuracy", "val_loss", "balanced_accuracy")
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 ALL_PROBS_UP_TO_CLASSES = 100
 DEFAULT_TOP_K = 10
@@ -35,6 +36,10 @@ class TrainConfig:
     opt: str = "adamw"
     sched: str = "cosine"
     weight_decay: float = 0.01
+    best: str = BEST_BY[0]
+    """The metric by which the weights of the best epoch are kept."""
+    patience: int = 0
+    """Stop after so many epochs without a better one; 0: never."""
     seed: int = 0
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -70,12 +75,14 @@ class TrainConfig:
         for name, choices in (
             ("opt", OPTIMIZERS),
             ("sched", SCHEDULES),
+            ("best", BEST_BY),
             ("augment", AUGMENTATIONS),
             ("unmatched", ("error", "skip")),
         ):
             self._require(name, getattr(self, name) in choices, " or ".join(choices))
         for name in ("epochs", "batch_size", "capture_every"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
         self._require("lr", self.lr is None or 0 < self.lr < float("inf"), "a number above 0")
         self._require("weight_decay", 0 <= self.weight_decay < float("inf"), "a number from 0")
         self._require("spike", 0 <= self.spike < float("inf"), "a number of standard deviations, or 0 for off")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from capture_cli import models
 from capture_cli.config import TrainConfig
-from capture_cli.errors import DataError
+from capture_cli.errors import DataError, UsageError
 from capture_cli.labels import Scan, scan
 from capture_cli.labels.splits import hashed_split, single_split
 from capture_cli.pixels.geometry import Geometry, choose_geometry
 from capture_cli.preprocessing import Recipe
+from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
 
 NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder"})
@@ -41,9 +42,18 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split)
     if config.strict:
         refuse_skipped(found)
+    _check_validation(found, config)
     size = choose_geometry(found.files, source.read, size=config.size, channels=config.channels)
     recipe = Recipe(height=size.height, width=size.width, channels=size.channels, augment=config.augment)
     return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
+
+
+def _check_validation(found: Scan, config: TrainConfig) -> None:
+    """Raise UsageError for an option that needs validation images, or counts of each class, where there are none."""
+    if config.patience and "val" not in found.splits:
+        raise UsageError("--patience needs validation images, and none is held out", "raise --val-split, or drop --patience")
+    if config.best == "balanced_accuracy" and len(found.classes) > MAX_COUNTED_CLASSES:
+        raise UsageError(f"--best {config.best} takes at most {MAX_COUNTED_CLASSES:,} classes", "use --best val_accuracy")
 
 
 def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:

@@ -5,8 +5,8 @@
         output.event("epoch", seconds=1.5)
 
 A run folder holds `records.jsonl`, `events.jsonl` (times, speed, environment, warnings: everything in which equal runs may
-differ), `config.toml`, checkpoints, `model.safetensors` and, on request, `inputs/` and `tensorboard/`. Files are only added
-to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
+differ), `config.toml`, checkpoints, `model.safetensors`, `best.safetensors` and, on request, `inputs/` and `tensorboard/`.
+Files are only added to a folder that is new, empty or, with `force`, was a run folder before; nothing else in it is touched.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from capture_cli.files import sync_folder, write_all, write_atomically
 from capture_cli.journal import Journal, JournalPosition, Tail
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
+BEST = "best.safetensors"
 TENSORBOARD = "tensorboard"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
@@ -62,10 +63,10 @@ class Output:
 
             self._write(CONFIG, tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape"))
 
-    def write_model(self, data: bytes) -> None:
+    def write_model(self, data: bytes, name: str = MODEL) -> None:
         """Save the trained weights."""
         if self.folder:
-            self._write(MODEL, data)
+            self._write(name, data)
 
     def _write(self, name: str, data: bytes) -> None:
         assert self.folder  # noqa: S101 - checked by both callers
@@ -115,7 +116,7 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
     folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
     existing = _make_folder(folder, force=force)
     journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
-    for old in existing & {EVENTS, CONFIG, MODEL, CHECKPOINT, PREVIOUS}:
+    for old in existing & {EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS}:
         (folder / old).unlink()
     for old in existing & {INPUTS, TENSORBOARD}:
         shutil.rmtree(folder / old)

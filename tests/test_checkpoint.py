@@ -17,7 +17,16 @@ from capture_cli.training import make_optimizer
 
 def at(epoch: int = 1, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Progress:
     """Make a progress such as a run has."""
-    sums = {"phase": phase, "epoch": epoch, "batches": batch, "n": 0, "loss": loss, "correct": 0, "captured": 0}
+    sums = {
+        "phase": phase,
+        "epoch": epoch,
+        "batches": batch,
+        "n": 0,
+        "loss": loss,
+        "correct": 0,
+        "captured": 0,
+        "classes": None,
+    }
     losses = {"factor": 10.0, "n": 3, "mean": 0.5, "variance": 0.25}
     return Progress(
         epoch=epoch,

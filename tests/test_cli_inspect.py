@@ -83,7 +83,7 @@ def test_a_run_at_a_glance(capture: Capture) -> None:
         assert part in header
     answer = json.loads(capture("inspect", "run", "--json").stdout)
     epochs = table(done.stdout, "epoch  train loss")
-    assert [row[0] for row in epochs] == ["0", "1", "2"]
+    assert [row[0] for row in epochs] == ["0", "1", "* 2"]
     for row, one in zip(epochs, answer["epochs"], strict=True):
         sums = [one["train"]["loss"], one["train"]["accuracy"], one["val"]["loss"], one["val"]["accuracy"]]
         assert row[1:] == [*(f"{value:.3f}" for value in sums), "120"]
@@ -180,7 +180,7 @@ def test_damage_is_reported_and_the_part_before_it_is_shown(capture: Capture, tm
         assert f"line {place + 1}" in answer["error"]
     else:
         assert "damaged: line" in done.stdout
-        assert [row[0] for row in table(done.stdout, "epoch  train loss")] == ["0", "1"]
+        assert [row[0] for row in table(done.stdout, "epoch  train loss")] == ["0", "* 1"]
 
 
 def test_an_impossible_record_is_reported_too(capture: Capture, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "preprocessing": {"errors", "keyed_random", "pixels"},
     "models": {"errors"},
     "config": {"errors"},
-    "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "sources"},
+    "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
@@ -39,8 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "integrations": {"errors", "recorder"},
     "checkpoint": {"errors", "files", "runfolder"},
     "training": {
-        *{"checkpoint", "config", "errors", "journal", "labels", "models", "pixels", "plan", "preprocessing", "records"},
-        *{"resources", "runfolder", "runs", "runtime", "sources", "writer"},
+        *{"answers", "checkpoint", "config", "errors", "journal", "labels", "models", "pixels", "plan", "preprocessing"},
+        *{"records", "resources", "runfolder", "runs", "runtime", "sources", "writer"},
     },
     # the reading half: it does not
     "runs": {"errors", "records", "sources"},

@@ -133,7 +133,7 @@ def test_a_finished_epoch_leaves_a_line() -> None:
         "",
         "                 train              val",
         "epoch     loss     acc     loss     acc      time",
-        "  1/2    0.500   0.750    0.500   0.750    20.0 s",
+        "  1/2    0.500   0.750    0.500   0.750    20.0 s *",
         "  2/2    0.500   0.750    0.500   0.750    20.0 s",
         " loss  ▁▁ 0.500 train  ▁▁ 0.500 val",
         "",

@@ -14,53 +14,18 @@ from typing import Any
 import pytest
 
 from capture_cli import checkpoint, runtime
-from capture_cli.cli import run as command
-from capture_cli.journal import Journal
-from capture_cli.records import Record
 from capture_cli.records.chain import GENESIS, link, open_envelope
-from conftest import CAPTURE, make_images
+from conftest import CAPTURE
+from cutting import OPTIONS, Trainer, kept, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Capture = Callable[..., subprocess.CompletedProcess[str]]
-Trainer = Callable[..., int]
-OPTIONS = ("-m", "linear", "-b", "4", "--device=cpu", "--augment=flip+crop", "-q")
-KEPT = ("records.jsonl", "model.safetensors", "inputs/pack-00000.bin", "inputs/flight.bin")
-
-
-class Cut(BaseException):
-    """Stands in for a kill: nothing is sealed, and nothing more is written."""
-
-
-def kept(run: Path) -> dict[str, bytes]:
-    """Return the files in which equal runs agree."""
-    return {name: (run / name).read_bytes() for name in KEPT if (run / name).exists()}
 
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """Call `capture train ARGS` beside `images/` with 24 images; with `cut_after` it ends dead after so many records."""
-    make_images(tmp_path / "images")
-    monkeypatch.chdir(tmp_path)
-    append = Journal.append
-
-    def call(*args: object, cut_after: int | None = None) -> int:
-        appended = 0
-
-        def counted(journal: Journal, record: Record) -> None:
-            nonlocal appended
-            append(journal, record)
-            appended += 1
-            if appended == cut_after:
-                raise Cut
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Journal, "append", counted)
-            try:
-                return command(["train", *(["-q"] if "--resume" in args else OPTIONS), *map(str, args)])
-            except Cut:
-                return -9
-
-    return call
+    return trainer(tmp_path, monkeypatch)
 
 
 def test_more_epochs_killed_before_their_first_checkpoint_resume(train: Trainer) -> None:

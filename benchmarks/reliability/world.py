@@ -157,7 +157,7 @@ class Reference:
 
 def kept_files(run: Path) -> dict[str, bytes]:
     """What two equal runs have in common: records, model and inputs."""
-    paths = [run / RECORDS, run / MODEL, *sorted((run / "inputs").glob("*"))]
+    paths = [run / RECORDS, run / MODEL, run / "best.safetensors", *sorted((run / "inputs").glob("*"))]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.is_file()}
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from capture_cli.answers.best import BestEpoch, best_epoch, uneven_scores
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.scores import PhaseScore, Scores
@@ -41,6 +42,8 @@ class Summary:
     """Phases that have begun and have no sums yet."""
     phase: PhaseScore | None
     """None if no phase has begun."""
+    best: BestEpoch | None = None
+    """The best epoch, by the metric of the run; None without validation."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:
@@ -63,12 +66,15 @@ class Summary:
                 for epoch, phases in self.by_epoch.items()
             ],
             "under_way": [{name: getattr(one, name) for name in ("phase", "epoch", "n", "loss")} for one in self.under_way],
+            "best": self.best.to_json() if self.best else None,
             "phase": self.phase.to_json() if self.phase else None,
         }
 
 
 def _sums_to_json(sums: Epoch) -> dict[str, Any]:
     body = {name: getattr(sums, name) for name in ("n", "loss", "accuracy", "captured", "not_captured")}
+    if uneven := uneven_scores(sums):
+        body |= dict(zip(("balanced_accuracy", "macro_f1"), uneven, strict=True))
     return {name: value if value is not None and isfinite(value) else None for name, value in body.items()}
 
 
@@ -129,4 +135,5 @@ class Summarising:
             epochs=tuple(self._epochs),
             under_way=tuple(phase.fold.result() for phase in under_way),
             phase=chosen.fold.result() if chosen else None,
+            best=best_epoch(self._epochs, self._info.config),
         )

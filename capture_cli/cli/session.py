@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
+from capture_cli.answers.best import BestEpochs
 from capture_cli.labels.warnings import warnings as label_warnings
 from capture_cli.plan import Plan
+from capture_cli.records import Epoch
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
@@ -27,13 +29,18 @@ def session(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     sinks: Sequence[Sink] = (),
+    earlier: Sequence[Epoch] = (),
 ) -> Iterator[tuple[Session, Stopping]]:
     """Open the output and the view of a run; afterwards tell how it ended and what to type next.
 
-    `piped` says that the records go to standard output; `notes` and `warnings` are shown first.
+    `piped` says that the records go to standard output; `notes` and `warnings` are shown first; `earlier` are the
+    totals of phases that an earlier process ran.
     """
     plan = ready.plan
     phases = [phase for phase in ("train", "val", "test") if phase in plan.scan.splits]
+    best = BestEpochs(plan.config.best)
+    for totals in earlier:
+        best.update(totals)
     with open_run() as output:
         view = make_view(
             sys.stderr,
@@ -43,6 +50,7 @@ def session(
             epochs=plan.config.epochs,
             phases=phases,
             preview=preview,
+            best=best,
             animate=sys.stderr.isatty() and not (piped and sys.stdout.isatty()),
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
@@ -52,8 +60,11 @@ def session(
             for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
-                yield Session(output, view, stopping, sinks), stopping
+                around = Session(output, view, stopping, sinks)
+                yield around, stopping
             view.close()
+            for text in around.notes:
+                view.note(text)
             where = shlex.quote(output.where)
             if stopping():
                 resume = f"; resume it with: capture train --resume {where}" if output.folder and "train" in phases else ""

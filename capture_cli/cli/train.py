@@ -8,7 +8,7 @@ import typer
 
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.arguments import Data, Machine, Output
-from capture_cli.config import AUGMENTATIONS, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
+from capture_cli.config import AUGMENTATIONS, BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ def train(
     opt: Annotated[str, Training(help=f"{', '.join(OPTIMIZERS)}.")] = TrainConfig.opt,
     sched: Annotated[str, Training(help=f"{', '.join(SCHEDULES)}.")] = TrainConfig.sched,
     weight_decay: Annotated[float, Training(help="Weight decay of the optimizer.")] = TrainConfig.weight_decay,
+    best: Annotated[
+        str, Training(metavar="METRIC", help=f"Also keep the weights of the best epoch, by {', '.join(BEST_BY)}.")
+    ] = TrainConfig.best,
+    patience: Annotated[
+        int, Training(metavar="N", help="Stop after N epochs without a better one (0: off).")
+    ] = TrainConfig.patience,
     seed: Annotated[int, Training(help="The same seed and files give the same records.")] = TrainConfig.seed,
     allow_nonfinite: Annotated[
         bool, Training("--allow-nonfinite", help="Continue after a loss that is NaN or infinite.")
@@ -154,10 +160,9 @@ def train(
         open_run = partial(reopen_output, previous.folder, previous.position, tail)
         notes, repeat_info = [previous.sentence], tail != "compare" or previous.repeats_info
     piped = out == "-"
-    with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, notes=notes, warnings=warnings, sinks=sinks) as (
-        around,
-        stopping,
-    ):
+    earlier = previous.epochs if previous else ()
+    told: dict[str, Any] = {"notes": notes, "warnings": warnings, "earlier": earlier}
+    with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks, **told) as (around, stopping):
         run_training(ready, around, every=every, resources=resources, previous=previous, repeat_info=repeat_info)
     return stopping.exit_code
 

@@ -30,6 +30,8 @@ class ModelHeader:
     classes: Sequence[str]
     recipe: Mapping[str, Any]
     """Steps from pixels to inputs: capture_cli.preprocessing.Recipe."""
+    epoch: int | None = None
+    """The epoch after which these weights were saved."""
 
 
 def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
@@ -63,6 +65,8 @@ def _header(text: str) -> ModelHeader:
     """Parse a header. Raises ValueError, TypeError or RecursionError for what no run writes."""
     header = ModelHeader(**json.loads(text))
     classes = header.classes
+    if header.epoch is not None and type(header.epoch) is not int:
+        raise ValueError("an epoch that is no number")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
         raise ValueError("a header value of the wrong type")

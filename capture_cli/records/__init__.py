@@ -42,6 +42,8 @@ from capture_cli.records.chain import link, open_envelope
 
 FORMAT = 2
 MAX_SAMPLES_PER_LINE = 1024
+MAX_COUNTED_CLASSES = 1000
+"""The most classes whose samples are counted in the totals of a phase."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -218,6 +220,9 @@ class Epoch:
     captured: int
     """Samples whose batch was recorded; captured + not_captured = n."""
     not_captured: int
+    class_counts: Mapping[str, Sequence[int]] | None = None
+    """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. None in the phase `train`, for other
+    tasks than classification and for more than 1,000 classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

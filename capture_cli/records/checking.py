@@ -118,6 +118,13 @@ def _are_sequences(value: Any) -> bool:
     return known and _are_ids(value["ids"]) and _list_of(_is_int)(value["n_valid"]) and _is_int(value["padded_length"])
 
 
+def _are_class_counts(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"labelled", "predicted", "correct"}:
+        return False
+    columns = value.values()
+    return all(_list_of(_is_int)(one) and min(one, default=0) >= 0 for one in columns) and len(set(map(len, columns))) == 1
+
+
 _ANY_BATCH: dict[str, Check] = {
     "phase": _is_phase,
     **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_int),
@@ -159,6 +166,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_int),
         "loss": _is_number,
         "accuracy": _optional(_is_number),
+        "class_counts": _optional(_are_class_counts),
     },
     End: {"status": _is_text, "counts": _is_object},
 }

@@ -7,7 +7,7 @@ the sums of all. Run records, samples and skipped files that several files name 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from math import nan
@@ -146,7 +146,17 @@ def summed(epochs: Sequence[Epoch]) -> Epoch:
         accuracy=sum(share * size for share, size in right) / n if right and n else None,
         captured=sum(one.captured for one in epochs),
         not_captured=sum(one.not_captured for one in epochs),
+        class_counts=_added([one.class_counts for one in epochs if one.n]),
     )
+
+
+def _added(counts: Sequence[Mapping[str, Sequence[int]] | None]) -> dict[str, list[int]] | None:
+    """The counts by class of several files together; None if one of them has none, or of other classes."""
+    first = counts[0] if counts else None
+    known = [one for one in counts if one is not None]
+    if first is None or len(known) < len(counts) or len({len(one["labelled"]) for one in known}) > 1:
+        return None
+    return {name: [sum(column) for column in zip(*(one[name] for one in known), strict=True)] for name in first}
 
 
 def combined_ending(files: Sequence[File]) -> Ending:

@@ -40,6 +40,8 @@ class Setup:
     """Called with the number of images after each batch, captured or not."""
     phase_ended: Callable[[Epoch, float, int], object]
     """Called after each phase with its totals, the seconds of its loop, and its steps."""
+    is_exhausted: Callable[[], bool] = lambda: False
+    """Called before each epoch; True ends the training there."""
     stopping: Callable[[], bool]
     """Called after each batch; True stops the run there."""
     save_checkpoint: Callable[[Progress, bool], object] = lambda _progress, _now: None
@@ -70,18 +72,23 @@ class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
 def train(setup: Setup, learning: Learning, start: Progress = BEGINNING) -> None:
     """Train for `learning.epochs` from `start` on, evaluating after each epoch if there are validation images.
 
-    Raises Stopped after `setup.stopping()` returns True, and CaptureError for a loss that is NaN or infinite unless allowed.
+    It ends early where `setup.is_exhausted()`. Raises Stopped after `setup.stopping()` returns True, and CaptureError for a
+    loss that is NaN or infinite unless allowed.
     """
     if start.batch:
         _restore_previous_batch(setup, start)
+    end = learning.epochs + 1
     for epoch, phase in _remaining_phases(setup, learning, start):
+        if phase == "train" and setup.is_exhausted():
+            end = epoch
+            break
         done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
         if phase == "train":
             setup.model.train()
             _run_phase(setup, phase, epoch, partial(train_step, setup, learning, epoch), done)
         else:
             evaluate(setup, phase, epoch, done)
-    setup.save_checkpoint(Progress(epoch=learning.epochs + 1), True)
+    setup.save_checkpoint(Progress(epoch=end), True)
 
 
 def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from capture_cli import models
+from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Progress, save
 from capture_cli.config import Every, TrainConfig
 from capture_cli.errors import CaptureError
@@ -31,10 +32,11 @@ from capture_cli.pixels.store import Store, open_store
 from capture_cli.plan import Plan
 from capture_cli.records import Epoch, RunInfo, Skip
 from capture_cli.resources import Resources
-from capture_cli.runfolder import Output
+from capture_cli.runfolder import BEST, MODEL, Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
 from capture_cli.training.batches import Data
+from capture_cli.training.best import Best
 from capture_cli.training.resuming import PreviousRun
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
@@ -48,6 +50,9 @@ class View(Sink, Protocol):
 
     def advance(self, images: int) -> None:
         """Count the images of a finished batch."""
+
+    def note(self, text: str) -> None:
+        """Show a sentence."""
 
     def warn(self, text: str) -> None:
         """Show a warning."""
@@ -63,6 +68,8 @@ class Session:
     """Returns True once the user has asked to stop."""
     sinks: Sequence[Sink] = ()
     """Further sinks of the records; closed once the records are sealed."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences to show when the run has ended."""
 
     def warn(self, text: str, category: str) -> None:
         """Show a warning, and note it among the events."""
@@ -138,9 +145,24 @@ def run_training(
         if checkpoint:
             checkpoint.restore(ready.model, learning.optimizer)
         checkpoints = _Checkpoints(every, output, writer, ready.model, learning.optimizer)
-        train(replace(setup, save_checkpoint=checkpoints.save), learning, previous.progress if previous else BEGINNING)
-        header = ModelHeader(model=config.model, classes=plan.scan.classes, recipe=plan.recipe.to_dict())
-        output.write_model(to_bytes(ready.model, header))
+        best = Best(BestEpochs(config.best), config.patience, functools.partial(_save_model, ready, output, BEST))
+        best.restore(previous.epochs if previous else ())
+
+        def phase_ended(totals: Epoch, seconds: float, steps: int) -> None:
+            best.add(totals)
+            _note_phase(output, totals, seconds, steps)
+
+        setup = replace(setup, save_checkpoint=checkpoints.save, phase_ended=phase_ended, is_exhausted=best.is_exhausted)
+        train(setup, learning, previous.progress if previous else BEGINNING)
+        _save_model(ready, output, MODEL, best.epochs.last)
+    session.notes.extend(best.sentences(config.epochs))
+
+
+def _save_model(ready: Ready, output: Output, name: str, epoch: int | None) -> None:
+    header = ModelHeader(
+        model=ready.plan.config.model, classes=ready.plan.scan.classes, recipe=ready.plan.recipe.to_dict(), epoch=epoch
+    )
+    output.write_model(to_bytes(ready.model, header), name)
 
 
 def run_evaluation(ready: Ready, session: Session, *, weights_digest: str, resources: Resources) -> Epoch:

@@ -6,11 +6,12 @@ check_continuation(previous, run_info, ...)     # raises, naming what differs
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Checkpoint, Progress, load
 from capture_cli.errors import DataError, FormatError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, JournalPosition, Tail, VerifiedLine, verified_lines
@@ -22,7 +23,7 @@ from capture_cli.writer.kept_inputs import FLIGHT, PACK
 
 ENVIRONMENT = ("versions", "device", "threads")
 """Fields of the run record that may differ with `--allow-env-change`."""
-_ALWAYS_DECODED = {RunInfo.kind, Samples.kind, Skip.kind, End.kind}
+_ALWAYS_DECODED = {RunInfo.kind, Samples.kind, Skip.kind, Epoch.kind, End.kind}
 _BYTES_PER_VALUE = {"float32": 4}
 
 FileDigests = Mapping[str, str | None]
@@ -43,6 +44,8 @@ class PreviousRun:
     """Files that were first read after it."""
     stored: Mapping[str, Mapping[str, int]]
     """Inputs stored before the checkpoint, by file in inputs/: digest -> offset in bytes."""
+    epochs: Sequence[Epoch]
+    """The totals of the phases before the checkpoint."""
     completed: bool
     position: JournalPosition
     """The position at which its journal continues."""
@@ -76,7 +79,7 @@ def read_previous_run(folder: Path) -> PreviousRun:
     until = checkpoint.progress.journal["bytes"] if checkpoint else 0
     files, later_files = dict[str, str | None](), dict[str, str | None]()
     stored, stored_bytes = defaultdict[str, dict[str, int]](dict), defaultdict[str, int](int)
-    info, last, completed, restart = None, None, False, None
+    info, last, completed, restart, epochs = None, None, False, None, list[Epoch]()
     try:
         with path.open("rb") as lines:
             for line in verified_lines(lines):
@@ -86,6 +89,8 @@ def read_previous_run(folder: Path) -> PreviousRun:
                 has_stored = b'"stored":' in line.data and not is_later
                 record = _decoded(line) if line.kind in _ALWAYS_DECODED or has_stored else None
                 completed = isinstance(record, End) and record.status == "completed"
+                if isinstance(record, Epoch) and not is_later:
+                    epochs.append(record)
                 if isinstance(record, RunInfo):
                     info, restart = record, line.start if checkpoint and is_later else None
                 elif isinstance(record, Samples):
@@ -110,6 +115,7 @@ def read_previous_run(folder: Path) -> PreviousRun:
         files=files,
         later_files=later_files,
         stored=stored,
+        epochs=epochs,
         completed=completed,
         position=restart or position,
         repeats_info=restart is not None,
@@ -206,6 +212,8 @@ def check_continuation(
         raise UsageError(f"'{previous.folder}' is not a training: its run record has no epochs", "start a new run")
     if previous.completed and not info.config["epochs"] > epochs:
         raise UsageError(f"'{previous.folder}' has completed its {epochs} epochs", "add more with --epochs")
+    if previous.completed and (ended := _exhausted(previous.epochs, before.config)):
+        raise UsageError(f"'{previous.folder}' ended early: {ended}", "start a new run with more --patience")
     if previous.completed and (previous.checkpoint is None or previous.progress.epoch <= epochs):  # the last one is damaged
         raise UsageError(
             f"'{previous.folder}' has no checkpoint of its end to add epochs to", "start a new run with more --epochs"
@@ -224,6 +232,17 @@ def check_continuation(
         raise UsageError(message, "--allow-env-change resumes anyway and says so in the records")
     warnings += [f"from here on {text}" for text in environment]
     return warnings, "keep" if previous.completed else "set aside" if environment else "compare"
+
+
+def _exhausted(epochs: Sequence[Epoch], config: Mapping[str, object]) -> str:
+    """Describe why `--patience` ended a training after these phases; empty if it did not."""
+    best = BestEpochs(config.get("best"))
+    for one in epochs:
+        best.update(one)
+    patience = config.get("patience")
+    if not isinstance(patience, int) or not 0 < patience <= best.epochs_since:
+        return ""
+    return f"its {patience} last epochs brought nothing better"
 
 
 def _changed_images(previous: PreviousRun, info: RunInfo, files: Collection[str]) -> list[str]:

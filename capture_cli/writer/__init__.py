@@ -206,7 +206,8 @@ class BatchWriter:
         pending.results = None
         captured = pending.captured or bool(wrong) or not finite  # a loss that goes wrong is captured whatever `every` is
         correct = cols.count_correct(self._task, columns)
-        sums = sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured)
+        by_class = cols.class_counts(columns, pending.classes) if self._task == CLASSIFICATION and phase != "train" else None
+        sums = sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured, classes=by_class)
         count = _Count(sums, header.ids, self._journal.lines + captured)
         if captured:
             array, pending.copied = pending.input_array(), None
@@ -284,11 +285,11 @@ class BatchWriter:
     def state(self) -> dict[str, Any]:
         """State for a checkpoint when nothing is pending: steps, sums of the open phase, losses, lengths of kept inputs."""
         sums = next(iter(self.phases.open.values()), Sums())
-        return {"step": self.step, "sums": asdict(sums), "losses": asdict(self._rule)} | self._kept.state
+        return {"step": self.step, "sums": sums.to_json(), "losses": asdict(self._rule)} | self._kept.state
 
     def resume(self, state: Mapping[str, Any], offsets: Mapping[str, Mapping[str, int]]) -> None:
         """Continue at the `state` of an earlier writer of the same run; `offsets` as in KeptInputs.resume."""
-        self.step, sums = state["step"], Sums(**state["sums"])
+        self.step, sums = state["step"], Sums.from_json(state["sums"])
         self.phases.open = {sums.phase: sums} if sums.phase else {}
         self._rule = SpikeRule(**state["losses"])
         self._kept.resume(state, offsets)

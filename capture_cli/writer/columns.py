@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from capture_cli.errors import UsageError
-from capture_cli.records import Batch, Inputs, Numbers
+from capture_cli.records import MAX_COUNTED_CLASSES, Batch, Inputs, Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -251,6 +251,17 @@ def count_correct(task: str, columns: Columns) -> float:
         right = (columns.outputs > 0.5) == (columns.targets > 0.5)
         return float((right & ~np.isnan(columns.outputs)).mean(1).sum())
     return 0.0
+
+
+def class_counts(columns: Columns, classes: int) -> Ints | None:
+    """Count the samples of each class: [3, C] labelled, predicted and correct; None where targets are no classes or too many.
+
+    Correct is as in `count_correct`.
+    """
+    if not isinstance(columns, ClassColumns) or classes > MAX_COUNTED_CLASSES:
+        return None
+    right = columns.labels[(columns.preds == columns.labels) & np.isfinite(columns.losses)]
+    return np.stack([np.bincount(one, minlength=classes) for one in (columns.labels, columns.preds, right)])
 
 
 def check_finite(columns: Columns) -> None:

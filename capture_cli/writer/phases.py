@@ -11,15 +11,18 @@ Several phases may be open: a loop that evaluates in the middle of an epoch cont
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import itemgetter
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
 
 from capture_cli.errors import UsageError
-from capture_cli.records import Epoch
+from capture_cli.records import Epoch, Ints
 from capture_cli.records.checking import PHASE
 
+CLASS_COUNTS = ("labelled", "predicted", "correct")
 _MAX_FLAGS = 2**26
 
 
@@ -34,11 +37,25 @@ class Sums:
     loss: float = 0.0
     correct: float = 0
     captured: int = 0
+    classes: Ints | None = None
+    """[3, C] samples labelled, predicted and correct, by class; None where they are not counted."""
 
-    def plus(self, *, n: int, loss: float, correct: float, captured: bool) -> "Sums":
+    def plus(self, *, n: int, loss: float, correct: float, captured: bool, classes: Ints | None = None) -> "Sums":
         """Return the sums with one more batch of n samples."""
         loss, correct, kept = self.loss + loss, self.correct + correct, self.captured + captured * n
-        return Sums(self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept)
+        if classes is not None and self.classes is not None:
+            classes = self.classes + classes
+        return Sums(self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept, classes)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Sums":
+        """Read what `to_json` returned."""
+        counts = values["classes"]
+        return cls(**{**values, "classes": None if counts is None else np.array(counts, np.int64)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sums as plain values."""
+        return {**asdict(self), "classes": None if self.classes is None else self.classes.tolist()}
 
     def to_record(self, *, accuracy: bool) -> Epoch:
         """Return the record of the phase."""
@@ -50,6 +67,7 @@ class Sums:
             accuracy=self.correct / self.n if accuracy and self.n else None,
             captured=self.captured,
             not_captured=self.n - self.captured,
+            class_counts=None if self.classes is None else dict(zip(CLASS_COUNTS, self.classes.tolist(), strict=True)),
         )
 
 

@@ -4,6 +4,8 @@
     table.add(totals, seconds=3.2)
     lines = table.take(width=80)    # the lines completed since, with a heading before the first
 
+A `*` marks the best epoch so far. Balanced accuracy is shown where the classes are uneven.
+
 Losses are mean cross-entropy in nats, accuracies fractions from 0 to 1.
 """
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
+from capture_cli.answers.best import uneven_scores
 from capture_cli.records import Epoch
 from capture_cli.views.terminal.text import safe
 
@@ -45,10 +48,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def phase_line(totals: Epoch, *, epochs: int, seconds: float) -> str:
-    """Format a finished phase: `epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s`."""
+def phase_line(totals: Epoch, *, epochs: int, seconds: float, best: bool = False) -> str:
+    """Format a finished phase: `epoch 1/10 train loss 0.512 acc 0.812 12,345 images/s`, and what is notable about it."""
     line = f"epoch {totals.epoch}/{epochs} {totals.phase} loss {number(totals.loss)} acc {totals.accuracy:.3f}"
-    return safe(f"{line} {totals.n / seconds:,.0f} images/s" if seconds > 0 else line)
+    if uneven := uneven_scores(totals):
+        line += f" balanced {uneven[0]:.3f} macro F1 {uneven[1]:.3f}"
+    if seconds > 0:
+        line += f" {totals.n / seconds:,.0f} images/s"
+    return safe(f"{line} (best so far)" if best else line)
 
 
 @dataclass
@@ -56,6 +63,7 @@ class _Row:
     epoch: int
     phases: dict[str, Epoch] = field(default_factory=dict)
     seconds: float = 0.0
+    best: bool = False
 
 
 class EpochTable:
@@ -74,14 +82,18 @@ class EpochTable:
         """Format epoch 4 of 10 as `4/10`, padded to the width of the column."""
         return f"{epoch}/{self._epochs}".rjust(self.label_width)
 
-    def add(self, totals: Epoch, *, seconds: float) -> None:
-        """Add a phase; the line is complete with the last phase, or when another epoch begins."""
+    def add(self, totals: Epoch, *, seconds: float, best: bool = False) -> None:
+        """Add a phase; the line is complete with the last phase, or when another epoch begins.
+
+        `best` marks the epoch as the best so far.
+        """
         if self._open is not None and self._open.epoch != totals.epoch:
             self.finish()
         if self._open is None:
             self._open = _Row(totals.epoch)
         self._open.phases[totals.phase] = totals
         self._open.seconds += seconds
+        self._open.best |= best
         if totals.phase == self._phases[-1]:
             self.finish()
 
@@ -97,7 +109,7 @@ class EpochTable:
             return []
         rows, self._complete = self._complete, []
         phases, loss_width, acc_width, time_width = columns = self._columns(width)
-        lines = [self._line(row, *columns) for row in rows]
+        lines = [self._line(row, width, *columns) for row in rows]
         if columns != self._shown:
             self._shown = columns
             above = "".join(safe(phase).rjust(loss_width + acc_width) for phase in phases)
@@ -120,7 +132,7 @@ class EpochTable:
             return tuple(self._phases), loss, acc, 0
         return tuple(self._phases[-1:]), loss, acc, 0
 
-    def _line(self, row: _Row, phases: Sequence[str], loss_width: int, acc_width: int, time_width: int) -> Text:
+    def _line(self, row: _Row, width: int, phases: Sequence[str], loss_width: int, acc_width: int, time_width: int) -> Text:
         text = Text(self.label(row.epoch))
         for phase in phases:
             totals = row.phases.get(phase)
@@ -128,4 +140,9 @@ class EpochTable:
             text.append((f"{totals.accuracy:.3f}" if totals else "").rjust(acc_width), "bold" * (phase == self._phases[-1]))
         if time_width:
             text.append(duration(row.seconds).rjust(time_width), "dim")
+        last = row.phases.get(self._phases[-1])
+        uneven = uneven_scores(last) if last else None
+        for extra in (f"  balanced {uneven[0]:.3f}" if uneven else "", " *" if row.best else ""):
+            if text.cell_len + len(extra) <= width:
+                text.append(extra, "dim")
         return text

@@ -158,16 +158,17 @@ def _pairs(items: Iterable[tuple[str, Any]]) -> str:
 
 
 def _epochs(summary: Summary) -> list[RenderableType]:
-    """One row an epoch: the sums of each phase, and the number of captured samples."""
+    """One row an epoch: the sums of each phase, and the number of captured samples. A `*` marks the best one."""
     sums_of = summary.by_epoch
     under_way = {(one.epoch, one.phase): one for one in summary.under_way}
     epochs = sorted(sums_of.keys() | {epoch for epoch, _ in under_way})
     names = {one.phase for one in summary.epochs} | {phase for _, phase in under_way}
     phases = sorted(names, key=lambda name: (name != "train", name))
     columns = ("loss",) if summary.info.task == "regression" else ("loss", "acc")
+    best = summary.best.epoch if summary.best and len(epochs) > 1 else None
     rows = []
     for epoch in epochs[-MAX_EPOCHS:]:
-        row = [f"{epoch}"]
+        row = [f"{'* ' if epoch == best else ''}{epoch}"]
         captured = missed = 0
         for phase in phases:
             sums, begun = sums_of.get(epoch, {}).get(phase), under_way.get((epoch, phase))
@@ -181,6 +182,7 @@ def _epochs(summary: Summary) -> list[RenderableType]:
         rows.append([*row, f"{captured:,}{so_far}" + (f" of {captured + missed:,}" if missed else "")])
     heads = [(f"{phase} {column}", "#") for phase in phases for column in columns]
     table = table_of([("epoch", "#"), *heads, ("captured", "")], rows)
-    if len(epochs) <= MAX_EPOCHS:
-        return [table]
-    return [table, plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all", "dim")]
+    notes = [f"* {summary.best.sentence}"] if summary.best and best is not None else []
+    if len(epochs) > MAX_EPOCHS:
+        notes.append(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all")
+    return [table, *[""] * bool(notes), *(plain(note, "dim") for note in notes)]

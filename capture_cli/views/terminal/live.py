@@ -30,6 +30,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from capture_cli.answers.best import BestEpochs
 from capture_cli.records import Batch, Epoch, Record, RunInfo, Skip
 from capture_cli.views.terminal.area import Area
 from capture_cli.views.terminal.epochs import EpochTable, clock, number, phase_line
@@ -58,20 +59,22 @@ def make_view(
     phases: Sequence[str] = ("train", "val"),
     preview: int = 4,
     quiet: bool = False,
+    best: BestEpochs | None = None,
     animate: bool,
 ) -> LiveView | PlainView:
     """Make a LiveView if `animate` is set and the terminal `stderr` can be drawn on, else a PlainView.
 
-    `total_images` counts all `epochs` and `phases`; `preview` is the number of samples to show of a batch. Colours follow the
-    terminal, NO_COLOR and FORCE_COLOR.
+    `total_images` counts all `epochs` and `phases`; `preview` is the number of samples to show of a batch; `best` knows the
+    best epoch before the first that is shown. Colours follow the terminal, NO_COLOR and FORCE_COLOR.
     """
     if animate and not quiet:
         console = Console(file=stderr, markup=False, emoji=False, highlight=False)
         options = console.options
         limited = options.legacy_windows or options.ascii_only or options.max_width <= NARROWEST
         if console.is_interactive and not limited:
-            return LiveView(console, classes=classes, epochs=epochs, total_images=total_images, phases=phases, preview=preview)
-    return PlainView(stderr, epochs=epochs, quiet=quiet)
+            sizes: dict[str, Any] = {"epochs": epochs, "total_images": total_images, "preview": preview}
+            return LiveView(console, classes=classes, phases=phases, best=best, **sizes)
+    return PlainView(stderr, epochs=epochs, quiet=quiet, best=best)
 
 
 class PlainView:
@@ -79,7 +82,16 @@ class PlainView:
 
     every_input = False
 
-    def __init__(self, stream: TextIO, *, epochs: int, quiet: bool = False, now: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        epochs: int,
+        quiet: bool = False,
+        best: BestEpochs | None = None,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self._best = best or BestEpochs()
         self._stream: TextIO | None = stream
         self._epochs = epochs
         self._quiet = quiet
@@ -100,7 +112,9 @@ class PlainView:
             self._skipped.add(record)
         elif isinstance(record, Epoch):
             began, self._phase_began = self._phase_began, self._now()
-            self.note(phase_line(record, epochs=self._epochs, seconds=self._phase_began - began))
+            self._best.update(record)
+            best = self._best.is_best(record) and self._epochs > 1
+            self.note(phase_line(record, epochs=self._epochs, seconds=self._phase_began - began, best=best))
 
     def advance(self, images: int) -> None:
         """Do nothing: single batches are not shown."""
@@ -150,10 +164,12 @@ class LiveView:
         total_images: int,
         phases: Sequence[str] = ("train", "val"),
         preview: int = 4,
+        best: BestEpochs | None = None,
         now: Callable[[], float] = monotonic,
     ) -> None:
         """Draw on the terminal of `console`, which nothing else may write to until `close`. For the rest see `make_view`."""
         self._area = Area(console)
+        self._best = best or BestEpochs()
         self._classes = classes
         self._epochs = epochs
         self._phases = phases
@@ -193,7 +209,8 @@ class LiveView:
 
     def _end_phase(self, totals: Epoch) -> None:
         began, self._phase_began = self._phase_began, self._now()
-        self._table.add(totals, seconds=self._phase_began - began)
+        self._best.update(totals)
+        self._table.add(totals, seconds=self._phase_began - began, best=self._best.is_best(totals) and self._epochs > 1)
         if totals.phase in self._curves and totals.phase != self._phases[0]:
             self._curves[totals.phase].add(totals.loss)
         self._phase_sizes[totals.phase] = totals.n  # fewer than were scanned, if some turned out unusable

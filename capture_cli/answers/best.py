@@ -1,0 +1,155 @@
+"""The best epoch of a training, and whether it overfits, from the totals of its phases alone.
+
+    fold = BestEpochs("val_accuracy")
+    fold.update(epoch_record)           # takes any block of a run, uses Epoch
+    fold.result()                       # BestEpoch, or None before the first validation
+
+The metric is one of METRICS. Among epochs of equal accuracy the one with the lower validation loss is better, then the earlier.
+Training uses this fold to keep the best weights and to stop early, `inspect` and the live view to mark the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
+from capture_cli.records import Epoch, Record
+from capture_cli.runs import Block
+
+METRICS = ("val_accuracy", "val_loss", "balanced_accuracy")
+DEFAULT_METRIC = METRICS[0]
+RISE = 0.05
+"""A validation loss rises if it ends above its lowest value by this fraction of it, ..."""
+RISE_EPOCHS = 2
+"""... at least so many epochs later, while the training loss fell."""
+UNEVEN = 2
+"""Classes are uneven if the largest has so many times the samples of the smallest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestEpoch:
+    """The epoch with the best value of a metric."""
+
+    metric: str
+    epoch: int
+    value: float
+    last: int
+    """The last epoch that was evaluated."""
+    overfits_since: int | None
+    """The epoch of the lowest validation loss, if that has risen since while the training loss fell."""
+
+    @property
+    def sentence(self) -> str:
+        """The best epoch for people, and whether the model overfits."""
+        shown = f"{self.value:.3f}" if self.metric == "val_loss" else f"{self.value:.1%}"
+        text = (
+            f"Best epoch {self.epoch} of {self.last} ({self.metric.replace('_', ' ').replace('val ', 'validation ')} {shown})"
+        )
+        if self.overfits_since is None:
+            return text
+        return f"{text}; the validation loss rises since epoch {self.overfits_since}: overfitting"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class BestEpochs:
+    """Finds the best epoch. A fold; also of the records of a training under way."""
+
+    def __init__(self, metric: object = DEFAULT_METRIC) -> None:
+        """Take one of METRICS; anything else, as in records of another origin, is the default."""
+        self._metric = metric if isinstance(metric, str) and metric in METRICS else DEFAULT_METRIC
+        self._best: tuple[float, float] | None = None
+        """Rank of the best epoch, less is better: (metric, validation loss)."""
+        self._epoch = self._last = self._lowest_epoch = 0
+        self._value = 0.0
+        self._lowest = self._last_loss = inf
+        self._train_losses: dict[int, float] = {}
+
+    def update(self, block: Block | Record) -> None:
+        """Take the totals of a phase; other blocks are passed over."""
+        if not isinstance(block, Epoch):
+            return
+        if block.phase == "train":
+            self._train_losses[block.epoch] = block.loss
+        if block.phase != "val" or (value := metric_of(block, self._metric)) is None:
+            return
+        loss = block.loss if isfinite(block.loss) else inf
+        self._last, self._last_loss = block.epoch, loss
+        if loss < self._lowest:
+            self._lowest, self._lowest_epoch = loss, block.epoch
+        rank = (loss if self._metric == "val_loss" else -value, loss)
+        if self._best is None or rank < self._best:
+            self._best, self._epoch, self._value = rank, block.epoch, value
+
+    @property
+    def last(self) -> int:
+        """The last epoch of any phase; 0 before the first."""
+        return max(self._last, *self._train_losses, 0)
+
+    @property
+    def epochs_since(self) -> int:
+        """Epochs evaluated after the best one; 0 before the first."""
+        return self._last - self._epoch
+
+    def is_best(self, totals: Epoch) -> bool:
+        """Return True if these totals are of the best epoch so far."""
+        return totals.phase == "val" and self._best is not None and totals.epoch == self._epoch
+
+    def result(self) -> BestEpoch | None:
+        """The best epoch so far; None if none was evaluated."""
+        if self._best is None:
+            return None
+        since = self._lowest_epoch
+        rises = self._last - since >= RISE_EPOCHS and self._last_loss > (1 + RISE) * self._lowest
+        fell = self._train_losses.get(self._last, inf) < self._train_losses.get(since, -inf)
+        return BestEpoch(
+            metric=self._metric,
+            epoch=self._epoch,
+            value=self._value,
+            last=self._last,
+            overfits_since=since if rises and fell else None,
+        )
+
+
+def best_epoch(epochs: Iterable[Epoch], config: Mapping[str, Any]) -> BestEpoch | None:
+    """Find the best epoch of a run by its option `best`; None without validation."""
+    fold = BestEpochs(config.get("best", DEFAULT_METRIC))
+    for one in epochs:
+        fold.update(one)
+    return fold.result()
+
+
+def metric_of(totals: Epoch, metric: str) -> float | None:
+    """Return the value of one of METRICS in the totals of a phase; None if they do not have it."""
+    if metric == "val_loss":
+        return totals.loss
+    return totals.accuracy if metric == "val_accuracy" else balanced(totals)
+
+
+def balanced(totals: Epoch) -> float | None:
+    """Return the balanced accuracy of a phase, 0 to 1; None if its totals have no counts by class."""
+    return balanced_accuracy(_counts(totals)) if totals.class_counts else None
+
+
+def uneven_scores(totals: Epoch) -> tuple[float, float] | None:
+    """Return balanced accuracy and macro F1 of a phase whose classes are uneven, for which accuracy says little; else None."""
+    if not totals.class_counts:
+        return None
+    counts = _counts(totals)
+    sizes = counts.labelled[counts.labelled > 0]
+    if len(sizes) < 2 or sizes.max() < UNEVEN * sizes.min():
+        return None
+    accuracy, f1 = balanced_accuracy(counts), macro_f1(counts)
+    return None if accuracy is None or f1 is None else (accuracy, f1)
+
+
+def _counts(totals: Epoch) -> ClassCounts:
+    columns = totals.class_counts or {}
+    return ClassCounts(*(np.asarray(columns[name], np.int64) for name in ClassCounts._fields))
