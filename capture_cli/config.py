@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli.errors import UsageError
+from capture_cli.pixels.geometry import MAX_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
 
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
@@ -47,9 +48,17 @@ class TrainConfig:
     """Forward and backward in bfloat16 where that is safe; probabilities and losses stay float32."""
     compile: bool = False
     img_size: str | None = None
-    """N or HEIGHTxWIDTH in pixels; None: the most common size of the images."""
+    """N or HEIGHTxWIDTH in pixels; None: the images decide."""
     channels: int | None = None
     """1 (grey) or 3 (RGB); None: 1 if all images are grey."""
+    resize: str | None = None
+    """stretch, pad or crop; None: the images decide."""
+    background: str = "white"
+    """white, black or R,G,B: behind transparent pixels and around padded pictures."""
+    depth: str = "auto"
+    """auto, high-byte, minmax or a number of bits: how more than 8 bits become 8."""
+    max_pixels: int = MAX_PIXELS
+    """Larger images are skipped."""
     augment: str = "none"
     val_split: float = 0.2
     """Share of the images held out for validation."""
@@ -90,6 +99,10 @@ class TrainConfig:
         self._require("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         self._require("channels", self.channels in (None, 1, 3), "1 or 3")
         self._require("device", re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device), "auto, cpu, cuda or cuda:N")
+        self._require("resize", self.resize is None or self.resize in RESIZES, " or ".join(RESIZES))
+        self._require("background", parse_background(self.background) is not None, "white, black or R,G,B, each from 0 to 255")
+        self._require("depth", self.depth == "auto" or is_depth(self.depth), "auto, high-byte, minmax or 1 to 16 bits")
+        self._require("max_pixels", 1 <= self.max_pixels <= 2**30, "a number of pixels from 1 to 2^30")
         self._require("img_size", self.img_size is None or image_size(self.img_size), "N or HxW, each from 1 to 4096")
         top_k(self.probs, 2)
         stored_inputs(self.inputs)
@@ -106,6 +119,12 @@ class TrainConfig:
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels, None if the images decide."""
         return None if self.img_size is None else image_size(self.img_size)
+
+    @property
+    def background_levels(self) -> Background:
+        """The background as a grey level, or (red, green, blue)."""
+        levels = parse_background(self.background)
+        return WHITE if levels is None else levels  # checked when it was set
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by name, without those that are None."""

@@ -11,7 +11,8 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
 from capture_cli.labels import Scan, scan
 from capture_cli.labels.splits import hashed_split, single_split
-from capture_cli.pixels.geometry import Geometry, choose_geometry
+from capture_cli.pixels.choosing import Wishes, choose_geometry, describe
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe
 from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
@@ -29,6 +30,8 @@ class Plan:
     config: TrainConfig
     scan: Scan
     geometry: Geometry
+    inputs: str
+    """The size of the inputs and how they are made, and why, for people; not escaped."""
     recipe: Recipe
 
 
@@ -43,9 +46,21 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     if config.strict:
         refuse_skipped(found)
     _check_validation(found, config)
-    size = choose_geometry(found.files, source.read, size=config.size, channels=config.channels)
-    recipe = Recipe(height=size.height, width=size.width, channels=size.channels, augment=config.augment)
-    return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
+    geometry, inputs = choose_geometry(found.files, source.read, wishes(config))
+    recipe = Recipe.of(geometry, augment=config.augment)
+    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=inputs, recipe=recipe)
+
+
+def wishes(config: TrainConfig) -> Wishes:
+    """Collect what the options say about the size and the pixels of the inputs."""
+    return Wishes(
+        size=config.size,
+        channels=config.channels,
+        resize=config.resize,
+        depth=None if config.depth == "auto" else config.depth,
+        background=config.background_levels,
+        max_pixels=config.max_pixels,
+    )
 
 
 def _check_validation(found: Scan, config: TrainConfig) -> None:
@@ -62,8 +77,8 @@ def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, conf
     found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split, classes=classes)
     if config.strict:
         refuse_skipped(found)
-    size = Geometry(height=recipe.height, width=recipe.width, channels=recipe.channels)
-    return Plan(folder=folder, config=config, scan=found, geometry=size, recipe=recipe)
+    geometry = recipe.geometry_within(config.max_pixels)
+    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=describe(geometry), recipe=recipe)
 
 
 def refuse_skipped(found: Scan) -> None:

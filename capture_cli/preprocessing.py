@@ -21,7 +21,7 @@ Augmentation draws from capture_cli.keyed_random, so it depends on (seed, epoch,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,19 @@ import xxhash
 
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import Keys, below, draw, epoch_order, path_keys
-from capture_cli.pixels.decoding import BACKGROUND, Pixels
+from capture_cli.pixels.decoding import Pixels
+from capture_cli.pixels.geometry import (
+    CROP_SHARE,
+    FILTERS,
+    MAX_PIXELS,
+    ORIENTATIONS,
+    RESIZES,
+    WHITE,
+    Background,
+    Geometry,
+    is_background,
+    is_depth,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -65,14 +77,18 @@ class Recipe:
     """The generator: capture_cli.keyed_random."""
     frame: str = "first"
     """The picture that is taken of an animation or a multi-picture file."""
-    orientation: str = "exif"
-    background: int = BACKGROUND
-    """Behind transparent pixels, in every channel: white."""
+    orientation: str = ORIENTATIONS[-1]
+    """The metadata that tell which way up a picture is: one of ORIENTATIONS."""
+    background: Background = WHITE
+    """Behind transparent pixels, and around padded pictures: a grey level, or (red, green, blue)."""
     depth: str = "high-byte"
-    """The byte that is kept of 16 bits."""
+    """How more than 8 bits become 8: `high-byte`, `minmax` or a number of bits (capture_cli.pixels.depth)."""
     resize: str = "stretch"
-    """To exactly height x width, without regard to proportions; a picture of that size is not changed."""
-    filter: str = "pillow-bilinear-antialias"
+    """One of RESIZES, to exactly height x width (capture_cli.pixels.geometry.fit)."""
+    crop_share: float = CROP_SHARE
+    """For `crop`: the part of the shorter side that is kept. Recorded with `crop` alone."""
+    filter: str = FILTERS[0]
+    """The resampling filter: one of FILTERS."""
     centre: float = CENTRE
     """input = (pixel - centre) * scale."""
     scale: float = SCALE
@@ -82,15 +98,7 @@ class Recipe:
         """Raise RecordsError for a value that this version cannot apply."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("height", "width"):
-                valid = type(value) is int and 1 <= value < 2**16
-            elif field.name == "channels":
-                valid = type(value) is int and value in (1, 3)
-            elif field.name == "augment":
-                valid = value in AUGMENTATIONS
-            else:
-                valid = type(value) is type(field.default) and value == field.default
-            if not valid:
+            if not _VALID.get(field.name, _is(field.default))(value):
                 raise RecordsError(f"this version cannot make inputs with {field.name} {value!r}", _OTHER_VERSION)
 
     @property
@@ -105,9 +113,28 @@ class Recipe:
             return 0, 0
         return max(1, (self.height + 4) // 8), max(1, (self.width + 4) // 8)
 
+    @property
+    def geometry(self) -> Geometry:
+        """The part of the recipe that decodes files to pixels."""
+        return self.geometry_within(MAX_PIXELS)
+
+    def geometry_within(self, max_pixels: int) -> Geometry:
+        """Return the geometry, which decodes no picture of more than `max_pixels`."""
+        return Geometry(max_pixels=max_pixels, **{name: getattr(self, name) for name in _OF_GEOMETRY})
+
+    @classmethod
+    def of(cls, geometry: Geometry, **rest: Any) -> Recipe:
+        """Make the recipe for pixels of this geometry; `rest` are the other fields."""
+        return cls(**{name: getattr(geometry, name) for name in _OF_GEOMETRY}, **rest)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as it is recorded."""
-        return asdict(self)
+        recorded = asdict(self)
+        if self.resize != "crop":
+            del recorded["crop_share"]
+        if isinstance(self.background, tuple):
+            recorded["background"] = list(self.background)
+        return recorded
 
     @classmethod
     def from_dict(cls, recorded: Mapping[str, Any]) -> Recipe:
@@ -115,10 +142,40 @@ class Recipe:
         if not isinstance(recorded, Mapping):
             raise RecordsError("the input recipe is not an object", _OTHER_VERSION)
         known = {field.name for field in fields(cls)}
+        if recorded.get("resize") != "crop":
+            known.remove("crop_share")
         for name in sorted(known ^ set(recorded)):
             problem = "lacks" if name in known else "has the unknown field"
             raise RecordsError(f"the input recipe {problem} {name!r}", _OTHER_VERSION)
-        return cls(**recorded)
+        background = recorded["background"]
+        return cls(**{**recorded, "background": tuple(background) if isinstance(background, list) else background})
+
+
+def _is(expected: object) -> Callable[[Any], bool]:
+    return lambda value: type(value) is type(expected) and value == expected
+
+
+def _one_of(choices: Sequence[object]) -> Callable[[Any], bool]:
+    return lambda value: any(type(value) is type(one) and value == one for one in choices)
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value < 2**16
+
+
+_OF_GEOMETRY = ("height", "width", "channels", "orientation", "background", "depth", "resize", "crop_share", "filter")
+_VALID: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("height", "width"), _is_side),
+    "channels": _one_of((1, 3)),
+    "augment": _one_of(AUGMENTATIONS),
+    "orientation": _one_of(ORIENTATIONS),
+    "background": is_background,
+    "depth": is_depth,
+    "resize": _one_of(RESIZES),
+    "crop_share": lambda value: type(value) is float and 0.01 <= value <= 1,
+    "filter": _one_of(FILTERS),
+}
+"""Field -> whether this version can apply a value; any other field has one value."""
 
 
 def make_batch(

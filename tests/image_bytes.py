@@ -9,6 +9,7 @@ from PIL import Image
 
 from capture_cli.errors import Unusable
 from capture_cli.pixels.decoding import Pixels, decode, peek
+from capture_cli.pixels.geometry import Geometry
 
 REASONS = {
     "not-an-image",
@@ -16,6 +17,7 @@ REASONS = {
     "too-large",
     "metadata-too-large",
     "too-many-scans",
+    "wrong-depth",
     "truncated",
     "broken",
     "out-of-memory",
@@ -58,7 +60,7 @@ def exif(orientation: int, order: str = "<", *, kind: int = 3, count: int = 1) -
 def shown(data: bytes, channels: int = 3) -> Pixels:
     """Decoded at its own size, [H, W] or [H, W, 3]."""
     size = peek(data)
-    pixels = decode(data, height=size.height, width=size.width, channels=channels)
+    pixels = decode(data, Geometry(height=size.height, width=size.width, channels=channels))
     assert pixels.dtype == np.uint8
     assert pixels.shape == (channels, size.height, size.width)
     assert pixels.flags.c_contiguous

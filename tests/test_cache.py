@@ -15,6 +15,7 @@ import pytest
 from capture_cli.pixels import cache as module
 from capture_cli.pixels.cache import WORTH_BYTES, PixelCache, cache_folder, parts, remove
 from capture_cli.pixels.decoding import Pixels
+from capture_cli.pixels.geometry import Geometry
 
 SHAPE = (3, 8, 10)
 SLOT = 240
@@ -33,7 +34,9 @@ def opened(folder: Path, **options: object) -> tuple[PixelCache, list[str]]:
     """A cache that keeps from the first picture on, and what it warns of."""
     said: list[str] = []
     values = {"limit_bytes": 2**30, "warn": said.append, "at_once": True, "shape": SHAPE, **options}
-    return PixelCache(folder, values.pop("shape"), **values), said  # type: ignore[arg-type]
+    channels, height, width = values.pop("shape")
+    geometry = Geometry(height=height, width=width, channels=channels)
+    return PixelCache(folder, geometry, **values), said  # type: ignore[arg-type]
 
 
 def filled(folder: Path, numbers: range = range(20), **options: object) -> list[str]:

@@ -329,7 +329,7 @@ class TestOptions:
         """Labels, split, inputs and options on stdout; nothing is written and torch is not imported."""
         done = capture("train", images, "-n", env={"PYTHONPROFILEIMPORTTIME": "1"})
         assert done.returncode == 0
-        assert "1 x 8 x 8" in done.stdout
+        assert "inputs: 8x8, grey; all images have this size" in done.stdout
         assert "epochs = 10" in done.stdout
         assert " torch\n" not in done.stderr
         assert not (tmp_path / "runs").exists()

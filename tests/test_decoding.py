@@ -12,6 +12,7 @@ from PIL import Image
 
 from capture_cli.pixels import decoding
 from capture_cli.pixels.decoding import Pixels, decode, decoder_id, peek
+from capture_cli.pixels.geometry import Geometry
 from image_bytes import GOOD, NOISE, chunk, exif, into_jpeg, png, saved, segment, shown
 
 
@@ -20,7 +21,7 @@ def test_five_formats_are_read_by_content(kind: str) -> None:
     """PNG, JPEG, WebP, BMP and GIF are decoded to what Pillow makes of them when nothing special has to be done."""
     with Image.open(io.BytesIO(GOOD[kind])) as image:
         assert np.array_equal(shown(GOOD[kind]), np.asarray(image.convert("RGB")))
-    assert peek(GOOD[kind]) == (18, 24, False)
+    assert peek(GOOD[kind]) == (18, 24, False, False)
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
@@ -192,18 +193,18 @@ def test_the_first_frame_is_the_picture(kind: str) -> None:
 
 def test_a_picture_of_the_right_size_is_not_resampled() -> None:
     """Height and width as asked for: the pixels are those of the file."""
-    assert np.array_equal(decode(GOOD["PNG"], height=24, width=18, channels=3), NOISE.transpose(2, 0, 1))
+    assert np.array_equal(decode(GOOD["PNG"], Geometry(height=24, width=18, channels=3)), NOISE.transpose(2, 0, 1))
 
 
 def test_other_sizes_are_stretched_with_antialiasing() -> None:
     """The size is exactly the one asked for, and shrinking takes the mean of what falls together."""
     board = np.indices((64, 32)).sum(0) % 2 * 255
-    small = decode(saved(board.astype(np.uint8)), height=8, width=16, channels=1)
+    small = decode(saved(board.astype(np.uint8)), Geometry(height=8, width=16, channels=1))
     assert small.shape == (1, 8, 16)
     assert np.abs(small[0, 1:-1, 1:-1].astype(int) - 127).max() <= 2
     halves = Image.new("L", (4, 2))
     halves.paste(200, (2, 0, 4, 2))
-    wide = decode(saved(halves), height=2, width=40, channels=1)
+    wide = decode(saved(halves), Geometry(height=2, width=40, channels=1))
     assert wide[0, 0, 0] == 0
     assert wide[0, 0, -1] == 200
     assert (np.diff(wide[0, 0].astype(int)) >= 0).all()
@@ -214,7 +215,7 @@ def test_other_sizes_are_stretched_with_antialiasing() -> None:
 def test_grey_pictures_in_colour_are_three_times_the_grey_one(mode: str, size: tuple[int, int]) -> None:
     """As Pillow makes them, which resizes three equal planes: here one is resized and copied."""
     data = saved(Image.fromarray(NOISE).convert("L").convert(mode))
-    colour = decode(data, height=size[0], width=size[1], channels=3)
+    colour = decode(data, Geometry(height=size[0], width=size[1], channels=3))
     whole = Image.fromarray(shown(data)).resize(size[::-1], Image.Resampling.BILINEAR)
     assert np.array_equal(colour, np.array(whole).transpose(2, 0, 1))
 
@@ -224,6 +225,9 @@ def test_the_decoder_is_known_by_its_code_and_libraries() -> None:
     from PIL import __version__
 
     said = decoder_id()
-    assert blake2b(Path(decoding.__file__).read_bytes(), digest_size=8).hexdigest() in said
+    code = blake2b(digest_size=8)
+    for name in ("decoding", "depth", "formats", "geometry"):
+        code.update(Path(decoding.__file__).with_name(f"{name}.py").read_bytes())
+    assert code.hexdigest() in said
     assert f"pillow {__version__}" in said
     assert all(f"{name} " in said for name in ("libjpeg", "libwebp", "zlib"))

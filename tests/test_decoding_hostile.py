@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, __version__
 
 from capture_cli.errors import Unusable
-from capture_cli.pixels.decoding import MAX_PIXELS, MAX_SCANS, decode
+from capture_cli.pixels.decoding import decode
+from capture_cli.pixels.formats import MAX_SCANS
+from capture_cli.pixels.geometry import MAX_PIXELS, Geometry
 from image_bytes import GOOD, NOISE, chunk, into_jpeg, outcome, png, reason, saved, segment, shown
 
 
@@ -28,7 +30,7 @@ def test_other_files_are_not_an_image(data: bytes) -> None:
     assert reason(data) == "not-an-image"
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "EPS", "PDF", "ICO", "PPM", "DDS", "BLP", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "DDS", "BLP", "JPEG2000"])
 def test_other_formats_are_refused_by_name(kind: str) -> None:
     """A format that is not on the list is refused before its decoder is started, and the reason names it."""
     try:
@@ -36,14 +38,14 @@ def test_other_formats_are_refused_by_name(kind: str) -> None:
     except (KeyError, OSError):
         pytest.skip(f"this Pillow does not write {kind}")
     with pytest.raises(Unusable) as caught:
-        decode(data, height=8, width=8, channels=3)
-    names = {"EPS": "PostScript", "PPM": "PNM", "AVIF": "HEIF"}
+        decode(data, Geometry(height=8, width=8, channels=3))
+    names = {"EPS": "PostScript"}
     assert (caught.value.reason, caught.value.detail) == ("format-not-allowed", names.get(kind, kind))
 
 
-@pytest.mark.parametrize("start", [b"8BPS\0\1", b"SIMPLE  =  T", b"II+\0", b"\xff\x0a\0", b"\xc5\xd0\xd3\xc6"])
+@pytest.mark.parametrize("start", [b"8BPS\0\1", b"SIMPLE  =  T", b"\xff\x0a\0", b"\xc5\xd0\xd3\xc6"])
 def test_formats_that_pillow_cannot_write_are_refused_too(start: bytes) -> None:
-    """PSD, FITS, BigTIFF, JPEG XL and binary EPS have given other programs trouble."""
+    """PSD, FITS, JPEG XL and binary EPS have given other programs trouble."""
     assert reason(start + bytes(1000)) == "format-not-allowed"
 
 
@@ -127,13 +129,14 @@ def test_the_81_megapixel_bomb_takes_no_memory() -> None:
     program = """
 import sys
 from capture_cli.pixels.decoding import decode
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.errors import Unusable
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 small, bomb = sys.stdin.buffer.read().split(b"SPLIT")
-decode(small, height=4, width=4, channels=3)
+decode(small, Geometry(height=4, width=4, channels=3))
 before = peak()
 try:
-    decode(bomb, height=4, width=4, channels=3)
+    decode(bomb, Geometry(height=4, width=4, channels=3))
 except Unusable as unusable:
     print(unusable.reason, peak() - before)
 """
@@ -146,14 +149,14 @@ except Unusable as unusable:
 def test_the_ceiling_itself_is_allowed() -> None:
     """A picture of exactly MAX_PIXELS is decoded."""
     data = saved(Image.new("L", (8192, MAX_PIXELS // 8192), 7))
-    assert decode(data, height=2, width=2, channels=1).tolist() == [[[7, 7], [7, 7]]]
+    assert decode(data, Geometry(height=2, width=2, channels=1)).tolist() == [[[7, 7], [7, 7]]]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 10_000), (10_000, 1), (65_535, 1)])
 def test_thin_and_tiny_pictures_are_trained_on(width: int, height: int) -> None:
     """One pixel, or one row of them, is a picture, and is stretched like any other."""
     data = saved(Image.new("RGB", (width, height), (9, 8, 7)))
-    assert decode(data, height=3, width=2, channels=3).reshape(3, -1).T.tolist() == [[9, 8, 7]] * 6
+    assert decode(data, Geometry(height=3, width=2, channels=3)).reshape(3, -1).T.tolist() == [[9, 8, 7]] * 6
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 0), (0, 5), (5, 0)])
@@ -191,7 +194,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     """Each scan of a progressive JPEG is a pass over the whole image, and a scan takes a few bytes."""
     data = saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
-    assert decode(data[:-2] + last * (MAX_SCANS - 20) + data[-2:], height=4, width=4, channels=3).max() == 0
+    assert decode(data[:-2] + last * (MAX_SCANS - 20) + data[-2:], Geometry(height=4, width=4, channels=3)).max() == 0
     assert reason(data[:-2] + last * MAX_SCANS + data[-2:]) == "too-many-scans"
 
 
@@ -205,7 +208,7 @@ def test_nothing_is_printed_and_nothing_of_pillow_is_changed(capfd: pytest.Captu
         filters = list(warnings.filters)
         for data in hostile:
             try:
-                decode(data, height=4, width=4, channels=3)
+                decode(data, Geometry(height=4, width=4, channels=3))
             except Unusable:
                 continue
         assert warnings.filters == filters
@@ -219,7 +222,7 @@ def test_the_same_file_has_the_same_reason() -> None:
 
     def said(data: bytes) -> str:
         with pytest.raises(Unusable) as caught:
-            decode(data, height=4, width=4, channels=3)
+            decode(data, Geometry(height=4, width=4, channels=3))
         return str(caught.value)
 
     assert said(GOOD["PNG"][:300]) == said(bytes(GOOD["PNG"][:300])) == "truncated: PNG, 18 x 24 pixels"
@@ -243,7 +246,7 @@ def test_any_number_of_threads_decodes_the_same() -> None:
     files = list(GOOD.values()) * 30
 
     def one(data: bytes) -> bytes:
-        return decode(data, height=11, width=13, channels=3).tobytes()
+        return decode(data, Geometry(height=11, width=13, channels=3)).tobytes()
 
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "pixels": {"errors", "files", "keyed_random", "resources", "sources"},
     "preprocessing": {"errors", "keyed_random", "pixels"},
     "models": {"errors"},
-    "config": {"errors"},
+    "config": {"errors", "pixels"},  # what the options of pixels may be
     "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
@@ -68,6 +68,7 @@ WALLS: dict[str, set[str]] = {
     "torchvision": {"models"},
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "models", "replay.outputs"},
+    "pillow_heif": {"pixels"},
     "PIL": {"pixels", "replay", "sinks"},
     "backports": {"runs"},
     "compression": {"runs"},

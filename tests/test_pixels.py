@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
+from capture_cli.pixels.choosing import PEEKED_FILES, Choice, Wishes, choose_geometry
 from capture_cli.pixels.decoding import decode
-from capture_cli.pixels.geometry import PEEKED_FILES, Geometry, choose_geometry
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.store import TRIED, WORTH_A_THREAD_SECONDS, Loader, MemoryStore, in_threads
 from image_bytes import GOOD, NOISE, exif, png, saved
 
@@ -20,31 +21,68 @@ def picture(width: int, height: int, mode: str = "L") -> bytes:
     return saved(Image.new(mode, (width, height)))
 
 
+def choice(pictures: list[bytes], **asked: object) -> Choice:
+    files = [f"{i}.png" for i in range(len(pictures))]
+    return choose_geometry(files, lambda file: pictures[files.index(file)], Wishes(**asked))  # type: ignore[arg-type]
+
+
 def chosen(pictures: list[bytes], **asked: object) -> tuple[int, int, int]:
     """(height, width, channels) for a folder of these."""
-    files = [f"{i}.png" for i in range(len(pictures))]
-    size = choose_geometry(files, lambda file: pictures[files.index(file)], **asked)  # type: ignore[arg-type]
-    return size.height, size.width, size.channels
+    return choice(pictures, **asked).geometry.shape[1:] + choice(pictures, **asked).geometry.shape[:1]
 
 
-def test_the_size_most_images_have_is_taken() -> None:
-    """More than half decide, whatever the others are."""
-    assert chosen([picture(20, 10)] * 3 + [picture(9, 9), picture(500, 500)]) == (10, 20, 1)
+def test_icons_keep_their_size() -> None:
+    """The size of more than half is kept. Others are scaled if their proportions are the same, else padded."""
+    same = choice([picture(28, 28)] * 3)
+    assert (same.geometry.shape, same.geometry.resize) == ((1, 28, 28), "stretch")
+    assert same.sentence == "28x28, grey; all images have this size"
+    mixed = choice([picture(20, 10)] * 3 + [picture(9, 9), picture(500, 500)])
+    assert (mixed.geometry.shape, mixed.geometry.resize) == ((1, 10, 20), "pad")
+    assert mixed.sentence.startswith(
+        "10x20, grey, padded; most images have this size; the others, 9x9 to 500x500, are scaled to fit"
+    )
+    assert choice([picture(20, 10)] * 3 + [picture(40, 20)]).geometry.resize == "stretch"
 
 
-def test_without_a_majority_the_size_is_32() -> None:
-    """Half is not most."""
-    assert chosen([picture(20, 10)] * 2 + [picture(10, 20)] * 2) == (32, 32, 1)
-    assert chosen([picture(side, side) for side in range(1, 9)]) == (32, 32, 1)
+def test_small_images_of_many_sizes_get_the_median_size_and_are_padded() -> None:
+    """Traffic signs and letters: neither 32x32 nor 224x224, and never stretched."""
+    signs = choice([picture(side, side + 3) for side in range(20, 60, 4)])
+    assert (signs.geometry.height, signs.geometry.width, signs.geometry.resize) == (41, 41, "pad")
+    assert "small images of 23x20 to 59x56" in signs.sentence
+
+
+def test_photographs_get_224_and_a_crop() -> None:
+    """Pictures of many sizes and proportions are scaled and the centre is cut out, and it is said."""
+    photographs = choice([picture(400 - 7 * i, 300 + 9 * i, "RGB") for i in range(8)])
+    assert (photographs.geometry.shape, photographs.geometry.resize) == ((3, 224, 224), "crop")
+    assert photographs.sentence.startswith("224x224, RGB, centre crop (0.875 of the shorter side); images of 300x400 to ")
+    assert photographs.sentence.endswith(" are scaled, and the centre is cut out")
+
+
+def test_pictures_that_a_crop_would_halve_are_padded() -> None:
+    """Lines of text and other strips of differing lengths."""
+    assert choice([picture(300 + 60 * i, 40) for i in range(9)]).geometry.resize == "pad"
 
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [(224, 100, (100, 224)), (500, 375, (168, 224)), (375, 500, (224, 168)), (4000, 4000, (224, 224)), (9000, 3, (1, 224))],
 )
-def test_large_pictures_are_shrunk_in_proportion(width: int, height: int, expected: tuple[int, int]) -> None:
-    """A longer side above 224 becomes 224."""
+def test_large_pictures_of_one_shape_are_shrunk_in_proportion(width: int, height: int, expected: tuple[int, int]) -> None:
+    """A longer side above 224 becomes 224: nothing is cut off and nothing distorted."""
     assert chosen([picture(width, height)])[:2] == expected
+    assert choice([picture(width, height)]).geometry.resize == "stretch"
+
+
+def test_a_size_that_was_asked_for_does_not_distort_either() -> None:
+    """--img-size alone leaves the way to resize to the images; with --resize both are kept."""
+    photographs = [picture(400 - 7 * i, 300 + 9 * i) for i in range(8)]
+    assert choice(photographs, size=(64, 64)).geometry.resize == "crop"
+    assert choice([picture(28, 20)] * 3, size=(32, 32)).geometry.resize == "pad"
+    assert choice([picture(28, 28)] * 3, size=(32, 32)).geometry.resize == "stretch"
+    asked = choice(photographs, size=(64, 64), resize="stretch")
+    assert (asked.geometry.resize, asked.geometry.shape) == ("stretch", (1, 64, 64))
+    assert "--resize was given" in asked.sentence
 
 
 def test_grey_only_if_all_are_grey() -> None:
@@ -54,10 +92,39 @@ def test_grey_only_if_all_are_grey() -> None:
 
 
 def test_options_are_kept() -> None:
-    """A size, a number of channels, or both; with both no file is opened."""
+    """A size, a number of channels, or both; if all is asked for, no file is opened."""
     assert chosen([picture(8, 8)], size=(3, 5)) == (3, 5, 1)
     assert chosen([picture(8, 6)], channels=3) == (6, 8, 3)
-    assert choose_geometry(["a"], pytest.fail, size=(300, 5), channels=1).height == 300
+    wishes = Wishes(size=(300, 5), channels=1, resize="pad", depth="12", background=(1, 2, 3), max_pixels=9)
+    assert choose_geometry(["a"], pytest.fail, wishes).geometry == Geometry(
+        height=300, width=5, channels=1, resize="pad", depth="12", background=(1, 2, 3), max_pixels=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "depth", "says"),
+    [
+        (59, "8", "values of 0 to 59 in 16 bits are read as 8 bits (--depth 8)"),
+        (1023, "10", "read as 10 bits"),
+        (4000, "12", "read as 12 bits"),
+        (16383, "14", "read as 14 bits"),
+        (65535, "high-byte", "keep their high 8 of 16 bits"),
+    ],
+)
+def test_the_depth_is_that_of_the_values(most: int, depth: str, says: str) -> None:
+    """Cameras of 12 bits, and 8 bits in 16, are not made black."""
+    values = np.linspace(0, most, 64).astype(np.uint16).reshape(8, 8)
+    found = choice([saved(values // 2), saved(values)])
+    assert found.geometry.depth == depth
+    assert says in found.sentence
+    assert choice([saved(values)], depth="minmax").geometry.depth == "minmax"
+
+
+def test_floats_and_negative_values_are_stretched_by_image() -> None:
+    """TIFF holds them; no number of bits does."""
+    floats = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+    assert choice([saved(floats, "TIFF")]).geometry.depth == "minmax"
+    assert choice([saved(np.arange(64, dtype=np.int32).reshape(8, 8) - 3, "TIFF")]).geometry.depth == "minmax"
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, -1, 3), (5, 5, 2), (5, 5, 4)])
@@ -80,9 +147,9 @@ def test_files_that_cannot_be_used_do_not_count() -> None:
             raise Unusable("missing")
         return b"no image" if file.startswith("bad") else picture(7, 7)
 
-    size = choose_geometry(["bad1", "bad2", "gone", "good"], read)
+    size = choose_geometry(["bad1", "bad2", "gone", "good"], read).geometry
     assert (size.height, size.width) == (7, 7)
-    size = choose_geometry(["bad1", "gone"], read)
+    size = choose_geometry(["bad1", "gone"], read).geometry
     assert (size.height, size.width, size.channels) == (32, 32, 3)
 
 
@@ -121,7 +188,7 @@ def test_every_file_is_admitted_or_skipped() -> None:
     assert np.flatnonzero(~store.usable).tolist() == BAD
     assert not store.pixels[BAD].any()
     for i in admission.ids:
-        assert np.array_equal(store.pixels[i], decode(FILES[i], height=6, width=5, channels=3))
+        assert np.array_equal(store.pixels[i], decode(FILES[i], Geometry(height=6, width=5, channels=3)))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

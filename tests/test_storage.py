@@ -48,7 +48,7 @@ def demand_equal(held: Store) -> None:
         pixels, places = held.rows(ids)
         assert len(places) == len(ids)
         for i, place in zip(ids.tolist(), places.tolist(), strict=True):
-            assert np.array_equal(pixels[place], decode(FILES[i], height=6, width=5, channels=3))
+            assert np.array_equal(pixels[place], decode(FILES[i], Geometry(height=6, width=5, channels=3)))
 
 
 def cache_files(ending: str) -> list[Path]:

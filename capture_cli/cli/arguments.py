@@ -52,6 +52,7 @@ _RULES = "auto, parent, field:N, prefix, suffix, or a regular expression with a 
 Labels = Annotated[str, Data(metavar="RULE", help=_RULES)]
 Unmatched = Annotated[str, Data(metavar="error|skip", help="What to do with files that the label rule does not match.")]
 Strict = Annotated[bool, Data("--strict", help="Stop at an image that cannot be used.")]
+MaxPixels = Annotated[int, Data(metavar="N", help="Skip images of more pixels than this.")]
 _RAM = "Memory for pixels, such as 4G or 500M; the rest is read from disk. Default: half of what is free."
 Ram = Annotated[str | None, Machine(metavar="SIZE", help=_RAM)]
 _WORKERS = "Threads that decode images; 0: decode in the main thread. Default: one per processor, where that pays."

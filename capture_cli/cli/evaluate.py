@@ -18,6 +18,7 @@ def evaluate(
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,
     strict: shared.Strict = TrainConfig.strict,
+    max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     batch_size: Annotated[int, shared.Machine("--batch-size", "-b", help="Images per batch.")] = TrainConfig.batch_size,
     device: shared.Device = TrainConfig.device,
     amp: shared.Amp = TrainConfig.amp,
@@ -49,6 +50,7 @@ def evaluate(
         labels=labels,
         unmatched=unmatched,
         strict=strict,
+        max_pixels=max_pixels,
         epochs=1,
         val_split=0.0,
     )

@@ -55,7 +55,8 @@ def session(
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
             labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"
-            for text in [*filter(None, [models.notice(plan.config.model)]), labels, *notes]:
+            inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
+            for text in [*filter(None, [models.notice(plan.config.model)]), labels, inputs, *notes]:
                 view.note(text)
             for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
                 view.warn(text)

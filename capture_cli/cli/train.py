@@ -20,6 +20,7 @@ Resume = partial(typer.Option, rich_help_panel="Resume")
 SPIKE = (
     "When the loss jumps N standard deviations above its mean, save the full inputs of that batch and the one before (0: off)."
 )
+DEPTH = "How more than 8 bits become 8: the high byte, the range of each image, or the high 8 of so many bits."
 RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
@@ -73,11 +74,19 @@ def train(
         bool, Training("--allow-nonfinite", help="Continue after a loss that is NaN or infinite.")
     ] = TrainConfig.allow_nonfinite,
     img_size: Annotated[
-        str | None, Data(metavar="N|HxW", help="Size of the inputs; by default the size most images have, else 32.")
+        str | None, Data(metavar="N|HxW", help="Size of the inputs; by default the size most images have, photographs 224.")
     ] = TrainConfig.img_size,
     channels: Annotated[
         int | None, Data(help="1 (greyscale) or 3 (RGB); by default 1 if all images are greyscale.")
     ] = TrainConfig.channels,
+    resize: Annotated[
+        str | None, Data(metavar="stretch|pad|crop", help="How images of other proportions fit; by default the images decide.")
+    ] = TrainConfig.resize,
+    background: Annotated[
+        str, Data(metavar="white|black|R,G,B", help="Colour behind transparent pixels and around padded images.")
+    ] = TrainConfig.background,
+    depth: Annotated[str, Data(metavar="auto|high-byte|minmax|BITS", help=DEPTH)] = TrainConfig.depth,
+    max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     augment: Annotated[str, Data(help=f"{', '.join(AUGMENTATIONS)}.")] = TrainConfig.augment,
     val_split: Annotated[float, Data(help="Fraction of the images held out for validation.")] = TrainConfig.val_split,
     labels: shared.Labels = TrainConfig.labels,
@@ -186,8 +195,9 @@ def _show(plan: "Plan") -> None:
 
     from capture_cli.cli.terminal import terminal_width
     from capture_cli.views.terminal.labels import show_scan
+    from capture_cli.views.terminal.text import safe
 
     show_scan(plan.scan, width=terminal_width())
-    size, config = plan.geometry, plan.config
-    typer.echo(f"inputs: {size.channels} x {size.height} x {size.width} (channels, height, width)\n")
+    config = plan.config
+    typer.echo(f"inputs: {safe(plan.inputs)}\n")
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())

@@ -1,14 +1,15 @@
 """Decoded pixels, kept in the user's cache folder and found by the content of the image file, so that each is decoded once.
 
-    cache = PixelCache(cache_folder(), (3, 224, 224), limit_bytes=10 * 2**30, warn=print)
+    cache = PixelCache(cache_folder(), geometry, limit_bytes=10 * 2**30, warn=print)
     location = cache.read(digest, into)             # None: not there, or damaged; decode the file, and then
     location = cache.keep(digest, pixels, file_bytes)
     cache.close()
 
     for part in parts(cache_folder()): ...          # `remove(part)` deletes one
 
-The key is the BLAKE2b digest of a file's bytes. Pixels are in a folder named for their shape and for the decoder that made them
-(capture_cli.pixels.decoding.decoder_id). Each run that decodes WORTH_BYTES of files leaves a part there:
+The key is the BLAKE2b digest of a file's bytes. Pixels are in a folder named for their shape, the rest of their
+geometry and the decoder that made them (capture_cli.pixels.decoding.decoder_id). Each run that decodes WORTH_BYTES of files
+leaves a part there:
 
     NAME.pixels     the pixels, one picture after the other
     NAME.index      24 bytes for each picture: the digest, and the checksum of the pixels (capture_cli.pixels.slots)
@@ -27,7 +28,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -36,6 +37,7 @@ import numpy.typing as npt
 
 from capture_cli.files import write_all
 from capture_cli.pixels.decoding import Pixels, decoder_id
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.slots import Location, SlotFile, checksum
 from capture_cli.resources import CACHE_SIZE
 
@@ -70,18 +72,19 @@ class PixelCache:
     def __init__(
         self,
         folder: Path,
-        shape: tuple[int, int, int],
+        geometry: Geometry,
         *,
         limit_bytes: int,
         warn: Callable[[str], object],
         at_once: bool = False,
     ) -> None:
-        """Look up what is there for pictures uint8 `shape` (C, H, W); with `at_once` the first one kept begins a part.
+        """Look up what is there for pictures of this geometry; with `at_once` the first one kept begins a part.
 
         `warn` is called at most once, from any thread, if nothing more can be kept.
         """
-        channels, height, width = shape
-        name = blake2b(f"{_FORMAT}, {decoder_id()}".encode(), digest_size=6).hexdigest()
+        channels, height, width = geometry.shape
+        made = ", ".join(f"{name} {value}" for name, value in asdict(geometry).items())
+        name = blake2b(f"{_FORMAT}, {decoder_id()}, {made}".encode(), digest_size=6).hexdigest()
         self._folder = folder
         self._shape_folder = folder / f"{height}x{width}x{channels}-{name}"
         self._slot_bytes = channels * height * width

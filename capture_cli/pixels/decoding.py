@@ -1,24 +1,26 @@
 """Decode the bytes of one image file to pixels. The bytes are hostile until they have been through here.
 
-    pixels = decode(data, height=32, width=32, channels=3)      # uint8 [3, 32, 32]
-    width, height, grey = peek(data)                            # from the header alone
+    pixels = decode(data, Geometry(height=32, width=32, channels=3))      # uint8 [3, 32, 32]
+    width, height, grey, deep = peek(data)                                # from the header alone
 
-PNG, JPEG, WebP, BMP and GIF are read, told apart by content. No other decoder is ever started. The size is checked before
-decoding, which takes at most about 17 bytes per pixel, so 0.6 GB. Nothing is printed. Any number of threads may decode at once.
-Every failure is `Unusable` with one of these reasons, and a detail that depends on the file alone:
+PNG, JPEG, WebP, BMP, DIB, GIF, TIFF, PPM (also PGM and PBM) and AVIF are read, and HEIC where pillow-heif is installed, told
+apart by content. No other decoder is ever started. The size is checked before decoding, which takes at most about 17 bytes per
+pixel, so 1.1 GB. Nothing is printed. Any number of threads may decode at once. Every failure is `Unusable` with one of these
+reasons, and a detail that depends on the file alone:
 
     not-an-image        empty, text, SVG, or unknown bytes
     format-not-allowed  an image of another format, which the detail names
-    too-large           more than MAX_PIXELS, or a side above MAX_SIDE
+    too-large           more than Geometry.max_pixels, or a side above MAX_SIDE
     metadata-too-large  compressed text that unpacks to more than 1 MB
     too-many-scans      a progressive JPEG of more than MAX_SCANS scans, each of which costs a pass over the image
+    wrong-depth         values that Geometry.depth cannot hold (capture_cli.pixels.depth)
     truncated           the file ends too early
     broken              anything else that the decoder refuses
     out-of-memory       the machine has too little memory left
 
-EXIF orientation is applied (bad EXIF is ignored). The high 8 of 16 bits are kept. Palettes and CMYK become RGB; embedded colour
-profiles are not applied. Transparency is laid on white. An animation or multi-picture file is its first picture. Pillow itself
-clips 16-bit grey, shows hidden colours under transparency and ignores orientation.
+The orientation in EXIF or XMP is applied (bad EXIF is ignored). Palettes and CMYK become RGB; colour profiles (ICC) and gamma
+(gAMA) are not applied. Transparency is laid on the background. An animation or multi-picture file is its first picture. Pillow
+itself clips 16-bit grey, shows hidden colours under transparency and ignores orientation.
 
 A damaged file may still decode, to other pixels: no image format notices every change. The digest of the file does.
 """
@@ -27,63 +29,57 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import platform
-import re
-import struct
 import threading
 import warnings
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import Unusable
+from capture_cli.pixels.depth import alpha_to_bytes, deep_values, is_deep, to_bytes
+from capture_cli.pixels.formats import Metadata, format_of, lean_jpeg, orientation
+from capture_cli.pixels.geometry import MAX_PIXELS, Background, Geometry, blank, fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MAX_PIXELS = 2**25  # 33.5 megapixels
 MAX_SIDE = 2**16 - 1
-MAX_SCANS = 100  # encoders write about ten
-BACKGROUND = 255  # white, in every channel, behind transparent pixels
+_OWN_FILES = ("decoding.py", "depth.py", "formats.py", "geometry.py")
+"""The files of this package that decide which pixels come out."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Peek(NamedTuple):
-    """The size and colour of a picture by its header, after EXIF orientation."""
+    """The size and colour of a picture by its header, upright."""
 
     width: int
     height: int
     grey: bool
     """Every pixel is grey by the file's format, or by its palette."""
+    deep: bool
+    """There are more than 8 bits per channel."""
 
 
-def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
-    """Decode a file to uint8 [channels, height, width]: 1 channel grey (ITU-R 601-2 luma), or 3 RGB.
-
-    A picture of another size is stretched to this one, without regard to its proportions, by Pillow's bilinear filter with
-    antialiasing. Raises Unusable.
-    """
-    from PIL import Image
-
+def decode(data: bytes, geometry: Geometry) -> Pixels:
+    """Decode a file to uint8 [channels, height, width]: 1 channel grey (ITU-R 601-2 luma), or 3 RGB. Raises Unusable."""
+    height, width, channels = geometry.height, geometry.width, geometry.channels
     planes = np.empty((channels, height, width), np.uint8)
-    with _opened(data) as picture:
-        image = picture.image
-        image.load()
-        exif = picture.exif or _exif_of(image)  # only now: a PNG may hold it behind the pixels
-        image = _flat(image, picture.rawmode)
+    with _opened(data, geometry.max_pixels) as picture:
+        image = _flat(_eight_bits(picture, data, geometry), geometry.background)
         if channels == 1 and image.mode != "L":
             image = image.convert("L")
-        image = _upright(image, _orientation(exif))
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        elif channels == 3 and image.mode == "L" and geometry.resize == "pad" and isinstance(geometry.background, tuple):
+            image = image.convert("RGB")
+        image = fit(_upright(image, picture.turn(geometry.orientation)), geometry)
         # A grey picture is resized as one plane: three equal ones come out equal. Pillow hands out planes faster than numpy
         # takes pixels apart.
         bands = ("L",) if image.mode == "L" else ("R", "G", "B")
@@ -95,10 +91,12 @@ def decode(data: bytes, *, height: int, width: int, channels: int) -> Pixels:
 
 @functools.cache
 def decoder_id() -> str:
-    """Identify this file's source and the libraries below it: with the same identity `decode` returns the same pixels."""
-    code = blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    """Identify this package's sources and the libraries below: with the same identity `decode` returns the same pixels."""
+    code = blake2b(digest_size=8)
+    for name in _OWN_FILES:
+        code.update(Path(__file__).with_name(name).read_bytes())
     libraries = ", ".join(f"{name} {version}" for name, version in codec_versions().items())
-    return f"{code}, {libraries}, {platform.machine()}"
+    return f"{code.hexdigest()}, {libraries}, {platform.machine()}"
 
 
 def codec_versions() -> dict[str, str]:
@@ -113,13 +111,35 @@ def codec_versions() -> dict[str, str]:
     return {"pillow": __version__, **{name: version for name, version in libraries.items() if version}}
 
 
-def peek(data: bytes) -> Peek:
+class Measured(NamedTuple):
+    """The values of one deep picture, opacity aside."""
+
+    least: float
+    most: float
+    whole: bool
+    """They are integers."""
+
+
+def values_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Measured | None:
+    """Decode a deep picture for its range; None if it has 8 bits, or no finite value. Raises Unusable."""
+    with _opened(data, max_pixels) as picture:
+        if not is_deep(picture.image.mode, picture.rawmode):
+            return None
+        values = _deep(picture, data, max_pixels)
+        values = values[..., : 3 if values.shape[-1] > 2 else 1] if values.ndim == 3 else values
+        whole = values.dtype.kind != "f"
+        values = values if whole else values[np.isfinite(values)]
+        return Measured(float(values.min()), float(values.max()), whole) if values.size else None
+
+
+def peek(data: bytes, max_pixels: int = MAX_PIXELS) -> Peek:
     """Read size and colour from the header, without decoding. Raises Unusable if the header already forbids decoding."""
-    with _opened(data) as picture:
+    with _opened(data, max_pixels) as picture:
         width, height = picture.image.size
-        if _orientation(picture.exif or _exif_of(picture.image)) >= 5:
+        if picture.turn() >= 5:
             width, height = height, width
-        return Peek(width, height, _is_grey(picture.image, picture.rawmode))
+        deep = is_deep(picture.image.mode, picture.rawmode)
+        return Peek(width, height, _is_grey(picture.image, picture.rawmode), deep)
 
 
 class _Picture(NamedTuple):
@@ -127,25 +147,34 @@ class _Picture(NamedTuple):
     """Opened, not yet decoded."""
     rawmode: str
     """Pillow's name for the layout of the pixels in the file (`RGB;16B`), where known before decoding."""
-    exif: bytes
+    metadata: Metadata
+
+    def turn(self, source: str = "exif-or-xmp") -> int:
+        """Return the orientation, 1 to 8. A PNG may hold it behind the pixels: then it is known once they are decoded."""
+        if self.image.format in ("TIFF", "HEIF"):  # turned upright by Pillow and pillow-heif as they decode
+            return 1
+        exif, xmp = self.metadata
+        return orientation(Metadata(exif or _exif_of(self.image), (xmp or _xmp_of(self.image)) * (source != "exif")))
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[_Picture]:
+def _opened(data: bytes, max_pixels: int) -> Iterator[_Picture]:
     """Open an image and check its header; convert whatever is raised within the block to Unusable."""
-    from PIL import Image, WebPImagePlugin  # noqa: F401 - registers WebP; Pillow would load all of its plug-ins for it
+    from PIL import Image
 
-    found = detail = _format_of(data)
-    exif = b""
+    found = detail = format_of(data)
+    metadata = Metadata()
     try:
         if found == "JPEG":
-            data, exif = _lean_jpeg(data)
+            data, metadata = lean_jpeg(data)
+        _register(found)
         with pillow_silenced(), Image.open(BytesIO(data), formats=(found,)) as image:
             width, height = image.size
             detail = f"{found}, {width} x {height} pixels"
-            _demand_size(width, height, detail)
+            _demand_size(width, height, max_pixels, detail)
             arguments = image.tile[0].args if image.tile else ()
-            yield _Picture(image, arguments if isinstance(arguments, str) else "", exif)
+            rawmode = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+            yield _Picture(image, rawmode if isinstance(rawmode, str) else "", metadata)
     except Unusable:
         raise
     except MemoryError as error:
@@ -154,9 +183,23 @@ def _opened(data: bytes) -> Iterator[_Picture]:
         raise Unusable(_reason(error, data), detail) from error
 
 
-def _demand_size(width: int, height: int, detail: str) -> None:
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+def _demand_size(width: int, height: int, max_pixels: int, detail: str) -> None:
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
         raise Unusable("too-large", detail)
+
+
+@functools.cache
+def _register(name: str) -> None:
+    """Load the one plug-in of a format; Pillow would load all that it has. Raises Unusable if it is not installed."""
+    if name == "HEIF":
+        if importlib.util.find_spec("pillow_heif") is None:
+            raise Unusable("format-not-allowed", "HEIF, which needs pip install capture-cli[heif]")
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+        return
+    module = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "PPM": "Ppm", "AVIF": "Avif", "GIF": "Gif"}
+    importlib.import_module(f"PIL.{module.get(name, 'Bmp')}ImagePlugin")
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -174,55 +217,6 @@ def _reason(error: Exception, data: bytes) -> str:
     return "broken"
 
 
-_SIGNATURES = re.compile(
-    rb"""(?P<PNG>\x89PNG\r\n\x1a\n) | (?P<JPEG>\xff\xd8\xff) | (?P<WEBP>RIFF....WEBP) | (?P<GIF>GIF8[79]a) | (?P<BMP>BM)
-       | (?P<TIFF>II[*+]\0|MM\0[*+]) | (?P<PDF>%PDF) | (?P<PostScript>%!PS|\xc5\xd0\xd3\xc6) | (?P<PSD>8BPS)
-       | (?P<FITS>SIMPLE\ \ =) | (?P<DDS>DDS\ ) | (?P<BLP>BLP[12]) | (?P<ICO>\0\0[\1\2]\0) | (?P<PNM>P[1-7]\s)
-       | (?P<HEIF>....ftyp) | (?P<JPEG2000>\0\0\0\x0cjP\ \ |\xff\x4f\xff\x51) | (?P<JPEGXL>\xff\x0a|\0\0\0\x0cJXL\ )""",
-    re.DOTALL | re.VERBOSE,
-)
-
-
-def _format_of(data: bytes) -> str:
-    """Tell the format, one of FORMATS, by content. Raises Unusable for any other."""
-    match = _SIGNATURES.match(data)
-    if match is None or match.lastgroup is None:
-        raise Unusable("not-an-image", "" if data else "an empty file")
-    if match.lastgroup not in FORMATS:
-        raise Unusable("format-not-allowed", match.lastgroup)
-    return match.lastgroup
-
-
-def _lean_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """Strip a JPEG of the metadata in its header; return it and its first EXIF segment.
-
-    The decoder needs no metadata, and Pillow is vulnerable there: it joins EXIF segments in time quadratic in their number,
-    follows the tags in them, and opens a multi-picture file as another format. Raises Unusable beyond MAX_SCANS scans.
-    """
-    kept, exif, at = [data[:2]], b"", 2
-    while (start := data.find(b"\xff", at)) >= 0 and start + 4 <= len(data):
-        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes, and markers without a length
-            at = start + 1 + (marker != 0xFF)
-            continue
-        at = start
-        if marker in (0xD9, 0xDA):  # end of the image, start of the pixels
-            break
-        at = start + 2 + length
-        if marker in _METADATA:
-            if not exif and marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
-                exif = data[start + 4 : at]
-        else:
-            kept.append(data[start:at])
-    if data.count(b"\xff\xda", at) > MAX_SCANS:  # within pixels 0xFF is followed by 0, so these are scans
-        raise Unusable("too-many-scans", "JPEG")
-    kept.append(data[at:])
-    return b"".join(kept), exif
-
-
-_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}  # comments and APP1 to APP15 without APP14, where Adobe notes how to read CMYK
-
-
 def _exif_of(image: Image.Image) -> bytes:
     """Get the EXIF block of a PNG or WebP. Before PNG had a chunk for it, ImageMagick wrote it there as hexadecimal text."""
     block: bytes = image.info.get("exif", b"")
@@ -233,23 +227,10 @@ def _exif_of(image: Image.Image) -> bytes:
     return block
 
 
-def _orientation(exif: bytes) -> int:
-    """Read the EXIF orientation, 1 to 8; 1 (upright) if there is none or the EXIF is damaged. TIFF 6.0, section 2."""
-    # Not by Pillow, which would load every tag, warn about some and raise at others.
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, length, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if kind == 3 and length == 1 and 1 <= value <= 8 else 1
-    except struct.error:  # it points behind its own end
-        pass
-    return 1
+def _xmp_of(image: Image.Image) -> bytes:
+    """Get the XMP block of a PNG, WebP, AVIF or GIF."""
+    block = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+    return block.encode("utf-8", "surrogateescape") if isinstance(block, str) else block
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -262,44 +243,90 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _is_grey(image: Image.Image, rawmode: str) -> bool:
+    if image.mode == "LAB":
+        return False
     if image.mode == "P" and image.palette is not None:
         colours, step = bytes(image.palette.palette), len(image.palette.rawmode or image.palette.mode)
         return colours[0::step] == colours[1::step] == colours[2::step]
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I") or rawmode.startswith("L")
 
 
-def _flat(image: Image.Image, rawmode: str) -> Image.Image:
-    """Convert a decoded image to 8 bits per channel without transparency: L or RGB."""
+def _eight_bits(picture: _Picture, data: bytes, geometry: Geometry) -> Image.Image:
+    """Decode to 8 bits per channel, with a colour key made a transparent channel."""
     from PIL import Image
 
-    if image.mode in ("1", "L", "RGB") or image.mode.startswith("I"):
-        return _without_key(image, rawmode)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    if image.mode == "LA":
-        paper = Image.new("L", image.size, BACKGROUND)
-    else:
-        paper = Image.new("RGB", image.size, (BACKGROUND,) * 3)
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-    paper.paste(image, mask=image)
-    return paper
-
-
-def _without_key(image: Image.Image, rawmode: str) -> Image.Image:
-    """Convert an image without alpha channel to L or RGB; it may name one colour that is transparent."""
-    from PIL import Image
-
-    key = image.info.pop("transparency", None)
+    image, rawmode = picture.image, picture.rawmode
+    image.load()
+    if is_deep(image.mode, rawmode) and (geometry.depth != "high-byte" or image.mode in ("F", "I")):
+        return _from_deep(_deep(picture, data, geometry.max_pixels), image.info.get("transparency"), geometry.depth)
+    key = image.info.get("transparency")
     deep = image.mode.startswith("I")
+    if image.mode not in ("1", "L", "RGB") and not deep:
+        return image
+    image.info.pop("transparency", None)
     if key is None and not deep:
         return image.convert("L") if image.mode == "1" else image
     values = np.array(image.convert("L") if image.mode == "1" else image)
     pixels = (values >> 8).astype(np.uint8) if deep else values
-    if key is not None:
-        # Pillow leaves the key as it is in the file, while it widens 2 and 4 bits to 8 and cuts 16 down to 8.
-        key = np.array(key) * {"L;2": 85, "L;4": 17}.get(rawmode, 1) >> (8 if rawmode == "RGB;16B" else 0)
-        pixels[(values == key).all(-1) if values.ndim == 3 else values == key] = BACKGROUND
-    return Image.fromarray(pixels)
+    if key is None:
+        return Image.fromarray(pixels)
+    # Pillow leaves the key as it is in the file, while it widens 2 and 4 bits to 8 and cuts 16 down to 8.
+    key = np.array(key) * {"L;2": 85, "L;4": 17}.get(rawmode, 1) >> (8 if rawmode == "RGB;16B" else 0)
+    return _keyed(pixels, (values == key).all(-1) if values.ndim == 3 else values == key)
+
+
+def _deep(picture: _Picture, data: bytes, max_pixels: int) -> npt.NDArray[np.generic]:
+    """Read the whole values of a picture of more than 8 bits."""
+
+    def reopened(rawmode: str) -> Image.Image:
+        with _opened(data, max_pixels) as again:
+            image: Any = again.image
+            image.tile = [tile._replace(args=_with_rawmode(tile.args, rawmode)) for tile in image.tile]
+            image.load()
+            opened: Image.Image = image
+            return opened
+
+    picture.image.load()
+    return deep_values(picture.image, picture.rawmode, reopened)
+
+
+def _with_rawmode(arguments: Any, rawmode: str) -> Any:
+    return (rawmode, *arguments[1:]) if isinstance(arguments, tuple) else rawmode
+
+
+def _from_deep(values: npt.NDArray[np.generic], key: object, depth: str) -> Image.Image:
+    from PIL import Image
+
+    colours = values if values.ndim == 2 else values[..., :1] if values.shape[-1] == 2 else values[..., :3]
+    pixels = to_bytes(colours, depth)
+    if values.ndim == 3 and values.shape[-1] in (2, 4):
+        return Image.fromarray(np.concatenate([pixels, alpha_to_bytes(values[..., -1:], depth)], axis=-1))
+    if key is None:
+        return Image.fromarray(pixels)
+    return _keyed(pixels, (values == np.array(key)).all(-1) if values.ndim == 3 else values == np.array(key))
+
+
+def _keyed(pixels: Pixels, transparent: npt.NDArray[np.bool_]) -> Image.Image:
+    """Make an image, LA or RGBA, of pixels of which some are transparent."""
+    from PIL import Image
+
+    opacity = np.where(transparent, 0, 255).astype(np.uint8)[..., np.newaxis]
+    return Image.fromarray(np.concatenate([pixels.reshape(*opacity.shape[:2], -1), opacity], axis=-1))
+
+
+def _flat(image: Image.Image, background: Background) -> Image.Image:
+    """Convert an image of 8 bits per channel to L or RGB without transparency."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "LA" and not isinstance(background, tuple):
+        paper = blank("L", image.size, background)
+    else:
+        paper = blank("RGB", image.size, background)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+    paper.paste(image, mask=image)
+    return paper
 
 
 _silence_lock = threading.Lock()

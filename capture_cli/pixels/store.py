@@ -98,7 +98,7 @@ def open_store(n: int, geometry: Geometry, resources: Resources, *, warn: Callab
     try:
         folders.insert(0, folder := cache_folder())
         if limit := resources.cache_bytes:
-            loader.cache = PixelCache(folder, geometry.shape, limit_bytes=limit, warn=loader.warnings, at_once=not fits)
+            loader.cache = PixelCache(folder, geometry, limit_bytes=limit, warn=loader.warnings, at_once=not fits)
     except OSError as error:
         loader.warnings(f"decoded pixels are not kept: {error}")
     return MemoryStore(n, loader) if fits else DiskStore(n, loader, folders)
@@ -155,7 +155,7 @@ class Loader:
 
     def decode(self, data: bytes, into: Pixels) -> None:
         """Fill `into` with the decoded pixels of a file. Raises Unusable."""
-        into[...] = decode(data, height=self.geometry.height, width=self.geometry.width, channels=self.geometry.channels)
+        into[...] = decode(data, self.geometry)
 
     def admit(self, ids: Iterable[int], load_one: Callable[[int], Loaded], usable: npt.NDArray[np.bool_]) -> Admission:
         """Call `load_one` for each id and mark the usable ones; what it raises other than Unusable ends the call."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys
 from capture_cli.pixels.decoding import Pixels, codec_versions
-from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.geometry import MAX_PIXELS, Geometry
 from capture_cli.preprocessing import Recipe, make_inputs
 from capture_cli.records import RunInfo
 
@@ -45,7 +45,7 @@ class RunRecipe:
         changed = [name for name in _DECODERS if info.versions.get(name) != now.get(name)]
         return cls(
             recipe=recipe,
-            geometry=Geometry(height=recipe.height, width=recipe.width, channels=recipe.channels),
+            geometry=recipe.geometry_within(_max_pixels(info)),
             seed=seed,
             decoder_changes=", ".join(f"{name} was {info.versions.get(name)}, is {now.get(name)}" for name in changed),
         )
@@ -63,3 +63,11 @@ class RunRecipe:
             epoch=epoch,
             augment=phase == "train",
         )
+
+
+def _max_pixels(info: RunInfo) -> int:
+    """Read the limit of the run, with which it may have admitted larger pictures than by default. Raises RecordsError."""
+    limit = info.config.get("max_pixels", MAX_PIXELS)
+    if type(limit) is not int or not 1 <= limit <= 2**30:
+        raise RecordsError(f"a run record with max_pixels {limit!r}")
+    return limit

@@ -169,7 +169,7 @@ def run_evaluation(ready: Ready, session: Session, *, weights_digest: str, resou
     """Record one pass over the images with the model as it is; return its totals. Raises as `run_training` does."""
     config = ready.plan.config
     with _recording(ready, session, None) as writer, _pixels(ready, session, resources) as store:
-        options = {"weights_digest": weights_digest, "model": config.model}
+        options = {"weights_digest": weights_digest, "model": config.model, "max_pixels": config.max_pixels}
         writer.write(ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp}))
         return evaluate(_set_up(ready, writer, store, session, None), "test", 1)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.errors import Unusable, UsageError
+from capture_cli.errors import RecordsError, Unusable, UsageError
+from capture_cli.preprocessing import Recipe
 from capture_cli.runs import Run
 
 Picture = npt.NDArray[np.uint8]
@@ -33,9 +34,11 @@ def pictures_of(
     nothing: list[Picture | None] = [None] * len(wanted)
     if not any(digest for _, digest in wanted):
         return nothing, []
-    size = [run.info.recipe.get(name) for name in ("height", "width", "channels")]
-    height, width, channels = (one if isinstance(one, int) and 0 < one <= _MAX_SIDE else 0 for one in size)
-    if not height or not width or channels not in (1, 3):
+    try:
+        geometry = Recipe.from_dict(run.info.recipe).geometry
+    except RecordsError as error:
+        return nothing, [f"no pictures: {error.message}"]
+    if max(geometry.height, geometry.width) > _MAX_SIDE:
         return nothing, ["no pictures: the recipe has no usable size"]
     try:
         images = run.images_in(folder)
@@ -46,7 +49,7 @@ def pictures_of(
         if digest is None:
             continue
         try:
-            pictures[place] = decode(images.read(file, digest), height=height, width=width, channels=channels)
+            pictures[place] = decode(images.read(file, digest), geometry)
         except Unusable as error:
             missing[_REASONS.get(error.reason, error.reason)] += 1
     return pictures, [f"{count} without a picture: {reason}" for reason, count in missing.items()]
