@@ -15,7 +15,7 @@ _HOMES = {
     "ListSink": "writer.sink",
     "MlflowSink": "sinks.mlflow",
     "TensorBoardSink": "sinks.tensorboard",
-    "identified": "recorder.watching",
+    "identified": "recorder.identified",
     "open_run": "runs",
     "Run": "runs",
     "Cursor": "runs",

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.integrations import Passes
-from capture_cli.recorder.watching import first_tensor, require_identified, split_ids
+from capture_cli.recorder.identified import first_tensor, require_identified, split_ids
 
 if TYPE_CHECKING:
     from capture_cli.recorder import Recorder

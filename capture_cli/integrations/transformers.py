@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.integrations import Passes
-from capture_cli.recorder.watching import ID
+from capture_cli.recorder.identified import ID
 
 if TYPE_CHECKING:
     import torch

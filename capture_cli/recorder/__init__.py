@@ -14,22 +14,27 @@ Beside what capture_cli.writer promises:
 * On the CPU a record is written before `record` returns, on CUDA one call later, so the step never synchronises; `flush` writes
   it at once. An error that only the values show (a label that is no class, NaN) is then raised by the next call; it names the
   batch it is about, and that call records nothing.
+* With `on_error="warn"` nothing that goes wrong here ends the loop: it is told of once, and what is missed is counted.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
-from capture_cli.errors import CaptureError, UsageError
-from capture_cli.recorder import validation
+from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.journal import Journal
+from capture_cli.recorder import lifetime, validation
+from capture_cli.recorder.appending import RecordedState, read_state
 from capture_cli.records import Epoch, RunInfo
-from capture_cli.runfolder import Output, open_output
+from capture_cli.runfolder import RECORDS, Output, open_output, reopen_output
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
 from capture_cli.writer.sink import Sink, call_all
@@ -38,7 +43,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from capture_cli.recorder.watching import Watch, WatchedLoader
+    from capture_cli.recorder.loading import WatchedLoader
+    from capture_cli.recorder.watching import Watch
 
     Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any] | torch.Tensor
 
@@ -65,8 +71,14 @@ class Recorder:
         ignore_index: int = -100,
         sinks: Iterable[Sink] = (),
         force: bool = False,
+        append: bool = False,
+        on_error: str = "raise",
     ) -> None:
-        """Open `out`: FILE.jsonl for the records alone, otherwise a run folder. `force` overwrites an existing run.
+        """Open `out`: FILE.jsonl for the records alone, otherwise a run folder.
+
+        `force` overwrites an existing run; `append` verifies and continues it, for a script that was started again. With
+        `on_error="warn"`, a batch that cannot be recorded, or a disk that is full, is told of once and counted in `missed`,
+        and the loop continues.
 
         `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), by default
         "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values) and `model` go into the run
@@ -79,6 +91,8 @@ class Recorder:
         require = validation.require
         require(task in TASKS, "task", task, " or ".join(TASKS))
         require(nonfinite in ("raise", "record"), "nonfinite", nonfinite, "raise or record")
+        require(on_error in ("raise", "warn"), "on_error", on_error, "raise or warn")
+        require(not (force and append), "append", append, "one of force (overwrite the run) and append (continue it)")
         require(type(every) is int and every >= 1, "every", every, "a whole number from 1")
         require(type(spike) in (int, float) and spike >= 0, "spike", spike, "a number of standard deviations, or 0 for off")
         require(type(ignore_index) is int, "ignore_index", ignore_index, "a whole number")
@@ -91,14 +105,21 @@ class Recorder:
         self._config = validation.check_plain("config", dict(config or {}))
         self._model: dict[str, Any] = {}
         if model is not None:
-            self._model = {"name": type(model).__name__, "parameters": sum(one.numel() for one in model.parameters())}
+            name = type(_unwrapped(model)).__name__
+            self._model = {"name": name, "parameters": sum(one.numel() for one in model.parameters())}
         self._unique_ids = not repeats
         self._watch: Watch | None = None
         self._device: torch.device | None = None
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
-        self._closed, self._pid = False, os.getpid()
-        self._output = _open(os.fspath(out), force=force, needs_folder=keeps_all)
+        self._closed, self._entered, self._pid = False, False, os.getpid()
+        self._on_error, self._broken = on_error, False
+        self.missed = 0
+        """Batches that were not recorded because something went wrong, with `on_error="warn"`."""
+        out = os.fspath(out)
+        if force or append:
+            lifetime.take_over(out)
+        self._output, self._previous = _open(out, force=force, append=append, needs_folder=keeps_all)
         try:
             self._writer = BatchWriter(
                 self._output,
@@ -113,9 +134,12 @@ class Recorder:
                 run_info=self._run_info,
                 sinks=sinks,
             )
+            if self._previous:
+                self._continue(self._previous)
         except BaseException:
             self._output.close()
             raise
+        lifetime.register(self, out)
 
     @property
     def step(self) -> int:
@@ -151,22 +175,50 @@ class Recorder:
 
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
+        header = Header(phase=phase, epoch=epoch, lr=lr, ids=ids, files=files, extra=extra)
+        self.attempt(self._record, header, inputs, Forward(logits, labels, losses, loss))
+
+    def attempt(self, record: Callable[..., None], *args: Any) -> None:
+        """Record a batch by this call, outside of a compiled step; an error is raised, or told of, as `on_error` says."""
+        import torch
+
+        if torch.compiler.is_compiling():  # the graph is broken here
+            torch.compiler.disable(self.attempt)(record, *args)  # type: ignore[no-untyped-call]
+            return
+        if self._broken:
+            self.missed += 1
+            return
+        try:
+            record(*args)
+        except Exception as error:
+            if self._on_error == "raise":
+                raise
+            self._miss(error)
+
+    def _miss(self, error: Exception) -> None:
+        """Count a batch that was missed; warn of the first, and stop recording unless only this batch does not fit."""
+        self.missed += 1
+        self._broken = not isinstance(error, UsageError)
+        if self.missed == 1:
+            more = "nothing more is recorded" if self._broken else "the batch is not recorded"
+            warnings.warn(f"{more}, and the training continues: {error}", stacklevel=4)
+
+    def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
-        writer, forward = self._writer, Forward(logits, labels, losses, loss)
+        writer, phase, epoch = self._writer, header.phase, header.epoch
         b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
-        self._check_classes(logits)
+        self._check_classes(forward.logits)
         writer.phases.check(phase, epoch)
-        device_ids = validation.check_device_ids(ids, b)
-        names = None if device_ids is not None else validation.check_ids(ids, b)
-        if self._unique_ids and names is not None:
-            writer.phases.check_ids(phase, epoch, names)
-        files, extra = validation.check_files(files, b), validation.check_extra(extra, b)
-        validation.check_lr(lr)
+        device_ids = validation.check_device_ids(header.ids, b)
+        header.ids = None if device_ids is not None else validation.check_ids(header.ids, b)
+        if self._unique_ids and header.ids is not None:
+            writer.phases.check_ids(phase, epoch, header.ids)
+        header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
+        header.lr = validation.check_lr(header.lr)
         if self._rank is None:
             self._rank = _rank()
-        self._device = logits.device
-        header = Header(phase=phase, epoch=epoch, rank=self._rank, lr=lr, ids=names, files=files, extra=extra)
+        header.rank, self._device = self._rank, forward.logits.device
         writer.record(header, inputs, forward, device_ids=device_ids)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
@@ -180,14 +232,18 @@ class Recorder:
         self._require_open()
         self._watching().criterion(criterion, model)
 
-    def loader(self, loader: Iterable[Any], *, phase: str = "train") -> WatchedLoader:
-        """Wrap a loader over an `identified` dataset: its batches come without the ids, which go to the records; see `watch`.
+    def loader(
+        self, loader: Iterable[Any], *, phase: str = "train", ids: Sequence[int] | Sequence[str] | None = None
+    ) -> WatchedLoader:
+        """Wrap a loader, such as a DataLoader: the ids of its batches go to the records; see `watch`.
 
-        Raises UsageError if the samples have no ids, or `phase` is not valid.
+        Ids are the indices that its sampler draws, or `ids[index]`, and the batches stay as they are. Batches of an
+        `identified` dataset come without their ids. Where they come from otherwise: capture_cli.recorder.loading. Raises
+        UsageError if there are none, or `phase` is not valid.
         """
         self._require_open()
         self._writer.phases.check(phase, 2**62)
-        return self._watching().loader(loader, phase)
+        return self._watching().loader(loader, phase, ids)
 
     def _watching(self) -> Watch:
         if self._watch is None:
@@ -200,6 +256,10 @@ class Recorder:
         """Return True if the phase has a batch since its last end."""
         self._writer.flush()
         return phase in self._writer.phases.open
+
+    def ended(self, phase: str) -> int:
+        """Return the last epoch of a phase that has ended, 0 if none has."""
+        return self._writer.phases.ended.get(phase, 0)
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
@@ -224,7 +284,27 @@ class Recorder:
         validation.require(status in STATUSES, "status", status, " or ".join(STATUSES))
         self._closed = True
         watches = [self._watch.close] if self._watch else []
-        call_all([lambda: self._seal(status), *watches, self._writer.close, self._output.close])
+        if self._watch and self._watch.saw_nothing and status == "completed":
+            warnings.warn("nothing was recorded: the watched loss function was never called", stacklevel=2)
+            status = "failed"
+        try:
+            call_all([lambda: self._seal(status), *watches, self._writer.close, self._output.close])
+        except Exception as error:
+            if self._on_error == "raise":
+                raise
+            if not self._broken:
+                warnings.warn(f"the records have no end: {error}", stacklevel=2)
+        if self.missed:
+            warnings.warn(f"{self.missed} batches were not recorded", stacklevel=2)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if it is open in this process and no `with` block will close it."""
+        return not (self._closed or self._entered) and os.getpid() == self._pid
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return the recorder itself: there is one writer of a run, whatever holds it is copied."""
+        return self
 
     def _seal(self, status: str) -> None:
         unfit = None
@@ -240,6 +320,7 @@ class Recorder:
             raise unfit
 
     def __enter__(self) -> Self:
+        self._entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -250,6 +331,15 @@ class Recorder:
             self.close("failed" if issubclass(kind, Exception) else "interrupted")
         except Exception as second:  # noqa: BLE001 - the error that ended the block is the one to raise
             error.add_note(f"also raised: {second!r}")
+
+    def _continue(self, previous: RecordedState) -> None:
+        """Continue where an earlier process ended."""
+        info, classes = previous.info, self._classes
+        if info and (info.task or CLASSIFICATION) != self._task:
+            raise UsageError(f"task={self._task!r} is not that of the run, {info.task or CLASSIFICATION!r}", "use its task")
+        if info and classes is not None and list(info.classes) != classes:
+            raise UsageError("classes are not those of the run", f"it has {validation.short(list(info.classes))}")
+        self._writer.append(previous.step, previous.open, previous.ended, info)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -293,17 +383,37 @@ class Recorder:
         )
 
 
-def _open(out: str, *, force: bool, needs_folder: bool) -> Output:
+def _open(out: str, *, force: bool, append: bool, needs_folder: bool) -> tuple[Output, RecordedState | None]:
     """Open the output; hints name arguments of the Recorder in place of command-line options."""
+    if out.endswith(".json"):
+        raise UsageError(f"out={out!r} is no name for records", f"use {out}l for the records alone, or the name of a folder")
+    path = Path(out)
+    records = path / RECORDS if path.is_dir() else path
     try:
-        return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else "")
+        if append and records.is_file():
+            state = read_state(records)
+            if path.is_dir():
+                return reopen_output(path, state.position, "set aside"), state
+            return Output(Journal.resume(path, state.position, "set aside"), None, out), state
+        return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else ""), None
+    except RecordsError:
+        raise
     except CaptureError as error:
         hints = {
-            "--force": "choose another path, or pass force=True to overwrite the run",
+            "--force": "choose another path, or pass append=True to continue the run, force=True to overwrite it",
             "-o a folder": "pass a folder instead of FILE.jsonl",
             "": "choose another path",
         }
         raise type(error)(error.message, next(hints[option] for option in hints if option in error.hint)) from error
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of torch and others: distributed, compiled."""
+    for name in ("_orig_mod", "module"):
+        inner = getattr(model, name, None)
+        if inner is not None and hasattr(inner, "parameters") and len(list(model.children())) <= 1:
+            return _unwrapped(inner)
+    return model
 
 
 def _rank() -> int:

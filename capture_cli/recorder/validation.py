@@ -58,7 +58,7 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
         raise UsageError(
             f"losses {describe(losses)} are not one per sample, {list(rows)}", 'use reduction="none", or omit them'
         )
-    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(loss) in (int, float)):
+    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(plain(loss)) in (int, float)):
         given = describe(loss) if isinstance(loss, torch.Tensor) else short(loss)
         raise UsageError(f"loss: {given} is not a single number", "pass the scalar that is differentiated, or omit it")
     return b
@@ -150,10 +150,17 @@ def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, 
     return check_plain("extra", columns)
 
 
-def check_lr(lr: float | None) -> None:
-    """Check that a learning rate is a finite number, or None."""
-    if lr is not None and not (type(lr) in (int, float) and isfinite(lr)):
+def check_lr(lr: Any) -> float | None:
+    """Return a learning rate, a finite number of any type, as a float; or None."""
+    value = plain(lr)
+    if value is not None and not (type(value) in (int, float) and isfinite(value)):
         raise UsageError(f"lr: {short(lr)} is not a finite number", "pass the learning rate as a float, or omit it")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Return the number in a scalar of NumPy or torch; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def check_plain(name: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,19 @@
-"""Give samples ids that survive shuffling, and record loops without changing them.
+"""Record loops without changing them: watch the loss function, and take the ids of the samples from the loader.
 
-    data = identified(dataset)                          # data[i] is (*dataset[i], i)
-    data = identified(dataset, ids=files)               # ... or (*dataset[i], files[i])
-
-The id travels inside the sample, so no sampler, worker or collate function can lose or swap it. To leave the loop as it is, let
-the recorder take the ids out of the batches and watch the loss function:
-
-    loader = recorder.loader(DataLoader(identified(dataset), ...), phase="train")
+    loader = recorder.loader(DataLoader(dataset, shuffle=True), phase="train")
     recorder.watch(criterion, model=model)
     for inputs, labels in loader:                       # the loop, unchanged
         loss = criterion(model(inputs), labels)
 
-A pass over a watched loader is an epoch of its phase, counted from 1; its sums are written at its end. Watching assumes:
+A pass over a watched loader is an epoch of its phase, counted from 1; its sums are written at its end. Its first loss decides:
 
-* The loss function is called once per batch, with the logits and labels of the whole batch in the loader's order, before the
-  next batch is taken from any watched loader.
+* A pass over a loader of `train` without gradients, or with the model in evaluation mode, is of the phase `train-eval`.
+* If the watched model is not called, another one is being evaluated (an average of the weights, say): `val-other` for `val`.
+
+Watching assumes:
+
+* The first call of the loss function for a batch gets its logits and labels, whole and in the loader's order, before the next
+  batch is taken from any watched loader. Further calls with the same labels, as for auxiliary outputs, are not recorded.
 * The inputs are the first tensor that `model` is called with; without a model, the first tensor of the loader's batch, which
   the loop must pass on unchanged.
 * `loss` is what the loss function returns (its mean, if it returns one per sample). Later scaling or added terms are not seen,
@@ -27,99 +26,22 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from capture_cli.errors import UsageError
-from capture_cli.recorder.validation import check_ids, describe
+from capture_cli.recorder.identified import first_tensor
+from capture_cli.recorder.loading import IdentifiedBatch, WatchedLoader
+from capture_cli.recorder.validation import describe
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from capture_cli.recorder import Recorder
-
-ID = "id"
-"""The key of the id in samples that are mappings."""
-
-
-class Pair(NamedTuple):
-    """A sample that is neither a tuple nor a mapping, and its id."""
-
-    sample: Any
-    id: Any
-
-
-def identified(dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None = None) -> Identified:
-    """Wrap a map-style dataset so that each sample ends in its id: its index, or `ids[index]`.
-
-    A tuple or list becomes a tuple with one more element, a mapping a dict with the key `id`, any other sample a pair of itself
-    and its id. Your own collate function gets samples of that form. All other attributes are the dataset's.
-
-    Raises UsageError if the dataset has no length or index, or `ids` are not one different id per sample.
-    """
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise UsageError(
-            f"dataset: a {type(dataset).__name__} has no length and index to identify samples by",
-            "use a map-style dataset, or yield ids with the samples and pass them to record",
-        )
-    if ids is None:
-        return Identified(dataset, None)
-    n = len(dataset)
-    if len(ids) != n:
-        raise UsageError(f"ids: {len(ids)} ids for {n} samples", "pass one per sample")
-    names = check_ids(ids, n) if n else []
-    if len(set(names)) < n:
-        again = Counter(names).most_common(1)[0][0]
-        raise UsageError(f"ids: several samples have the id {again!r}", "give each sample an id of its own")
-    return Identified(dataset, names)
-
-
-class Identified(Dataset[Any]):
-    """A dataset whose samples end in their ids; see `identified`."""
-
-    def __init__(self, dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None) -> None:
-        self.dataset = dataset
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Any:
-        return self._with_id(self.dataset[index], index)
-
-    def __getitems__(self, indices: list[int]) -> list[Any]:
-        """Return several samples at once, as a DataLoader asks for them."""
-        many = getattr(self.dataset, "__getitems__", None)
-        samples = many(indices) if many else [self.dataset[index] for index in indices]
-        if not isinstance(samples, list | tuple) or len(samples) != len(indices):
-            raise UsageError(
-                f"dataset: {type(self.dataset).__name__}.__getitems__ does not return a list of samples",
-                "add the ids in your own dataset, or remove that method",
-            )
-        return [self._with_id(sample, index) for sample, index in zip(samples, indices, strict=True)]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("dataset", "ids") or name.startswith("__"):  # not set yet while a worker unpickles it
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def _with_id(self, sample: Any, index: int) -> Any:
-        index = int(index)
-        index += len(self) if index < 0 else 0
-        name = index if self.ids is None else self.ids[index]
-        if isinstance(sample, Mapping):
-            if ID in sample:
-                raise UsageError(
-                    f"sample {index} has a field {ID!r} already", "rename it, or pass it to record and do not use identified"
-                )
-            return {**sample, ID: name}
-        return (*sample, name) if isinstance(sample, tuple | list) else Pair(sample, name)
 
 
 @dataclass
@@ -127,12 +49,14 @@ class _Pass:
     """One pass over a watched loader, and its latest batch."""
 
     phase: str
+    """Settled with the first loss, like the epoch."""
     epoch: int | None = None
-    """Set with the first loss."""
     seen: int = 0
     recorded: int = 0
-    ids: Any = None
+    latest: IdentifiedBatch | None = None
     inputs: torch.Tensor | None = None
+    called_model: bool = False
+    """Whether the watched model has got this batch."""
 
 
 class Watch:
@@ -145,13 +69,17 @@ class Watch:
         self._ignore_index = ignore_index
         self._pass: _Pass | None = None
         """The pass whose latest batch has no loss yet."""
+        self._labels: torch.Tensor | None = None
+        """The labels of the batch recorded last."""
         self._epochs: Counter[str] = Counter()
-        self._hooks: dict[nn.Module, RemovableHandle] = {}
+        self._criteria: dict[nn.Module, RemovableHandle] = {}
+        self._models: dict[nn.Module, RemovableHandle] = {}
+        self._at_close: list[Callable[[], object]] = []
+        self._called = False
 
-    def loader(self, loader: Iterable[Any], phase: str) -> WatchedLoader:
+    def loader(self, loader: Iterable[Any], phase: str, ids: Sequence[int] | Sequence[str] | None) -> WatchedLoader:
         """See Recorder.loader."""
-        require_identified(loader)
-        return WatchedLoader(loader, self, phase)
+        return WatchedLoader(loader, self, phase, ids)
 
     def criterion(self, criterion: nn.Module, model: nn.Module | None) -> None:
         """See Recorder.watch."""
@@ -168,76 +96,112 @@ class Watch:
                 f"criterion: it ignores the label {ignored}, the recorder ignores {self._ignore_index}",
                 f"use Recorder(ignore_index={ignored})",
             )
-        if criterion not in self._hooks:
-            self._hooks[criterion] = criterion.register_forward_hook(self._after_criterion, with_kwargs=True)
-        if model is not None and model not in self._hooks:
-            self._hooks[model] = model.register_forward_pre_hook(self._before_model, with_kwargs=True)
+        if criterion not in self._criteria:
+            self._criteria[criterion] = criterion.register_forward_hook(self._after_criterion, with_kwargs=True)
+        if model is not None and model not in self._models:
+            self._models[model] = model.register_forward_pre_hook(self._before_model, with_kwargs=True)
+
+    def at_close(self, call: Callable[[], object]) -> None:
+        """Call this when the watch is closed."""
+        self._at_close.append(call)
 
     def close(self) -> None:
-        """Remove the hooks."""
+        """Remove the hooks, and leave the loaders as they were."""
         self.closed = True
-        while self._hooks:
-            self._hooks.popitem()[1].remove()
+        for hooks in (self._criteria, self._models):
+            while hooks:
+                hooks.popitem()[1].remove()
+        while self._at_close:
+            self._at_close.pop()()
 
-    def batches(self, loader: Iterable[Any], phase: str) -> Iterator[Any]:
-        """Yield the batches of one pass without their ids, each until its loss comes.
+    @property
+    def saw_nothing(self) -> bool:
+        """True if a loss function is watched that was never called."""
+        return bool(self._criteria) and not self._called
+
+    def __deepcopy__(self, _: object) -> Watch:
+        """Return the same watch: a copied model, such as an average of weights, has its hooks, and they tell the two apart."""
+        return self
+
+    def batches(self, loader: WatchedLoader) -> Iterator[Any]:
+        """Yield the batches of one pass, each until its loss comes.
 
         At the end of the pass write its sums. Raises UsageError if none of its batches was recorded, warns if some were not.
         """
-        one = _Pass(phase)
-        for batch in loader:
-            rest, one.ids = split_ids(batch)
-            one.inputs = None if isinstance(rest, Mapping) else first_tensor(rest)
+        one = _Pass(loader.phase)
+        for batch in loader.batches():
+            one.latest = batch
+            one.inputs = None if isinstance(batch.batch, Mapping) else first_tensor(batch.batch)
+            one.called_model = False
             one.seen += 1
             self._pass = one
-            yield rest
+            yield batch.batch
         if self.closed or not one.seen:
             return
-        if not one.recorded:
+        if not one.recorded and not self._recorder.missed:
             raise UsageError(
-                f"the loss of {one.seen} {phase} batches was never computed with the watched loss function",
+                f"the loss of {one.seen} {one.phase} batches was never computed with the watched loss function",
                 "call it once per batch, or call record yourself",
             )
-        if one.recorded < one.seen:
+        if one.recorded < one.seen and not self._recorder.missed:
             warnings.warn(
-                f"{one.seen - one.recorded} of {one.seen} batches of {phase} epoch {one.epoch} were not recorded: "
+                f"{one.seen - one.recorded} of {one.seen} batches of {one.phase} epoch {one.epoch} were not recorded: "
                 "the watched loss function was not called for them",
                 stacklevel=2,
             )
-        if self._recorder.is_open(phase):
-            self._recorder.end_phase(phase)
+        if self._recorder.is_open(one.phase):
+            self._recorder.end_phase(one.phase)
 
     def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = first_tensor(_in_order(model, args, kwargs))
         if self._pass is not None and inputs is not None:
             self._pass.inputs = inputs
+            self._pass.called_model |= model in self._models
 
     def _after_criterion(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
-        one, self._pass = self._pass, None
+        self._called = True
+        self._recorder.attempt(self._record, criterion, args, kwargs, loss)
+
+    def _record(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         name = type(criterion).__name__
         given = _in_order(criterion, args, kwargs)[:2]
         if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given):
+            self._pass = None
             raise UsageError(f"criterion: {name} was not called with logits and labels", "call record yourself")
+        logits, labels = given
+        one, self._pass = self._pass, None
+        if one is None and labels is self._labels:
+            return  # an auxiliary output of the model
+        self._labels = labels
         if one is None:
             raise UsageError(
                 f"criterion: {name} was called without a batch of a watched loader, or twice for one",
                 "iterate over what Recorder.loader returns, and call it once per batch; or call record yourself",
             )
-        if one.inputs is None:
+        if one.inputs is None or one.latest is None:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "pass the model to watch")
         if one.epoch is None:
-            self._epochs[one.phase] += 1
-            one.epoch = self._epochs[one.phase]
+            one.phase = self._phase_of(one, logits)
+            one.epoch = max(self._epochs[one.phase], self._recorder.ended(one.phase)) + 1
+            self._epochs[one.phase] = one.epoch
         self._recorder.record(
             epoch=one.epoch,
             phase=one.phase,
             inputs=one.inputs,
-            logits=self._classes_last(criterion, *given),
-            labels=given[1],
-            ids=one.ids,
+            logits=self._classes_last(criterion, logits, labels),
+            labels=labels,
+            ids=one.latest.ids,
+            files=one.latest.files,
             loss=loss.mean() if isinstance(loss, torch.Tensor) else None,
         )
         one.recorded += 1
+
+    def _phase_of(self, one: _Pass, logits: torch.Tensor) -> str:
+        """Return the phase of a pass, given its first logits: a loader may be used for more than its name says."""
+        if self._models and not one.called_model:
+            return f"{one.phase}-other"
+        learns = logits.requires_grad and all(model.training for model in self._models)
+        return "train-eval" if one.phase == "train" and not learns else one.phase
 
     def _classes_last(self, criterion: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the logits of sequences as [B, T, C]: torch's own loss functions take [B, C, T]."""
@@ -252,64 +216,6 @@ class Watch:
         return logits.transpose(1, 2) if classes_second and logits.ndim == 3 else logits
 
 
-class WatchedLoader:
-    """A loader whose batches come without their ids; all other attributes are the loader's."""
-
-    def __init__(self, loader: Iterable[Any], watch: Watch, phase: str) -> None:
-        self.loader = loader
-        self.phase = phase
-        self._watch = watch
-
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._watch.batches(self.loader, self.phase)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "loader" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.loader, name)
-
-
-def require_identified(loader: Any) -> None:
-    """Raise UsageError for a DataLoader whose samples have no ids; its labels could be mistaken for them."""
-    if isinstance(loader, DataLoader) and not _is_identified(loader.dataset):
-        raise UsageError(
-            f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
-            "wrap the dataset in identified(dataset), outside all other wrappers",
-        )
-
-
-def _is_identified(dataset: Any) -> bool:
-    """Return True if samples have ids, looking through the wrappers of torch."""
-    if isinstance(dataset, Identified):
-        return True
-    parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    return all(part is not None and _is_identified(part) for part in parts)
-
-
-def split_ids(batch: Any) -> tuple[Any, Any]:
-    """Split a batch into the batch without ids, of its original type, and the ids."""
-    if isinstance(batch, Mapping) and ID in batch:
-        rest = copy(batch)
-        return rest, rest.pop(ID)  # type: ignore[attr-defined] # mappings that a collate function makes have pop
-    if isinstance(batch, Pair):
-        return batch.sample, batch.id
-    if isinstance(batch, tuple | list) and len(batch) >= 2 and _may_be_ids(batch[-1]):
-        return batch[:-1], batch[-1]
-    raise UsageError(
-        f"loader: its batches, each a {type(batch).__name__}, have no ids",
-        "wrap the dataset in identified(dataset); a collate function must pass on the last element, or the key 'id'",
-    )
-
-
-def _may_be_ids(ids: Any) -> bool:
-    if isinstance(ids, torch.Tensor):
-        return ids.ndim == 1 and not ids.is_floating_point()
-    return isinstance(ids, tuple | list) and all(isinstance(one, str) for one in ids)
-
-
 def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Return the arguments of a module's call in the order of its parameters."""
     if not kwargs:
@@ -322,11 +228,3 @@ def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     for value in bound.values():
         flat += value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else [value]
     return flat
-
-
-def first_tensor(value: Any) -> torch.Tensor | None:
-    """Return the first tensor in nested tuples, lists and mappings, depth first."""
-    if isinstance(value, torch.Tensor):
-        return value
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return next((found for one in inside if (found := first_tensor(one)) is not None), None)

@@ -83,6 +83,7 @@ class BatchWriter:
         self._every, self._probs = every, probs
         self._reject_nan, self._unique_ids = reject_nan, unique_ids
         self._run_info = run_info
+        self._previous_info: RunInfo | None = None
         self._rule = SpikeRule(spike)
         self._previous: Pending | None = None
         self._waiting: list[Pending] = []
@@ -243,9 +244,11 @@ class BatchWriter:
         return record
 
     def begin(self, classes: int) -> None:
-        """Write the record that `run_info` makes, unless it is written."""
-        if self._run_info and not self._journal.counts[RunInfo.kind]:
-            self._emit(self._run_info(classes))
+        """Write the record that `run_info` makes, unless it is written; in continued records, after an end or a change."""
+        if self._run_info and (self._previous_info or not self._journal.counts[RunInfo.kind]):
+            info, before, self._previous_info = self._run_info(classes), self._previous_info, None
+            if info != before or self._journal.counts[End.kind]:
+                self._emit(info)
 
     def write(self, record: RunInfo | Samples | Skip) -> None:
         """Write a record that is not of a batch."""
@@ -293,6 +296,12 @@ class BatchWriter:
         self.phases.open = {sums.phase: sums} if sums.phase else {}
         self._rule = SpikeRule(**state["losses"])
         self._kept.resume(state, offsets)
+
+    def append(self, step: int, open_phases: Mapping[str, Sums], ended: Mapping[str, int], info: RunInfo | None) -> None:
+        """Continue the records of an earlier loop, after `step` updates; `info` is their last run record."""
+        self.step, self._previous_info = step, info
+        self.phases.resume(open_phases, ended)
+        self._kept.append()
 
     def set_previous(self, header: Header, inputs: torch.Tensor) -> None:
         """Set the batch before a checkpoint, whose inputs are saved if the loss of the next batch goes wrong."""

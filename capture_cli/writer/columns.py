@@ -253,12 +253,12 @@ def count_correct(task: str, columns: Columns) -> float:
     return 0.0
 
 
-def class_counts(columns: Columns, classes: int) -> Ints | None:
+def class_counts(columns: Columns | Batch | Numbers, classes: int) -> Ints | None:
     """Count the samples of each class: [3, C] labelled, predicted and correct; None where targets are no classes or too many.
 
     Correct is as in `count_correct`.
     """
-    if not isinstance(columns, ClassColumns) or classes > MAX_COUNTED_CLASSES:
+    if not isinstance(columns, ClassColumns | Batch) or classes > MAX_COUNTED_CLASSES:
         return None
     right = columns.labels[(columns.preds == columns.labels) & np.isfinite(columns.losses)]
     return np.stack([np.bincount(one, minlength=classes) for one in (columns.labels, columns.preds, right)])

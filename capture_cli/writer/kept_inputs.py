@@ -93,6 +93,11 @@ class KeptInputs:
             if name in self._packs:
                 self._packs[name].resume(state[key], offsets.get(name, {}))
 
+    def append(self) -> None:
+        """Continue the files at their ends; inputs that are in them may be stored again."""
+        for pack in self._packs.values():
+            pack.append()
+
 
 class Pack:
     """An append-only file of raw tensor bytes that holds each input once; created with the first one."""
@@ -108,6 +113,10 @@ class Pack:
         self.length, self._offsets = length, dict(offsets)
         if length:
             self._open()
+
+    def append(self) -> None:
+        """Continue an earlier file at its end, if there is one."""
+        self.length = self._path.stat().st_size if self._path.exists() else 0
 
     def store(self, inputs: npt.NDArray[Any], digests: Sequence[str]) -> dict[str, Any]:
         """Append the inputs [B, ...] that are not in the file yet; return the offset of each of the B, in bytes."""

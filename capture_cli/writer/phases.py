@@ -76,8 +76,14 @@ class Phases:
 
     def __init__(self) -> None:
         self.open: dict[str, Sums] = {}
-        self._ended: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+        """Phase -> its last epoch that has ended."""
         self._seen: dict[str, _Seen] = {}
+
+    def resume(self, open_phases: Mapping[str, Sums], ended: Mapping[str, int]) -> None:
+        """Continue with the phases of an earlier loop; their ids may come again."""
+        self.open, self.ended = dict(open_phases), dict(ended)
+        self._seen = {phase: _Seen() for phase in open_phases}
 
     def check(self, phase: str, epoch: int) -> None:
         """Raise UsageError unless a batch of this phase and epoch may come: epochs of a phase never go back."""
@@ -85,7 +91,7 @@ class Phases:
             raise UsageError(f"phase={phase!r} is not valid", "choose a short lower-case word, such as train or val")
         if type(epoch) is not int or not 0 <= epoch < 2**63:
             raise UsageError(f"epoch={epoch!r} is not valid", "choose a whole number from 0")
-        if epoch <= self._ended.get(phase, -1) or (phase in self.open and epoch < self.open[phase].epoch):
+        if epoch <= self.ended.get(phase, -1) or (phase in self.open and epoch < self.open[phase].epoch):
             raise UsageError(
                 f"{phase} epoch {epoch} has ended",
                 "count epochs up within a phase; a second evaluation needs a phase of its own, such as val-2",
@@ -127,7 +133,7 @@ class Phases:
 
     def leave(self, phase: str) -> None:
         """Close a phase whose record is written."""
-        self._ended[phase] = self.open.pop(phase).epoch
+        self.ended[phase] = self.open.pop(phase).epoch
 
 
 class _Seen:

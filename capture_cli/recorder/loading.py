@@ -1,0 +1,218 @@
+"""Loaders whose batches are known by the ids of their samples.
+
+    loader = WatchedLoader(DataLoader(dataset, shuffle=True), watch, phase="train")
+    for batch in loader: ...                            # the batches of the loader, unchanged
+    for batch, ids, files in loader.batches(): ...      # what `watch` sees of them
+
+A DataLoader over a map-style dataset asks its sampler for indices, and those are the ids: samples, workers and collate
+functions stay as they are. The sampler is replaced by one that remembers what it drew; batches come in the order of the draws.
+Loaders that wrap a DataLoader (of timm or accelerate) are looked into. An index into a `Subset` counts in the dataset below it,
+so that the parts of a split have different ids. For a dataset such as torchvision's ImageFolder, `files` are its paths below
+its root.
+
+Where there are no indices, the batches must carry the ids: those of an `identified` dataset, mappings with the key `id`, or
+tuples of three or more whose last element is ids.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index as to_int
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from capture_cli.errors import UsageError
+from capture_cli.recorder.identified import is_identified, require_identified, split_ids
+
+if TYPE_CHECKING:
+    from capture_cli.recorder.watching import Watch
+
+_INNER = ("base_dataloader", "loader", "dataloader", "_loader", "_dataloader")
+"""Attributes under which other libraries keep the DataLoader that they wrap."""
+_USE_IDENTIFIED = "wrap the dataset in identified(dataset), or call record yourself"
+
+
+class IdentifiedBatch(NamedTuple):
+    """A batch of a loader, as the loop gets it, with the ids of its samples."""
+
+    batch: Any
+    ids: Any
+    files: Sequence[str] | None
+
+
+class WatchedLoader:
+    """A loader whose batches are recorded; all other attributes are the loader's."""
+
+    def __init__(
+        self, loader: Iterable[Any], watch: Watch, phase: str, ids: Sequence[int] | Sequence[str] | None = None
+    ) -> None:
+        """Find where the ids come from; `ids` names the samples of the dataset. Raises UsageError if there are none."""
+        self.loader = loader
+        self.phase = phase
+        self._watch = watch
+        inner = _torch_loader(loader)
+        self._names = None if inner is None else _names(inner, ids)
+        if ids is not None and self._names is None:
+            raise UsageError("ids: the batches of this loader bring their own ids", "pass ids to identified(dataset, ids=...)")
+        self._sampler = None if inner is None or self._names is None else _watched_sampler(inner, watch)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._watch.batches(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def batches(self) -> Iterator[IdentifiedBatch]:
+        """Yield the batches with their ids. Raises UsageError for a batch without."""
+        _refuse_unprepared(self.loader)
+        if self._sampler is None or self._names is None:
+            for batch in self.loader:
+                if type(batch) in (tuple, list) and len(batch) < 3 and not self._carries_ids():
+                    raise UsageError(
+                        f"loader: a batch of {len(batch)} elements may have labels at its end, and no ids", _USE_IDENTIFIED
+                    )
+                yield IdentifiedBatch(*split_ids(batch), None)
+            return
+        before, draws = self._sampler.latest, None
+        for batch in self.loader:
+            if draws is None:
+                draws = self._sampler.latest
+                if draws is None or draws is before:
+                    raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
+            yield IdentifiedBatch(batch, *self._names(draws.taken.popleft()))
+
+    def _carries_ids(self) -> bool:
+        inner = _torch_loader(self.loader)
+        return inner is not None and is_identified(inner.dataset)
+
+
+class _WatchedSampler:
+    """A sampler, or batch sampler, that remembers what it drew; all other attributes are the sampler's."""
+
+    def __init__(self, sampler: Iterable[Any]) -> None:
+        self.sampler = sampler
+        self.latest: _Draws | None = None
+        """The draws of the latest pass."""
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        self.latest = _Draws(iter(self.sampler))
+        return self.latest
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "sampler" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+
+class _Draws:
+    """One pass of a sampler: indices that were drawn, until their batch has come."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self._source = source
+        self.taken: deque[Any] = deque()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        one = next(self._source)
+        self.taken.append(one)
+        return one
+
+
+def _torch_loader(loader: Any) -> DataLoader[Any] | None:
+    """Return the DataLoader that draws the indices: the loader itself, or one that it wraps."""
+    for name in _INNER:
+        inner = vars(loader).get(name) if hasattr(loader, "__dict__") else None
+        if inner is not None and (found := _torch_loader(inner)) is not None:
+            return found
+    return loader if isinstance(loader, DataLoader) else None
+
+
+def _watched_sampler(loader: DataLoader[Any], watch: Watch) -> _WatchedSampler:
+    """Replace the sampler of a loader by one that remembers, until the watch is closed."""
+    if loader.num_workers > 1 and not getattr(loader, "in_order", True):
+        raise UsageError("loader: with in_order=False, batches do not come in the order of the sampler", _USE_IDENTIFIED)
+    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    sampler = getattr(loader, name)
+    if isinstance(sampler, _WatchedSampler):
+        return sampler
+    watched = _WatchedSampler(sampler)
+    vars(loader)[name] = watched  # the attribute itself refuses to be set
+    watch.at_close(lambda: vars(loader).update({name: sampler}))
+    return watched
+
+
+def _names(
+    loader: DataLoader[Any], ids: Sequence[int] | Sequence[str] | None
+) -> Callable[[Any], tuple[list[Any], list[str] | None]] | None:
+    """Return a function from what a sampler drew to the ids and files of these samples; None if the batches carry ids."""
+    dataset = loader.dataset
+    if is_identified(dataset) or isinstance(dataset, IterableDataset):
+        return None
+    if any(is_identified(part) for part in getattr(dataset, "datasets", [])):
+        require_identified(loader)
+    whole = dataset
+    while isinstance(whole, Subset):
+        whole = whole.dataset
+    if ids is not None and len(ids) != len(whole):  # type: ignore[arg-type]
+        raise UsageError(f"ids: {len(ids)} ids for {len(whole)} samples", "pass one per sample of the dataset")  # type: ignore[arg-type]
+    paths = _paths(whole)
+
+    def names(drawn: Any) -> tuple[list[Any], list[str] | None]:
+        places = [_place(dataset, one) for one in (drawn if hasattr(drawn, "__iter__") else [drawn])]
+        return places if ids is None else [ids[one] for one in places], paths and [paths[one] for one in places]
+
+    return names
+
+
+def _place(dataset: Any, drawn: Any) -> int:
+    """Return the index in the whole dataset of what a sampler drew."""
+    try:
+        place = to_int(drawn)
+    except TypeError:
+        raise UsageError(f"loader: its sampler drew {drawn!r}, which is not an index", _USE_IDENTIFIED) from None
+    if place < 0:
+        place += len(dataset)
+    while isinstance(dataset, Subset):
+        place, dataset = to_int(dataset.indices[place]), dataset.dataset
+    return place
+
+
+def _paths(dataset: Any) -> list[str] | None:
+    """Return the paths of the samples below the root of a dataset that lists them, as torchvision's folders do."""
+    samples, root = getattr(dataset, "samples", None), getattr(dataset, "root", None)
+    if not isinstance(samples, list) or not isinstance(root, str | os.PathLike) or not samples:
+        return None
+    if not all(isinstance(one, tuple) and isinstance(one[0], str) for one in samples):
+        return None
+    return [PurePath(os.path.relpath(path, root)).as_posix() for path, *_ in samples]
+
+
+def _refuse_unprepared(loader: Any) -> None:
+    """Raise UsageError for a loader that gives every process all samples, because accelerate has not seen it."""
+    state = getattr(sys.modules.get("accelerate.state"), "PartialState", None)
+    processes = getattr(state, "_shared_state", {}).get("num_processes", 1) if state else 1
+    if processes > 1 and not type(loader).__module__.startswith("accelerate") and not hasattr(loader, "base_dataloader"):
+        raise UsageError(
+            f"loader: each of the {processes} processes would get all samples",
+            "prepare it first: recorder.loader(accelerator.prepare(loader))",
+        )
+    if "Dispatcher" in type(loader).__name__:
+        raise UsageError(
+            "loader: the main process reads for all others, so indices are known there only",
+            "use DataLoaderConfiguration(dispatch_batches=False)",
+        )
