@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from capture_cli import Recorder, identified
+from capture_cli import Recorder
 
 RUN = sys.argv[1] if len(sys.argv) > 1 else "runs/watched"
 
@@ -32,6 +32,6 @@ net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 4))
 cross_entropy = nn.CrossEntropyLoss()
 
 with Recorder(RUN, classes=["south-west", "north-west", "south-east", "north-east"], model=net, force=True) as recorder:
-    batches = DataLoader(identified(TensorDataset(points, quarters)), batch_size=50, shuffle=True)
+    batches = DataLoader(TensorDataset(points, quarters), batch_size=50, shuffle=True)
     recorder.watch(cross_entropy, model=net)
     train(net, recorder.loader(batches), cross_entropy, epochs=4)
