@@ -155,7 +155,7 @@ def check_lr(lr: Any) -> float | None:
     value = plain(lr)
     if value is not None and not (type(value) in (int, float) and isfinite(value)):
         raise UsageError(f"lr: {short(lr)} is not a finite number", "pass the learning rate as a float, or omit it")
-    return value
+    return None if value is None else float(value)
 
 
 def plain(value: Any) -> Any:
