@@ -16,8 +16,10 @@ def main() -> NoReturn:
     gc.disable()
     try:
         from capture_cli.cli import run
+        from capture_cli.cli.streams import end_output
 
         code = run(sys.argv[1:])
+        end_output()
     except KeyboardInterrupt:  # before a command could handle it
         code = 130
     if "torch" in sys.modules and not NEED_CLEANUP & sys.modules.keys():

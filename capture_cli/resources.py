@@ -2,13 +2,15 @@
 
 resources = Resources.parse(ram="4G", workers=2, cache=True)      # raises UsageError
 memory_available()                                                # bytes this process could take now
+processors()                                                      # threads that can compute at a time
 """
 
 import os
 import re
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from capture_cli.errors import UsageError
@@ -61,27 +63,64 @@ def size_in_bytes(text: str, name: str) -> int:
 
 
 def memory_available() -> int:
-    """Return the bytes this process could take without swapping, within the limits of its control group."""
+    """Return the bytes this process could take now without swapping: the least of machine, control groups and rlimits."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
-    left = int(found[1]) * 1024 if found else physical // 2
-    for limit_file, used_file, statistics in _CONTROL_GROUPS:
-        limit, used = _text(limit_file).strip(), _text(used_file).strip()
-        if limit.isdigit() and used.isdigit():
-            reclaimable = re.search(r"^(?:total_)?inactive_file (\d+)", _text(statistics), re.MULTILINE)
-            left = min(left, max(0, int(limit) - int(used) + (int(reclaimable[1]) if reclaimable else 0)))
-    return left
+    left = [int(found[1]) * 1024 if found else physical // 2]
+    for group in control_groups("memory"):
+        limits = (_number(f"{group}/{name}") for name in ("memory.max", "memory.high", "memory.limit_in_bytes"))
+        used = max(_number(f"{group}/memory.current") or 0, _number(f"{group}/memory.usage_in_bytes") or 0)
+        reclaimable = re.search(r"^(?:total_)?inactive_file (\d+)", _text(f"{group}/memory.stat"), re.MULTILINE)
+        left += [limit - used + (int(reclaimable[1]) if reclaimable else 0) for limit in limits if limit is not None]
+    taken = re.match(r"(\d+) \d+ \d+ \d+ \d+ (\d+)", _text("/proc/self/statm"))
+    for limit, pages in ((resource.RLIMIT_AS, 1), (resource.RLIMIT_DATA, 2)):
+        most = resource.getrlimit(limit)[0]
+        if most != resource.RLIM_INFINITY:
+            left.append(most - (int(taken[pages]) * resource.getpagesize() if taken else 0))
+    return max(0, min(left))
 
 
-_CONTROL_GROUPS = [
-    tuple(f"/sys/fs/cgroup/{name}" for name in ("memory.max", "memory.current", "memory.stat")),
-    tuple(f"/sys/fs/cgroup/memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
-]
-"""Limit, use and statistics of a container's memory, for versions 2 and 1 of control groups."""
+def processors() -> int:
+    """Return how many threads can compute at a time: the least of the processors allowed and the quotas of control groups."""
+    least = float(len(os.sched_getaffinity(0)))
+    for group in control_groups("cpu"):
+        quota, period = [*_text(f"{group}/cpu.max").split(), "", ""][:2]  # "max 100000" has no limit
+        if not quota:
+            quota, period = _text(f"{group}/cpu.cfs_quota_us").strip(), _text(f"{group}/cpu.cfs_period_us").strip()
+        if quota.isdigit() and period.isdigit() and int(period):  # version 1 has -1 for no limit
+            least = min(least, int(quota) / int(period))
+    return max(1, int(least))
+
+
+def control_groups(controller: str) -> Iterator[str]:
+    """Yield the folders of the control groups that this process is in, from its own to the top, for versions 1 and 2.
+
+    Paths in /proc/self/cgroup begin at the mount's root, which mountinfo names: in a container that is often its own group.
+    """
+    mounts = [line.partition(" - ") for line in _text("/proc/self/mountinfo").splitlines()]
+    for line in _text("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for place, _, rest in mounts:
+            kind, _, options = rest.split(" ", 2)
+            mine = (
+                kind == "cgroup2" if not controllers else kind == "cgroup" and controller in options.split(" ")[-1].split(",")
+            )
+            if not mine or (controllers and controller not in controllers.split(",")):
+                continue
+            root, mount = place.split(" ")[3:5]
+            below = PurePosixPath(path).relative_to(root) if PurePosixPath(path).is_relative_to(root) else ""
+            own = PurePosixPath(mount, below)
+            yield from (str(one) for one in (own, *own.parents) if one.is_relative_to(mount))
+
+
+def _number(path: str) -> int | None:
+    """Return the number in a file; None if there is none, or it is `max`."""
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
 
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text("ascii")
-    except (OSError, UnicodeDecodeError):
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
         return ""

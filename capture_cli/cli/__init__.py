@@ -8,12 +8,10 @@ Nothing heavy is imported here or at the top of a command's module, only when it
 of Rich only what it needs.
 """
 
-import contextlib
 import errno
 import functools
 import gc
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -25,6 +23,7 @@ import typer
 
 from capture_cli import __version__
 from capture_cli.cli.arguments import with_values
+from capture_cli.cli.streams import is_terminal_or_was, open_streams
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.terminal.text import error_line
 
@@ -54,9 +53,7 @@ SETTINGS: dict[str, Any] = {
 
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
-    _open_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # rather than fail at a name that the locale cannot show
+    open_streams()
     args = with_values(args)
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
@@ -83,21 +80,6 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: tracebacks are for CAPTURE_DEBUG
         bug = f"a bug in capture: {type(error).__name__}: {error}"
         return _fail(CaptureError(bug, "run it again with CAPTURE_DEBUG=1 for a traceback, and report it"))
-
-
-def _open_streams() -> None:
-    """Replace closed standard streams, so that no file gets their descriptors.
-
-    Reading returns nothing, messages go nowhere, and writing data fails, as it should: nobody would receive it.
-    """
-    modes = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
-    for number, (name, (mode, flags)) in enumerate(modes.items()):
-        if getattr(sys, name) is None:
-            fd = os.open(os.devnull, flags)
-            if fd != number:
-                os.dup2(fd, number)
-                os.close(fd)
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def one_command(name: str) -> typer.Typer:
@@ -172,8 +154,7 @@ def _options(
 def _fail(error: CaptureError) -> int:
     if os.environ.get("CAPTURE_DEBUG"):
         traceback.print_exc()
-    with contextlib.suppress(OSError):  # stderr may be closed too
-        print(error_line(error), file=sys.stderr)  # noqa: T201
+    print(error_line(error), file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 
@@ -192,7 +173,7 @@ def _message(error: typer.TyperException, args: Sequence[str]) -> str:
 
 
 def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
-    """End a command quietly when the reader of its output has gone."""
+    """End a command quietly when the reader of its output, a process or a terminal, has gone."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -203,11 +184,12 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
             result = command(*args, **kwargs)
             sys.stdout.flush()
         except OSError as error:
-            if error.filename is not None or error.errno not in _WRITE_ERRORS:
+            hung_up = error.errno == errno.EIO and is_terminal_or_was(sys.stdout.fileno())
+            if error.filename is not None or not (error.errno in _WRITE_ERRORS or hung_up):
                 raise
             # Nothing can take what is still buffered, and the interpreter would complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
+            if isinstance(error, BrokenPipeError) or hung_up:
                 return 0
             raise CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete") from error
         return result

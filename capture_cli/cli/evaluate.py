@@ -56,13 +56,15 @@ def evaluate(
     )
     from capture_cli.cli.session import session
     from capture_cli.cli.sinks import Wanted, make_sinks
+    from capture_cli.cli.streams import other_code
     from capture_cli.resources import Resources
     from capture_cli.runfolder import open_output
     from capture_cli.training.evaluation import prepare_evaluation
     from capture_cli.training.job import run_evaluation
 
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
-    ready, digest = prepare_evaluation(Path(model), Path(folder), config)
+    with other_code():
+        ready, digest = prepare_evaluation(Path(model), Path(folder), config)
     sinks = make_sinks(Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)

@@ -70,6 +70,7 @@ def replay(
     from contextlib import ExitStack
     from pathlib import Path
 
+    from capture_cli.cli.streams import other_code
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.report import Report
@@ -80,6 +81,8 @@ def replay(
     report = Report()
     with ExitStack() as stack:
         records = stack.enter_context(open_run(run))
+        if outputs:
+            stack.enter_context(other_code())
         recomputed = _outputs(records.folder, model) if outputs else None
         inputs = Replay(
             records,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from capture_cli import models
 from capture_cli.answers.best import BestEpochs
+from capture_cli.cli.streams import other_code
 from capture_cli.labels.warnings import warnings as label_warnings
 from capture_cli.plan import Plan
 from capture_cli.records import Epoch
@@ -41,7 +42,8 @@ def session(
     best = BestEpochs(plan.config.best)
     for totals in earlier:
         best.update(totals)
-    with open_run() as output:
+    animate = sys.stderr.isatty() and not (piped and sys.stdout.isatty())
+    with open_run() as output, other_code():
         view = make_view(
             sys.stderr,
             quiet=quiet,
@@ -51,7 +53,7 @@ def session(
             phases=phases,
             preview=preview,
             best=best,
-            animate=sys.stderr.isatty() and not (piped and sys.stdout.isatty()),
+            animate=animate,
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
             labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"

@@ -23,9 +23,10 @@ def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     """Prepare a run, and start its sinks meanwhile. Raises UsageError for what is not valid or not there."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from capture_cli.cli.streams import other_code
     from capture_cli.training.job import prepare
 
-    with ThreadPoolExecutor(1) as pool:
+    with other_code(), ThreadPoolExecutor(1) as pool:
         making = pool.submit(make_sinks, wanted)
         ready = prepare(plan)
         sinks = making.result()

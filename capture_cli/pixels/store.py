@@ -10,6 +10,7 @@ Which of the two holds them does not change what the network sees.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import os
@@ -32,7 +33,7 @@ from capture_cli.pixels.cache import RESERVE_BYTES, PixelCache, cache_folder
 from capture_cli.pixels.decoding import Pixels, decode, pillow_silenced
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.slots import Location, SlotFile, checksum
-from capture_cli.resources import Resources
+from capture_cli.resources import Resources, processors
 
 MAX_THREADS = 8
 TRIED = 4  # items that are worked on one after the other, to see how long one takes
@@ -184,11 +185,13 @@ class Loader:
         return admission
 
 
+_usable_processors = functools.cache(processors)
+
+
 def in_threads(items: Sequence[Item], work: Callable[[Item], Result], threads: int | None) -> list[Result]:
     """Map `work` over the items, in threads if it takes long enough; None: one per usable processor, at most MAX_THREADS."""
     if threads is None:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(usable, MAX_THREADS)
+        threads = min(_usable_processors(), MAX_THREADS)
     started = perf_counter()
     results = [work(item) for item in items[:TRIED]]
     rest = items[TRIED:]

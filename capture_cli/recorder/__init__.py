@@ -58,7 +58,7 @@ class Recorder:
         self,
         out: str | os.PathLike[str],
         *,
-        classes: Sequence[str] | None = None,
+        classes: Iterable[str] | Mapping[str, int] | Mapping[int, str] | None = None,
         task: str = CLASSIFICATION,
         config: Mapping[str, Any] | None = None,
         model: nn.Module | None = None,
@@ -80,11 +80,12 @@ class Recorder:
         `on_error="warn"`, a batch that cannot be recorded, or a disk that is full, is told of once and counted in `missed`,
         and the loop continues.
 
-        `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), by default
-        "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain values) and `model` go into the run
-        record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`. NaN logits raise UsageError unless
-        `nonfinite` is "record", an id that repeats within an epoch of a phase unless `repeats`. Labels equal to `ignore_index`
-        are padding if the task is `sequence`. `sinks` see every record after it was written.
+        `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), or a mapping
+        between names and numbers; by default "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain
+        values) and `model` go into the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
+        NaN logits raise UsageError unless `nonfinite` is "record", an id that repeats within an epoch of a phase unless
+        `repeats`. Labels equal to `ignore_index` are padding if the task is `sequence`. `sinks` see every record after it was
+        written.
 
         Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
@@ -96,12 +97,11 @@ class Recorder:
         require(type(every) is int and every >= 1, "every", every, "a whole number from 1")
         require(type(spike) in (int, float) and spike >= 0, "spike", spike, "a number of standard deviations, or 0 for off")
         require(type(ignore_index) is int, "ignore_index", ignore_index, "a whole number")
-        require(classes is None or validation.are_names(classes), "classes", classes, "a list of different names")
+        self._classes = validation.class_names(classes)
         require(config is None or isinstance(config, Mapping), "config", config, "a mapping of names to plain values")
         top_k(probs, 2, option="probs")
         keeps_all = stored_inputs(inputs, option="inputs") is None
         self._task, self._ignore_index = task, ignore_index
-        self._classes = list(classes) if classes is not None else None
         self._config = validation.check_plain("config", dict(config or {}))
         self._model: dict[str, Any] = {}
         if model is not None:

@@ -45,6 +45,8 @@ def identified(dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None 
     if ids is None:
         return Identified(dataset, None)
     n = len(dataset)
+    if not hasattr(ids, "__len__"):
+        ids = list[Any](ids)  # an iterator can be read once
     if len(ids) != n:
         raise UsageError(f"ids: {len(ids)} ids for {n} samples", "pass one per sample")
     names = check_ids(ids, n) if n else []
@@ -82,6 +84,12 @@ class Identified(Dataset[Any]):
         if name in ("dataset", "ids") or name.startswith("__"):  # not set yet while a worker unpickles it
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("dataset", "ids"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def _with_id(self, sample: Any, index: int) -> Any:
         index = int(index)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 8
 """Nesting of lists and objects in the plain values of a record."""
+_NO_LIST = (str, bytes, Mapping, set, frozenset, type(None))
+"""Types that are no column of values: a set has no order, and a mapping holds pairs."""
 _EXPECTED = {
     CLASSIFICATION: "logits [B, C] and labels [B], integers",
     "sequence": "logits [B, T, C] and labels [B, T], integers",
@@ -34,8 +36,10 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     import torch
 
     logits, labels, losses, loss = forward
-    for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses)):
-        if not isinstance(value, torch.Tensor) and not (value is None and name == "losses"):
+    for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses), ("loss", loss)):
+        if isinstance(value, torch.Tensor):
+            _demand_readable(name, value)
+        elif name != "loss" and not (value is None and name == "losses"):
             raise UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
     shape = logits.shape
     if not logits.is_floating_point() or not _fits(task, shape, labels):
@@ -64,6 +68,26 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     return b
 
 
+def _demand_readable(name: str, tensor: torch.Tensor) -> None:
+    """Raise UsageError for a tensor without one value at each place: sparse, nested, meta, or a wrapper of other tensors."""
+    import torch
+
+    kind = type(tensor)
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        layout = "nested" if tensor.is_nested else f"of the layout {str(tensor.layout).removeprefix('torch.')}"
+        dense = "torch.nested.to_padded_tensor(x, 0.0)" if tensor.is_nested else "x.to_dense()"
+        raise UsageError(f"{name}: a tensor that is {layout} cannot be recorded", f"pass {dense}")
+    if tensor.is_meta and name != "labels":  # those must be where the logits are
+        raise UsageError(f"{name}: a tensor on the device meta has no values", "record batches of a model that has weights")
+    if kind is not torch.Tensor and kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise UsageError(
+            f"{name}: a {kind.__name__} wraps other tensors",
+            "pass a plain torch.Tensor, such as x.full_tensor() or x.to_tensor()",
+        )
+    if name in ("losses", "loss") and tensor.is_complex():
+        raise UsageError(f"{name}: {describe(tensor)} are complex numbers", "pass losses that are real numbers, or omit them")
+
+
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
     if task in CLASS_TASKS:
         integers = not (labels.is_floating_point() or labels.is_complex())
@@ -88,9 +112,9 @@ def _suggestion(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
 
 def check_ids(ids: Any, b: int) -> list[int] | list[str]:
     """Return the ids of a batch as a list of b integers or b strings."""
-    if ids is None or isinstance(ids, str | bytes | Mapping) or not hasattr(ids, "__iter__"):
+    if isinstance(ids, _NO_LIST) or not hasattr(ids, "__iter__"):
         raise UsageError(f"ids: {short(ids)} is not a list of ids", f"pass {b} integers or {b} strings, one per sample")
-    names = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    names = _values(ids, "ids")
     if not isinstance(names, list):
         raise UsageError(f"ids: {names!r} is a single value", f"pass {b} integers or {b} strings, one per sample")
     if len(names) != b:
@@ -104,6 +128,15 @@ def check_ids(ids: Any, b: int) -> list[int] | list[str]:
     return names
 
 
+def _values(column: Any, name: str) -> Any:
+    """Return the values of a column as a list, reading an iterator once; a single value if it has no dimension."""
+    if not hasattr(column, "tolist"):
+        return list(column)
+    if hasattr(column, "is_nested"):
+        _demand_readable(name, column)
+    return column.tolist()
+
+
 def _are_ids(names: list[Any]) -> bool:
     if type(names[0]) is int:
         return set(map(type, names)) == {int} and -(2**63) <= min(names) <= max(names) < 2**63
@@ -114,7 +147,10 @@ def check_device_ids(ids: Any, b: int) -> torch.Tensor | None:
     """Return ids that are on a device as int64, without waiting for their values; None if they are on the host."""
     import torch
 
-    if not isinstance(ids, torch.Tensor) or ids.device.type == "cpu":
+    if not isinstance(ids, torch.Tensor):
+        return None
+    _demand_readable("ids", ids)
+    if ids.device.type == "cpu":
         return None
     if ids.shape != (b,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise UsageError(f"ids {describe(ids)} are not {b} integers", "pass one per sample")
@@ -125,11 +161,12 @@ def check_files(files: Sequence[str] | None, b: int) -> Sequence[str] | None:
     """Return the files of a batch as a list of b strings, or None."""
     if files is None:
         return None
-    if isinstance(files, str) or not isinstance(files, Sequence) or not all(isinstance(one, str) for one in files):
+    names = None if isinstance(files, _NO_LIST) or not hasattr(files, "__iter__") else _values(files, "files")
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise UsageError(f"files: {short(files)} is not a list of strings", "pass one per sample, or none at all")
-    if len(files) != b:
-        raise UsageError(f"files: {len(files)} files for a batch of {b}", "pass one per sample, or none at all")
-    return list(files)
+    if len(names) != b:
+        raise UsageError(f"files: {len(names)} files for a batch of {b}", "pass one per sample, or none at all")
+    return names
 
 
 def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, list[Any]] | None:
@@ -140,9 +177,9 @@ def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, 
         raise UsageError(f"extra: {short(extra)} is not a mapping", 'pass columns by name, as {"source": [...]}')
     columns = {}
     for name, column in extra.items():
-        if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
+        if isinstance(column, _NO_LIST) or not hasattr(column, "__iter__"):
             raise UsageError(f"extra[{name!r}]: {short(column)} is not a column", f"pass a list of {b} values")
-        values = column.tolist() if hasattr(column, "tolist") else list(column)
+        values = _values(column, f"extra[{name!r}]")
         if not isinstance(values, list) or len(values) != b:
             count = len(values) if isinstance(values, list) else "no"
             raise UsageError(f"extra[{name!r}]: {count} values for a batch of {b}", "pass one per sample")
@@ -197,12 +234,25 @@ def require(valid: object, name: str, value: object, choices: str) -> None:
         raise UsageError(f"{name}={value!r} is not valid", f"choose {choices}")
 
 
-def are_names(classes: object) -> bool:
-    """Return True for an iterable of different strings."""
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        return False
-    names = list(classes)
-    return bool(names) and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
+def class_names(classes: object) -> list[str] | None:
+    """Return the names of classes in the order of their numbers, None for none.
+
+    `classes` is a list or another iterable that has an order, or a mapping between names and numbers from 0, either way round.
+    Raises UsageError for anything else: a set has another order in each process.
+    """
+    if classes is None:
+        return None
+    names: list[Any] = []
+    if isinstance(classes, Mapping):
+        numbered = classes if all(isinstance(one, str) for one in classes.values()) else {n: c for c, n in classes.items()}
+        if len(numbered) == len(classes) and all(type(one) is int for one in numbered):
+            names = [numbered.get(number) for number in range(len(numbered))]
+    elif isinstance(classes, Iterable) and not isinstance(classes, _NO_LIST):
+        names = _values(classes, "classes")
+        classes = names
+    valid = isinstance(names, list) and names and all(isinstance(one, str) for one in names) and len(set(names)) == len(names)
+    require(valid, "classes", classes, "a list of different names, or a mapping between them and their numbers from 0")
+    return names
 
 
 def describe(tensor: torch.Tensor) -> str:

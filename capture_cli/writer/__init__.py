@@ -168,6 +168,8 @@ class BatchWriter:
             made = cols.to_columns(self._task, results, top_k=kept, classes=classes, ignore_index=self._ignore_index)
         except UsageError as error:
             raise self._refuse(self._waiting.pop(0), error) from error
+        except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
+            raise self._refuse(self._waiting.pop(0), _unreadable(error)) from error
         if isinstance(made, cols.ClassColumns) and first.rows:
             return [cols.slice_rows(made, one.rows, one.loss) for one in self._waiting if one.rows]
         return [made]
@@ -192,8 +194,12 @@ class BatchWriter:
             # Losses computed here are NaN where a prediction is; those passed by the caller need not be.
             if self._reject_nan and (not finite or (pending.results and pending.results.losses is not None)):
                 cols.check_finite(columns)
+            if pending.captured:
+                pending.input_array()
         except UsageError as error:
             raise self._refuse(pending, error) from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise self._refuse(pending, _unreadable(error)) from error
         if not self.classes:
             self.begin(pending.classes)
         self.classes = pending.classes
@@ -320,6 +326,11 @@ class _Count(NamedTuple):
     ids: Any
     lines: int
     """Lines in the journal once it is written."""
+
+
+def _unreadable(error: Exception) -> UsageError:
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    return UsageError(f"its tensors cannot be read: {text}", "pass plain dense tensors")
 
 
 def _detached(forward: Forward) -> Forward:

@@ -122,14 +122,14 @@ def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | 
     """Compute on the tensors' own device what a record needs; keep the `top_k` largest probabilities, None for all."""
     logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
     if task in CLASS_TASKS:
-        labels, log_probs = forward.labels.long(), logits.log_softmax(-1)
+        labels, log_probs = forward.labels.long().contiguous(), logits.log_softmax(-1)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
         kept, topk = log_probs.topk(top_k)
         own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
         return ClassScores(labels, kept, topk, own, losses, loss)
-    outputs = logits.reshape(len(logits), -1)
-    targets = forward.labels.detach().float().reshape(outputs.shape)
+    outputs = logits.reshape(len(logits), -1).contiguous()
+    targets = forward.labels.detach().float().reshape(outputs.shape).contiguous()
     if losses is None:
         import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 
@@ -139,7 +139,7 @@ def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | 
 
 
 def _float(tensor: Any) -> Any:
-    return tensor if tensor is None else tensor.float()
+    return tensor if tensor is None else tensor.float().contiguous()
 
 
 def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, ignore_index: int) -> Columns:

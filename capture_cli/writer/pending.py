@@ -82,9 +82,11 @@ class Pending:
         tensor = tensor.cpu()
         try:
             array: npt.NDArray[Any] = tensor.numpy()
-        except TypeError:
+        except (TypeError, RuntimeError):
             import torch
 
+            if tensor.is_conj() or tensor.is_neg():  # a view that NumPy does not know
+                return tensor.resolve_conj().resolve_neg().numpy()
             array = tensor.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[tensor.itemsize]).numpy()
         return array
 

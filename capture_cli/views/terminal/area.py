@@ -57,7 +57,11 @@ class Area:
         if columns != self._columns:
             start += ERASE_BELOW  # a terminal that grows joins the lines it had wrapped, unless they were erased
             on_screen = []
-        self._write(start + self._changes(printed + body_lines, on_screen) + ERASE_BELOW)
+        try:  # Rich writes too, though nothing
+            self._console.file.write(start + self._changes(printed + body_lines, on_screen) + ERASE_BELOW)
+            self._console.file.flush()
+        except (OSError, ValueError):  # the terminal is gone or closed, which is no reason to stop the training
+            self.gone = True
         self._drawn, self._columns = body_lines, columns
 
     def _lines(self, one: RenderableType, columns: int) -> list[list[Segment]]:
@@ -73,13 +77,6 @@ class Area:
             self._console.print(SegmentLines(changed, new_lines=True), end="")
         rendered = iter(shown.get().split("\n"))
         return "".join("\n" if same else next(rendered) + ERASE_TO_END_OF_LINE + "\n" for same in stays)
-
-    def _write(self, text: str) -> None:
-        try:
-            self._console.file.write(text)
-            self._console.file.flush()
-        except OSError:  # nobody reads any more, which is no reason to stop the training
-            self.gone = True
 
 
 def _height(lines: list[list[Segment]], columns: int) -> int:

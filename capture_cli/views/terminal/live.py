@@ -19,6 +19,7 @@ It promises:
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -144,7 +145,7 @@ class PlainView:
             while self._stream and self._pending:
                 self._stream.write(self._pending.popleft())
                 self._stream.flush()
-        except OSError:  # nobody reads any more, which is no reason to stop the training
+        except (OSError, ValueError):  # nobody reads any more, or the stream is closed, which is no reason to stop the training
             self._stream = None
         finally:
             self._writing = False
@@ -184,7 +185,7 @@ class LiveView:
         self._skipped = _SkipCount()
         self._above: list[RenderableType] = []
         """Lines to print above the area with the next frame."""
-        self._drawing = self._closed = False
+        self._drawing = self._closed = self._broken = False
         self._phase_began = now()
         self._next_frame = self._next_preview = self._phase_began
         self._frames, self._last_took = 0, 0.0
@@ -269,7 +270,12 @@ class LiveView:
         columns, rows = self._area.size
         notes, self._above = self._above, []
         lines = [*self._table.take(columns), *notes]
-        self._area.draw(None if self._closed else self._body(now, columns, rows), above=lines)
+        try:
+            self._area.draw(None if self._closed or self._broken else self._body(now, columns, rows), above=lines)
+        except Exception as error:  # noqa: BLE001 - a picture is no reason to end a run
+            self._broken = True
+            self._area.draw(None, above=lines)
+            warnings.warn(f"progress is no longer drawn: {type(error).__name__}: {error}", stacklevel=1)
 
     def _body(self, now: float, columns: int, rows: int) -> RenderableType:
         if self._last is not self._previewed and now >= self._next_preview:
