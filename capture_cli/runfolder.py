@@ -97,11 +97,14 @@ def _not_written(path: str, error: OSError) -> CaptureError:
     return CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid")
 
 
-def open_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> Output:
+def open_output(
+    out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "", processes: int = 1
+) -> Output:
     """Open the output that `-o OUT` or `--name NAME` asks for, by default `runs/<time>-<model>` in the current folder.
 
     OUT is `-` (standard output), a file if it ends in `.jsonl` or is a pipe or device, else a run folder. `needs_folder` names
-    an option that requires a run folder. Raises UsageError for a contradiction and for an output that exists (without `force`),
+    an option that requires a run folder. Other `processes` of a distributed training write their records beside these, and may
+    have begun. Raises UsageError for a contradiction and for an output that exists (without `force`),
     CaptureError if it cannot be written or is in use.
     """
     if out is not None and name is not None:
@@ -114,10 +117,11 @@ def open_output(out: str | None, *, name: str | None, model: str, force: bool, n
     if out is not None and only_records:
         return Output(Journal.create(Path(out), force=force), None, out)
     folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
-    existing = _make_folder(folder, force=force)
+    existing = _make_folder(folder, force=force, processes=processes)
     journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
-    for old in existing & {EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS}:
-        (folder / old).unlink()
+    for old in existing:
+        if old in (EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS) or _rank_of(old):
+            (folder / old).unlink()
     for old in existing & {INPUTS, TENSORBOARD}:
         shutil.rmtree(folder / old)
     return _in_folder(folder, journal)
@@ -216,14 +220,25 @@ def _new_name(model: str) -> str:
     return name
 
 
-def _make_folder(folder: Path, *, force: bool) -> set[str]:
-    """Make the folder; return the names in it: none, unless `force` overwrites a run folder."""
+def name_of_rank(rank: int) -> str:
+    """Return the name of the records of one process of a distributed training."""
+    return f"records-rank{rank}.jsonl" if rank else RECORDS
+
+
+def _rank_of(name: str) -> int:
+    """Return the rank that is in the name of records, else 0."""
+    match = re.fullmatch(r"records-rank([1-9][0-9]{0,5})\.jsonl", name)
+    return int(match[1]) if match else 0
+
+
+def _make_folder(folder: Path, *, force: bool, processes: int) -> set[str]:
+    """Make the folder; return the names in it: none but those of other processes, unless `force` overwrites a run folder."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in new:
             sync_folder(one.parent)
-        existing = {entry.name for entry in folder.iterdir()}
+        existing = {entry.name for entry in folder.iterdir() if not 0 < _rank_of(entry.name) < processes}
     except FileExistsError as error:
         raise UsageError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:

@@ -371,6 +371,24 @@ class TestTransformers:
             *[("test", 1, 4), ("val", 1, 4)],
         ]
 
+    def test_generated_predictions_are_not_recorded(self, tmp_path: Path) -> None:
+        """A Seq2SeqTrainer that generates computes no loss; its model gets no id, and the training is recorded."""
+
+        class Generating(TransformersCapture, transformers.Seq2SeqTrainer):
+            pass
+
+        data = identified(texts(lambda _, tokens: tokens))
+        args = transformers.Seq2SeqTrainingArguments(
+            str(tmp_path / "trainer"), predict_with_generate=True, num_train_epochs=1, eval_strategy="epoch",
+            save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, logging_strategy="no",
+        )  # fmt: skip
+        with Recorder(tmp_path / "r.jsonl", task="sequence") as recorder:
+            given = {"train_dataset": data, "eval_dataset": data, "compute_metrics": lambda _: {}}
+            trainer = Generating(model=tiny("t5"), args=args, recorder=recorder, **given)
+            with pytest.warns(UserWarning, match="predict_with_generate are not recorded"):
+                trainer.train()
+        assert {batch.phase for batch in records(tmp_path / "r.jsonl", "batch")} == {"train"}
+
     def test_accumulated_gradients_and_other_losses(self, tmp_path: Path) -> None:
         """Each micro-batch is recorded; with label smoothing or your own loss function, losses stay plain."""
 

@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
     "writer": {"config", "errors", "files", "journal", "preprocessing", "records", "runfolder"},
-    "recorder": {"config", "errors", "journal", "records", "runfolder", "runtime", "writer"},
+    "recorder": {"config", "errors", "files", "journal", "records", "runfolder", "runtime", "writer"},
     "integrations": {"errors", "recorder"},
     "checkpoint": {"errors", "files", "runfolder"},
     "training": {

@@ -24,6 +24,7 @@ token classification and language models. In distributed training each process n
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class TransformersCapture:
         self._passes = Passes(recorder)
         self._phase = "val"
         """Phase of batches outside training."""
+        self._warned = False
         super().__init__(*args, **kwargs)
         self._epochs = _Epochs(self._passes)
         self.add_callback(self._epochs)  # type: ignore[attr-defined]
@@ -73,6 +75,18 @@ class TransformersCapture:
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
         self._capture(model, ids, model_inputs, labels, loss, outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any, Any]:
+        """Predict as the Trainer does. A Seq2SeqTrainer that generates computes no loss that could be recorded."""
+        if getattr(self.args, "predict_with_generate", False) and not prediction_loss_only:  # type: ignore[attr-defined]
+            inputs.pop(ID, None)
+            if not self._warned:
+                self._warned = True
+                warnings.warn("evaluations with predict_with_generate are not recorded: they compute no loss", stacklevel=2)
+        step: tuple[Any, Any, Any] = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)  # type: ignore[misc]
+        return step
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -22,19 +22,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
-from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.journal import Journal
+from capture_cli.errors import UsageError
 from capture_cli.recorder import lifetime, validation
-from capture_cli.recorder.appending import RecordedState, read_state
+from capture_cli.recorder.appending import RecordedState
+from capture_cli.recorder.opening import current_rank, inner_model, open_records
 from capture_cli.records import Epoch, RunInfo
-from capture_cli.runfolder import RECORDS, Output, open_output, reopen_output
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
 from capture_cli.writer.sink import Sink, call_all
@@ -105,7 +103,7 @@ class Recorder:
         self._config = validation.check_plain("config", dict(config or {}))
         self._model: dict[str, Any] = {}
         if model is not None:
-            name = type(_unwrapped(model)).__name__
+            name = type(inner_model(model)).__name__
             self._model = {"name": name, "parameters": sum(one.numel() for one in model.parameters())}
         self._unique_ids = not repeats
         self._watch: Watch | None = None
@@ -119,7 +117,9 @@ class Recorder:
         out = os.fspath(out)
         if force or append:
             lifetime.take_over(out)
-        self._output, self._previous = _open(out, force=force, append=append, needs_folder=keeps_all)
+        self._output, self._previous = open_records(
+            out, rank=current_rank(), force=force, append=append, needs_folder=keeps_all
+        )
         try:
             self._writer = BatchWriter(
                 self._output,
@@ -217,7 +217,7 @@ class Recorder:
         header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
         header.lr = validation.check_lr(header.lr)
         if self._rank is None:
-            self._rank = _rank()
+            self._rank = current_rank()
         header.rank, self._device = self._rank, forward.logits.device
         writer.record(header, inputs, forward, device_ids=device_ids)
 
@@ -381,43 +381,3 @@ class Recorder:
             device=device_name(self._device) if self._device else "cpu",
             threads=torch.get_num_threads(),
         )
-
-
-def _open(out: str, *, force: bool, append: bool, needs_folder: bool) -> tuple[Output, RecordedState | None]:
-    """Open the output; hints name arguments of the Recorder in place of command-line options."""
-    if out.endswith(".json"):
-        raise UsageError(f"out={out!r} is no name for records", f"use {out}l for the records alone, or the name of a folder")
-    path = Path(out)
-    records = path / RECORDS if path.is_dir() else path
-    try:
-        if append and records.is_file():
-            state = read_state(records)
-            if path.is_dir():
-                return reopen_output(path, state.position, "set aside"), state
-            return Output(Journal.resume(path, state.position, "set aside"), None, out), state
-        return open_output(out, name=None, model="", force=force, needs_folder='inputs="all"' if needs_folder else ""), None
-    except RecordsError:
-        raise
-    except CaptureError as error:
-        hints = {
-            "--force": "choose another path, or pass append=True to continue the run, force=True to overwrite it",
-            "-o a folder": "pass a folder instead of FILE.jsonl",
-            "": "choose another path",
-        }
-        raise type(error)(error.message, next(hints[option] for option in hints if option in error.hint)) from error
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside the wrappers of torch and others: distributed, compiled."""
-    for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
-        if inner is not None and hasattr(inner, "parameters") and len(list(model.children())) <= 1:
-            return _unwrapped(inner)
-    return model
-
-
-def _rank() -> int:
-    """Return the rank of this process; in distributed training each process has a recorder and a file of its own."""
-    from torch import distributed
-
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -149,11 +149,12 @@ def check_device_ids(ids: Any, b: int) -> torch.Tensor | None:
 
     if not isinstance(ids, torch.Tensor):
         return None
-    _demand_readable("ids", ids)
     if ids.device.type == "cpu":
+        _demand_readable("ids", ids)
         return None
     if ids.shape != (b,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise UsageError(f"ids {describe(ids)} are not {b} integers", "pass one per sample")
+    _demand_readable("ids", ids)
     return ids.detach().long()
 
 
