@@ -28,7 +28,7 @@ from torch import nn
 
 from capture_cli.errors import CaptureError
 from capture_cli.files import write_atomically
-from capture_cli.runfolder import CHECKPOINT, PREVIOUS
+from capture_cli.runfolder import CHECKPOINT, PREVIOUS, not_written
 
 KEY, DIGEST = "capture-checkpoint", "digest"
 PHASES = ("train", "val")
@@ -82,8 +82,18 @@ class Checkpoint:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint atomically: an intact one is there at every moment. Raises CaptureError if it cannot be written."""
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    descriptor: int | None = None,
+) -> None:
+    """Write a checkpoint atomically: an intact one is there at every moment. Raises CaptureError if it cannot be written.
+
+    With a `descriptor` of the folder, it is found wherever it was moved to.
+    """
     tensors = {f"model.{name}": _copy(tensor) for name, tensor in model.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {
@@ -91,12 +101,9 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progr
         }
     data = to_bytes(json.dumps({"progress": asdict(progress)}), tensors)
     try:
-        write_atomically(folder, CHECKPOINT, data, keep_as=PREVIOUS)
+        write_atomically(folder if descriptor is None else descriptor, CHECKPOINT, data, keep_as=PREVIOUS)
     except OSError as error:
-        where = folder / CHECKPOINT
-        raise CaptureError(
-            f"the checkpoint '{where}' could not be written: {error.strerror}", "the records are kept and valid"
-        ) from error
+        raise not_written(f"the checkpoint '{folder / CHECKPOINT}'", error, descriptor) from error
 
 
 def load(folder: Path) -> Checkpoint | None:

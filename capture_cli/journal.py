@@ -16,8 +16,9 @@ It promises:
 * A write that fails (disk full) is undone, so the file ends with its last whole line, and the journal refuses more. A write
   that Ctrl-C interrupts is undone, and the journal continues.
 * A failed fdatasync is never repeated: the system may have dropped the pages, and a second call would report success.
-* The file is new, or its owner gave it up (`force`). It is locked against other processes (`lockf`, which a forked child does
-  not hold) and registered against other journals of this process.
+* The file is new, or its owner gave it up (`force`). It is locked against other journals, of this process as well, until it is
+  closed; a forked child does not hold the lock.
+* A file that is removed while it is written is an error within a second, not a run without records.
 * Resuming removes no good record: those after the position are computed again and compared byte for byte, and a difference is
   an error. Only an incomplete last line, or an end line that is not `completed`, is removed, after it was copied aside.
 
@@ -28,12 +29,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
+import itertools
 import os
 import stat
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,7 +43,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypedDict
 
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.files import sync_folder, write_all
+from capture_cli.files import ReadAt, is_removed, lock, open_folder, sync_folder, write_all
 from capture_cli.records import End, Record, encode
 from capture_cli.records.chain import GENESIS, follow
 from capture_cli.records.comparing import first_difference
@@ -49,8 +51,8 @@ from capture_cli.records.comparing import first_difference
 SYNC_EVERY_SECONDS = 1.0
 _COPY_BYTES = 1 << 20
 _KEPT = "what was written before is kept and valid"
-_held: set[tuple[int, int]] = set()
-"""Device and inode of the files held by journals of this process: a lock does not exclude its own process."""
+_open: weakref.WeakSet[Journal] = weakref.WeakSet()
+"""Journals of this process: a forked child closes its copies of their descriptors, or it would hold their locks."""
 
 Tail = Literal["compare", "set aside", "keep"]
 """Treatment of the records after the position by `resume`: compare the next records with them; set them aside, where results
@@ -120,21 +122,21 @@ class Journal:
         """The lines on disk that the next records must equal."""
 
     @classmethod
-    def create(cls, path: Path, *, force: bool = False) -> Self:
-        """Open `path` for a new run, or an existing pipe or device as it is.
+    def create(cls, path: Path, *, force: bool = False, folder: int | None = None) -> Self:
+        """Open `path` for a new run, or an existing pipe or device as it is; `folder` is a descriptor of the folder it is in.
 
         Raises UsageError if the file exists and `force` is off, CaptureError if it cannot be written or another run writes it.
         """
         flags = os.O_APPEND | os.O_CLOEXEC
         try:
             try:
-                fd = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+                new = flags | os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+                fd = os.open(_within(path, folder), new, 0o666, dir_fd=folder)
             except FileExistsError:
-                regular = stat.S_ISREG(path.stat().st_mode)
+                regular = stat.S_ISREG(os.stat(_within(path, folder), dir_fd=folder).st_mode)
                 if regular and not force:
                     raise UsageError(f"'{path}' exists", "choose another -o or --name, or overwrite it with --force") from None
-                _demand_not_held(path)
-                fd = os.open(path, flags | (os.O_RDWR if regular else os.O_WRONLY))
+                fd = os.open(_within(path, folder), flags | (os.O_RDWR if regular else os.O_WRONLY), dir_fd=folder)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
         journal = cls(fd, str(path), is_file=stat.S_ISREG(os.fstat(fd).st_mode))
@@ -142,28 +144,29 @@ class Journal:
             journal._lock()
             try:
                 os.ftruncate(fd, 0)
-                sync_folder(path.parent)  # records are not durable in a file whose name is not
+                sync_folder(path.parent if folder is None else folder)  # records are not durable in a file whose name is not
             except OSError as error:
                 journal.close()
                 raise CaptureError(f"'{path}' cannot be written: {error.strerror}", "choose another place with -o") from error
         return journal
 
     @classmethod
-    def resume(cls, path: Path, position: JournalPosition, tail: Tail = "compare") -> Self:
+    def resume(cls, path: Path, position: JournalPosition, tail: Tail = "compare", *, folder: int | None = None) -> Self:
         """Open the records of an earlier process to continue at `position`; with BEGINNING, everything is computed again.
+
+        `folder` is a descriptor of the folder they are in.
 
         Raises CaptureError if the file cannot be opened or another run writes it, RecordsError if it is damaged or the
         position is not one of its own.
         """
         try:
-            _demand_not_held(path)
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(_within(path, folder), os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be opened: {error.strerror}", "give the folder of a run") from error
         journal = cls(fd, str(path), is_file=True)
         journal._lock()
         try:
-            journal._continue_at(position, path, tail)
+            journal._continue_at(position, path, tail, folder)
         except BaseException:
             journal.close()
             raise
@@ -173,6 +176,11 @@ class Journal:
     def position(self) -> JournalPosition:
         """The position of the next record, for `resume`."""
         return {"seq": self._seq, "bytes": self._length, "chain": self.chain.hex()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, those that are still compared included; 0 of a pipe."""
+        return os.fstat(self._fd).st_size if self.is_file else 0
 
     @property
     def lines(self) -> int:
@@ -226,13 +234,18 @@ class Journal:
         if thread is not None:
             thread.join()
         if self._sync_error is not None:
-            message = f"'{self.name}' could not be made durable: {self._sync_error.strerror}"
-            self._failure = CaptureError(message, "check the disk")
+            if isinstance(self._sync_error, FileNotFoundError):
+                message, hint = f"'{self.name}' was removed while it was being written", "start the run again"
+            else:
+                message, hint = f"'{self.name}' could not be made durable: {self._sync_error.strerror}", "check the disk"
+            self._failure = CaptureError(message, hint)
             raise self._failure from self._sync_error
 
     def _fdatasync(self) -> None:
         try:
             os.fdatasync(self._fd)
+            if is_removed(self._fd):
+                raise FileNotFoundError(errno.ENOENT, "it was removed")
         except OSError as error:
             self._sync_error = error
 
@@ -260,7 +273,6 @@ class Journal:
         if self._fd >= 0:
             if self._syncing is not None:
                 self._syncing.join()
-            _held.discard(_identity(os.fstat(self._fd)))
             os.close(self._fd)
             self._fd = -1
 
@@ -272,13 +284,13 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._fd)
         except OSError as error:
             os.close(self._fd)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise _being_written(self.name) from error
             raise CaptureError(f"'{self.name}' cannot be locked: {error.strerror}") from error
-        _held.add(_identity(os.fstat(self._fd)))
+        _open.add(self)
 
     def _write(self, line: bytes) -> None:
         try:
@@ -290,7 +302,7 @@ class Journal:
                 with contextlib.suppress(OSError):  # readers ignore an incomplete last line
                     os.ftruncate(self._fd, self._length)
             message = f"record {self._seq} ({len(line)} bytes) could not be written to '{self.name}': {error.strerror}"
-            self._failure = CaptureError(message, _KEPT)
+            self._failure = CaptureError(message, "the file was removed" if is_removed(self._fd) else _KEPT)
             raise self._failure from error
 
     def _undo(self, kind: str, before: tuple[int, bytes, int, int]) -> None:
@@ -313,7 +325,7 @@ class Journal:
         if not expected.peek(1):
             self._expected = None
 
-    def _continue_at(self, position: JournalPosition, path: Path, tail: Tail) -> None:
+    def _continue_at(self, position: JournalPosition, path: Path, tail: Tail, folder: int | None) -> None:
         """Verify the file from its beginning, remove an unfinished end, and continue at `position`."""
         last, found = BEGINNING, position == BEGINNING
         for line in verified_lines(self._read_lines(0)):
@@ -329,59 +341,48 @@ class Journal:
         elif tail == "set aside":
             last = position
         if last["bytes"] < os.fstat(self._fd).st_size:
-            self._set_aside(path, last["bytes"])
+            self._set_aside(path, last["bytes"], folder)
         self._seq, self._length, self.chain = position["seq"], position["bytes"], bytes.fromhex(position["chain"])
         if position["bytes"] < last["bytes"]:
             self._expected = self._read_lines(position["bytes"])
 
     def _read_lines(self, offset: int) -> io.BufferedReader[Any]:
-        return io.BufferedReader(_ReadAt(self._fd, offset), 2**20)
+        return io.BufferedReader(ReadAt(self._fd, offset), 2**20)
 
-    def _set_aside(self, path: Path, length: int) -> None:
+    def _set_aside(self, path: Path, length: int, folder: int | None) -> None:
         """Copy everything after `length` bytes to a file of its own, then remove it."""
-        number = 0
-        while (aside := path.with_name(f"{path.name}.cut-{number}")).exists():
-            number += 1
+        aside = path
         try:
-            with aside.open("xb") as file:
-                while part := os.pread(self._fd, _COPY_BYTES, length + file.tell()):  # one read returns 2 GB at most
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(path.parent)  # the copy is durable before the original is removed
+            with contextlib.ExitStack() as opened:
+                folder = opened.enter_context(open_folder(path.parent)) if folder is None else folder
+                names = set(os.listdir(folder))  # noqa: PTH208 - a descriptor
+                number = next(n for n in itertools.count() if f"{path.name}.cut-{n}" not in names)
+                aside = path.with_name(f"{path.name}.cut-{number}")
+                copy = os.open(aside.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+                opened.callback(os.close, copy)
+                done = 0
+                while part := os.pread(self._fd, _COPY_BYTES, length + done):  # one read returns 2 GB at most
+                    write_all(copy, part)
+                    done += len(part)
+                os.fsync(copy)
+                sync_folder(folder)  # the copy is durable before the original is removed
             os.ftruncate(self._fd, length)
             os.fsync(self._fd)
         except OSError as error:
             raise CaptureError(f"'{aside}' could not be written: {error.strerror}", "the records are as they were") from error
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _within(path: Path, folder: int | None) -> str | Path:
+    return path if folder is None else path.name
 
 
 def _being_written(name: str) -> CaptureError:
     return CaptureError(f"'{name}' is being written by another run", "wait, or choose another -o")
 
 
-def _demand_not_held(path: Path) -> None:
-    """Raise CaptureError if a journal of this process writes the file. Opening and closing it would release its lock."""
-    if _identity(path.stat()) in _held:
-        raise _being_written(str(path))
+def _close_in_child() -> None:
+    for journal in list(_open):
+        journal.close()
 
 
-class _ReadAt(io.RawIOBase):
-    """Reads a descriptor from an offset on, without moving or closing it.
-
-    A descriptor of its own would not do: closing any descriptor of a file releases every lock this process holds on it.
-    """
-
-    def __init__(self, fd: int, offset: int) -> None:
-        self._fd, self._offset = fd, offset
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        read = os.preadv(self._fd, [buffer], self._offset)
-        self._offset += read
-        return read
+os.register_at_fork(after_in_child=_close_in_child)

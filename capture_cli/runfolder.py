@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Self
 import orjson
 
 from capture_cli.errors import CaptureError, UsageError, redacted
-from capture_cli.files import sync_folder, write_all, write_atomically
+from capture_cli.files import is_removed, sync_folder, write_all, write_atomically
 from capture_cli.journal import Journal, JournalPosition, Tail
 
 RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
@@ -43,6 +43,8 @@ class Output:
     """None where only the records are written."""
     where: str
     """Its name in messages: a path, or `standard output`."""
+    descriptor: int | None = None
+    """Of the folder: everything in it is written through it, so a run continues where its folder is moved to."""
     _events: BinaryIO | None = None
 
     def event(self, event: str, **values: Any) -> None:
@@ -54,7 +56,7 @@ class Output:
         try:
             write_all(self._events.fileno(), line)
         except OSError as error:
-            raise _not_written(f"{self.where}/{EVENTS}", error) from error
+            raise not_written(f"'{self.where}/{EVENTS}'", error, self.descriptor) from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Save the options as a file for `--config`."""
@@ -70,21 +72,40 @@ class Output:
 
     def _write(self, name: str, data: bytes) -> None:
         assert self.folder  # noqa: S101 - checked by both callers
+        assert self.descriptor is not None  # noqa: S101
         try:
-            write_atomically(self.folder, name, data)
+            write_atomically(self.descriptor, name, data)
         except OSError as error:
-            raise _not_written(f"{self.folder / name}", error) from error
+            raise not_written(f"'{self.folder / name}'", error, self.descriptor) from error
 
     @property
     def records(self) -> Path | None:
-        """The file of records; None for a pipe."""
+        """The file of records as it was called; None for a pipe."""
         return self.folder / RECORDS if self.folder else Path(self.where) if self.journal.is_file else None
+
+    @property
+    def place(self) -> str:
+        """The run folder where it is now, in messages; the name as it was called unless it was moved."""
+        if self.folder is None or self.descriptor is None:
+            return self.where
+        try:
+            if os.path.samestat(os.fstat(self.descriptor), self.folder.stat()):
+                return self.where
+        except OSError:
+            pass
+        try:
+            return os.path.relpath(os.readlink(f"/proc/self/fd/{self.descriptor}"))  # noqa: PTH115 - no file
+        except OSError:
+            return self.where
 
     def close(self) -> None:
         """Close the files. May be called twice."""
         self.journal.close()
         if self._events:
             self._events.close()
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +114,11 @@ class Output:
         self.close()
 
 
-def _not_written(path: str, error: OSError) -> CaptureError:
-    return CaptureError(f"'{path}' could not be written: {error.strerror}", "the records are kept and valid")
+def not_written(what: str, error: OSError, folder: int | None) -> CaptureError:
+    """Make the error of a file that could not be written into a run folder, given a descriptor of the folder."""
+    if folder is not None and is_removed(folder):
+        return CaptureError(f"{what} could not be written: the run folder was removed", "start the run again")
+    return CaptureError(f"{what} could not be written: {error.strerror}", "the records are kept and valid")
 
 
 def open_output(
@@ -118,18 +142,34 @@ def open_output(
         return Output(Journal.create(Path(out), force=force), None, out)
     folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
     existing = _make_folder(folder, force=force, processes=processes)
-    journal = Journal.create(folder / RECORDS, force=force)  # locked before anything else is touched
-    for old in existing:
-        if old in (EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS) or _rank_of(old):
-            (folder / old).unlink()
-    for old in existing & {INPUTS, TENSORBOARD}:
-        shutil.rmtree(folder / old)
-    return _in_folder(folder, journal)
+    with _opened(folder) as descriptor:
+        journal = Journal.create(folder / RECORDS, force=force, folder=descriptor)  # locked before anything else is touched
+        for old in existing:
+            if old in (EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS) or _rank_of(old):
+                os.unlink(old, dir_fd=descriptor)
+        for old in existing & {INPUTS, TENSORBOARD}:
+            shutil.rmtree(old, dir_fd=descriptor)
+        return _in_folder(folder, descriptor, journal)
 
 
 def reopen_output(folder: Path, position: JournalPosition, tail: Tail) -> Output:
     """Open the run folder of an earlier process to continue at `position`, as capture_cli.journal.Journal.resume does."""
-    return _in_folder(folder, Journal.resume(folder / RECORDS, position, tail))
+    with _opened(folder) as descriptor:
+        return _in_folder(folder, descriptor, Journal.resume(folder / RECORDS, position, tail, folder=descriptor))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Give a descriptor of the folder, closed only after an error. Raises CaptureError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CaptureError(f"'{folder}' cannot be opened: {error.strerror}", "give the folder of a run") from error
+    try:
+        yield descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def check_removable(folder: Path) -> None:
@@ -195,8 +235,14 @@ def _locked(records: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _in_folder(folder: Path, journal: Journal) -> Output:
-    return Output(journal, folder, str(folder), (folder / EVENTS).open("ab", buffering=0))
+def _in_folder(folder: Path, descriptor: int, journal: Journal) -> Output:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        events = os.open(EVENTS, flags, 0o666, dir_fd=descriptor)
+    except OSError as error:
+        journal.close()
+        raise not_written(f"'{folder / EVENTS}'", error, descriptor) from error
+    return Output(journal, folder, str(folder), descriptor, os.fdopen(events, "ab", buffering=0))
 
 
 def _is_file(path: Path) -> bool:

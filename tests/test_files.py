@@ -51,7 +51,7 @@ def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path: Path, monkeypa
     """Whichever call fails, the old file is whole and no part of the new one is left."""
     write_atomically(tmp_path, "a", b"old")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)

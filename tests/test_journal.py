@@ -15,6 +15,7 @@ from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, Journal
 from capture_cli.records import Skip
 from capture_cli.records.chain import GENESIS, link, open_envelope
+from capture_cli.runs import open_run
 
 
 def verified(path: Path) -> int:
@@ -96,6 +97,58 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
         second = python(code, path)
     assert "being written by another run" in second.stderr
     assert verified(path) == 1
+
+
+def test_reading_a_file_does_not_unlock_it(tmp_path: Path) -> None:
+    """A notebook may look at the run that it writes; the lock of the file stays, for this process and for others."""
+    path = tmp_path / "records.jsonl"
+    code = """
+        import sys
+        from pathlib import Path
+        from capture_cli.journal import Journal
+        Journal.create(Path(sys.argv[1]), force=True)
+    """
+    with Journal.create(path) as journal:
+        journal.append(Skip(file="a", reason="test"))
+        path.read_bytes()
+        with open_run(path) as run:
+            list(run.lines())
+        assert "being written by another run" in python(code, path).stderr
+        with pytest.raises(CaptureError, match="being written by another run"):
+            Journal.create(path, force=True)
+    Journal.create(path, force=True).close()
+
+
+def test_a_process_that_was_forked_does_not_unlock_or_write(tmp_path: Path) -> None:
+    """It closes its copy of the file, and the lock stays with the one that writes."""
+    path = tmp_path / "records.jsonl"
+    with Journal.create(path) as journal:
+        child = os.fork()
+        if child == 0:
+            try:
+                journal.append(Skip(file="b", reason="test"))
+            except OSError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (1, 7)
+        with pytest.raises(CaptureError, match="being written by another run"):
+            Journal.create(path, force=True)
+        journal.append(Skip(file="a", reason="test"))
+    assert verified(path) == 1
+
+
+@pytest.mark.parametrize("ends", ["sync", "seal", "append"])
+def test_a_file_that_is_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """Nobody could read what is written there: it is told within a second, and the run does not count as completed."""
+    monkeypatch.setattr(capture_cli.journal, "SYNC_EVERY_SECONDS", 0.0)
+    path = tmp_path / "records.jsonl"
+    with Journal.create(path) as journal:
+        journal.append(Skip(file="a", reason="test"))
+        path.unlink()
+        ending = {"sync": journal.sync, "seal": lambda: journal.seal("completed")}.get(ends)
+        ending = ending or (lambda: [journal.append(Skip(file="a", reason="test")) for _ in range(10_000)])
+        with pytest.raises(CaptureError, match=r"records.jsonl' was removed while it was being written; start the run again"):
+            ending()
 
 
 def test_a_leftover_child_does_not_hold_the_lock(tmp_path: Path) -> None:

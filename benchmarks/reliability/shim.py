@@ -69,7 +69,8 @@ class Shim:
         real = self._real[name]
 
         def call(what: Any, *args: Any, **kwargs: Any) -> Any:
-            if not inside(what):
+            descriptor = kwargs.get("dir_fd", kwargs.get("src_dir_fd"))
+            if not (inside(what) if descriptor is None else self._is_descriptor_inside(descriptor)):
                 return real(what, *args, **kwargs)
             half = None
             if name in _WRITES and len(args[0]) > 1:

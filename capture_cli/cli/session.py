@@ -68,12 +68,12 @@ def session(
             view.close()
             for text in around.notes:
                 view.note(text)
-            where = shlex.quote(output.where)
+            where = shlex.quote(output.place)
             if stopping():
                 resume = f"; resume it with: capture train --resume {where}" if output.folder and "train" in phases else ""
-                view.note(f"stopped; the records so far are sealed in {output.where}{resume}")
+                view.note(f"stopped; the records so far are sealed in {output.place}{resume}")
             elif not piped:
-                view.note(f"recorded in {output.where}; look at it with: capture inspect {where}")
+                view.note(f"recorded in {output.place}; look at it with: capture inspect {where}")
 
 
 def _unvalidated(plan: Plan) -> list[str]:

@@ -80,8 +80,9 @@ class Follower:
             output.journal.copies.append(self._copy_line)
         paths = {"folder": output.folder, "records": output.records}
         place = {name: str(path.absolute()) if path else None for name, path in paths.items()}
-        self._until = output.records.stat().st_size if output.records else 0
-        self._tell(place={"where": output.where, **place}, worst=self._worst, until=self._until)
+        self._until = output.journal.size
+        held = f"/proc/{os.getpid()}/fd/{output.descriptor}" if output.descriptor is not None else None
+        self._tell(place={"where": output.where, **place}, held=held, worst=self._worst, until=self._until)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:
         """Keep the inputs of worst samples, and notice now and then how the process does."""

@@ -205,8 +205,8 @@ class MlflowRun:
         tags = {"capture.version": __version__}
         if self._records:
             begins = claimed_chain(self._read(0, 1) + self._records.readline()).hex()
-            tags |= {"capture.records": str(self._records.name), "capture.begins": begins}
-        return tags | ({"capture.run_folder": self._folder} if self._folder else {})
+            tags |= {"capture.records": os.path.realpath(self._records.name), "capture.begins": begins}
+        return tags | ({"capture.run_folder": os.path.realpath(self._folder)} if self._folder else {})
 
     def _find(self) -> Any:
         """Find the run that an earlier process made of these records: by events.jsonl, else by its tags."""

@@ -10,6 +10,7 @@ what libraries print goes to standard error.
 
 import json
 import os
+import re
 import select
 import tempfile
 from collections.abc import Callable
@@ -55,7 +56,8 @@ def main() -> None:
                 report(run=destination.identity, sent=destination.sent, lines=lines)
         except Exception as error:  # noqa: BLE001 - whatever a tracker's library raises is for the training to tell of
             hint = error.hint if isinstance(error, CaptureError) else ""
-            failure = {"error": described(error), "hint": hint, "usage": isinstance(error, UsageError)}
+            text = re.sub(r"/proc/self/fd/\d+/?", "", described(error))  # how this process calls the run folder
+            failure = {"error": text, "hint": hint, "usage": isinstance(error, UsageError)}
             known = {"run": destination.identity, "sent": destination.sent} if destination else {}
             report(**failure, **known)
 
@@ -66,9 +68,10 @@ def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Call
     An earlier process wrote its first `until` bytes: inputs of the evaluations in them are made again.
     """
     parent, identity = os.getppid(), destination.identity
+    place = _held(run["place"], run["held"])
     copy = scratch / RECORDS
     copy.touch()  # where the training copies records that go into a pipe
-    with alone(destination.open(**run["place"])), open_run(run["place"]["records"] or copy) as records:
+    with alone(destination.open(**place)), open_run(place["records"] or copy) as records:
         sending = Sending(records, destination, Spool(scratch), worst=run["worst"])
         if run["until"]:
             sending.reproduce(until=run["until"])
@@ -81,6 +84,16 @@ def _send(destination: Destination, scratch: Path, calls: BinaryIO, report: Call
         if error := sending.finish():
             raise error
     return sending.lines
+
+
+def _held(place: dict[str, Any], folder: str | None) -> dict[str, Any]:
+    """Reach the run folder by a descriptor, as the training does, so that it may be moved; `folder` is the training's own."""
+    try:
+        descriptor = os.open(folder or "", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # no folder, or a system without /proc
+        return place
+    held = f"/proc/self/fd/{descriptor}"
+    return {**place, "folder": held, "records": f"{held}/{RECORDS}"}
 
 
 if __name__ == "__main__":

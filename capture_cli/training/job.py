@@ -293,7 +293,7 @@ class _Checkpoints:
             return
         self._writer.sync()
         progress = replace(progress, journal=self._output.journal.position, writer=self._writer.state)
-        save(folder, self._model, self._optimizer, progress)
+        save(folder, self._model, self._optimizer, progress, descriptor=self._output.descriptor)
         self._steps, self._saved_at = 0, monotonic()
 
 

@@ -92,7 +92,7 @@ class BatchWriter:
         self._staging = Staging()
         self._uncounted: _Count | None = None
         self._journal = output.journal
-        self._kept = KeptInputs(output.folder, stored_inputs(inputs))
+        self._kept = KeptInputs(output, stored_inputs(inputs))
         batches = task == CLASSIFICATION and output.journal.is_file and not self._kept.keeps_some
         self._batching_seconds = batching_seconds if batches else 0.0
         self._sinks = Sinks(sinks, output)

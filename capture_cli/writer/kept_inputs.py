@@ -6,6 +6,7 @@ They go into a file of the run folder, each different input once, or into the re
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from capture_cli.errors import CaptureError
 from capture_cli.files import sync_folder, write_all
 from capture_cli.preprocessing import digests
 from capture_cli.records import Inputs, inputs_to_json
-from capture_cli.runfolder import INPUTS
+from capture_cli.runfolder import INPUTS, Output, not_written
 from capture_cli.writer.pending import Pending
 
 PACK, FLIGHT = "pack-00000.bin", "flight.bin"
@@ -29,11 +30,11 @@ _STATE = {"pack": PACK, "flight": FLIGHT}
 class KeptInputs:
     """The kept inputs of one run."""
 
-    def __init__(self, folder: Path | None, stored: int | None) -> None:
+    def __init__(self, output: Output, stored: int | None) -> None:
         """Keep the first `stored` inputs of each batch; None for all, which needs a run folder."""
         self._stored = stored or 0
         names = (FLIGHT,) if stored is not None else (FLIGHT, PACK)
-        self._packs = {name: Pack(folder / INPUTS / name) for name in names} if folder else {}
+        self._packs = {name: Pack(output, name) for name in names} if output.folder else {}
 
     @property
     def keeps_some(self) -> bool:
@@ -102,9 +103,9 @@ class KeptInputs:
 class Pack:
     """An append-only file of raw tensor bytes that holds each input once; created with the first one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, output: Output, name: str) -> None:
         self.length = 0
-        self._path = path
+        self._output, self._name = output, name
         self._offsets: dict[str, int] = {}
         self._fd = -1
 
@@ -133,7 +134,7 @@ class Pack:
             raise self._failed(error) from error
         self.length += len(new)
         self._offsets |= offsets  # only now that the bytes are there: Ctrl-C may interrupt the write
-        return {"pack": f"{self._path.parent.name}/{self._path.name}", "offsets": [self._offsets[digest] for digest in digests]}
+        return {"pack": f"{INPUTS}/{self._name}", "offsets": [self._offsets[digest] for digest in digests]}
 
     def sync(self) -> None:
         """Return once everything stored would survive a power cut."""
@@ -150,18 +151,28 @@ class Pack:
             self._fd = -1
 
     def _open(self) -> None:
+        folder = self._output.descriptor
+        assert folder is not None  # noqa: S101 - there is a run folder
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            sync_folder(self._path.parent)  # the names are as durable as the bytes
-            sync_folder(self._path.parent.parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(INPUTS, dir_fd=folder)
+            inputs = os.open(INPUTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self._name, flags, 0o666, dir_fd=inputs)
+                sync_folder(inputs)  # the names are as durable as the bytes
+            finally:
+                os.close(inputs)
+            sync_folder(folder)
             size = os.fstat(self._fd).st_size
         except OSError as error:
             raise self._failed(error) from error
         if size < self.length:
             raise CaptureError(f"'{self._path}' is shorter than the records say", "restore the run folder")
 
+    @property
+    def _path(self) -> Path:
+        return Path(self._output.where, INPUTS, self._name)
+
     def _failed(self, error: OSError) -> CaptureError:
-        return CaptureError(
-            f"inputs could not be written to '{self._path}': {error.strerror}", "the records are kept and valid"
-        )
+        return not_written(f"inputs for '{self._path}'", error, self._output.descriptor)
