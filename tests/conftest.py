@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calling import Caller
+
 SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
 CAPTURE = [sys.executable, "-m", "capture_cli"]
 
@@ -40,6 +42,12 @@ def capture(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run([*CAPTURE, *map(str, args)], env={**os.environ, **(env or {})}, **{**options, **kwargs})
 
     return run
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Caller:
+    """Call `capture ARGS...` in the test's folder, inside its process."""
+    return Caller(tmp_path, monkeypatch, capsys)
 
 
 def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[int, int] = (8, 8), colour: bool = False) -> Path:

@@ -151,7 +151,7 @@ def test_inspect_marks_the_best_epoch_and_scores_uneven_classes(train: Trainer, 
     assert train("run", command="inspect") == 0
     shown = capsys.readouterr().out
     assert re.search(r"^ +\* [1-4] ", shown, re.MULTILINE)
-    assert "* Best epoch " in shown
+    assert "\nBest epoch " in shown
     assert train("run", "--json", command="inspect") == 0
     body = json.loads(capsys.readouterr().out)
     assert body["best"]["epoch"] in range(1, 5)

@@ -71,7 +71,8 @@ def test_a_run_at_a_glance(capture: Capture) -> None:
     """The header, a row for each epoch and class, the confusions and the worst samples are shown."""
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
-    header = done.stdout.split("\n\n")[0]
+    lesson, header, *_ = done.stdout.split("\n\n")
+    assert "label looks wrong, first cat_0004.png: labelled cat, probably dog.\n  capture suspects run\n" in lesson
     for part in (
         "sealed, completed",
         "cnn (12,345 parameters)",
@@ -125,9 +126,12 @@ def test_the_suggested_commands_work(capture: Capture, tmp_path: Path) -> None:
     (tmp_path / "run").rename(odd)
     text = capture("inspect", odd.name).stdout
     commands = text.split("next:\n")[1].splitlines()
-    assert commands == json.loads(capture("inspect", odd.name, "--json").stdout)["commands"]
+    answer = json.loads(capture("inspect", odd.name, "--json").stdout)
+    assert commands == answer["commands"]
     assert len(commands) == 3
-    for command in commands:
+    shown = [line[2:] for line in text.splitlines() if line.startswith("  capture")]
+    assert shown == [one["command"] for one in answer["lesson"]]
+    for command in [*commands, *shown]:
         script = f'set -o pipefail; capture() {{ {shlex.join(CAPTURE)} "$@"; }}; {command}'
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), command
@@ -141,7 +145,11 @@ def test_a_run_may_come_through_a_pipe(capture: Capture, tmp_path: Path) -> None
     answers = [json.loads(capture("inspect", name, "--json").stdout) for name in ("run", "run/records.jsonl")]
     with records.open("rb") as file:
         answers.append(json.loads(capture("inspect", "-", "--json", stdin=file).stdout))
-    assert all({**one, "run": "", "commands": []} == {**answers[0], "run": "", "commands": []} for one in answers)
+    for one in answers:
+        del one["run"], one["commands"]
+        for finding in one["lesson"]:
+            del finding["command"]
+    assert answers[0] == answers[1] == answers[2]
     with records.open("rb") as file:
         assert "capture rows RUN" in capture("inspect", "-", stdin=file).stdout
 

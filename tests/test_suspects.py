@@ -4,18 +4,23 @@ import csv
 import io
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from calling import Caller
+from capture_cli import Recorder
 from capture_cli.answers.suspects import find_suspects
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
 from capture_cli.answers.suspects.noise_matrix import noise
 from capture_cli.answers.suspects.score import score_labels, uniform_share
+from capture_cli.records import Batch, Record
 from capture_cli.runs import open_run
 from conftest import CAPTURE
+from recordings import batch_of
 from runs import run_records, task_records, write_run
 
 EPOCHS, N, CLASSES = 8, 3000, 10
@@ -140,6 +145,125 @@ def test_every_sample_is_ranked_once(tmp_path: Path) -> None:
     assert len({one.file for one in found.suspects}) == len(found.suspects) == 36
     assert all(one.suggested != one.label for one in found.suspects)
     assert any("only the largest probabilities" in note for phase in found.phases for note in phase.notes)
+
+
+class TestBadInput:
+    """What the records allow is answered, and why the rest is not."""
+
+    def test_one_epoch(self, call: Caller, tmp_path: Path) -> None:
+        """Ranked by the margin; the sentence says that nothing more can be told."""
+        write_run(tmp_path / "run", run_records(epochs=1))
+        done = call("suspects", "run")
+        assert done.code == 0
+        assert "too few epochs to tell how many labels are wrong" in done.out
+        assert call("inspect", "run").code == call("inspect", "run", "--dynamics").code == 0
+
+    def test_one_class(self, call: Caller, tmp_path: Path) -> None:
+        """A wrong label needs another class."""
+        write_run(tmp_path / "run", run_records(classes=("only",), epochs=4))
+        done = call("suspects", "run")
+        assert (done.code, done.out) == (2, "")
+        assert "has one class only" in done.err
+        assert call("inspect", "run").code == call("rows", "run", "--per", "class").code == 0
+
+    def test_no_validation(self, call: Caller, tmp_path: Path) -> None:
+        """Training samples are ranked."""
+        write_run(tmp_path / "run", run_records(epochs=4, val_every=0))
+        rows = [json.loads(line) for line in call("suspects", "run", "--json", "--all").out.splitlines()]
+        assert {one["phase"] for one in rows} == {"train"}
+
+    def test_records_without_batches(self, call: Caller, tmp_path: Path) -> None:
+        """Nothing was captured, and that is the message."""
+        records = [one for one in run_records(epochs=4, status=None) if not isinstance(one, Batch)]
+        write_run(tmp_path / "run", records)
+        done = call("suspects", "run")
+        assert (done.code, done.out) == (4, "")
+        assert "no captured visits" in done.err
+        assert call("inspect", "run").code == 0
+
+    def test_an_interrupted_run(self, call: Caller, tmp_path: Path) -> None:
+        """The epochs there are count, also one that is not whole."""
+        records = list(run_records(epochs=5, status=None))
+        write_run(tmp_path / "run", records[:-3])
+        assert len(call("suspects", "run", "--json", "--all").out.splitlines()) == 36
+
+    def test_losses_that_are_not_finite(self, call: Caller, tmp_path: Path) -> None:
+        """A training that diverged: the epochs before are used, and one that was never finite is unusable."""
+        changed: list[Record] = []
+        for one in run_records(epochs=6):
+            if isinstance(one, Batch):
+                broken = np.isin(one.ids, [0]) | (one.epoch > 3)
+                losses, probs = one.losses.copy(), one.probs.copy()
+                losses[broken], probs[broken] = np.nan, np.nan
+                one = replace(one, losses=losses, probs=probs)
+            changed.append(one)
+        write_run(tmp_path / "run", changed)
+        done = call("suspects", "run", "--json", "--all")
+        rows = {one["file"]: one for one in map(json.loads, done.out.splitlines())}
+        assert done.code == 0
+        assert rows["cat_0000.png"]["reason"] == "unusable image: the loss was never finite"
+        assert all(np.isfinite(one["score"]) and one["p_wrong"] is not None for one in rows.values())
+        assert "with a loss that is not finite were not used" in call("suspects", "run").out
+        assert call("inspect", "run").code == call("inspect", "run", "--dynamics").code == 0
+
+    def test_more_classes_than_can_be_kept(self, call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of 20,000 classes only the margins are kept; the notes say so."""
+        classes = [f"c{i}" for i in range(20_000)]
+        monkeypatch.setattr("capture_cli.answers.dynamics.MAX_PROBS_BYTES", 1 << 20)
+        records = run_records(classes=classes, files=[f"c{i % 7}_{i}.png" for i in range(24)], epochs=3, top_k=5)
+        write_run(tmp_path / "run", records)
+        done = call("suspects", "run", "--top", "3")
+        assert done.code == 0
+        assert "too many probabilities to keep: ranked by the mean margin" in done.out
+        assert call("inspect", "run").code == 0
+
+    def test_ids_without_files(self, call: Caller, tmp_path: Path) -> None:
+        """As from a loop of one's own: named by id, and a script can rename none of them."""
+        with Recorder(tmp_path / "run", classes=["a", "b", "c"]) as recorder:
+            for epoch in range(4):
+                recorder.record(**batch_of(30, 3, seed=epoch, epoch=epoch))
+        rows = [json.loads(line) for line in call("suspects", "run", "--json", "--all").out.splitlines()]
+        assert {one["file"] for one in rows} == {str(i) for i in range(30)}
+        assert call("suspects", "run", "--fix", "fix.sh").code == 0
+        assert "move " not in Path("fix.sh").read_text().partition("}\n")[2]
+
+
+def test_several_runs_are_ranked_by_the_mean_of_their_scores(tmp_path: Path, call: Caller) -> None:
+    """Matched by file; runs of other classes or labels are refused."""
+    for seed in range(3):
+        write_run(tmp_path / f"run{seed}", run_records(epochs=4, seed=seed))
+    names = [f"run{seed}" for seed in range(3)]
+    alone = [
+        {one["file"]: one["score"] for one in map(json.loads, call("suspects", name, "--json", "--all").out.splitlines())}
+        for name in names
+    ]
+    together = [json.loads(line) for line in call("suspects", *names, "--json", "--all").out.splitlines()]
+    assert len(together) == 36
+    for one in together:
+        assert one["score"] == pytest.approx(np.mean([scores[one["file"]] for scores in alone]))
+    assert [one["score"] for one in together] == sorted((one["score"] for one in together), reverse=True)
+    write_run(tmp_path / "other", run_records(classes=("x", "y"), epochs=4))
+    done = call("suspects", "run0", "other")
+    assert (done.code, done.out) == (2, "")
+    assert "do not have the same classes" in done.err
+
+
+def test_the_review_list_has_every_contradiction(tmp_path: Path, call: Caller) -> None:
+    """Flagged or not, by score; every flagged sample is on it."""
+    write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    every = [json.loads(line) for line in call("suspects", "run", "--json", "--all").out.splitlines()]
+    review = [json.loads(line) for line in call("suspects", "run", "--json", "--all", "--review").out.splitlines()]
+    assert review == [one for one in every if one["contradicted"]]
+    assert sum(one["flagged"] for one in review) == sum(one["flagged"] for one in every) < len(review)
+    assert call("suspects", "run", "--review", "--duplicates").code == 2
+
+
+def test_few_images_are_called_a_guess(tmp_path: Path, call: Caller) -> None:
+    """The sentence says that they are too few to tell."""
+    write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    assert call("suspects", "run").out.startswith("too few images to tell how many labels are wrong; a guess: ")
+    write_run(tmp_path / "many", run_records(per_class=420, epochs=3, batch_size=200))
+    assert call("suspects", "many").out.startswith("about ")
 
 
 def run(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:

@@ -56,6 +56,8 @@ class SampleDynamics:
     """[E, N, C]; None where they do not fit into MAX_PROBS_BYTES."""
     probs_are_complete: bool
     """False where only the largest were kept and the rest of the probability was spread over the other classes."""
+    not_finite: int = 0
+    """Recorded visits whose loss was not finite."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,8 +69,13 @@ class SampleDynamics:
 
     @property
     def visits(self) -> Ints:
-        """[N] number of visits."""
-        return np.asarray((~np.isnan(self.loss)).sum(0))
+        """[N] number of visits with a finite loss; others, such as those of a training that diverged, tell nothing."""
+        return np.asarray(np.isfinite(self.loss).sum(0))
+
+    @property
+    def usable_epochs(self) -> int:
+        """Number of epochs with a finite loss."""
+        return int(np.isfinite(self.loss).any(1).sum())
 
     @property
     def aum(self) -> Floats:
@@ -94,6 +101,32 @@ class SampleDynamics:
     def mean_loss(self) -> Floats:
         """[N] in nats."""
         return _mean(self.loss)
+
+    @property
+    def el2n(self) -> Floats | None:
+        """[N] mean over the visits of the L2 norm of probabilities minus one-hot label (Paul et al. 2021, definition 2).
+
+        The paper takes the mean over networks in one early epoch; this is the mean over the epochs of one network. None without
+        probabilities.
+        """
+        if self.probs is None:
+            return None
+        errors = np.array(self.probs)
+        errors[:, np.arange(len(self)), self.labels] -= 1
+        return _mean(np.sqrt((errors.astype(np.float64) ** 2).sum(2)))
+
+    @property
+    def entropy(self) -> Floats | None:
+        """[N] mean over the visits of the entropy of the probabilities, in nats; None without probabilities."""
+        if self.probs is None:
+            return None
+        probs = self.probs.astype(np.float64)
+        return _mean(-(probs * np.log(np.maximum(probs, 1e-45))).sum(2))
+
+    @property
+    def mean_probs(self) -> Floats | None:
+        """[N, C] mean probabilities over the visits, NaN where there was none; None without probabilities."""
+        return None if self.probs is None else _mean(self.probs)
 
     @property
     def forgetting(self) -> Ints:
@@ -129,12 +162,11 @@ class Dynamics:
         self._parts: list[tuple[int, Ints, dict[str, npt.NDArray[Any]]]] = []
         self._probs_bytes = 0
         self._complete = True
+        self._not_finite = 0
 
     def update(self, block: Block) -> None:
         """Take the visits of the phase. Raises UsageError where samples do not have one label each."""
-        if isinstance(block, RunInfo):
-            self._info = block
-        elif isinstance(block, Visits) and block.phase == self._phase and len(block):
+        if isinstance(block, Visits) and block.phase == self._phase and len(block):
             self._take(block)
 
     def _take(self, visits: Visits) -> None:
@@ -142,7 +174,7 @@ class Dynamics:
             raise UsageError(
                 f"the task of this run is {visits.info.task}", "training dynamics need one label a sample, as in classification"
             )
-        rows = self._rows
+        self._info, rows = visits.info, self._rows
         known = len(rows)
         ids = visits["id"].tolist()
         places = np.array([rows.setdefault(one, len(rows)) for one in ids], np.int64)
@@ -154,6 +186,7 @@ class Dynamics:
         if self._probs_bytes <= MAX_PROBS_BYTES:
             columns["probs"] = self._dense(visits)
             self._probs_bytes += columns["probs"].nbytes
+        self._not_finite += int((~np.isfinite(columns["loss"])).sum())
         self._parts.append((visits.epoch, places, columns))
 
     def _dense(self, visits: Visits) -> Floats:
@@ -201,12 +234,13 @@ class Dynamics:
             labels=labels,
             probs=probs,
             probs_are_complete=self._complete,
+            not_finite=self._not_finite,
             **arrays,
         )
 
 
 def _mean(values: npt.NDArray[Any]) -> Floats:
-    """[N] mean over the epochs, visits that did not happen aside; NaN where there was none."""
+    """[N, ...] mean over the epochs, visits that did not happen aside; NaN where there was none."""
     seen = ~np.isnan(values)
     counts = seen.sum(0)
     sums = np.where(seen, values, 0).sum(0, dtype=np.float64)

@@ -4,7 +4,7 @@
     scores.update(visits)
     scores.result()                                             # PhaseScore
 
-Memory: 20 bytes a sample, and the worst samples.
+Memory: 24 bytes a sample, and the worst samples.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.answers.calibration import Calibration, calibration
 from capture_cli.answers.visits import AnyVisit, visits_at
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, Visits
 from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints
+
+MAX_MATRIX = 50
+"""Classes up to which the confusion matrix is kept whole."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -99,12 +103,16 @@ class PhaseScore:
     """Defined in `balanced_accuracy`; None where targets are numbers, and without samples."""
     macro_f1: float | None
     """Defined in `macro_f1`; None likewise."""
+    calibration: Calibration | None
+    """None where targets are numbers, and without finite probabilities."""
     classes: tuple[ClassScore, ...]
     """Every class, in the order of the run; empty where targets are numbers."""
     confusions: tuple[Confusion, ...]
     """The most frequent first."""
     confusions_omitted: int
     """Pairs of classes beyond those."""
+    matrix: tuple[tuple[int, ...], ...]
+    """Samples by label (rows) and prediction (columns); empty above MAX_MATRIX classes, and where targets are numbers."""
     outputs: tuple[OutputScore, ...]
     """Every output, in the order of the run, where targets are numbers."""
     worst: tuple[Worst, ...]
@@ -140,6 +148,7 @@ class Scores:
         self._losses: list[Floats] = [np.zeros(0, np.float32)]
         self._labels: list[Ints] = [np.zeros(0, np.int64)]
         self._preds: list[Ints] = [np.zeros(0, np.int64)]
+        self._p_preds: list[Floats] = [np.zeros(0, np.float32)]
         self._output_sums = np.zeros((8, len(info.classes)))
         self._worst: list[tuple[float, AnyVisit]] = []
         """Rank and visit, the highest rank first."""
@@ -154,9 +163,10 @@ class Scores:
         if self._has_numbers:
             self._output_sums = _output_sums(block, self._output_sums)
         else:
-            labels, preds = block["label"], block["pred"]
+            labels, preds, p_preds = block["label"], block["pred"], block["p_pred"]
             self._labels.append(labels)
             self._preds.append(preds)
+            self._p_preds.append(p_preds)
         self._losses.append(block["loss"])
         self._worst = worst
 
@@ -188,9 +198,11 @@ class Scores:
             loss=_finite(float(losses.sum(dtype=np.float64)) / len(losses)) if len(losses) else None,
             balanced_accuracy=balanced_accuracy(counts) if counts else None,
             macro_f1=macro_f1(counts) if counts else None,
+            calibration=None if correct is None else calibration(np.concatenate(self._p_preds), correct),
             classes=_class_scores(counts, losses, labels, self._info.classes) if counts else (),
             confusions=confusions,
             confusions_omitted=omitted,
+            matrix=() if correct is None else _matrix(labels, preds, len(self._info.classes)),
             outputs=_output_scores(self._output_sums, len(losses), self._info) if self._has_numbers else (),
             worst=tuple(Worst(visit=visit, digest=self._digest_of(visit.id)) for _, visit in self._worst),
         )
@@ -260,6 +272,13 @@ def _confusions(labels: Ints, preds: Ints, classes: Sequence[str], most: int) ->
         label, pred = divmod(pair, len(classes))
         found.append(Confusion(label=classes[label], pred=classes[pred], count=count, rate=count / int(totals[label])))
     return tuple(found), len(pairs) - len(found)
+
+
+def _matrix(labels: Ints, preds: Ints, classes: int) -> tuple[tuple[int, ...], ...]:
+    if classes > MAX_MATRIX:
+        return ()
+    counts = np.bincount(labels * classes + preds, minlength=classes**2).reshape(classes, classes)
+    return tuple(map(tuple, counts.tolist()))
 
 
 def _output_sums(visits: Visits, before: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -17,6 +17,8 @@ from typing import Any
 
 from capture_cli.answers.best import BestEpoch, best_epoch, uneven_scores
 from capture_cli.answers.digests import SampleDigests
+from capture_cli.answers.duplicates import Duplicating
+from capture_cli.answers.lesson import Finding, Waiting, lesson
 from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
@@ -42,8 +44,12 @@ class Summary:
     """Phases that have begun and have no sums yet."""
     phase: PhaseScore | None
     """None if no phase has begun."""
-    best: BestEpoch | None = None
+    best: BestEpoch | None
     """The best epoch, by the metric of the run; None without validation."""
+    lesson: tuple[Finding, ...]
+    """What to know first."""
+    is_whole: bool
+    """False if the run was too large to look at every visit for the lesson."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:
@@ -58,6 +64,7 @@ class Summary:
         header = ("folder", "classes", "images", "model", "config", "recipe", "versions", "device", "threads")
         return {
             **self.state.to_json(),
+            "lesson": [one.to_json() for one in self.lesson],
             **{name: getattr(self.info, name) for name in header},
             "samples": dict(self.splits),
             "skipped": dict(self.skipped),
@@ -96,6 +103,8 @@ class Summarising:
         self._skipped: Counter[str] = Counter()
         self._epochs: list[Epoch] = []
         self._digests = SampleDigests()
+        self._duplicates = Duplicating(inputs=False)
+        self._waiting = Waiting()
         self._phases = LatestPhases(
             lambda phase, epoch, info: Scores(
                 phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digests.of
@@ -114,6 +123,8 @@ class Summarising:
         elif isinstance(block, Epoch):
             self._epochs.append(block)
         self._phases.update(block)
+        self._duplicates.update(block)
+        self._waiting.update(block)
 
     def result(self) -> Summary:
         """The summary of what was read. Raises RecordsError if that was not even a run record."""
@@ -127,6 +138,9 @@ class Summarising:
                 phase.read()
             except RecordsError as found:
                 error = error or found
+        scores = chosen.fold.result() if chosen else None
+        dynamics = self._waiting.dynamics()
+        best = best_epoch(self._epochs, self._info.config)
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,
@@ -134,6 +148,14 @@ class Summarising:
             skipped=dict(self._skipped.most_common()),
             epochs=tuple(self._epochs),
             under_way=tuple(phase.fold.result() for phase in under_way),
-            phase=chosen.fold.result() if chosen else None,
-            best=best_epoch(self._epochs, self._info.config),
+            phase=scores,
+            best=best,
+            lesson=lesson(
+                phase=scores,
+                best=best.sentence if best and best.last > self._epochs[0].epoch else None,
+                duplicates=self._duplicates.result(),
+                dynamics=dynamics,
+                digests=self._digests,
+            ),
+            is_whole=self._waiting.is_whole,
         )

@@ -18,9 +18,17 @@ def inspect(
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
     ] = None,
+    dynamics: Annotated[
+        bool,
+        typer.Option("--dynamics", help="Show how classes and samples were learned: margins, forgetting, epochs."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> int:
     """Show what happened: epochs, classes, confusions, the worst samples.
+
+    Begins with the lesson: a sentence for everything that stands out, each with the
+    command that shows more. Labels that look wrong are among them for runs whose
+    records are small; `capture suspects` finds them in any run.
 
     Works on a run that is still going or was cut off, and says so. If the records
     are damaged, it shows what comes before the damage and exits with 4. Of a
@@ -30,21 +38,35 @@ def inspect(
     from pathlib import Path
 
     from capture_cli.answers.history import sample_history
+    from capture_cli.answers.learning import find_learning
+    from capture_cli.answers.lesson import RUN
     from capture_cli.answers.summary import summarise
     from capture_cli.cli.runs import show_list
     from capture_cli.errors import UsageError
     from capture_cli.runs.names import holds_run, run_folders
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import inspect as view
+    from capture_cli.views.terminal.learning import show_learning
 
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
+    if dynamics and sample is not None:
+        raise UsageError("--dynamics and --sample are two different views", "give one of them")
     width = terminal_width()
     if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
         show_list([run], as_json=as_json)
         return 0
     with open_run(run) as opened:
-        if sample is not None:
+        if dynamics:
+            learning = find_learning(opened, most=worst)
+            state = learning.state
+            if as_json:
+                typer.echo(json.dumps({"run": run, **learning.to_json()}))
+            else:
+                show_learning(
+                    learning, command=view.capture_command(("rows", RUN, "--per", "sample"), run), limit=limit, width=width
+                )
+        elif sample is not None:
             history = sample_history(opened, sample)
             state = history.state
             if as_json:
@@ -57,7 +79,8 @@ def inspect(
             summary = summarise(opened, worst=worst, confusions=max(1, limit // 2))
             state = summary.state
             if as_json:
-                typer.echo(json.dumps({"run": run, **summary.to_json(), "commands": view.commands(summary, run)}))
+                further = {"lesson": view.lesson_json(summary, run), "commands": view.commands(summary, run)}
+                typer.echo(json.dumps({"run": run, **summary.to_json(), **further}))
             else:
                 wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase else []
                 pictures, notes = pictures_of(opened, wanted, folder) if width else ([], [])

@@ -12,6 +12,12 @@ from capture_cli.cli.arguments import RunArgument, open_run
 
 def rows(
     run: RunArgument,
+    per: Annotated[
+        str,
+        typer.Option(
+            metavar="visit|sample|class|epoch", help="One row per visit, or what sums up a sample, a class or an epoch."
+        ),
+    ] = "visit",
     where: Annotated[
         str | None,
         typer.Option(metavar="SQL", help="Keep only rows that fulfil this SQL condition: \"not correct and phase = 'val'\"."),
@@ -21,13 +27,15 @@ def rows(
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after N rows.", show_default="all")] = None,
     style: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet", help="Output format.")] = "jsonl",
+    as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
+    as_parquet: Annotated[bool, typer.Option("--parquet", help="The same as --format parquet.")] = False,
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="FILE", help="Write to a new file.", show_default="stdout")
     ] = None,
 ) -> int:
     """Write one flat row per sample and visit to stdout.
 
-    Columns: phase, epoch, batch, step, id, file, label, pred, correct, p_label,
+    Columns of visits: phase, epoch, batch, step, id, file, label, pred, correct, p_label,
     p_pred, margin, loss_nats. Label and pred are class names, p_label and p_pred
     their probabilities; file is the id if samples have no files. Loss and margin
     are in nats. The margin is the logit of the label less the highest logit of
@@ -39,21 +47,42 @@ def rows(
     Multi-label and regression runs have targets, outputs, correct and loss after
     file. Values passed to a recorder as `extra=` are in the JSON column extra.
 
+    `--per sample` has one row per sample and phase, its training dynamics: visits,
+    aum (mean margin, nats), confidence (mean p_label), variability (its standard
+    deviation), correctness (share of visits that were right), forgetting (times it
+    was right and then wrong), first_learned and learned (the first epoch that was
+    right, and since which all were), mean_loss, el2n, entropy, mean_pred and
+    p_mean_pred (the class with the highest mean probability); mean_probs, a list,
+    only if it is named in --columns. `--per class` has one row per class, epoch and
+    phase: n, correct, predicted, accuracy, precision, f1, loss_nats, p_label.
+    `--per epoch` has one row per epoch and phase: the same over all classes,
+    balanced_accuracy, macro_f1, p_pred, ece, captured, not_captured.
+
     Rows come as soon as their batch has arrived, so a run in progress can be
     piped in. The condition sees one row at a time. A record that does not verify
     ends the rows with exit code 4.
     """
+    from capture_cli.errors import UsageError
+    from capture_cli.tables.grouped import grouped_rows, types_of
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 
+    if as_csv and as_parquet:
+        raise UsageError("--csv and --parquet both choose the output format", "give one of them")
+    style = "csv" if as_csv else "parquet" if as_parquet else style
+    text_style = "jsonl" if style == "parquet" else style
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    types = None if per == "visit" else types_of(per, chosen)
     with open_run(run) as records:
-        blocks = rows(records, where=where, columns=chosen, limit=limit, style="jsonl" if style == "parquet" else style)
+        if types is None:
+            blocks = rows(records, where=where, columns=chosen, limit=limit, style=text_style)
+        else:
+            blocks = grouped_rows(records, per=per, where=where, columns=chosen, limit=limit, style=text_style)
         with _opened(out, spooled=style == "parquet") as file:
             if style == "parquet":
                 from capture_cli.tables.parquet import write_parquet
 
-                write_parquet(blocks, file, columns=chosen)
+                write_parquet(blocks, file, columns=list(types) if types else chosen, types=types)
             else:
                 for block in blocks:
                     file.write(block)

@@ -1,18 +1,33 @@
 """`capture suspects RUN`: the samples whose label is probably wrong."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from capture_cli.cli.arguments import RunArgument, open_run
+from capture_cli.cli.arguments import RUN_HELP, find_run, open_run
+from capture_cli.cli.terminal import terminal_width
 
 
 def suspects(
-    run: RunArgument,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help=f"{RUN_HELP} Several are ranked together.", show_default=False)
+    ],
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Samples to show.")] = 20,
     every: Annotated[bool, typer.Option("--all", help="Show every sample, ranked.")] = False,
+    review: Annotated[
+        bool, typer.Option("--review", help="Show only samples whose mean prediction contradicts the label, flagged or not.")
+    ] = False,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Show pictures that are in the run more than once.")] = False,
     label: Annotated[
         str | None, typer.Option("--class", metavar="CLASS", help="Show samples labelled CLASS only.", show_default=False)
+    ] = None,
+    fix: Annotated[
+        str | None, typer.Option(metavar="SCRIPT", help="Write a new shell script that would rename the flagged files.")
+    ] = None,
+    labels_out: Annotated[
+        str | None,
+        typer.Option(metavar="CSV", help="Write a new table of all labels, flagged ones corrected, for --labels."),
     ] = None,
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
@@ -25,36 +40,84 @@ def suspects(
     The ranking needs no extra training: it comes from the predictions that the run
     made while it trained (validation samples: while it evaluated). `p_wrong` is the
     probability that the label is wrong, `suggested` the likeliest other class.
-    `flagged` marks as many samples as labels are probably wrong.
+    `flagged` marks as many samples as labels are probably wrong. `--review` lists
+    every contradiction by score: it finds more wrong labels, and more hard images.
 
-    Runs of fewer than 3 epochs are ranked by the mean margin alone.
+    Nothing is changed: `--fix` writes a script of quoted renames to read first, and
+    `--labels-out` a table for `capture train --labels`. Neither replaces a file.
+
+    Several runs of the same files are ranked by the mean of their scores. Runs of
+    fewer than 3 epochs are ranked by the mean margin alone.
     """
     import json
     import sys
+    from contextlib import ExitStack
 
     from capture_cli.answers.suspects import find_suspects
-    from capture_cli.cli.terminal import terminal_width
     from capture_cli.errors import UsageError
+    from capture_cli.views.corrections import fix_script, label_table
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import suspects as view
 
-    if as_json and as_csv:
-        raise UsageError("--json and --csv both choose the output format", "give one of them")
-    with open_run(run) as opened:
-        found = find_suspects(opened)
-        if label is not None and label not in opened.info.classes:
-            raise UsageError(f"no class '{label}' in {opened.name}", f"the classes are {', '.join(opened.info.classes[:20])}")
-        rows = [one for one in found.suspects if label in (None, one.label)]
-        rows = rows if every else rows[:top]
-        if as_json:
-            for one in rows:
-                typer.echo(json.dumps(one.to_json()))
-        elif as_csv:
-            view.write_csv(rows, sys.stdout)
+    _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_run(find_run(one))) for one in runs]
+        found = find_suspects(*opened)
+        first = opened[0]
+        if label is not None and label not in first.info.classes:
+            raise UsageError(f"no class '{label}' in {first.name}", f"the classes are {', '.join(first.info.classes[:20])}")
+        if duplicates:
+            view.show_duplicates(found.duplicates, as_json=as_json, as_csv=as_csv, label=label, width=terminal_width())
         else:
-            width = terminal_width()
-            pictures, notes = pictures_of(opened, [(one.file, one.digest) for one in rows] if width else [], folder)
-            view.show_suspects(found, rows, width=width, pictures=pictures, notes=notes)
+            rows = [one for one in (found.review if review else found.suspects) if label in (None, one.label)]
+            rows = rows if every else rows[:top]
+            if as_json:
+                for one in rows:
+                    typer.echo(json.dumps(one.to_json()))
+            elif as_csv:
+                view.write_csv(rows, sys.stdout)
+            else:
+                width = terminal_width()
+                pictures, notes = pictures_of(first, [(one.file, one.digest) for one in rows] if width else [], folder)
+                view.show_suspects(found, rows, width=width, pictures=pictures, notes=notes)
+        chosen = [one for one in found.flagged if label in (None, one.label)]
+        if fix is not None:
+            where = folder or first.info.folder or "."
+            script = fix_script(chosen, [one.file for one in found.suspects], folder=where, source=runs[0])
+            _write(fix, script, f"{len(chosen):,} renames to review; nothing was moved")
+        if labels_out is not None:
+            _write(labels_out, label_table(found.suspects), f"{len(found.suspects):,} labels, {len(found.flagged):,} changed")
     if found.state.error:
         raise found.state.error
     return 0
+
+
+def _check_options(
+    runs: list[str], *, as_json: bool, as_csv: bool, duplicates: bool, review: bool, new: tuple[str | None, str | None]
+) -> None:
+    """Raise UsageError before anything is read."""
+    from capture_cli.errors import UsageError
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv both choose the output format", "give one of them")
+    if duplicates and review:
+        raise UsageError("--duplicates and --review are two different lists", "give one of them")
+    if runs.count("-") > 1:
+        raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
+    for name, option in zip(new, ("--fix", "--labels-out"), strict=True):
+        if name is not None and (Path(name).exists() or Path(name).is_symlink()):
+            raise UsageError(f"'{name}' exists", f"name a new file with {option}")
+    if new[0] is not None and new[0] == new[1]:
+        raise UsageError(f"'{new[0]}' cannot be both the script and the table", "give --fix and --labels-out two names")
+
+
+def _write(name: str, data: bytes, said: str) -> None:
+    from capture_cli.errors import CaptureError
+    from capture_cli.views.terminal.text import safe
+
+    try:
+        with Path(name).open("xb") as file:
+            file.write(data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CaptureError(f"'{name}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    typer.echo(safe(f"{name}: {said}"), err=True)

@@ -10,12 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 
 from capture_cli.errors import UsageError
 from capture_cli.tables.sql import EXTRA, Table, escape
+
+
+class Rows(Protocol):
+    """Rows that a condition can be asked of: their columns, and a query for them."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column, in order."""
+
+    def query(self, columns: Sequence[str]) -> str:
+        """A query for some columns of the rows in `$lines`."""
 
 
 class Condition:
@@ -41,14 +52,18 @@ class Condition:
         self._names = {name.lower() for names in re.findall(r'"column_names":(\[.*?\])', tree) for name in json.loads(names)}
         self._reads_all = '"class":"STAR"' in tree
 
-    def columns(self, table: Table) -> list[str]:
+    def columns(self, table: Rows) -> list[str]:
         """The columns of `table` that it reads."""
         return [name for name in (*table.columns, EXTRA) if self._reads_all or name in self._names]
 
     def bind(self, tasks: Sequence[str | None]) -> None:
         """Raise UsageError unless the condition can be asked of the rows of one of these tasks."""
+        self.bind_to([Table(task=task, text_ids=text_ids) for task in tasks for text_ids in (False, True)])
+
+    def bind_to(self, tables: Sequence[Rows]) -> None:
+        """Raise UsageError unless the condition can be asked of the rows of one of these tables."""
         failures = []
-        for table in (Table(task=task, text_ids=text_ids) for task in tasks for text_ids in (False, True)):
+        for table in tables:
             query = table.query(self.columns(table))
             values: dict[str, Any] = {"lines": [], **({"classes": []} if "$classes" in query else {})}
             try:
@@ -57,11 +72,11 @@ class Condition:
                 failures.append(error)
             else:
                 return
-        raise self.failure(failures[0], tasks[0]) from failures[0]
+        raise self.failure(failures[0], tables[0]) from failures[0]
 
-    def failure(self, error: duckdb.Error, task: str | None) -> UsageError:
-        """The error of DuckDB, and the columns that rows of the task have."""
-        return UsageError(f"--where '{self._where}': {reason(error)}", _hint(task))
+    def failure(self, error: duckdb.Error, table: Rows) -> UsageError:
+        """The error of DuckDB, and the columns that the rows have."""
+        return UsageError(f"--where '{self._where}': {reason(error)}", _hint(table))
 
     def _syntax_tree(self, clause: str) -> dict[str, Any]:
         sql = f"select 1 {clause}"
@@ -77,5 +92,5 @@ def reason(error: Exception) -> str:
     return str(error).partition("\n")[0].partition("Error: ")[2].rstrip("!. ") or type(error).__name__
 
 
-def _hint(task: str | None = None) -> str:
-    return f"write an SQL condition on {', '.join(Table(task=task).columns)}"
+def _hint(table: Rows | None = None) -> str:
+    return f"write an SQL condition on {', '.join((table or Table(task=None)).columns)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO
 
 import duckdb
@@ -30,8 +30,16 @@ _TYPES = {
 _MEMORY_MB = 256
 
 
-def write_parquet(blocks: Iterable[bytes], file: IO[bytes], *, columns: Sequence[str] | None = None) -> None:
+def write_parquet(
+    blocks: Iterable[bytes],
+    file: IO[bytes],
+    *,
+    columns: Sequence[str] | None = None,
+    types: Mapping[str, str] | None = None,
+) -> None:
     """Write rows, blocks of JSON Lines, into the open `file`; without any row the file is empty but has `columns`.
+
+    `types` are SQL types by column, by default those of visits.
 
     A RecordsError of `blocks` is raised once the rows before it are in the file. Raises CaptureError if it cannot be written,
     also for a name that is not UTF-8, which Parquet cannot hold.
@@ -47,8 +55,9 @@ def write_parquet(blocks: Iterable[bytes], file: IO[bytes], *, columns: Sequence
             damage = error
         spool.flush()
         row = json.loads(first) if first else dict.fromkeys(columns or Table(task=None).columns)
-        types = {name: "VARCHAR" if name == "id" and isinstance(row[name], str) else _TYPES[name] for name in row}
-        _copy(spool.fileno(), file.fileno(), types)
+        known = _TYPES if types is None else types
+        declared = {name: "VARCHAR" if name == "id" and isinstance(row[name], str) else known[name] for name in row}
+        _copy(spool.fileno(), file.fileno(), declared)
     if damage:
         raise damage
 

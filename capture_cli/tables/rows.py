@@ -172,7 +172,7 @@ class _Rows:
                     before = self._part(table, lines[:number]) if number else _Part(0, b"")
                     return before if before.error else before._replace(error=bad)
             if self.condition and isinstance(error, duckdb.Error):
-                return _Part(0, b"", self.condition.failure(error, table.task))
+                return _Part(0, b"", self.condition.failure(error, table))
             where = f"lines {lines[0].seq + 1} to {lines[-1].seq + 1}"
             return _Part(0, b"", RecordsError(f"{self.run.name}: {where}: {reason(error)}", line=lines[0].seq + 1))
 

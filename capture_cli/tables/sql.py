@@ -134,11 +134,15 @@ def row_text(columns: Sequence[str], style: str, classes: Iterable[str]) -> str:
 _SPECIAL = {'"', ",", "\r", "\n"}
 
 
+_TEXTS = ("id", "file", "label", "pred", "mean_pred")
+_LISTS = ("targets", "outputs", "mean_probs", EXTRA)
+
+
 def _csv_cell(name: str) -> str:
     as_json = f"coalesce(to_json({name})::varchar, '')"
-    if name not in ("id", "file", "label", "pred", "targets", "outputs", EXTRA):
+    if name not in (*_TEXTS, *_LISTS):
         return as_json
-    text = as_json if name in ("targets", "outputs", EXTRA) else f"{name}::varchar"
+    text = as_json if name in _LISTS else f"{name}::varchar"
     special = " or ".join(f"contains({text}, chr({ord(character)}))" for character in sorted(_SPECIAL))
     return f"""if({special}, '"' || replace({text}, '"', '""') || '"', {text})"""
 

@@ -4,36 +4,43 @@
     found.expected                      # how many labels are probably wrong
     found.suspects[0].file, .suggested, .p_wrong, .reason
 
+    find_suspects(run, other)           # several runs of the same files together: the mean of their scores
+
 Training samples are ranked by the predictions of the forward passes that trained; validation samples, which nothing was
-learnt from, by their evaluations. The steps: capture_cli.answers.suspects.score (the ranking) and .count (how many).
+learnt from, by their evaluations. The steps: capture_cli.answers.suspects.score (the ranking), .count (how many), .reasons
+(in words) and .combining (several runs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from capture_cli.answers.digests import SampleDigests
+from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
+from capture_cli.answers.suspects.reasons import reasons, twins
 from capture_cli.answers.suspects.score import MIN_EPOCHS, Bools, Floats, Ints, score_labels
 from capture_cli.errors import RecordsError, UsageError
 
 if TYPE_CHECKING:
+    import pandas
+
     from capture_cli.runs import Run
 
 PHASES = ("train", "val", "test")
 """Phases whose samples are ranked."""
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
-COLUMNS = ("file", "id", "phase", "label", "suggested", "confidence", "score", "p_wrong", "flagged", "reason")
+COLUMNS = (
+    *("file", "id", "phase", "label", "suggested", "confidence", "score", "p_wrong", "flagged", "contradicted", "reason"),
+)
 """Columns of a row, as JSON and CSV."""
-_BETWEEN = 0.25
-"""A sample lies between two classes that both have more than this mean probability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,8 @@ class Suspect:
     """Probability that the label is wrong; None where the run does not tell."""
     flagged: bool
     """One of the likeliest, as many as labels are probably wrong, with mean predictions that contradict the label."""
+    contradicted: bool
+    """The mean prediction is another class than the label: on the review list."""
     reason: str
     digest: str | None
     """Digest of the image file, 32 hex digits; None where the records do not name it."""
@@ -73,13 +82,15 @@ class PhaseSuspects:
     epochs: int
     method: str
     """`noise-model`, or `margin` where the run does not tell enough for it."""
+    is_rough: bool
+    """True below FEW_PER_CLASS images a class: the number of wrong labels is a guess."""
     notes: Sequence[str]
     """Limits of the answer, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspects:
-    """Every ranked sample of a run, the likeliest wrong label first."""
+    """Every ranked sample of a run or of several runs together, the likeliest wrong label first."""
 
     phases: Sequence[PhaseSuspects]
     expected: float | None
@@ -88,28 +99,74 @@ class Suspects:
     high: float
     """Two standard deviations around it, if each p_wrong holds."""
     suspects: Sequence[Suspect]
-    state: RunState
+    duplicates: Duplicates | None = None
+    states: Sequence[RunState] = ()
+    """Of each run."""
+
+    @property
+    def flagged(self) -> list[Suspect]:
+        """The samples whose label is probably wrong."""
+        return [one for one in self.suspects if one.flagged]
+
+    @property
+    def review(self) -> list[Suspect]:
+        """Every sample whose mean prediction contradicts its label: finds more wrong labels, and more right ones."""
+        return [one for one in self.suspects if one.contradicted]
+
+    @property
+    def is_rough(self) -> bool:
+        """True if there are too few images a class to tell how many labels are wrong."""
+        return any(one.is_rough for one in self.phases)
+
+    @property
+    def state(self) -> RunState:
+        """The state of the first run whose records have an error, else of the first run."""
+        return next((one for one in self.states if one.error), self.states[0])
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         phases = [asdict(one) for one in self.phases]
-        count = {"expected": self.expected, "low": self.low, "high": self.high}
-        return {**self.state.to_json(), **count, "phases": phases, "suspects": [one.to_json() for one in self.suspects]}
+        count = {"expected": self.expected, "low": self.low, "high": self.high, "rough": self.is_rough}
+        return {
+            **self.state.to_json(),
+            **count,
+            "phases": phases,
+            "duplicates": self.duplicates.to_json() if self.duplicates else None,
+            "suspects": [one.to_json() for one in self.suspects],
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row a sample in the columns of COLUMNS. Raises UsageError if pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UsageError("to_pandas() needs pandas", "pip install pandas") from error
+        return pd.DataFrame([one.to_json() for one in self.suspects], columns=list(COLUMNS))
 
 
-def find_suspects(run: Run) -> Suspects:
-    """Rank the samples of a run, in one pass over its records.
+def find_suspects(run: Run, *others: Run) -> Suspects:
+    """Rank the samples of a run, in one pass over its records; of several runs together by the mean of their scores.
 
-    Raises RecordsError where no phase has visits with labels, UsageError where samples do not have one label each or there is
-    only one class.
+    Raises RecordsError where no phase has visits with labels, UsageError where samples do not have one label each, where there
+    is only one class, or where several runs do not have the same classes.
     """
-    folds, digests = [Dynamics(phase) for phase in PHASES], SampleDigests()
-    error = run.fold(*folds, digests)
+    if others:
+        from capture_cli.answers.suspects.combining import combined
+
+        return combined([find_suspects(one) for one in (run, *others)], [one.info.classes for one in (run, *others)])
+    folds, digests, duplicating = [Dynamics(phase) for phase in PHASES], SampleDigests(), Duplicating(inputs=True)
+    error = run.fold(*folds, digests, duplicating)
     found = [fold.result() for fold in folds if fold]
     if not found:
         raise error or RecordsError(f"{run.name}: no captured visits", "nothing was captured, or not yet")
     if len(found[0].classes) < 2:
         raise UsageError(f"{run.name} has one class only", "a wrong label needs another class to be right")
+    duplicates = duplicating.result()
+    return replace(rank(found, digests, duplicates), duplicates=duplicates, states=(RunState.of(run, error),))
+
+
+def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
+    """Rank the samples of some phases by their dynamics; the classes must be at least two."""
     ranked = [_rank(dynamics) for dynamics in found]
     by_model = [one for one in ranked if one.count is not None]
     # One calibration and one count of flags for all phases, so that both go with the rank.
@@ -119,11 +176,11 @@ def find_suspects(run: Run) -> Suspects:
     flagged = np.zeros(len(score), bool)
     flagged[np.argsort(-score, kind="stable")[:count]] = True
     suspects: list[Suspect] = []
-    start = 0
+    start, others = 0, twins(duplicates)
     for one in ranked:
         rows = slice(start, start + len(one.score)) if one.count is not None else slice(0, 0)
         start += rows.stop - rows.start
-        suspects += one.suspects(p[rows], flagged[rows], digests)
+        suspects += one.suspects(p[rows], flagged[rows], digests, others)
     suspects.sort(key=lambda one: (-one.score, one.file))
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
     return Suspects(
@@ -132,7 +189,6 @@ def find_suspects(run: Run) -> Suspects:
         low=max(0.0, expected - spread),
         high=expected + spread,
         suspects=suspects,
-        state=RunState.of(run, error),
     )
 
 
@@ -159,16 +215,21 @@ class _Ranked:
             samples=len(self.dynamics),
             epochs=len(self.dynamics.epochs),
             method="margin" if self.count is None else "noise-model",
+            is_rough=len(self.dynamics) < FEW_PER_CLASS * len(self.dynamics.classes),
             notes=self.notes,
         )
 
-    def suspects(self, p: Floats, likely: Bools, digests: SampleDigests) -> list[Suspect]:
+    def suspects(self, p: Floats, likely: Bools, digests: SampleDigests, others: Mapping[int | str, str]) -> list[Suspect]:
         """One row a sample; `p` [N] are the calibrated probabilities, both arrays empty without a noise model."""
         dynamics, classes = self.dynamics, self.dynamics.classes
         probabilities: Sequence[float | None] = p.tolist() or [None] * len(dynamics)
         flagged = likely & self.contradicted if len(likely) else np.zeros(len(dynamics), bool)
-        columns = (self.suggested, self.confidence, self.score, flagged, dynamics.labels, dynamics.ids, dynamics.files)
-        rows = zip(*(column.tolist() for column in columns), probabilities, _reasons(self, flagged), strict=True)
+        columns = (
+            *(self.suggested, self.confidence, self.score, flagged, self.contradicted),
+            *(dynamics.labels, dynamics.ids, dynamics.files),
+        )
+        said = reasons(dynamics, self.means, self.suggested, flagged, p > 0.5, others)
+        rows = zip(*(column.tolist() for column in columns), probabilities, said, strict=True)
         return [
             Suspect(
                 file=file,
@@ -180,16 +241,17 @@ class _Ranked:
                 score=score,
                 p_wrong=p_one,
                 flagged=is_flagged,
+                contradicted=is_contradicted,
                 reason=reason,
                 digest=digests.of(name),
             )
-            for suggested, confidence, score, is_flagged, label, name, file, p_one, reason in rows
+            for suggested, confidence, score, is_flagged, is_contradicted, label, name, file, p_one, reason in rows
         ]
 
 
 def _rank(dynamics: SampleDynamics) -> _Ranked:
     probs = dynamics.probs
-    if probs is None or len(dynamics.epochs) < MIN_EPOCHS or len(dynamics) < 2:
+    if probs is None or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2:
         return _by_margin(dynamics)
     scored = score_labels(probs, dynamics.labels)
     return _Ranked(
@@ -225,9 +287,9 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
 
 
 def _notes(dynamics: SampleDynamics) -> list[str]:
-    """Sentences on what limits the answer."""
+    """Sentences on limits of the answer."""
     notes = []
-    n, classes, epochs = len(dynamics), len(dynamics.classes), len(dynamics.epochs)
+    n, classes, epochs = len(dynamics), len(dynamics.classes), dynamics.usable_epochs
     if epochs < MIN_EPOCHS:
         notes.append(f"{epochs} of at least {MIN_EPOCHS} epochs: ranked by the mean margin, without a count")
     elif dynamics.probs is None:
@@ -235,32 +297,7 @@ def _notes(dynamics: SampleDynamics) -> list[str]:
     if not dynamics.probs_are_complete:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
     if n < FEW_PER_CLASS * classes:
-        notes.append(f"{n / classes:.0f} images a class: the number of wrong labels is a rough guess")
+        notes.append(f"{n / classes:.0f} images a class: too few to tell how many labels are wrong, the number is a guess")
+    if dynamics.not_finite:
+        notes.append(f"{dynamics.not_finite:,} visits with a loss that is not finite were not used")
     return notes
-
-
-def _reasons(ranked: _Ranked, flagged: Bools) -> list[str]:
-    """One clause a sample: the strongest thing that can be said of it."""
-    dynamics, classes = ranked.dynamics, ranked.dynamics.classes
-    correctness, forgetting, first = dynamics.correctness, dynamics.forgetting, dynamics.first_learned
-    late = dynamics.epochs[-1] - (dynamics.epochs[-1] - dynamics.epochs[0]) / 3
-    top = np.argsort(-ranked.means, axis=1)[:, :2].tolist()
-    reasons = []
-    for i, (label, (one, other)) in enumerate(zip(dynamics.labels.tolist(), top, strict=True)):
-        suggested = classes[int(ranked.suggested[i])]
-        if flagged[i]:
-            reason = f"wrong label: probably {suggested}; {1 - correctness[i]:.0%} of predictions contradict it"
-        elif ranked.means[i, other] > _BETWEEN and label in (one, other):
-            reason = f"between {classes[one]} and {classes[other]}"
-        elif first[i] < 0:
-            reason = f"never predicted as {classes[label]}"
-        elif forgetting[i] > 1:
-            reason = f"forgotten {forgetting[i]} times"
-        elif first[i] > late:
-            reason = f"learned late, in epoch {first[i]}"
-        elif one != label:
-            reason = f"unlike the other samples of {classes[label]}"
-        else:
-            reason = ""
-        reasons.append(reason)
-    return reasons

@@ -63,16 +63,13 @@ def shrink(counts: Floats, *, steps: int = 30) -> Floats:
     own = max(float((observed / exposure).mean()), 1e-4) * 1.5
     is_common = np.full(len(observed), 0.5)
     weight, log_factorial = 0.5, _log_gamma(observed + 1)
+    # The part of the likelihood that does not depend on the means, which the steps below change.
+    binomial = {shape: _log_gamma(shape + observed) - math.lgamma(shape) - log_factorial for shape in (COMMON_SHAPE, OWN_SHAPE)}
 
     def log_likelihood(shape: float, mean: float) -> Floats:
         expected = exposure * mean
-        return np.asarray(
-            _log_gamma(shape + observed)
-            - math.lgamma(shape)
-            - log_factorial
-            + shape * np.log(shape / (shape + expected))
-            + observed * np.log(expected / (shape + expected))
-        )
+        known = binomial[shape] + shape * np.log(shape / (shape + expected))
+        return np.asarray(known + observed * np.log(expected / (shape + expected)))
 
     for _ in range(steps):
         log_odds = np.log(1 - weight) + log_likelihood(OWN_SHAPE, own) - np.log(weight) - log_likelihood(COMMON_SHAPE, common)

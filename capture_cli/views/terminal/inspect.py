@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from capture_cli.answers.lesson import RUN, confusion_where
 from capture_cli.answers.summary import Summary
 from capture_cli.records import RunInfo
 from capture_cli.runs.visits import NUMBER_TASKS
@@ -50,7 +51,7 @@ def show_summary(
     `run` is how the user named it; at most `limit` classes are shown, the least accurate; `pictures` are those of the worst
     samples, in their order, and `notes` say why some are missing.
     """
-    parts: list[RenderableType] = [_header(summary)]
+    parts: list[RenderableType] = [*_lesson(summary, run), _header(summary)]
     if summary.epochs or summary.under_way:
         parts += ["", *_epochs(summary)]
     phase = summary.phase
@@ -58,6 +59,25 @@ def show_summary(
         noun = "positions" if summary.info.task == "sequence" else "samples"
         parts += ["", *score_parts(phase, noun=noun, limit=limit, width=width, pictures=pictures, notes=notes)]
     show([*parts, "", plain("next:", "bold"), *commands(summary, run)], width=width)
+
+
+def _lesson(summary: Summary, run: str) -> list[RenderableType]:
+    """What to know first, each sentence with the command that shows more."""
+    parts: list[RenderableType] = []
+    for finding in summary.lesson:
+        command = capture_command(finding.command, run)
+        parts += [plain(finding.text, "bold"), *([f"  {command}"] if safe(command) == command else [])]
+    return [*parts, ""] if parts else []
+
+
+def lesson_json(summary: Summary, run: str) -> list[dict[str, Any]]:
+    """The lesson as plain values, with commands for a shell."""
+    return [{**one.to_json(), "command": capture_command(one.command, run)} for one in summary.lesson]
+
+
+def capture_command(words: Sequence[str], run: str) -> str:
+    """A command as somebody would type it, with the run in place of RUN."""
+    return " ".join(["capture", *(_name(run) if word == RUN else _shell(word) for word in words)])
 
 
 def show_history(
@@ -86,8 +106,8 @@ def _extra_text(value: Any) -> str:
 
 
 def commands(summary: Summary, run: str) -> list[str]:
-    """Shell commands that go on from here, without those that quote a name which would not show as it is."""
-    name = "RUN" if run == "-" else _shell(f"./{run}" if run.startswith("-") else run)
+    """Shell commands that go on from here, beside those of the lesson; none with a name that would not show as it is."""
+    name = _name(run)
     phase = summary.phase
     if phase is None:
         return [f"capture rows {name} --limit 5"]
@@ -98,16 +118,19 @@ def commands(summary: Summary, run: str) -> list[str]:
         wrong = f"not correct and phase = '{phase.phase}'"
         lines = [f"capture rows {name} --where {_shell(wrong)} | jq -r .file | sort | uniq -c | sort -rn | head"]
     if phase.confusions:
-        most = phase.confusions[0]
-        where = f"label = {_sql(most.label)} and pred = {_sql(most.pred)} and {here}"
+        where = confusion_where(phase.confusions[0], phase)
         lines.append(f"capture rows {name} --where {_shell(where)} --columns file,p_label,p_pred,margin --format csv")
     if phase.worst:
         lines.append(f"capture inspect {name} --sample={_shell(phase.worst[0].visit.file)}")
-    return [line for line in lines if safe(line) == line]
+    if phase.classes and summary.info.task is None:
+        lines.append(f"capture suspects {name}")
+    shown = {capture_command(one.command, run) for one in summary.lesson}
+    return [line for line in lines if safe(line) == line and line not in shown]
 
 
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _name(run: str) -> str:
+    """The run as a word of a shell command."""
+    return "RUN" if run == "-" else _shell(f"./{run}" if run.startswith("-") else run)
 
 
 def _shell(text: str) -> str:
@@ -182,7 +205,6 @@ def _epochs(summary: Summary) -> list[RenderableType]:
         rows.append([*row, f"{captured:,}{so_far}" + (f" of {captured + missed:,}" if missed else "")])
     heads = [(f"{phase} {column}", "#") for phase in phases for column in columns]
     table = table_of([("epoch", "#"), *heads, ("captured", "")], rows)
-    notes = [f"* {summary.best.sentence}"] if summary.best and best is not None else []
-    if len(epochs) > MAX_EPOCHS:
-        notes.append(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all")
-    return [table, *[""] * bool(notes), *(plain(note, "dim") for note in notes)]
+    if len(epochs) <= MAX_EPOCHS:
+        return [table]
+    return [table, "", plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all", "dim")]

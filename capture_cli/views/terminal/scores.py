@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
 from capture_cli.answers.visits import AnyVisit, NumbersVisit, TokenVisit, Visit
+from capture_cli.views.terminal.matrix import calibration_parts, matrix_parts
 from capture_cli.views.terminal.tables import number_or_dash, table_of
 from capture_cli.views.terminal.text import plain, shorten
 
@@ -47,6 +48,8 @@ def score_parts(
         parts += ["", *_classes(phase, limit)]
     if phase.confusions:
         parts += ["", _confusions(phase)]
+    for section in (matrix_parts(phase, width=width), calibration_parts(phase)):
+        parts += ["", *section] if section else []
     if phase.outputs:
         parts += ["", *_outputs(phase, limit)]
     if phase.worst:

@@ -1,24 +1,32 @@
 """Suspects for a terminal, and as CSV.
 
 show_suspects(found, found.suspects[:20], width=80, pictures=pictures)
+show_duplicates(found.duplicates, as_json=False, as_csv=False, label=None, width=80)
 write_csv(found.suspects, sys.stdout)
 """
 
 from __future__ import annotations
 
 import csv
+import json
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from capture_cli.answers.duplicates import DuplicateGroup, Duplicates
 from capture_cli.answers.suspects import COLUMNS, Suspect, Suspects
 from capture_cli.views.terminal.scores import gallery
-from capture_cli.views.terminal.tables import new_table, show
+from capture_cli.views.terminal.tables import new_table, show, table_of
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from capture_cli.views.pictures import Picture
+
+KINDS = {"bytes": "the bytes of the files", "input": "input tensors", "near": "perceptual hashes"}
+"""Comparisons in words."""
 
 
 def show_suspects(
@@ -35,9 +43,29 @@ def show_suspects(
     """
     parts: list[Any] = [plain(_sentence(found), "bold")]
     parts += [plain(f"{phase.phase}: {note}", "dim") for phase in found.phases for note in phase.notes]
+    parts += [plain(line, "dim") for line in _further(found)]
     captions = [(f"{rank} {one.label}", f"-> {one.suggested}") for rank, one in enumerate(rows, 1)]
     parts += ["", *gallery(zip(pictures, captions, strict=False), width), *(plain(note, "dim") for note in notes)]
     show([*parts, _table(rows) if rows else plain("no samples to show")], width=width)
+
+
+def show_duplicates(found: Duplicates | None, *, as_json: bool, as_csv: bool, label: str | None, width: int | None) -> None:
+    """Print groups of duplicates, one row a picture (JSON: one object a group); with `label` those that contain it."""
+    groups = [one for one in (found.groups if found else ()) if label is None or label in one.labels]
+    rows = [(number, group, one) for number, group in enumerate(groups, 1) for one in group.members]
+    if as_json:
+        for group in groups:
+            sys.stdout.write(json.dumps({**asdict(group), "labels": list(group.labels), "splits": list(group.splits)}) + "\n")
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("group", "kind", "file", "id", "label", "split"))
+        writer.writerows((number, group.kind, one.file, one.id, one.label, one.split) for number, group, one in rows)
+    else:
+        compared = " and ".join(KINDS[one] for one in (found.compared if found else ())) or "nothing"
+        parts: list[Any] = [plain(_count(groups), "bold"), plain(f"compared: {compared}", "dim"), ""]
+        heads = [("group", "#"), ("file", "fold"), ("label", "fold"), ("split", ""), ("same", "")]
+        cells = ((f"{n}", one.file, one.label or "-", one.split or "-", group.kind) for n, group, one in rows)
+        show([*parts, table_of(heads, cells)] if rows else parts[:2], width=width)
 
 
 def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
@@ -50,11 +78,13 @@ def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
 
 def _table(rows: Sequence[Suspect]) -> Table:
     heads = ("file", "label", "suggested")
-    table = new_table(("", "#"), *((head, "fold") for head in heads), ("p(wrong)", "#"), ("flag", ""), ("reason", "fold"))
+    table = new_table(
+        ("", "#"), *((head, "fold") for head in heads), ("confidence", "#"), ("p(wrong)", "#"), ("flag", ""), ("reason", "fold")
+    )
     for rank, one in enumerate(rows, 1):
         p = "-" if one.p_wrong is None else f"{one.p_wrong:.3f}"
         names = (plain(text) for text in (one.file, one.label, one.suggested))
-        table.add_row(f"{rank}", *names, p, "wrong" if one.flagged else "", plain(one.reason))
+        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, "wrong" if one.flagged else "", plain(one.reason))
     return table
 
 
@@ -63,5 +93,28 @@ def _sentence(found: Suspects) -> str:
     if found.expected is None:
         return f"{samples:,} samples, those with the lowest mean margin first; too few epochs to tell how many labels are wrong"
     flagged = sum(one.flagged for one in found.suspects)
-    about = f"about {found.expected:,.0f} of {samples:,} labels are probably wrong ({found.low:,.0f} to {found.high:,.0f})"
-    return f"{about}; {flagged:,} flagged"
+    count = f"{found.expected:,.0f} of {samples:,} labels"
+    between = f"{found.low:,.0f} to {found.high:,.0f}"
+    if found.is_rough:
+        return f"too few images to tell how many labels are wrong; a guess: {count} ({between}); {flagged:,} flagged"
+    return f"about {count} are probably wrong ({between}); {flagged:,} flagged"
+
+
+def _further(found: Suspects) -> list[str]:
+    """Lines that name the other lists, where there is anything in them."""
+    lines = []
+    others = len(found.review) - len(found.flagged)
+    if others > 0:
+        lines.append(f"{others:,} more contradict the mean prediction, most of them hard images: --review")
+    groups = found.duplicates.groups if found.duplicates else ()
+    if groups:
+        lines.append(f"{_count(groups)}: --duplicates")
+    return lines
+
+
+def _count(groups: Sequence[DuplicateGroup]) -> str:
+    """The number of groups, in words."""
+    labels, splits = (sum(len(getattr(one, name)) > 1 for one in groups) for name in ("labels", "splits"))
+    some = "no picture is" if not groups else "1 picture is" if len(groups) == 1 else f"{len(groups):,} pictures are"
+    text = f"{some} in the run more than once"
+    return f"{text} ({labels:,} with several labels, {splits:,} across splits)" if groups else text

@@ -1,0 +1,239 @@
+"""Images that are in a run more than once: under two labels a contradiction, in two splits a leak.
+
+    found = find_duplicates(run)
+    found.leaks, found.contradictions           # groups across splits, and across labels
+    found.groups[0].members[0].file
+
+Three kinds, the strongest first: `bytes` (files with the same digest), `input` (the same tensor went into the model: pictures
+that differ on disk and not to the network) and `near` (the recorded perceptual hashes differ in a few bits). A fold over one
+pass; memory grows with the samples, not with the epochs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from capture_cli.records import RunInfo, Samples
+from capture_cli.runs import Block, Line, Visits
+
+if TYPE_CHECKING:
+    from capture_cli.runs import Run
+
+KINDS = ("bytes", "input", "near")
+NEAR_BITS = 4
+"""Perceptual hashes of 64 bits that differ in at most so many bits are near-duplicates."""
+MAX_NEAR = 20_000
+"""Samples up to which every pair of perceptual hashes is compared; of more samples only equal hashes are found."""
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One sample of a group."""
+
+    file: str
+    id: int | str
+    label: str | None
+    split: str | None
+    """None, like `label`, where only batches name the sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateGroup:
+    """Samples that show the same picture."""
+
+    kind: str
+    """One of KINDS."""
+    members: tuple[Member, ...]
+    """At least two, in the order of the records."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The different labels."""
+        return tuple(dict.fromkeys(one.label for one in self.members if one.label is not None))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The different splits."""
+        return tuple(dict.fromkeys(one.split for one in self.members if one.split is not None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """Every group of a run."""
+
+    groups: tuple[DuplicateGroup, ...]
+    """Contradictions first, then leaks, then others."""
+    compared: tuple[str, ...]
+    """The kinds that the records allow to find."""
+
+    @property
+    def contradictions(self) -> tuple[DuplicateGroup, ...]:
+        """Groups with more than one label: at most one of them is right."""
+        return tuple(one for one in self.groups if len(one.labels) > 1)
+
+    @property
+    def leaks(self) -> tuple[DuplicateGroup, ...]:
+        """Groups in more than one split: what is measured on the one was seen in the other."""
+        return tuple(one for one in self.groups if len(one.splits) > 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The groups as plain values."""
+        return {
+            "compared": list(self.compared),
+            "groups": [{**asdict(one), "labels": list(one.labels), "splits": list(one.splits)} for one in self.groups],
+        }
+
+
+def find_duplicates(run: Run) -> Duplicates:
+    """Find the duplicates of a run in one pass over its records."""
+    fold = Duplicating(inputs=True)
+    run.fold(fold)
+    return fold.result()
+
+
+class Duplicating:
+    """The fold that finds them."""
+
+    def __init__(self, *, inputs: bool) -> None:
+        """With `inputs` the digests of input tensors are read too, of the first epoch of every phase."""
+        self._reads_inputs = inputs
+        self._classes: Sequence[str] = ()
+        self._samples: list[Samples] = []
+        self._first_epochs: dict[str, int] = {}
+        self._inputs: dict[str, dict[int | str, None]] = {}
+        """Digest of an input -> the samples that had it."""
+        self._named: dict[int | str, tuple[str, int | None, str]] = {}
+        """File, label and phase of samples that no samples record names."""
+
+    def update(self, block: Block) -> None:
+        """Take the next block. Raises RecordsError for inputs that do not fit their batch."""
+        if isinstance(block, RunInfo):
+            self._classes = block.classes
+        elif isinstance(block, Samples):
+            self._samples.append(block)
+        elif (
+            isinstance(block, Visits)
+            and self._reads_inputs
+            and block.info.task != "sequence"
+            and self._first_epochs.setdefault(block.phase, block.epoch) == block.epoch
+        ):
+            self._take_inputs(block)
+
+    def _take_inputs(self, visits: Visits) -> None:
+        ids = visits["id"].tolist()
+        digests = [one for line in visits.lines for one in _input_digests(line)]
+        if len(digests) != len(ids):
+            raise visits.error("in this batch record inputs.digests do not fit the other columns")
+        for name, digest in zip(ids, digests, strict=True):
+            self._inputs.setdefault(digest, {})[name] = None
+        if not self._samples:
+            labels = visits["label"].tolist() if "label" in visits else [None] * len(ids)
+            for name, file, label in zip(ids, visits["file"].tolist(), labels, strict=True):
+                self._named.setdefault(name, (file, label, visits.phase))
+
+    def result(self) -> Duplicates:
+        """The groups of what was taken."""
+        names = [one for block in self._samples for one in block.ids] + list(self._named)
+        places = {name: place for place, name in enumerate(names)} if self._inputs else {}
+        found: dict[tuple[int, ...], str] = {}
+        for kind, alike in (("bytes", self._by_bytes()), ("input", self._by_input(places)), ("near", self._by_hash())):
+            for group in alike:
+                if not any(set(group) <= set(other) for other in found):
+                    found[tuple(group)] = kind
+        member = self._members(names)
+        groups = [DuplicateGroup(kind=kind, members=tuple(map(member, group))) for group, kind in found.items()]
+        groups.sort(key=lambda one: (len(one.labels) < 2, len(one.splits) < 2, KINDS.index(one.kind), one.members[0].file))
+        has = {"bytes": bool(self._samples), "input": bool(self._inputs), "near": self._hashes() is not None}
+        return Duplicates(groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]))
+
+    def _members(self, names: Sequence[int | str]) -> Callable[[int], Member]:
+        """Look up samples by their place."""
+        starts = np.cumsum([0, *(len(block.ids) for block in self._samples)])
+
+        def member(place: int) -> Member:
+            if place >= starts[-1]:
+                file, number, phase = self._named[names[place]]
+                return Member(file=file, id=names[place], label=None if number is None else self._classes[number], split=phase)
+            at = int(np.searchsorted(starts, place, "right")) - 1
+            block, row = self._samples[at], place - int(starts[at])
+            label = self._classes[int(block.labels[row])]
+            return Member(file=block.files[row], id=names[place], label=label, split=block.splits[row])
+
+        return member
+
+    def _by_bytes(self) -> list[list[int]]:
+        digests = bytes.fromhex("".join(one for block in self._samples for one in block.digests))
+        return _equal(np.frombuffer(digests, np.uint64).reshape(-1, _DIGEST_BYTES // 8))
+
+    def _by_input(self, places: dict[int | str, int]) -> list[list[int]]:
+        several = (names for names in self._inputs.values() if len(names) > 1)
+        return [sorted(places[name] for name in names if name in places) for names in several]
+
+    def _hashes(self) -> npt.NDArray[np.uint64] | None:
+        """[N, 1] the perceptual hashes; None unless every sample has one of 64 bits."""
+        columns = [getattr(block, "phash", None) for block in self._samples]
+        if not columns or not all(columns):
+            return None
+        try:
+            return np.array([int(one, 16) for column in columns for one in column or ()], np.uint64)[:, None]
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    def _by_hash(self) -> list[list[int]]:
+        hashes = self._hashes()
+        if hashes is None:
+            return []
+        if len(hashes) > MAX_NEAR:
+            return _equal(hashes)
+        flat, near = hashes[:, 0], defaultdict[int, list[int]](list)
+        root = np.arange(len(flat))
+        for place in range(len(flat)):
+            for other in (place + 1 + np.flatnonzero(_bits(flat[place + 1 :] ^ flat[place]) <= NEAR_BITS)).tolist():
+                root[root == root[other]] = root[place]
+        for place, one in enumerate(root.tolist()):
+            near[one].append(place)
+        return [group for group in near.values() if len(group) > 1]
+
+
+def _equal(keys: npt.NDArray[np.uint64]) -> list[list[int]]:
+    """Places of equal rows of `keys` [N, K], those that are not alone."""
+    if not len(keys):
+        return []
+    order = np.lexsort(keys.T[::-1])
+    same = (keys[order][1:] == keys[order][:-1]).all(1)
+    groups: list[list[int]] = []
+    for place in np.flatnonzero(same).tolist():
+        if place and same[place - 1]:
+            groups[-1].append(int(order[place + 1]))
+        else:
+            groups.append([int(order[place]), int(order[place + 1])])
+    return sorted(sorted(group) for group in groups)
+
+
+def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The number of bits that are set."""
+    return np.bitwise_count(values).astype(np.int64)
+
+
+def _input_digests(line: Line) -> list[str]:
+    """The digests of the inputs of a batch, found without parsing the line. Raises RecordsError."""
+    start = line.block.find(b',"inputs":{', line.start, line.end)
+    first = line.block.find(b'"digests":[', start, line.end)
+    end = line.block.find(b"]", first, line.end)
+    if min(start, first, end) < 0:
+        raise line.error(f"this {line.kind} record has no digests of inputs")
+    try:
+        digests = orjson.loads(line.block[first + len(b'"digests":') : end + 1])
+    except ValueError as error:
+        raise line.error("in this batch record inputs.digests are not text") from error
+    if not all(isinstance(one, str) for one in digests):
+        raise line.error("in this batch record inputs.digests are not text")
+    return list(digests)

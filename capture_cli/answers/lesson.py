@@ -1,0 +1,210 @@
+"""The lesson of a run: what somebody should know first, a sentence each, said only where it is true.
+
+    for finding in summary.lesson:
+        finding.text                            # "The most frequent error in val is shirt predicted as tshirt: 4 of 22 errors."
+        finding.command                         # ("suspects", RUN): arguments of `capture` that show more
+
+The sentences about labels and classes read every visit, so they are made only where the batch records take at most
+MAX_BYTES; then they cost about as much as the rest of `capture inspect`. All others come from what `inspect` reads anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from capture_cli.answers.digests import SampleDigests
+from capture_cli.answers.duplicates import Duplicates
+from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
+from capture_cli.answers.scores import Confusion, PhaseScore
+from capture_cli.answers.suspects import PHASES, Suspect, rank
+from capture_cli.answers.suspects.score import MIN_EPOCHS
+from capture_cli.errors import CaptureError, RecordsError
+from capture_cli.runs import Block, Visits
+
+RUN = "RUN"
+"""Stands for the run in the arguments of a command."""
+MAX_BYTES = 4 << 20
+"""Batch records up to this size are read whole for the lesson: at most about 0.2 s (docs/benchmarks.md)."""
+LEARNED = 0.8
+"""A class is learned in the first epoch from which on its accuracy stays at least this high."""
+_MIN_COUNT = 3
+"""A confusion that happened less often is chance."""
+_MIN_GAP = 0.03
+"""Confidence and accuracy that differ less are not worth a sentence."""
+_MAX_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One sentence of the lesson."""
+
+    kind: str
+    """confusion, suspects, best_epoch, learned, calibration, leaks or contradictions."""
+    text: str
+    command: tuple[str, ...]
+    """Arguments of `capture` that show more, with RUN for the run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Kind and text; the command is in words of a shell, which the caller knows how to quote."""
+        return {"kind": self.kind, "text": self.text}
+
+
+class Waiting:
+    """Every visit of a small run, unread; nothing of a larger one. A fold."""
+
+    def __init__(self) -> None:
+        self.is_whole = True
+        """False once there was more than MAX_BYTES."""
+        self._visits: list[Visits] = []
+        self._bytes = 0
+
+    def update(self, block: Block) -> None:
+        """Take the next block."""
+        if isinstance(block, Visits) and self.is_whole:
+            self._visits.append(block)
+            self._bytes += block.size_bytes
+            if self._bytes > MAX_BYTES:
+                self.is_whole, self._visits = False, []
+
+    def dynamics(self) -> list[SampleDynamics]:
+        """The dynamics of each of PHASES; none of a large run, of one without single labels, or if a batch makes no sense."""
+        folds = [Dynamics(phase) for phase in PHASES]
+        try:
+            for visits in self._visits:
+                if visits.info.task in CLASS_TASKS:
+                    for fold in folds:
+                        fold.update(visits)
+        except RecordsError:  # the answer that shows the batch reports it
+            return []
+        return [fold.result() for fold in folds if fold]
+
+
+def lesson(
+    *,
+    phase: PhaseScore | None,
+    best: str | None,
+    duplicates: Duplicates,
+    dynamics: Sequence[SampleDynamics],
+    digests: SampleDigests,
+) -> tuple[Finding, ...]:
+    """Every sentence that is true of a run."""
+    found: list[Finding] = []
+    if phase:
+        found += _confusion(phase)
+    found += _suspects(dynamics, digests)
+    if best:
+        found.append(Finding(kind="best_epoch", text=f"{best}.", command=("rows", RUN, "--per", "epoch")))
+    found += _learned(dynamics)
+    if phase:
+        found += _calibration(phase)
+    return (*found, *_duplicates(duplicates))
+
+
+def _confusion(phase: PhaseScore) -> list[Finding]:
+    if not phase.confusions or phase.correct is None or phase.confusions[0].count < _MIN_COUNT:
+        return []
+    most, errors = phase.confusions[0], phase.n - phase.correct
+    if len(phase.confusions) > 1 and phase.confusions[1].count == most.count:
+        return []
+    start = f"Most errors in {phase.phase} are" if 2 * most.count > errors else f"The most frequent error in {phase.phase} is"
+    text = f"{start} {most.label} predicted as {most.pred}: {most.count:,} of {errors:,} errors."
+    where = confusion_where(most, phase)
+    command = ("rows", RUN, "--where", where, "--columns", "file,p_label,p_pred,margin", "--format", "csv")
+    return [Finding(kind="confusion", text=text, command=command)]
+
+
+def confusion_where(one: Confusion, phase: PhaseScore) -> str:
+    """The SQL condition of the visits that make up a confusion."""
+    return f"label = {_sql(one.label)} and pred = {_sql(one.pred)} and phase = '{phase.phase}' and epoch = {phase.epoch}"
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _suspects(dynamics: Sequence[SampleDynamics], digests: SampleDigests) -> list[Finding]:
+    if not dynamics or len(dynamics[0].classes) < 2 or max(len(one.epochs) for one in dynamics) < MIN_EPOCHS:
+        return []
+    try:
+        ranked = rank(dynamics, digests)
+    except (CaptureError, ValueError):
+        return []
+    flagged: list[Suspect] = [one for one in ranked.suspects if one.flagged]
+    if not flagged:
+        return []
+    first = flagged[0]
+    some = "1 label looks" if len(flagged) == 1 else f"{len(flagged):,} labels look"
+    text = f"{some} wrong, first {first.file}: labelled {first.label}, probably {first.suggested}."
+    return [Finding(kind="suspects", text=text, command=("suspects", RUN))]
+
+
+def _learned(dynamics: Sequence[SampleDynamics]) -> list[Finding]:
+    """Which classes were learned first, and which not; of the samples that were not trained on, if there are any."""
+    of_phase = {one.phase: one for one in dynamics if len(one.epochs) >= MIN_EPOCHS}
+    found = of_phase.get("val") or of_phase.get("train")
+    if found is None or not len(found.classes) >= 2:
+        return []
+    epochs = learned_epochs(found)
+    learned = sorted((epoch, name) for name, epoch in epochs.items() if epoch is not None)
+    never = [name for name, epoch in epochs.items() if epoch is None]
+    if not learned or (learned[0][0] == learned[-1][0] and not never):
+        return []
+    first = [name for epoch, name in learned if epoch == learned[0][0]]
+    text = f"Learned first in {found.phase}: {_names(first)}, at least {LEARNED:.0%} correct since epoch {learned[0][0]}"
+    text += f"; not learned: {_names(never)}." if never else f"; last: {learned[-1][1]}, since epoch {learned[-1][0]}."
+    where = f"phase = '{found.phase}'"
+    command = ("rows", RUN, "--per", "class", "--where", where, "--columns", "label,epoch,n,accuracy", "--format", "csv")
+    return [Finding(kind="learned", text=text, command=command)]
+
+
+def learned_epochs(found: SampleDynamics) -> dict[str, int | None]:
+    """For each class with samples the first epoch from which on at least LEARNED of its visits are right, or None."""
+    epochs: dict[str, int | None] = {}
+    seen, right = ~np.isnan(found.loss), found.correct
+    for place, name in enumerate(found.classes):
+        rows = found.labels == place
+        if rows.any():
+            visits = seen[:, rows].sum(1)
+            is_low = (visits > 0) & (right[:, rows].sum(1) < LEARNED * visits)
+            since = len(is_low) - int(is_low[::-1].argmax()) if is_low.any() else 0
+            epochs[name] = int(found.epochs[since]) if since < len(is_low) else None
+    return epochs
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _calibration(phase: PhaseScore) -> list[Finding]:
+    found = phase.calibration
+    if found is None:
+        return []
+    gap, accuracy = found.confidence - found.accuracy, found.accuracy
+    noise = 2 * (accuracy * (1 - accuracy) / found.n) ** 0.5
+    if abs(gap) < max(_MIN_GAP, noise):
+        return []
+    word = "overconfident" if gap > 0 else "underconfident"
+    text = f"The model is {word} in {phase.phase}: mean probability {found.confidence:.2f}, accuracy {accuracy:.2f}"
+    command = ("inspect", RUN, "--json")
+    return [Finding(kind="calibration", text=f"{text} (ECE {found.ece:.3f}).", command=command)]
+
+
+def _duplicates(found: Duplicates) -> list[Finding]:
+    findings = []
+    command = ("suspects", RUN, "--duplicates")
+    if found.leaks:
+        splits = " and ".join(found.leaks[0].splits)
+        n = sum(len(one.members) for one in found.leaks)
+        text = f"Leak: {n:,} images are the same picture in {splits}, first {found.leaks[0].members[0].file}."
+        findings.append(Finding(kind="leaks", text=text, command=command))
+    if found.contradictions:
+        first = found.contradictions[0]
+        some = "1 picture has" if len(found.contradictions) == 1 else f"{len(found.contradictions):,} pictures have"
+        text = f"{some} more than one label, first {first.members[0].file}: {' and '.join(first.labels)}."
+        findings.append(Finding(kind="contradictions", text=text, command=command))
+    return findings

@@ -1,0 +1,75 @@
+"""The confusion matrix and the calibration of a phase for people.
+
+show([*matrix_parts(phase, width=80), *calibration_parts(phase)], width=80)
+
+On a terminal a cell is shaded by its share of the label's samples: green on the diagonal, red beside it. In a pipe there are
+the counts alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capture_cli.answers.scores import PhaseScore
+from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.tables import new_table, table_of
+from capture_cli.views.terminal.text import plain, shorten
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+MAX_CLASSES = 20
+"""Classes up to which the matrix is shown."""
+_LABEL_CELLS = 16
+_CELLS = (4, 10)
+"""Width of a column, at least and at most."""
+_ROWS = 5
+"""Rows of the reliability table: each joins three bins of the JSON."""
+_DARK, _RIGHT, _WRONG = (28, 28, 28), (0, 110, 60), (190, 40, 40)
+
+
+def matrix_parts(phase: PhaseScore, *, width: int | None) -> list[RenderableType]:
+    """The confusion matrix, labels down and predictions across; nothing if it would not fit or nothing is wrong."""
+    names = [one.name for one in phase.classes]
+    if not phase.matrix or len(names) > MAX_CLASSES or phase.correct == phase.n:
+        return []
+    cells = _CELLS[1] if width is None else (width - _LABEL_CELLS - 2) // len(names) - 2
+    if cells < _CELLS[0]:
+        return []
+    cells = min(cells, _CELLS[1])
+    table = new_table(("label \\ pred", "fold"), *((shorten(name, cells), "#") for name in names))
+    for row, (name, counts) in enumerate(zip(names, phase.matrix, strict=True)):
+        total = sum(counts)
+        shaded = (_cell(count, count / total if total else 0, row == column) for column, count in enumerate(counts))
+        table.add_row(plain(shorten(name, _LABEL_CELLS)), *shaded)
+    return [table]
+
+
+def _cell(count: int, share: float, is_right: bool) -> Text:
+    if not count:
+        return plain("." if not is_right else "0", "dim")
+    shade = tuple(
+        round(dark + (full - dark) * share**0.5) for dark, full in zip(_DARK, _RIGHT if is_right else _WRONG, strict=True)
+    )
+    return plain(f"{count:,}", f"white on rgb({shade[0]},{shade[1]},{shade[2]})")
+
+
+def calibration_parts(phase: PhaseScore) -> list[RenderableType]:
+    """The calibration error, and how often predictions of each probability are correct."""
+    found = phase.calibration
+    if found is None:
+        return []
+    title = f"calibration: ECE {found.ece:.3f}, mean p(pred) {found.confidence:.3f}, accuracy {found.accuracy:.3f}"
+    rows = []
+    for step in range(_ROWS):
+        low, high = step / _ROWS, (step + 1) / _ROWS
+        inside = [one for one in found.bins if low - 1e-9 < one.low and one.high < high + 1e-9]
+        n = sum(one.n for one in inside)
+        if n:
+            confidence = sum(one.n * one.confidence for one in inside) / n
+            accuracy = sum(one.n * one.accuracy for one in inside) / n
+            gap = f"{accuracy - confidence:+.3f}"
+            rows.append((f"{low:.1f} to {high:.1f}", f"{n:,}", number(confidence), number(accuracy), gap))
+    heads = [("p(pred)", ""), ("n", "#"), ("mean", "#"), ("correct", "#"), ("gap", "#")]
+    return [plain(title), table_of(heads, rows)]

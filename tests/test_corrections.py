@@ -1,0 +1,127 @@
+"""Corrections: a script to read first that moves what it says and nothing else, and a table of labels."""
+
+import csv
+import json
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calling import Caller
+from capture_cli.answers.suspects import Suspect
+from capture_cli.views.corrections import fix_script, label_table, renamed
+from runs import run_records, write_run
+
+NASTY = ["it's $(touch pwned) `x`.png", "a b\nrm -rf x.png", "-rf.png", "\udce9 é.png"]
+
+
+def suspect(file: str, label: str = "cat", suggested: str = "dog", **changes: object) -> Suspect:
+    one = Suspect(
+        file=file,
+        id=0,
+        phase="train",
+        label=label,
+        suggested=suggested,
+        confidence=0.9,
+        score=1.0,
+        p_wrong=0.8,
+        flagged=True,
+        contradicted=True,
+        reason="wrong label",
+        digest="0" * 32,
+    )
+    return replace(one, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("file", "taken", "target"),
+    [
+        ("cat_0001.png", [], "dog_0001.png"),
+        ("cat_0001.png", ["dog_0001.png", "dog_0002.png"], "dog_0003.png"),
+        ("cat/a.png", [], "dog/a.png"),
+        ("cat/a.png", ["dog/a.png"], "dog/a-2.png"),
+        ("x/cat/y/cat_1.png", [], "x/dog/y/dog_1.png"),
+        ("x/cat/cat/1.png", [], "x/cat/dog/1.png"),
+        ("2024-cat-7.png", [], "2024-dog-7.png"),
+        ("cat12.png", [], "dog12.png"),
+        ("category_1.png", [], None),
+        ("cat_cat_1.png", [], None),
+        ("1.png", [], None),
+        ("cat/no extension", ["dog/no extension"], "dog/no extension-2"),
+    ],
+)
+def test_the_label_in_a_name_is_replaced(file: str, taken: list[str], target: str | None) -> None:
+    """In its folder and in its own name, as a word; a name that is taken gets the next free number."""
+    assert renamed(file, "cat", "dog", taken) == target
+
+
+@pytest.mark.parametrize("suggested", ["..", "", "a/b", "."])
+def test_a_class_that_is_no_name_moves_nothing(suggested: str) -> None:
+    """Class names come from records: they lead nowhere else."""
+    assert renamed("cat/1.png", "cat", suggested, []) is None
+
+
+def test_the_script_moves_what_it_says_and_overwrites_nothing(tmp_path: Path) -> None:
+    """Hostile names are moved as they are, run no code, and a file that has come since is kept."""
+    folder = tmp_path / "it's a folder"
+    files = [f"cat/{name}" for name in NASTY]
+    (folder / "cat").mkdir(parents=True)
+    for file in files:
+        (folder / file).write_text(file.encode(errors="replace").decode())
+    rows = [suspect(file) for file in [*files, "other/1.png"]] + [suspect("cat/2.png", digest=None)]
+    script = tmp_path / "fix.sh"
+    script.write_bytes(fix_script(rows, [], folder=folder.name, source="runs/x\n; rm -rf /"))
+    assert "rm -rf /" not in [line.strip() for line in script.read_text(errors="replace").splitlines()]
+    (folder / "dog").mkdir()
+    (folder / "dog" / "-rf.png").write_text("was here")
+    done = subprocess.run(["sh", script.name], cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=20)
+    assert done.returncode == 0
+    assert "dog/-rf.png exists: cat/-rf.png was not moved" in done.stderr
+    assert sorted(one.name for one in (folder / "dog").iterdir()) == sorted(NASTY)
+    assert [one.name for one in (folder / "cat").iterdir()] == ["-rf.png"]
+    assert (folder / "dog" / "-rf.png").read_text() == "was here"
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_what_cannot_be_renamed_is_a_comment() -> None:
+    """A name without the label, and a sample that is no file."""
+    text = fix_script([suspect("1.png"), suspect("cat/2.png", digest=None)], [], folder="f", source="r").decode()
+    commands = [line for line in text.splitlines() if line.startswith("move ")]
+    assert commands == []
+    assert text.count("cannot be renamed") == 2
+
+
+def test_the_table_has_every_label_and_the_flagged_ones_changed() -> None:
+    """Columns file and label, quoted where needed."""
+    rows = [suspect("b.png", flagged=False), suspect('a "x", y.png')]
+    assert list(csv.reader(label_table(rows).decode().splitlines())) == [
+        ["file", "label"],
+        ['a "x", y.png', "dog"],
+        ["b.png", "cat"],
+    ]
+
+
+def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None:
+    """Both are about the flagged samples; nothing is run, and no file is replaced."""
+    write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    flagged = [
+        one for line in call("suspects", "run", "--json", "--all").out.splitlines() if (one := json.loads(line))["flagged"]
+    ]
+    assert flagged
+    done = call("suspects", "run", "--fix", "fix.sh", "--labels-out", "labels.csv", "--top", "1")
+    assert done.code == 0
+    assert f"{len(flagged)} renames to review; nothing was moved" in done.err
+    moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
+    assert moved == [one["file"] for one in flagged]
+    table = dict(csv.reader(Path("labels.csv").read_text().splitlines()))
+    assert len(table) == 121
+    assert all(table[one["file"]] == one["suggested"] for one in flagged)
+    for option, name in (("--fix", "fix.sh"), ("--labels-out", "labels.csv")):
+        before = Path(name).read_bytes()
+        done = call("suspects", "run", option, name)
+        assert (done.code, done.out, Path(name).read_bytes()) == (2, "", before)
+        assert f"'{name}' exists" in done.err
+    assert call("suspects", "run", "--fix", "x", "--labels-out", "x").code == 2
+    assert call("suspects", "run", "--fix", "no/such/folder").code == 1

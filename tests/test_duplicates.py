@@ -1,0 +1,108 @@
+"""Duplicates: what is the same picture is found, by bytes, by input and by hash, and told apart by label and split."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calling import Caller
+from capture_cli.answers import duplicates as room
+from capture_cli.answers.duplicates import Duplicating, find_duplicates
+from capture_cli.records import Batch, Record, RunInfo, Samples
+from capture_cli.runs import open_run
+from runs import run_records, write_run
+
+
+def distinct(records: list[Record], same: dict[int, int] | None = None) -> list[Record]:
+    """Give every sample an input of its own; `same` lets one have that of another."""
+    changed: list[Record] = []
+    for one in records:
+        if isinstance(one, Batch):
+            digests = [f"{(same or {}).get(int(name), int(name)):016x}" for name in one.ids]
+            one = replace(one, inputs=replace(one.inputs, digests=digests))
+        changed.append(one)
+    return changed
+
+
+def groups_of(path: Path) -> list[tuple[str, list[str], int, int]]:
+    with open_run(path) as run:
+        found = find_duplicates(run)
+    return [(one.kind, [m.file for m in one.members], len(one.labels), len(one.splits)) for one in found.groups]
+
+
+def test_equal_bytes_and_equal_inputs_are_found(tmp_path: Path) -> None:
+    """Contradictions come first, then leaks; a pair of equal bytes is not listed again for its inputs."""
+    digests = [f"{i:032x}" for i in range(36)]
+    digests[3] = digests[0]  # both cats, 3 is in val
+    records = distinct(list(run_records(digests=digests)), {3: 0, 5: 4, 30: 27})
+    assert groups_of(write_run(tmp_path / "run", records)) == [
+        ("input", ["dog_0001.png", "great pyrenees_0001.png"], 2, 1),
+        ("bytes", ["cat_0000.png", "cat_0001.png"], 1, 2),
+        ("input", ["cat_0009.png", "cat_0010.png"], 1, 2),
+    ]
+
+
+def test_a_run_without_duplicates_has_no_group(tmp_path: Path) -> None:
+    """Inputs of later epochs, which augmentation changes, are not looked at."""
+    assert groups_of(write_run(tmp_path / "run", distinct(list(run_records(epochs=3))))) == []
+
+
+def test_samples_that_only_batches_name_are_compared_by_input(tmp_path: Path) -> None:
+    """As from a loop of one's own: the split is the phase."""
+    records = [one for one in distinct(list(run_records()), {3: 0}) if not isinstance(one, Samples)]
+    path = write_run(tmp_path / "run", records[:-1])
+    assert [one[0] for one in groups_of(path)] == ["input"]
+    with open_run(path) as run:
+        assert find_duplicates(run).compared == ("input",)
+
+
+class WithHash(Samples):
+    """Samples with perceptual hashes."""
+
+    phash: Sequence[str] = ()
+
+
+def near(hashes: list[int]) -> list[list[str]]:
+    fold = Duplicating(inputs=False)
+    n = len(hashes)
+    for one in run_records(per_class=n):
+        if isinstance(one, RunInfo):
+            fold.update(one)
+        elif isinstance(one, Samples):
+            samples = WithHash(
+                **{name: getattr(one, name)[:n] for name in ("ids", "files", "labels", "splits", "sizes", "digests")}
+            )
+            object.__setattr__(samples, "phash", [f"{value:016x}" for value in hashes])
+            fold.update(samples)
+    found = fold.result()
+    assert "near" in found.compared
+    return [[one.file for one in group.members] for group in found.groups]
+
+
+def test_hashes_that_differ_in_a_few_bits_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to NEAR_BITS, chained; of very many samples only equal hashes."""
+    hashes = [0, 0b1111, 0b11111111, 0x1F << 40, (1 << 64) - 1, 0x0F0F0F0F0F0F0F0F]
+    files = ["cat_0000.png", "dog_0000.png", "great pyrenees_0000.png"]
+    assert near(hashes) == [files]
+    monkeypatch.setattr(room, "MAX_NEAR", 3)
+    assert near(hashes) == []
+    assert near([*hashes, 0]) == [["cat_0000.png", "cat_0002.png"]]
+
+
+def test_they_are_listed(tmp_path: Path, call: Caller) -> None:
+    """In words, as JSON and as CSV; suspects name the twin as the reason."""
+    write_run(tmp_path / "run", distinct(list(run_records(per_class=40, epochs=4)), {5: 4, 30: 27}))
+    shown = call("suspects", "run", "--duplicates").out
+    assert shown.startswith("2 pictures are in the run more than once (1 with several labels, 1 across splits)\n")
+    groups = [json.loads(line) for line in call("suspects", "run", "--duplicates", "--json").out.splitlines()]
+    assert [len(one["members"]) for one in groups] == [2, 2]
+    assert len(call("suspects", "run", "--duplicates", "--csv").out.splitlines()) == 5
+    assert call("suspects", "run", "--duplicates", "--class", "dog").out.startswith("1 picture is")
+    rows = {one["file"]: one for one in map(json.loads, call("suspects", "run", "--json", "--all").out.splitlines())}
+    twin = "duplicate with another label: the same input as great pyrenees_0001.png, labelled great pyrenees"
+    assert rows["dog_0001.png"]["reason"] == twin
+    assert "--duplicates" in call("suspects", "run").out
+    assert np.sum([one["reason"].startswith("duplicate") for one in rows.values()]) == 2

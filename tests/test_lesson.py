@@ -1,0 +1,164 @@
+"""The lesson of `inspect`: a sentence only where it is true, each with a command that works; and what else inspect gained."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calling import Caller
+from capture_cli.answers import lesson as room
+from capture_cli.answers.calibration import calibration
+from capture_cli.answers.learning import find_learning
+from capture_cli.answers.lesson import Finding
+from capture_cli.answers.summary import summarise
+from capture_cli.records import Batch, Record, Samples
+from capture_cli.runs import open_run
+from runs import run_records, task_records, write_run
+
+
+def lesson_of(folder: Path, records: list[Record]) -> dict[str, Finding]:
+    with open_run(write_run(folder, records)) as run:
+        return {one.kind: one for one in summarise(run).lesson}
+
+
+def predicted(records: list[Record], choose: "np.ndarray[tuple[int], np.dtype[np.bool_]]", pred: int, p: float) -> list[Record]:
+    """Let the first label's samples of `val` be predicted as `pred` where `choose` says so, all others right, with `p`."""
+    changed: list[Record] = []
+    at = 0
+    for record in records:
+        if isinstance(record, Batch) and record.phase == "val":
+            n, classes = record.probs.shape
+            preds = np.array(record.labels)
+            for i in np.flatnonzero(record.labels == 0):
+                if choose[at % len(choose)]:
+                    preds[i] = pred
+                at += 1
+            probs = np.full((n, classes), (1 - p) / (classes - 1), np.float32)
+            probs[np.arange(n), preds] = p
+            losses = -np.log(probs[np.arange(n), record.labels])
+            record = replace(record, preds=preds, probs=probs, losses=losses)
+        changed.append(record)
+    return changed
+
+
+def test_the_most_frequent_error_is_named_and_counted(tmp_path: Path, call: Caller) -> None:
+    """All errors are of one kind: most are. Its command lists them."""
+    records = predicted(list(run_records(per_class=40, epochs=1)), np.array([True, False]), 1, 0.9)
+    found = lesson_of(tmp_path / "run", records)["confusion"]
+    assert found.text == "Most errors in val are cat predicted as dog: 5 of 5 errors."
+    assert len(call(*[word if word != "RUN" else "run" for word in found.command]).out.splitlines()) == 6
+
+
+def test_without_errors_there_is_no_such_sentence(tmp_path: Path) -> None:
+    """And a model that is as sure as it is right is neither over- nor underconfident."""
+    records = predicted(list(run_records(per_class=40, epochs=1)), np.array([False]), 1, 0.999)
+    assert not lesson_of(tmp_path / "run", records).keys() & {"confusion", "calibration"}
+
+
+@pytest.mark.parametrize(("p", "word"), [(0.6, "underconfident"), (0.999, "overconfident")])
+def test_confidence_that_does_not_fit_accuracy_is_said(tmp_path: Path, p: float, word: str) -> None:
+    """Accuracy is 5/6 here."""
+    records = predicted(list(run_records(per_class=400, epochs=1)), np.array([True, False]), 1, p)
+    text = lesson_of(tmp_path / "run", records)["calibration"].text
+    assert text.startswith(f"The model is {word} in val: mean probability {p:.2f}, accuracy 0.83 (ECE 0.")
+
+
+def test_leaks_and_contradictions_are_said(tmp_path: Path) -> None:
+    """The same bytes in two splits, and under two labels."""
+    digests = [f"{i:032x}" for i in range(36)]
+    digests[3], digests[7] = digests[0], digests[4]  # 3 and 7 are in val; 0 and 3 are cats, 4 and 7 are dogs
+    digests[8] = digests[9]
+    found = lesson_of(tmp_path / "run", list(run_records(digests=digests)))
+    assert found["leaks"].text == "Leak: 4 images are the same picture in train and val, first cat_0000.png."
+    assert found["contradictions"].text.startswith("1 picture has more than one label, first great pyrenees_0002.png: ")
+    assert not lesson_of(tmp_path / "clean", list(run_records())).keys() & {"leaks", "contradictions"}
+
+
+def test_a_large_run_is_not_read_whole_for_the_lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that look wrong and learned classes are left to their own commands."""
+    records = list(run_records(per_class=40, epochs=3))
+    whole = lesson_of(tmp_path / "run", records)
+    assert {"suspects", "learned"} & whole.keys()
+    monkeypatch.setattr(room, "MAX_BYTES", 1000)
+    assert lesson_of(tmp_path / "again", records).keys() == whole.keys() - {"suspects", "learned"}
+
+
+def test_learned_classes_are_those_that_stay_right(tmp_path: Path) -> None:
+    """The first epoch from which on at least four in five visits of the class are right, counted from the rows."""
+    with open_run(write_run(tmp_path / "run", run_records(per_class=40, epochs=6))) as run:
+        frame = run.to_pandas(["epoch", "label", "correct"], phase="train")
+        phase = next(one for one in find_learning(run).phases if one.phase == "train")
+    table = frame.groupby(["epoch", "label"], observed=True)["correct"].mean().unstack("label")
+    from capture_cli.answers.dynamics import Dynamics
+
+    with open_run(tmp_path / "run") as run:
+        fold = Dynamics("train")
+        run.fold(fold)
+    for name, epoch in room.learned_epochs(fold.result()).items():
+        good = [e for e in table.index if (table[name].loc[e:] >= room.LEARNED).all()]
+        assert epoch == (good[0] if good else None)
+    assert {one.label for one in phase.classes} == set(table.columns)
+
+
+def test_a_task_without_labels_has_a_lesson_too(tmp_path: Path) -> None:
+    """An empty one, or what can be said of it."""
+    for task in ("regression", "multilabel", "sequence"):
+        lesson_of(tmp_path / task, list(task_records(task)))
+
+
+def test_calibration_is_the_definition(tmp_path: Path) -> None:
+    """Bin by bin: 0.5 belongs to the bin that ends there; a probability that is not finite to none."""
+    rng = np.random.default_rng(0)
+    p, right = rng.random(500).astype(np.float32), rng.random(500) < 0.5
+    p[:2], p[2] = 1.0, np.nan
+    found = calibration(p, right, bins=10)
+    assert found is not None
+    ece = 0.0
+    for k in range(10):
+        inside = [i for i in range(500) if k / 10 < p[i] <= (k + 1) / 10]
+        ece += len(inside) / 499 * abs(np.mean(right[inside]) - np.mean(p[inside].astype(float)))
+    assert found.ece == pytest.approx(ece, abs=1e-6)
+    assert sum(one.n for one in found.bins) == found.n == 499
+    assert calibration(np.array([np.nan]), np.array([True])) is None
+
+
+def test_the_matrix_has_every_sample_once(tmp_path: Path) -> None:
+    """Rows are labels, columns predictions."""
+    with open_run(write_run(tmp_path / "run", run_records(per_class=40))) as run:
+        phase = summarise(run).phase
+        rows = run.to_pandas(["label", "pred"], phase="val", epochs=[1])
+    assert phase is not None
+    for i, label in enumerate(run.info.classes):
+        for j, pred in enumerate(run.info.classes):
+            assert phase.matrix[i][j] == ((rows.label == label) & (rows.pred == pred)).sum()
+
+
+def test_dynamics_are_shown_and_are_those_of_the_rows(tmp_path: Path, call: Caller) -> None:
+    """`--dynamics` sums up what `rows --per sample` lists."""
+    write_run(tmp_path / "run", run_records(per_class=20, epochs=5))
+    shown = call("inspect", "run", "--dynamics").out
+    assert "train: 45 samples, 5 epochs" in shown
+    assert "capture rows run --per sample" in shown
+    answer = json.loads(call("inspect", "run", "--dynamics", "--json").out)["dynamics"][0]
+    rows = [json.loads(line) for line in call("rows", "run", "--per", "sample", "--where", "phase = 'train'").out.splitlines()]
+    worst = min(rows, key=lambda row: row["aum"])
+    assert answer["hardest"][0]["file"] == worst["file"]
+    for one in answer["classes"]:
+        of_class = [row for row in rows if row["label"] == one["label"]]
+        assert one["n"] == len(of_class)
+        assert one["aum"] == pytest.approx(np.mean([row["aum"] for row in of_class]), abs=1e-5)
+        learned = sorted(row["learned"] if row["learned"] is not None else 10**9 for row in of_class)
+        half = learned[(len(learned) - 1) // 2]
+        assert one["learned"] == (None if half == 10**9 else half)
+    assert call("inspect", "run", "--dynamics", "--sample", "cat_0000.png").code == 2
+
+
+def test_samples_blocks_are_not_needed(tmp_path: Path) -> None:
+    """A run whose records name no samples, as of a foreign loop, has a lesson of what it has."""
+    records = [one for one in run_records(per_class=40, epochs=4) if not isinstance(one, Samples)]
+    end = records.pop()
+    records.append(replace(end, counts={**end.counts, "samples": 0}))  # type: ignore[union-attr]
+    with open_run(write_run(tmp_path / "run", records[:-1])) as run:
+        assert all(one.kind not in ("leaks", "contradictions") for one in summarise(run).lesson)
