@@ -83,7 +83,7 @@ WALLS: dict[str, set[str]] = {
     "tomli_w": {"cli", "runfolder"},
     "orjson": {"answers", "cli", "records", "replay", "runfolder", "runs", "tables"},
     "xxhash": {"keyed_random", "pixels", "preprocessing", "replay", "runtime"},
-    "pandas": {"runs"},
+    "pandas": {"answers", "runs"},
     "pyarrow": {"runs"},
     "numpy": {
         *{"answers", "cli", "keyed_random", "pixels", "preprocessing", "records", "recorder", "replay", "replay.outputs"},
