@@ -7,6 +7,7 @@ The command line shows these defaults. Below `train` there are plain arguments o
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
@@ -65,6 +66,15 @@ class TrainConfig:
     labels: str = "auto"
     unmatched: str = "error"
     """error or skip: how to treat files that the label rule does not match."""
+    include: Sequence[str] | None = None
+    """Glob patterns of the files to use; None: all."""
+    exclude: Sequence[str] | None = None
+    keep_companions: bool | None = None
+    """Use masks and twins of other images as images of their own."""
+    split_folders: str | None = None
+    """use, pool or ignore words such as train and test in paths; None: use."""
+    merge_names: bool | None = None
+    """Make one class of names that differ only in case, spaces or Unicode form."""
     capture_every: int = 1
     """Capture every N-th batch; the others are only counted."""
     probs: str | None = None
@@ -87,8 +97,9 @@ class TrainConfig:
             ("best", BEST_BY),
             ("augment", AUGMENTATIONS),
             ("unmatched", ("error", "skip")),
+            ("split_folders", (None, "use", "pool", "ignore")),
         ):
-            self._require(name, getattr(self, name) in choices, " or ".join(choices))
+            self._require(name, getattr(self, name) in choices, " or ".join(filter(None, choices)))
         for name in ("epochs", "batch_size", "capture_every"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
         self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
@@ -195,7 +206,11 @@ def _check_types(config: TrainConfig) -> None:
     hints = get_type_hints(TrainConfig)
     for field in fields(config):
         value, allowed = getattr(config, field.name), get_args(hints[field.name]) or (hints[field.name],)
-        if float in allowed and type(value) is int:
+        if isinstance(value, list | tuple) and Sequence[str] in allowed:
+            if not all(isinstance(one, str) for one in value):
+                raise UsageError(f"--{field.name.replace('_', '-')} {value!r} is not a list of texts")
+            object.__setattr__(config, field.name, list(value) or None)
+        elif float in allowed and type(value) is int:
             object.__setattr__(config, field.name, float(value))
         elif type(value) not in allowed:
             wanted = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))

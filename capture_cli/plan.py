@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from capture_cli import models
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
-from capture_cli.labels import Scan, scan
-from capture_cli.labels.splits import hashed_split, single_split
+from capture_cli.labels import Reading, Scan, scan
+from capture_cli.labels.splits import single_split, stratified_split
 from capture_cli.pixels.choosing import Wishes, choose_geometry, describe
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe
 from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
 
-NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder"})
-"""Reasons of files that nobody takes for images of the data set; `--strict` ignores them."""
+NOT_IMAGES = frozenset(
+    ["unsupported-extension", "hidden", "run-folder", "excluded", "companion"]
+    + ["test-split", "other-split", "outside-split", "unlabelled"]
+)
+"""Reasons of files that nobody takes for images to train on; `--strict` ignores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,8 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     Raises UsageError and DataError.
     """
     models.check(config.model)
-    source, split = FolderSource(moved_to or folder), hashed_split(config.val_split)
-    found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split)
+    source, split = FolderSource(moved_to or folder), stratified_split(config.val_split)
+    found = scan(source, split=split, reading=Reading.of(config.to_dict()))
     if config.strict:
         refuse_skipped(found)
     _check_validation(found, config)
@@ -74,7 +77,7 @@ def _check_validation(found: Scan, config: TrainConfig) -> None:
 def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:
     """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split."""
     source, split = FolderSource(folder), single_split("test")
-    found = scan(source, labels=config.labels, unmatched=config.unmatched, split=split, classes=classes)
+    found = scan(source, split=split, reading=Reading.of(config.to_dict()), classes=classes)
     if config.strict:
         refuse_skipped(found)
     geometry = recipe.geometry_within(config.max_pixels)

@@ -51,7 +51,7 @@ def test_the_rule_and_how_to_choose_another_go_to_stderr(capture: Command, pets:
         done = capture("labels", pets, *options)
         assert done.stderr == (
             "Labels: cat_00.png -> cat (rule: prefix). "
-            "Not right? Choose another rule with --labels auto|parent|field:N|suffix|REGEX\n"
+            "Not right? Choose another rule with --labels auto|parent|field:N|suffix|folder:N|REGEX\n"
         )
 
 
@@ -113,8 +113,14 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
             "no images in 'photos'; skipped: 1 unsupported-extension, such as 'a.txt'",
             "image names end in .png",
         ),
-        (["cat.png", "dog.png"], [], 3, "no label in any of the 2 names", "like cat_0012.png"),
-        (["cat_1.png", "cat_2.png"], ["--labels", "prefix"], 3, "only one class", "--labels field:2 (2 classes)"),
+        (["cat.png", "dog.png"], [], 3, "no label in the names of 2 images", "like cat_0012.png"),
+        (
+            ["cat_1.png", "cat_2.png"],
+            ["--labels", "prefix"],
+            3,
+            "only one class",
+            "capture labels photos --labels field:2` (2 classes)",
+        ),
         (
             ["cat_1.png", "dog_1.png", "x.png"],
             [],

@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 
 from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, DataError, UsageError
-from capture_cli.labels import Scan
+from capture_cli.labels import Reading, Scan
 from capture_cli.labels import scan as scan_source
-from capture_cli.labels.splits import hashed_split, single_split
+from capture_cli.labels.splits import single_split, stratified_split
 from capture_cli.labels.warnings import warnings
 from capture_cli.sources.folder import FolderSource
 
 
 def scan(folder: Path, *, val_split: float = TrainConfig.val_split, **options: Any) -> Scan:
     """Scan a folder as `capture train` does, or as `capture evaluate` where `classes` are given."""
-    split = single_split("test") if "classes" in options else hashed_split(val_split)
+    split = single_split("test") if "classes" in options else stratified_split(val_split)
+    classes = options.pop("classes", None)
     with FolderSource(folder) as source:
-        return scan_source(source, split=split, **options)
+        return scan_source(source, split=split, reading=Reading(**options), classes=classes)
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:
@@ -41,6 +42,10 @@ def touch(folder: Path, names: Iterable[str]) -> Path:
 
 def labelled(found: Scan) -> dict[str, str]:
     return {file: found.classes[label] for file, label in zip(found.files, found.labels, strict=True)}
+
+
+def split_of(found: Scan) -> dict[str, str]:
+    return dict(zip(found.files, found.splits, strict=True))
 
 
 def reasons(found: Scan) -> dict[str, str]:
@@ -66,15 +71,51 @@ def test_sub_folders_are_searched_and_classes_are_in_natural_order(tmp_path: Pat
     assert found.skipped == []
 
 
-def test_train_and_val_folders_share_their_classes(tmp_path: Path) -> None:
-    """The class is the folder the image is in, not the one on top; a warning says that the two are pooled."""
-    touch(tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "val") for name in ("cat", "dog") for i in range(3)])
+def test_split_folders_decide_the_splits(tmp_path: Path) -> None:
+    """The class is what is left of the path; test images are skipped with their label, and nothing is divided anew."""
+    touch(
+        tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "Val", "test") for name in ("cat", "dog") for i in range(3)]
+    )
     found = scan(tmp_path)
     assert found.classes == ["cat", "dog"]
-    assert Counter(labelled(found).values()) == {"cat": 6, "dog": 6}
-    assert warnings(found) == [
-        "the folders 'train', 'val' are pooled and split again; to train on one of them alone, name that folder"
-    ]
+    assert [(c.name, c.train, c.val, c.test) for c in found.per_class()] == [("cat", 3, 3, 3), ("dog", 3, 3, 3)]
+    assert split_of(found)["Val/cat/1.png"] == "val"
+    assert ("test/cat/0.png", "test-split", "cat") in found.skipped
+    assert warnings(found) == []
+
+
+def test_split_folders_may_be_pooled_or_ignored(tmp_path: Path) -> None:
+    """Pooled: divided by hash; ignored: folders like any other."""
+    touch(tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in ("cat", "dog") for i in range(10)])
+    assert Counter(scan(tmp_path, split_folders="pool").splits) == {"train": 32, "val": 8}
+    assert scan(tmp_path, split_folders="ignore", labels="folder:1").classes == ["test", "train"]
+    assert "--split-folders maybe is not valid; choose use, pool or ignore" in refusal(
+        tmp_path, UsageError, split_folders="maybe"
+    )
+
+
+def test_globs_choose_files(tmp_path: Path) -> None:
+    """By path, by name and by folder; what is not chosen is skipped by name, and a pattern without a match is an error."""
+    touch(tmp_path, [f"{name}/{i}{old}.png" for name in ("cat", "dog", "fox") for i in range(3) for old in ("", "_old")])
+    found = scan(tmp_path, include=["cat", "dog/*"], exclude=["*_old.png"])
+    assert labelled(found) == {f"{name}/{i}.png": name for name in ("cat", "dog") for i in range(3)}
+    assert Counter(reasons(found).values()) == {"excluded": 12}
+    assert "--include cow/* matches none of 18 images, such as 'cat/0.png'" in refusal(tmp_path, include=["cow/*"])
+
+
+def test_masks_are_skipped_and_can_be_kept(tmp_path: Path) -> None:
+    """With the image that each belongs to."""
+    touch(tmp_path, [f"{name}/{i}{mask}.png" for name in ("cat", "dog") for i in range(3) for mask in ("", "_mask")])
+    found = scan(tmp_path)
+    assert ("cat/0_mask.png", "companion", "mask of 0.png") in found.skipped
+    assert (len(found.files), len(scan(tmp_path, keep_companions=True).files)) == (6, 12)
+
+
+def test_similar_names_are_merged_on_request(tmp_path: Path) -> None:
+    """Under the most frequent spelling."""
+    touch(tmp_path, ["Cat/1.png", "cat/1.png", "cat/2.png", "dog /1.png", "dog/2.png", "dog/3.png"])
+    assert scan(tmp_path).classes == ["Cat", "cat", "dog", "dog "]
+    assert scan(tmp_path, merge_names=True).classes == ["cat", "dog"]
 
 
 def test_other_entries_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +161,8 @@ def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
     touch(tmp_path, [f"{name}/{i}.png" for name in ("bus", "test", "train") for i in range(2)])
     found = scan(tmp_path)
     assert found.classes == ["bus", "test", "train"]
-    assert warnings(found) == []
+    (said,) = warnings(found)
+    assert "'test', 'train' may be splits: here they are classes" in said
 
 
 def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:
@@ -165,7 +207,7 @@ def test_every_name_is_an_image_or_a_skip_and_can_be_read(names: set[bytes]) -> 
         images = {b"cat_1.png", b"dog_2.png"} | {name + b"_7.png" for name in names}
         for name in images | names:
             (folder / os.fsdecode(name)).write_bytes(name)
-        found = scan(folder, unmatched="skip")
+        found = scan(folder, labels="prefix", unmatched="skip")
         listed = found.files + [skip.file for skip in found.skipped]
         assert sorted(file.encode("utf-8", "surrogateescape") for file in listed) == sorted(images | names)
         with FolderSource(folder) as source:
@@ -210,26 +252,35 @@ def test_the_same_names_give_the_same_scan(tmp_path: Path) -> None:
     assert scans[0] == scans[1] == scans[2]
 
 
-def test_adding_and_removing_files_moves_no_other(tmp_path: Path) -> None:
-    """An image's split is a function of its path."""
-    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(100)])
-    before = scan(tmp_path)
-    splits = dict(zip(before.files, before.splits, strict=True))
-    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "fox") for i in range(100, 200)])
-    for i in range(0, 100, 3):
-        (tmp_path / f"dog_{i}.png").unlink()
-    after = scan(tmp_path)
-    assert {f: s for f, s in zip(after.files, after.splits, strict=True) if f in splits} == {
-        f: s for f, s in splits.items() if f in set(after.files)
-    }
+def test_adding_a_file_moves_at_most_one_other_of_its_class(tmp_path: Path) -> None:
+    """Shares of classes are kept, and nothing else moves; a class that is added moves no image of another."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(30)])
+    splits = split_of(scan(tmp_path))
+    for name in [f"cat_{i}.png" for i in range(30, 60)]:
+        touch(tmp_path, [name])
+        after = split_of(scan(tmp_path))
+        moved = [file for file, split in splits.items() if after[file] != split]
+        assert len(moved) <= 1
+        assert all(file.startswith("cat") for file in moved)
+        splits = after
+    touch(tmp_path, [f"fox_{i}.png" for i in range(100)])
+    after = split_of(scan(tmp_path))
+    assert {file: after[file] for file in splits} == splits
+
+
+def test_every_class_of_two_images_or_more_is_validated(tmp_path: Path) -> None:
+    """The share of each class is rounded down or up, to one image at least."""
+    touch(tmp_path, [f"{name}{'x' * n}_{i}.png" for name in ("cat", "dog") for n in range(40) for i in range(n + 2)])
+    for c in scan(tmp_path).per_class():
+        assert abs(c.val - max(1, 0.2 * (c.train + c.val))) < 1
+        assert c.train >= 1
 
 
 def test_splits_are_pinned(tmp_path: Path) -> None:
     """A new version must not move images between splits: these were written down once."""
     touch(tmp_path, [f"cat_{i}.png" for i in range(10)] + [f"dog_{i}.png" for i in range(10)])
-    found = scan(tmp_path)
-    val = [f for f, s in zip(found.files, found.splits, strict=True) if s == "val"]
-    assert val == ["cat_3.png", "cat_5.png", "cat_9.png", "dog_5.png"]
+    val = [file for file, split in split_of(scan(tmp_path)).items() if split == "val"]
+    assert val == ["cat_3.png", "cat_9.png", "dog_5.png", "dog_7.png"]
 
 
 def test_the_share_of_val_is_what_was_asked_for(tmp_path: Path) -> None:
@@ -291,7 +342,7 @@ def test_names_that_do_not_fit_are_counted_and_five_are_named(tmp_path: Path) ->
     assert "the rule prefix finds no label in 7 of 15 images: 'odd.png', 'oddx.png', " in told
     assert "'oddxxxx.png' and 2 more" in told
     assert "--unmatched skip" in told
-    assert "--labels field:1 (9 classes)" in told
+    assert "--labels field:1 --unmatched skip` (9 classes)" not in told
     found = scan(tmp_path, labels="prefix", unmatched="skip")
     assert len(found.files) == 8
     assert Counter(skip.reason for skip in found.skipped) == {"no-label": 7}
@@ -304,7 +355,7 @@ def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
     touch(tmp_path, ["a/cat_1.png", "a/cat_2.png", "a/cat_2_3.png"])
     told = refusal(tmp_path, labels="parent")
     assert told.startswith("only one class: the rule parent labels 3 images, all 'a'; choose another rule: ")
-    assert "--labels field:2 (2 classes)" in told
+    assert "--labels field:2` (2 classes)" in told
     (tmp_path / "b").mkdir()
     touch(tmp_path / "b", ["cat_9.png"])
     assert scan(tmp_path).classes == ["a", "b"]
@@ -333,19 +384,20 @@ def test_no_such_folder_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_running_number_taken_for_the_label_is_pointed_out(tmp_path: Path) -> None:
     """Every image a class of its own is allowed (image_3.png is of class 3) and rarely meant."""
     touch(tmp_path, [f"sample_{i:03d}_{'xyz'[i % 3]}.png" for i in range(9)])
-    (said,) = warnings(scan(tmp_path))
+    (said,) = warnings(scan(tmp_path, labels="field:2"))
     assert said.startswith("every class has a single image: is '000' the label of 'sample_000_x.png', or a running number?")
-    assert "--labels field:3 (3 classes)" in said
+    assert "--labels field:3` (3 classes)" in said
+    assert scan(tmp_path).rule.name == "field:3"
 
 
-def test_folders_of_one_name_in_two_places_are_pointed_out(tmp_path: Path) -> None:
-    """cat/a and dog/a are one class under `parent`; the expression that the warning offers takes cat and dog."""
+def test_levels_of_folders_that_cross_are_refused(tmp_path: Path) -> None:
+    """cat/a and dog/a: the command that the error offers takes cat and dog; asked for, a and b come with a warning."""
     touch(tmp_path, [f"{top}/{below}/{i}.png" for top in ("cat", "dog") for below in "ab" for i in range(2)])
-    found = scan(tmp_path)
-    (said,) = warnings(found)
+    told = refusal(tmp_path)
+    assert told.startswith("2 rules fit equally well: parent (2 classes: a, b); folder:1 (2 classes: cat, dog); choose one: ")
+    assert scan(tmp_path, labels="folder:1").classes == ["cat", "dog"]
+    (said,) = warnings(scan(tmp_path, labels="parent"))
     assert said.startswith("folders with the same name are one class: 'cat/a', 'dog/a' (and 1 more name); ")
-    offered = said.partition("--labels '")[2].partition("'")[0]
-    assert scan(tmp_path, labels=offered).classes == ["cat", "dog"]
 
 
 def test_the_example_shows_the_rule_at_work(tmp_path: Path) -> None:

@@ -48,9 +48,24 @@ Output = partial(typer.Option, rich_help_panel="Output")
 
 Device = Annotated[str, Machine(help="auto, cpu, cuda or cuda:N; never falls back.")]
 Amp = Annotated[bool, Machine("--amp", help="Compute in bfloat16 where it is safe.")]
-_RULES = "auto, parent, field:N, prefix, suffix, or a regular expression with a group `label`."
-Labels = Annotated[str, Data(metavar="RULE", help=_RULES)]
+_RULES = (
+    "auto, parent, field:N, prefix, suffix, folder:N, a regular expression with a group `label`, "
+    "or a table FILE.csv[:FILE_COLUMN,LABEL_COLUMN]."
+)
+Labels = Annotated[str, Data(metavar="RULE|TABLE", help=_RULES)]
 Unmatched = Annotated[str, Data(metavar="error|skip", help="What to do with files that the label rule does not match.")]
+Include = Annotated[list[str] | None, Data(metavar="GLOB", help="Use only files that match, such as 'cat/*'; may be repeated.")]
+Exclude = Annotated[list[str] | None, Data(metavar="GLOB", help="Skip files that match, such as '*_old.png'; may be repeated.")]
+_COMPANIONS = "Use masks, and twins with another extension, as images of their own."
+KeepCompanions = Annotated[bool | None, Data("--keep-companions", help=_COMPANIONS, show_default=False)]
+_SPLIT_FOLDERS = (
+    "Words such as train and test in paths: they decide the split (use), say nothing (pool), or are labels (ignore)."
+)
+SplitFolders = Annotated[str | None, Data(metavar="use|pool|ignore", help=_SPLIT_FOLDERS, show_default="use")]
+_MERGE = "Make one class of names that differ only in case, spaces or Unicode form."
+MergeNames = Annotated[bool | None, Data("--merge-names", help=_MERGE, show_default=False)]
+_VAL_SPLIT = "Fraction of the images of each class held out for validation, if no folder is."
+ValSplit = Annotated[float, Data(metavar="SHARE", help=_VAL_SPLIT)]
 Strict = Annotated[bool, Data("--strict", help="Stop at an image that cannot be used.")]
 MaxPixels = Annotated[int, Data(metavar="N", help="Skip images of more pixels than this.")]
 _RAM = "Memory for pixels, such as 4G or 500M; the rest is read from disk. Default: half of what is free."

@@ -88,9 +88,14 @@ def train(
     depth: Annotated[str, Data(metavar="auto|high-byte|minmax|BITS", help=DEPTH)] = TrainConfig.depth,
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     augment: Annotated[str, Data(help=f"{', '.join(AUGMENTATIONS)}.")] = TrainConfig.augment,
-    val_split: Annotated[float, Data(help="Fraction of the images held out for validation.")] = TrainConfig.val_split,
+    val_split: shared.ValSplit = TrainConfig.val_split,
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,
+    include: shared.Include = None,
+    exclude: shared.Exclude = None,
+    keep_companions: shared.KeepCompanions = None,
+    split_folders: shared.SplitFolders = None,
+    merge_names: shared.MergeNames = None,
     strict: shared.Strict = TrainConfig.strict,
     capture_every: Annotated[
         int, Capture(metavar="N", help="Record every Nth batch; the others are only counted.")

@@ -1,48 +1,55 @@
 """Label rules: how an image's class is read from its path.
 
-    rule = parse_rule("field:2") or choose_rule(files)      # parse_rule("auto") is None
-    rule.label_of("digit_3_0017.png")                       # "3"; None where the name does not fit
+    rule = parse_rule("field:2")            # parse_rule("auto") is None: capture_cli.labels.comparison chooses one
+    rule.label_of("digit_3_0017.png")       # "3"; None where the name does not fit
 
-| rule      | the class is                                            | for example                                       |
-|-----------|---------------------------------------------------------|---------------------------------------------------|
-| `parent`  | the folder the image is in                              | `train/cat/x.png` -> cat, `cat/a/x.png` -> a      |
-| `field:N` | part N, from 1, of the stem split at `_`                | `field:2`: `image_3.png`, `digit_3_0017.png` -> 3 |
-| `prefix`  | the text before the number at the end of the stem       | `cat_0012.jpg`, `cat12.png`, `cat (3).jpg` -> cat |
-| `suffix`  | the text after the number at the beginning of the stem  | `0012_cat.jpg`, `12cat.png` -> cat                |
-| REGEX     | the group `label` of its first match in the path        | `^(?P<label>[^/]+)/`: `cat/a/x.png` -> cat        |
+| rule          | the class is                                            | for example                                        |
+|---------------|---------------------------------------------------------|----------------------------------------------------|
+| `parent`      | the folder the image is in                              | `cat/x.png` -> cat, `cat/a/x.png` -> a             |
+| `parent:N`    | the folder N levels above the image                     | `parent:2`: `cat/a/x.png` -> cat                   |
+| `folder:N`    | the Nth folder of the path, from the top                | `folder:1`: `cat/a/x.png` -> cat                   |
+| `folder:N+M`  | several of them, joined with `/`                        | `folder:1+2`: `Greek/01/x.png` -> Greek/01         |
+| `field:N`     | part N, from 1, of the stem split at `_`                | `field:2`: `image_3.png`, `digit_3_0017.png` -> 3  |
+| `field:N:SEP` | the same, split at each of the characters SEP           | `field:2:.`: `a.cat.7.png` -> cat                  |
+| `prefix`      | the text before the number at the end of the stem       | `cat_0012.jpg`, `cat12.png`, `cat (3).jpg` -> cat  |
+| `suffix`      | the text after the number at the beginning of the stem  | `0012_cat.jpg`, `12cat.png` -> cat                 |
+| `start`       | the text before the first number of the stem            | `cat_12_aug_3.png`, `cat-001_rot90.jpg` -> cat     |
+| `end`         | the text after the last number of the stem              | `frame0012_open.png` -> open                       |
+| REGEX         | the group `label` of its first match in the path        | `^(?P<label>[^/]+)/`: `cat/a/x.png` -> cat         |
 
-A path is relative, with `/`. The stem is the file name without its image extension and without the ` (3)` that Windows and
+A path is relative, with `/`. Words that name a split are taken out of it first (capture_cli.labels.purposes), but a REGEX
+sees the path as it is. The stem is the file name without its image extension and without the ` (3)` that Windows and
 browsers add to copies. Spaces, `_`, `-`, `.` and `#` between label and number are removed. Nothing else about a label is
 changed: `Cat` and `cat`, or an é written in two ways, are two classes.
-
-`auto` takes the first rule that fits (see `choose_rule`): the same files always give the same rule, in any order.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from capture_cli.errors import DataError, UsageError
+from capture_cli.errors import UsageError
 from capture_cli.sources import is_image
 
 RULES = {
-    "auto": "the first of parent, field:2, prefix and suffix that fits the names",
+    "auto": "the rule that fits the names best",
     "parent": "the folder the image is in",
     "field:N": "part N of the name, split at _",
     "prefix": "the text before the number at the end of the name",
     "suffix": "the text after the number at the beginning of the name",
+    "folder:N": "folder N of the path, from the top",
     "REGEX": "the group `label` of a regular expression, searched in the path",
 }
-"""Values of --labels, and what the class then is."""
+"""Values of --labels that the help names, and what the class then is."""
 
-SPLIT_NAMES = frozenset(
-    ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout"]
-)
-"""Folder names, in any case, that tell what images are for, not what they show."""
+_MORE = {
+    "parent:N": "the folder N levels above the image",
+    "start": "the text before the first number of the name",
+    "end": "the text after the last number of the name",
+}
 
-_SEPARATORS, _DIGITS = " _-.#", "0123456789"
+SEPARATORS, _DIGITS = " _-.#", "0123456789"
 _COPY_SUFFIX = re.compile(r"[ _.#-]*\([0-9]+\)\Z")
-_ASKED = "it was asked for"
+ASKED = "it was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +62,21 @@ class Rule:
     """Why it was chosen, a clause: `the images are in 10 sub-folders`."""
     label_of: Callable[[str], str | None]
     """Relative path -> class name, None where the path does not fit; never the empty string."""
+    reads: str = "name"
+    """The part of the path that decides: `folder`, `name`, or `path` for the whole path as it is on disk."""
 
     @property
     def meaning(self) -> str:
         """The class under this rule, a noun phrase."""
-        if self.name.startswith("field:"):
-            return RULES["field:N"].replace("N", self.name.removeprefix("field:"))
-        return RULES.get(self.name, RULES["REGEX"])
+        kind, _, rest = self.name.partition(":")
+        if kind in ("parent", "folder", "field") and rest:
+            number, _, separators = rest.partition(":")
+            text = (RULES | _MORE)[f"{kind}:N"].replace(" N", f" {number}")
+            return text.replace("split at _", f"split at {separators}") if separators else text
+        return (RULES | _MORE).get(self.name, RULES["REGEX"])
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """The number of files that a rule labels, and of different labels that it finds."""
-
-    rule: Rule
-    labelled: int
-    classes: int
+NO_RULE = Rule("none", "no rule fits", lambda _: None)
 
 
 def parse_rule(text: str) -> Rule | None:
@@ -78,53 +84,23 @@ def parse_rule(text: str) -> Rule | None:
     if text == "auto":
         return None
     if text in _SIMPLE:
-        return _simple_rule(text, _ASKED)
-    if text == "field" or text.startswith("field:"):
-        number = re.fullmatch(r"field:0*([1-9][0-9]{0,2})", text)
-        if not number:
-            raise UsageError(f"--labels {text} is not a rule", "the N of field:N is a whole number from 1, as in field:2")
-        return _field_rule(int(number[1]), _ASKED)
+        return simple_rule(text, ASKED)
+    kind, colon, rest = text.partition(":")
+    if kind in ("parent", "folder", "field") and (colon or kind == text):
+        return _numbered_rule(kind, rest, text)
     return _regex_rule(text)
 
 
-def choose_rule(files: Sequence[str]) -> Rule:
-    """Choose a rule for `files` (relative paths) as `auto` does: the first of these that fits.
-
-    1. `parent` if the images are in sub-folders of two or more different names, not all of them like `train` and `val`.
-    2. `field:2` if all stems begin with the same word, ignoring names in which no rule finds a label, such as `logo.png`.
-    3. `prefix`, then `suffix`.
-
-    To fit, a rule must label at least half as many files as the rule that labels most, with two classes or more. A rule by
-    file name must also find two images per class on average: a running number does not. If none fits, the first rule that
-    finds two classes is taken, then the first that finds any. Raises DataError if no rule finds a label in any name.
-    """
-    fits = [fit(rule, files) for rule in _candidates(files)]
-    most = max(one.labelled for one in fits)
-    if not most:
-        raise DataError(
-            f"no label in any of the {len(files):,} names, such as '{files[0]}'",
-            "put the images of each class into a folder of its own, name them like cat_0012.png, "
-            "or give a regular expression: --labels '(?P<label>...)'",
-        )
-    near = [one for one in fits if 2 * one.labelled >= most]
-    for one in near:
-        if one.classes >= 2 and (one.rule.name == "parent" or 2 * one.classes <= one.labelled):
-            return one.rule
-    return next((one.rule for one in near if one.classes >= 2), near[0].rule)
-
-
-def other_rules(files: Sequence[str], rule: Rule) -> list[Fit]:
-    """Try all rules but `rule`, and `field:N` up to 4; return those that find two classes or more, in the order of RULES."""
-    rules = [_simple_rule("parent", ""), *(_field_rule(n, "") for n in range(1, 5))]
-    rules += [_simple_rule("prefix", ""), _simple_rule("suffix", "")]
-    fits = (fit(other, files) for other in rules if other.name != rule.name)
-    return [one for one in fits if one.classes >= 2]
-
-
-def fit(rule: Rule, files: Iterable[str]) -> Fit:
-    """Count what `rule` finds in `files`."""
-    labels = [label for file in files if (label := rule.label_of(file)) is not None]
-    return Fit(rule, len(labels), len(set(labels)))
+def _numbered_rule(kind: str, rest: str, text: str) -> Rule:
+    number = r"0*([1-9][0-9]{0,2})"
+    if kind == "field" and (match := re.fullmatch(rf"(?s){number}(?::(.+))?", rest)):
+        return field_rule(int(match[1]), match[2] or "_", ASKED)
+    if kind == "parent" and (match := re.fullmatch(number, rest)):
+        return parent_rule(int(match[1]), ASKED)
+    if kind == "folder" and re.fullmatch(rf"{number}(\+{number})*", rest):
+        return folder_rule(tuple(int(one) for one in rest.split("+")), ASKED)
+    example = {"parent": "parent:2", "folder": "folder:1 or folder:1+2", "field": "field:2"}[kind]
+    raise UsageError(f"--labels {text} is not a rule", f"the N of {kind}:N is a whole number from 1, as in {example}")
 
 
 def natural_order(texts: Iterable[str]) -> list[str]:
@@ -148,37 +124,98 @@ def _stem_and_copy(file: str) -> tuple[str, str]:
     return (name[: copy.start()], copy[0]) if copy else (name, "")
 
 
-def _parent(file: str) -> str | None:
-    return file.rpartition("/")[0].rpartition("/")[2] or None
-
-
 def _prefix(file: str) -> str | None:
     body, copy = _stem_and_copy(file)
     head = body.rstrip(_DIGITS)
     if head == body and not copy:  # the (3) of `cat (3).jpg` is a number at the end as well
         return None
-    return head.rstrip(_SEPARATORS) or None
+    return head.rstrip(SEPARATORS) or None
 
 
 def _suffix(file: str) -> str | None:
     body = stem(file)
     tail = body.lstrip(_DIGITS)
-    return None if tail == body else tail.lstrip(_SEPARATORS) or None
+    return None if tail == body else tail.lstrip(SEPARATORS) or None
 
 
-_SIMPLE: dict[str, Callable[[str], str | None]] = {"parent": _parent, "prefix": _prefix, "suffix": _suffix}
+_FIRST_NUMBER = re.compile(r"[0-9]")
 
 
-def _simple_rule(name: str, why: str) -> Rule:
-    return Rule(name, why, _SIMPLE[name])
+def _start(file: str) -> str | None:
+    body, copy = _stem_and_copy(file)
+    number = _FIRST_NUMBER.search(body)
+    if not number and not copy:
+        return None
+    return body[: number.start() if number else None].rstrip(SEPARATORS) or None
 
 
-def _field_rule(number: int, why: str) -> Rule:
+def _end(file: str) -> str | None:
+    body = stem(file)
+    tail = _LAST_NUMBER.sub("", body, count=1)
+    return None if tail == body else tail.lstrip(SEPARATORS) or None
+
+
+_LAST_NUMBER = re.compile(r"(?s)\A.*[0-9]")
+
+
+def _parent(file: str) -> str | None:
+    return file.rpartition("/")[0].rpartition("/")[2] or None
+
+
+_SIMPLE: dict[str, Callable[[str], str | None]] = {
+    "parent": _parent,
+    "prefix": _prefix,
+    "suffix": _suffix,
+    "start": _start,
+    "end": _end,
+}
+
+
+def simple_rule(name: str, why: str = "") -> Rule:
+    """Make `parent`, `prefix`, `suffix`, `start` or `end`."""
+    return Rule(name, why, _SIMPLE[name], "folder" if name == "parent" else "name")
+
+
+def parent_rule(number: int, why: str = "") -> Rule:
+    """Make `parent:N`; the first is `parent`."""
+
     def label_of(file: str) -> str | None:
-        fields = stem(file).split("_", number)
+        parts = file.rsplit("/", number + 1)
+        return parts[-number - 1] or None if len(parts) > number else None
+
+    return Rule(f"parent:{number}", why, label_of, "folder") if number > 1 else simple_rule("parent", why)
+
+
+def folder_rule(numbers: tuple[int, ...], why: str = "") -> Rule:
+    """Make `folder:N` or `folder:N+M`."""
+
+    def label_of(file: str) -> str | None:
+        folders = file.split("/")[:-1]
+        if max(numbers) > len(folders):
+            return None
+        return "/".join(folders[number - 1] for number in numbers) or None
+
+    return Rule(f"folder:{'+'.join(map(str, numbers))}", why, label_of, "folder")
+
+
+def field_rule(number: int, separators: str = "_", why: str = "") -> Rule:
+    """Make `field:N` or `field:N:SEP`, which splits the stem at each of the characters `separators`."""
+    if separators == "_":
+        name = f"field:{number}"
+
+        def split(text: str) -> list[str]:
+            return text.split("_", number)
+    else:
+        name, pattern = f"field:{number}:{separators}", re.compile(f"[{re.escape(separators)}]")
+
+        def split(text: str) -> list[str]:
+            return pattern.split(text, maxsplit=number)
+
+    def label_of(file: str) -> str | None:
+        fields = split(stem(file))
         return fields[number - 1].strip(" ") or None if len(fields) >= number else None
 
-    return Rule(f"field:{number}", why, label_of)
+    return Rule(name, why, label_of)
 
 
 def _regex_rule(text: str) -> Rule:
@@ -199,33 +236,4 @@ def _regex_rule(text: str) -> Rule:
         match = pattern.search(file)
         return match["label"] or None if match else None
 
-    return Rule(text, _ASKED, label_of)
-
-
-def _candidates(files: Sequence[str]) -> list[Rule]:
-    """List the rules that `auto` considers for `files`, best first."""
-    rules = []
-    folders = {file.rpartition("/")[0] for file in files} - {""}
-    names = {folder.rpartition("/")[2] for folder in folders}
-    if len(names) >= 2 and not {name.casefold() for name in names} <= SPLIT_NAMES:
-        rules.append(_simple_rule("parent", f"the images are in {len(folders):,} sub-folders"))
-    if word := _common_word(files):
-        rules.append(_field_rule(2, f"all names begin with {word}_"))
-    rules.append(_simple_rule("prefix", "the names end in a number"))
-    rules.append(_simple_rule("suffix", "the names begin with a number"))
-    return rules
-
-
-def _common_word(files: Iterable[str]) -> str | None:
-    """Find the first part of every stem, if that is one word for all of them."""
-    word = None
-    for file in files:
-        first, _, rest = stem(file).partition("_")
-        if not rest:
-            if _prefix(file) or _suffix(file):
-                return None
-        elif word is None:
-            word = first
-        elif first != word:
-            return None
-    return word if word and any(char.isalpha() for char in word) else None
+    return Rule(text, ASKED, label_of, "path")

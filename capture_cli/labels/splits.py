@@ -1,12 +1,14 @@
 """Splits: which images are trained on and which are held out. A label rule has no part in it.
 
-    split = hashed_split(0.2)
+    split = stratified_split(0.2)
     split(files, labels)                # ["train", "val", "train", ...], one for each file
 
 A split is a function of names and labels alone, so a run can be resumed on another machine.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 from capture_cli.errors import UsageError
@@ -15,28 +17,47 @@ Split = Callable[[Sequence[str], Sequence[int]], list[str]]
 """Relative paths and class numbers of N images -> `train`, `val` or `test` for each."""
 
 
-def hashed_split(val_share: float) -> Split:
-    """Hold out about `val_share` of the images for validation: those whose hashed path, a number in [0, 1), is below it.
+def stratified_split(val_share: float) -> Split:
+    """Hold out about `val_share` of the images of each class for validation.
 
-    Adding or removing files moves no other, with one exception: a class without any training image keeps the one with the
-    largest hash in `train`. Raises UsageError unless 0 <= val_share < 1.
+    Those whose hashed path, a number in [0, 1), is below the share are held out. Then each class is brought to its share of
+    images, rounded down or up, by moving those with the hash nearest to it: one that is added moves at most one other of its
+    class. A class of two images or more has at least one for validation and one for training, if anything is held out.
+
+    Raises UsageError unless 0 <= val_share < 1.
     """
     if not 0 <= val_share < 1:
         raise UsageError(f"--val-split {val_share} is not valid", "choose a share from 0 up to, but not including, 1")
 
     def split(files: Sequence[str], labels: Sequence[int]) -> list[str]:
-        values = [_hash(file) for file in files]
-        splits = ["val" if value < val_share else "train" for value in values]
-        trained = {label for label, name in zip(labels, splits, strict=True) if name == "train"}
-        kept: dict[int, int] = {}  # label -> its file with the largest hash
-        for i, label in enumerate(labels):
-            if label not in trained and (label not in kept or values[i] > values[kept[label]]):
-                kept[label] = i
-        for i in kept.values():
-            splits[i] = "train"
+        splits = ["train"] * len(files)
+        by_class: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        for i, (file, label) in enumerate(zip(files, labels, strict=True)):
+            by_class[label].append((_hash(file), i))
+        for members in by_class.values() if val_share else ():
+            members.sort()
+            for _, i in members[: _held_out(members, val_share)]:
+                splits[i] = "val"
         return splits
 
     return split
+
+
+def _held_out(members: Sequence[tuple[float, int]], share: float) -> int:
+    """Return how many of a class, sorted by hash, are held out."""
+    total = len(members)
+    below = sum(value < share for value, _ in members)
+    least, most = math.floor(total * share), math.ceil(total * share)
+    return min(max(min(max(below, least), most), 1), total - 1)
+
+
+def divide(files: Sequence[str], labels: Sequence[int], told: Mapping[str, str], split: Split) -> list[str]:
+    """Give each file the split that is told; divide the others by `split` if none is told to be for validation."""
+    if not any(told.get(file) in ("train", "val") for file in files):
+        return split(files, labels)
+    if any(told.get(file) == "val" for file in files):
+        return [told.get(file, "train") for file in files]
+    return split(files, labels)
 
 
 def single_split(name: str) -> Split:

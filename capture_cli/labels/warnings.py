@@ -1,17 +1,20 @@
 """Warnings about a scan: allowed, and probably not meant by the owner of the images."""
 
-import unicodedata
 from collections import defaultdict
 
-from capture_cli.labels import Scan, count, quoted, try_others
-from capture_cli.labels.rules import SPLIT_NAMES, natural_order
+from capture_cli.labels import Scan
+from capture_cli.labels.names import similar
+from capture_cli.labels.refusals import command, count, quoted, some, try_others
+from capture_cli.labels.rules import natural_order
+from capture_cli.labels.tokens import SPLIT_WORDS, tokens
 
 
 def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
     if "test" in found.splits:
         return []
-    return [text for check in (_single_images, _similar_names, _pooled_splits, _merged_folders) for text in check(found)]
+    checks = (_single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders)
+    return [text for check in checks for text in check(found)]
 
 
 def _single_images(found: Scan) -> list[str]:
@@ -19,46 +22,57 @@ def _single_images(found: Scan) -> list[str]:
     if not single:
         return []
     if len(single) == len(found.classes):
+        paths = [found.paths.get(file, file) for file in found.files]
         return [
             f"every class has a single image: is '{single[0].name}' the label of '{single[0].example}', or a running number? "
-            f"If it is a number, {try_others(found.files, found.rule)}"
+            f"If it is a number, {try_others(found.source, paths, found.rule)}"
         ]
     names = quoted([c.name for c in single])
     return [f"{count(len(single), 'class has', 'classes have')} a single image, used for training and never validated: {names}"]
 
 
-def _similar_names(found: Scan) -> list[str]:
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in found.classes:
-        alike[unicodedata.normalize("NFC", name).casefold().strip()].append(name)
+def _rivals(found: Scan) -> list[str]:
+    kept = command(found.source, "--labels", found.rule.name)
     return [
-        f"class names that differ only in case, spaces or Unicode form: {quoted(names)}"
-        for names in alike.values()
-        if len(names) > 1
+        f"another rule fits nearly as well: {some(one)}; take it with {command(found.source, '--labels', one.rule.name)}, "
+        f"or keep {found.rule.name} ({count(len(found.classes), 'class', 'classes')}) with {kept}"
+        for one in found.rivals
     ]
 
 
-def _pooled_splits(found: Scan) -> list[str]:
-    parts = {part for folder in {file.rpartition("/")[0] for file in found.files} for part in folder.split("/")}
-    names = natural_order(part for part in parts - set(found.classes) if part.casefold() in SPLIT_NAMES)
-    if len(names) < 2:
+def _similar_names(found: Scan) -> list[str]:
+    return [
+        f"class names that differ only in case, spaces or Unicode form: {quoted(names)}; --merge-names makes them one class"
+        for names in similar(found.classes)
+    ]
+
+
+def _doubtful(found: Scan) -> list[str]:
+    if not found.doubtful:
         return []
-    return [f"the folders {quoted(names)} are pooled and split again; to train on one of them alone, name that folder"]
+    names = quoted(found.doubtful)
+    if set(found.doubtful) & set(found.classes):
+        return [f"{names} may be splits: here they are classes, since there would be no labels otherwise; --exclude skips them"]
+    return [f"{names} are taken for splits; if they are classes, use {command(found.source, '--split-folders', 'ignore')}"]
+
+
+def _split_words(found: Scan) -> list[str]:
+    names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
+    return [f"classes called like splits: {quoted(names)}"] if names else []
 
 
 def _merged_folders(found: Scan) -> list[str]:
     if found.rule.name != "parent":
         return []
-    places: dict[str, list[str]] = defaultdict(list)
-    for folder in natural_order({file.rpartition("/")[0] for file in found.files}):
-        above, _, name = folder.rpartition("/")
-        if SPLIT_NAMES.isdisjoint(above.casefold().split("/")):
-            places[name].append(folder)
-    merged = [quoted(folders) for folders in places.values() if len(folders) > 1]
+    places: dict[str, set[str]] = defaultdict(set)
+    for file in found.files:
+        folder = found.paths.get(file, file).rpartition("/")[0]
+        places[folder.rpartition("/")[2]].add(folder)
+    merged = [quoted(natural_order(folders)) for folders in places.values() if len(folders) > 1]
     if not merged:
         return []
     more = f" (and {count(len(merged) - 1, 'more name', 'more names')})" if len(merged) > 1 else ""
     return [
-        f"folders with the same name are one class: {merged[0]}{more}; "
-        "to use the first folder of the path instead: --labels '^(?P<label>[^/]+)/'"
+        f"folders with the same name are one class: {merged[0]}{more}; to use the first folder of the path instead: "
+        f"{command(found.source, '--labels', 'folder:1')}"
     ]

@@ -8,12 +8,15 @@ The table of classes ends after MAX_CLASSES and says how many more there are. Th
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from capture_cli.labels import Scan
-from capture_cli.labels.rules import other_rules
+from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.warnings import warnings
 from capture_cli.views.terminal.tables import new_table, show
 from capture_cli.views.terminal.text import plain
@@ -41,7 +44,7 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     if len(found.classes) > MAX_CLASSES:
         parts.append(f"and {len(found.classes) - MAX_CLASSES:,} more classes: --json has them all")
     others = new_table(("other rules", "fold"), ("classes", "#"), ("without label", "#"))
-    for fit in other_rules(found.files, rule):
+    for fit in _other_rules(found):
         others.add_row(plain(f"--labels {fit.rule.name}"), f"{fit.classes:,}", f"{len(found.files) - fit.labelled:,}")
     names: dict[str, list[str]] = defaultdict(list)
     for file, reason, detail in found.skipped:
@@ -64,7 +67,7 @@ def to_json(found: Scan) -> str:
         "rule": {"name": found.rule.name, "meaning": found.rule.meaning, "why": found.rule.why},
         "other_rules": [
             {"name": fit.rule.name, "classes": fit.classes, "without_label": len(found.files) - fit.labelled}
-            for fit in other_rules(found.files, found.rule)
+            for fit in _other_rules(found)
         ],
         "classes": [
             {"name": c.name, **{split: getattr(c, split) for split in _splits(found)}, "example": c.example}
@@ -75,6 +78,34 @@ def to_json(found: Scan) -> str:
         "warnings": warnings(found),
     }
     return json.dumps(body)
+
+
+def show_files(found: Scan, *, form: str) -> None:
+    """Print one line per file on stdout, in the order of the names, as JSON Lines or CSV; `--labels` reads either.
+
+    A line has `file`, and `label` and `split`, or `skipped` with the reason.
+    """
+    rows = [
+        {"file": file, "label": found.classes[label], "split": split}
+        for file, label, split in zip(found.files, found.labels, found.splits, strict=True)
+    ]
+    for file, reason, detail in found.skipped:
+        if reason == "test-split":
+            rows.append({"file": file, **({"label": detail} if detail else {}), "split": "test"})
+        else:
+            rows.append({"file": file, "skipped": reason} | ({"detail": detail} if detail else {}))
+    rows.sort(key=lambda row: row["file"])
+    if form == "jsonl":
+        sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
+        return
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape") if isinstance(sys.stdout, io.TextIOWrapper) else None
+    table = csv.DictWriter(sys.stdout, ["file", "label", "split", "skipped"], extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+
+
+def _other_rules(found: Scan) -> list[Fit]:
+    return try_rules([found.paths.get(file, file) for file in found.files], found.rule)
 
 
 def _splits(found: Scan) -> list[str]:

@@ -1,0 +1,135 @@
+"""Errors about labels: what is wrong in a folder, and the commands that go on from there.
+
+Every hint that names a rule holds whole commands between backticks. They run as they are.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from capture_cli.errors import DataError
+from capture_cli.labels.candidates import Fit, try_rules
+from capture_cli.labels.comparison import Undecided
+from capture_cli.labels.rules import Rule, natural_order
+from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, Source
+
+MOST_COMMANDS = 4
+
+
+def command(source: Source, *options: str) -> str:
+    """Write `capture labels FOLDER OPTIONS` as it is typed, between backticks."""
+    return f"`capture labels {shlex.join([source.name, *options])}`"
+
+
+def no_images(source: Source, skipped: Sequence[Skipped]) -> DataError:
+    """Make the error for a source without a usable image."""
+    if not skipped:
+        return DataError(f"'{source.name}' is empty", f"put images into it: {', '.join(IMAGE_EXTENSIONS)}")
+    reasons = Counter(one.reason for one in skipped).most_common()
+    return DataError(
+        f"no images in '{source.name}'; skipped: {', '.join(f'{n:,} {reason}' for reason, n in reasons)}, "
+        f"such as '{skipped[0].file}'",
+        f"image names end in {', '.join(IMAGE_EXTENSIONS)}; links are not followed",
+    )
+
+
+def undecided(source: Source, error: Undecided, tables: Sequence[str]) -> DataError:
+    """Make the error for names from which `auto` takes no rule; `tables` are --labels values of tables that name the images."""
+    if tables:
+        commands = [command(source, "--labels", table) for table in tables]
+        return DataError(f"{error.message}; a table names these images", f"use it: {' or '.join(commands)}")
+    if error.fits:
+        commands = [command(source, "--labels", one.rule.name) for one in error.fits[:MOST_COMMANDS]]
+        return DataError(error.message, f"choose one: {' or '.join(commands)}")
+    return DataError(error.message, no_label_hint(source))
+
+
+def pooled(source: Source, error: Undecided) -> DataError:
+    """Make the error for training images without labels beside other splits that have some."""
+    return DataError(
+        f"{error.message} for training; the images of the other splits have labels",
+        f"put all of them together: {command(source, '--split-folders', 'pool')}",
+    )
+
+
+def no_label_hint(source: Source) -> str:
+    """Advise what to do where names hold no label."""
+    table = command(source, "--files", "--format", "csv").replace("csv`", "csv > labels.csv`")
+    return (
+        f"put the images of each class into a folder of its own, name them like cat_0012.png, or write a table with {table}, "
+        "fill in its column `label`, and use --labels labels.csv"
+    )
+
+
+def no_label(source: Source, paths: Sequence[str], without: Sequence[str], rule: Rule, *, skips: bool) -> DataError:
+    """Make the error for files that a rule does not fit; `skips` if --unmatched skip would help."""
+    number = f"{len(without):,} of {images(len(paths))}" if skips else f"any of {images(len(paths))}"
+    others = try_others(source, paths, rule)
+    return DataError(
+        f"the rule {rule.name} finds no label in {number}: {quoted(without)}",
+        f"skip them with --unmatched skip, or {others}" if skips else others,
+    )
+
+
+def one_class(source: Source, label: str, paths: Sequence[str], rule: Rule, *, pools: bool) -> DataError:
+    """Make the error for a single class; `pools` if other splits hold more classes."""
+    hint = try_others(source, paths, rule)
+    if pools:
+        hint = f"the other splits have more classes; put all images together: {command(source, '--split-folders', 'pool')}"
+    return DataError(f"only one class: the rule {rule.name} labels {images(len(paths))}, all '{label}'", hint)
+
+
+def try_others(source: Source, paths: Sequence[str], rule: Rule) -> str:
+    """Advise what to do about a rule that does not fit: other rules that find two classes or more."""
+    total = len(paths)
+    options = []
+    for fit in try_rules(paths, rule):
+        extra = [] if fit.labelled == total else ["--unmatched", "skip"]
+        if 2 * fit.classes <= fit.labelled or total < 20:
+            options.append(f"{command(source, '--labels', fit.rule.name, *extra)} ({count(fit.classes, 'class', 'classes')})")
+    if options:
+        return f"choose another rule: {', '.join(options[:MOST_COMMANDS])}"
+    return no_label_hint(source)
+
+
+def images(number: int) -> str:
+    """Write a number of images."""
+    return count(number, "image", "images")
+
+
+def count(number: int, one: str, many: str) -> str:
+    """Write a number with its noun: `1 class`, `2,000 classes`."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Quote the first five names and count the others."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(f"'{name}'" for name in names[:5]) + more
+
+
+def some(fit: Fit) -> str:
+    """Write a rule with its classes: `parent (2 classes: cat, dog)`."""
+    return f"{fit.rule.name} ({fit.classes:,} classes: {', '.join(fit.names[:3])}{', ...' if fit.classes > 3 else ''})"
+
+
+def unlabelled_validation(source: Source, without: Sequence[str], label: str = "") -> DataError:
+    """Make the error for validation images whose labels are elsewhere; `label` is one that no training image has."""
+    top = without[0].partition("/")[0]
+    found = f"have the label '{label}', which no training image has" if label else "have no label"
+    return DataError(
+        f"{images(len(without))} for validation {found}: {quoted(without)}",
+        f"hold out some of the training images instead: {command(source, '--exclude', top)}",
+    )
+
+
+def unknown_classes(
+    unknown: Mapping[str, str], total: int, classes: Sequence[str], *, from_model: bool, skips: bool
+) -> DataError:
+    """Make the error for labels that a model, or the training images, do not have."""
+    who = "the model does not know" if from_model else "no training image has"
+    known = "it knows" if from_model else "the training images have"
+    return DataError(
+        f"{len(unknown):,} of {images(total)} have a label that {who}: {quoted(natural_order(set(unknown.values())))}",
+        f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,
+    )
