@@ -17,10 +17,9 @@ from capture_cli.preprocessing import Recipe
 from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
 
-NOT_IMAGES = frozenset(
-    ["unsupported-extension", "hidden", "run-folder", "excluded", "companion"]
-    + ["test-split", "other-split", "outside-split", "unlabelled"]
-)
+NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder", "excluded", "companion"}) | {
+    *("test-split", "other-split", "outside-split", "unlabelled")
+}
 """Reasons of files that nobody takes for images to train on; `--strict` ignores them."""
 
 

@@ -4,7 +4,8 @@
 
 A folder of masks is one that is called like it (`masks`, `ground_truth`, `trimaps`) and lies beside the pictures, as in
 `images` or folders of splits. `mask` beside `hat` is a class, as is `mask` beside `no_mask`. A file is a mask if its name is
-that of another image and a word for it. Twins are skipped if most images of a folder have one; then the JPEG file is the picture.
+that of another image and a word for it. Twins are skipped if most images of a folder have one; then the JPEG file is
+the picture.
 """
 
 import re
