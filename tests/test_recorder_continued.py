@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from capture_cli import Recorder, open_run
+from capture_cli import Recorder, identified, open_run
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from recordings import batch_of, records, verified
 
@@ -240,3 +240,55 @@ class TestSmallThings:
             record(recorder, 1)
             record(copy.deepcopy({"callback": recorder})["callback"], 1, first=2)
         assert len(records(tmp_path / "r.jsonl", "batch")) == 4
+
+    def test_attributes_are_set_on_the_dataset(self) -> None:
+        """As if it were not wrapped."""
+        dataset = torch.utils.data.TensorDataset(torch.rand(4, 2))
+        identified(dataset).transform = "new"  # type: ignore[attr-defined]
+        assert dataset.transform == "new"  # type: ignore[attr-defined]
+
+
+class TestShapes:
+    """Forms of a batch that mean the same."""
+
+    @pytest.mark.parametrize(
+        ("task", "logits", "labels", "shape"),
+        [
+            ("classification", torch.zeros(4, 3), torch.zeros(4, 1).long(), (4,)),
+            ("regression", torch.zeros(4, 1), torch.zeros(4), (4, 1)),
+            ("regression", torch.zeros(4), torch.zeros(4, 1), (4, 1)),
+            ("multilabel", torch.zeros(4, 1), torch.zeros(4), (4, 1)),
+        ],
+    )
+    def test_a_dimension_of_one_does_not_matter(
+        self, tmp_path: Path, task: str, logits: torch.Tensor, labels: torch.Tensor, shape: tuple[int, ...]
+    ) -> None:
+        """Labels as a column, and outputs as one."""
+        with Recorder(tmp_path / "r.jsonl", task=task) as recorder:
+            recorder.record(epoch=1, phase="train", inputs=torch.zeros(4, 2), logits=logits, labels=labels, ids=range(4))
+        (batch,) = records(tmp_path / "r.jsonl", "batch", "numbers")
+        assert (batch.labels if task == "classification" else batch.targets).shape == shape
+
+    def test_one_sample_is_a_batch_of_one_and_none_is_no_batch(self, tmp_path: Path) -> None:
+        """A loader without batches, and a filter that left nothing."""
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            recorder.record(
+                epoch=1, phase="train", inputs=torch.zeros(2), logits=torch.zeros(3), labels=torch.tensor(1), ids="a"
+            )
+            recorder.record(
+                epoch=1, phase="train", inputs=torch.zeros(0, 2), logits=torch.zeros(0, 3), labels=torch.zeros(0).long(), ids=[]
+            )
+        (batch,) = records(tmp_path / "r.jsonl", "batch")
+        assert (batch.ids, list(batch.inputs.shape)) == (["a"], [2])
+
+    @pytest.mark.parametrize("form", [lambda a, b: (a, b), lambda a, b: {"image": a, "more": [b]}])
+    def test_digests_of_several_inputs_are_of_all_their_bytes(self, tmp_path: Path, form: Any) -> None:
+        """A change in any of them changes the digest."""
+        image, tokens = torch.rand(4, 3), torch.arange(8).reshape(4, 2)
+        found = []
+        for number, change in enumerate((0, 1)):
+            with Recorder(tmp_path / f"{number}.jsonl") as recorder:
+                recorder.record(**batch_of(4, 3) | {"inputs": form(image, tokens + torch.tensor([[0, 0], [0, change]] * 2))})
+            found.append(records(tmp_path / f"{number}.jsonl", "batch")[0].inputs)
+        assert (list(found[0].shape), found[0].dtype) == ([12 + 16], "uint8")
+        assert [a == b for a, b in zip(found[0].digests, found[1].digests, strict=True)] == [True, False, True, False]

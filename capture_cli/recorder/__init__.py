@@ -32,6 +32,7 @@ from capture_cli.errors import UsageError
 from capture_cli.recorder import lifetime, validation
 from capture_cli.recorder.appending import RecordedState
 from capture_cli.recorder.opening import current_rank, inner_model, open_records
+from capture_cli.recorder.shapes import in_batch_form
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
@@ -161,14 +162,14 @@ class Recorder:
         lr: float | None = None,
         extra: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        """Record one batch after its forward pass and before its update.
+        """Record one batch after its forward pass and before its update. An empty batch is no batch.
 
-        `inputs` [B, ...] of any dtype, as the model got them. `logits` and `labels` in the shapes of the task, see
-        capture_cli.writer.columns. `ids` [B] name the samples: all integers or all strings, as a list, an array or a tensor.
-        `files` [B] where the samples come from. `losses` [B], for sequences [B, T], are the plain cross-entropy in nats;
-        computed here by default. `loss` is the scalar that is differentiated, by default their mean. `lr` is the learning rate
-        of the update that follows. `extra` adds columns of B plain values each (string, number, bool, None, or lists and
-        objects of them).
+        `inputs` [B, ...] of any dtype, as the model got them, or a tuple, list or mapping of such tensors. `logits` and
+        `labels` in the shapes of the task, see capture_cli.writer.columns; capture_cli.recorder.shapes has more. `ids` [B]
+        name the samples: all integers or all strings, as a list, an array or a tensor. `files` [B] where the samples come
+        from. `losses` [B], for sequences [B, T], are the plain cross-entropy in nats; computed here by default. `loss` is the
+        scalar that is differentiated, by default their mean. `lr` is the learning rate of the update that follows. `extra`
+        adds columns of B plain values each (string, number, bool, None, or lists and objects of them).
 
         Batches count from 0 within each phase of each epoch, steps over all batches whose phase is `train`. An epoch of a phase
         ends, and its sums are written, when the phase comes with a later epoch, at `end_phase`, or at the end.
@@ -206,6 +207,9 @@ class Recorder:
     def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
         writer, phase, epoch = self._writer, header.phase, header.epoch
+        inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
+        if validation.is_empty(inputs, forward):
+            return
         b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
         self._check_classes(forward.logits)

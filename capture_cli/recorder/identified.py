@@ -59,9 +59,11 @@ def identified(dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None 
 class Identified(Dataset[Any]):
     """A dataset whose samples end in their ids; see `identified`."""
 
+    dataset: Dataset[Any]
+    ids: Sequence[int] | Sequence[str] | None
+
     def __init__(self, dataset: Dataset[Any], ids: Sequence[int] | Sequence[str] | None) -> None:
-        self.dataset = dataset
-        self.ids = ids
+        vars(self).update(dataset=dataset, ids=ids)
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]

@@ -68,6 +68,12 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     return b
 
 
+def is_empty(inputs: Any, forward: Forward) -> bool:
+    """Tell if a batch has no samples at all."""
+    shapes = [getattr(one, "shape", None) for one in (inputs, forward.logits, forward.labels)]
+    return all(shape is not None and len(shape) and not shape[0] for shape in shapes)
+
+
 def _demand_readable(name: str, tensor: torch.Tensor) -> None:
     """Raise UsageError for a tensor without one value at each place: sparse, nested, meta, or a wrapper of other tensors."""
     import torch
@@ -104,8 +110,6 @@ def _suggestion(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
         return "; pass logits.transpose(1, 2)"
     if task == CLASSIFICATION and labels.is_floating_point() and labels.shape == shape:
         return '; for labels that are probabilities pass labels.argmax(1), for labels that are 0 or 1 use task="multilabel"'
-    if task == CLASSIFICATION and labels.shape == (shape[0], 1):
-        return "; pass labels.squeeze(1)"
     other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
     return f'; these tensors fit Recorder(task="{other}")' if other else ""
 

@@ -1,0 +1,74 @@
+"""Forms of a batch that mean the same, made into one.
+
+    inputs, forward, ids = in_batch_form("classification", inputs, forward, ids)
+
+| as it comes                                           | as it is recorded                                             |
+|-------------------------------------------------------|---------------------------------------------------------------|
+| one sample without a batch dimension: logits [C]      | a batch of one                                                |
+| labels [B, 1] of classes                              | labels [B]                                                    |
+| targets [B] for outputs [B, 1], or the other way      | targets in the shape of the outputs                           |
+| inputs that are a tuple, list or mapping of tensors   | the only tensor; of several the bytes of all, uint8 [B, N]    |
+
+Anything else is left as it is, for capture_cli.recorder.validation to judge. No value is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from capture_cli.writer.columns import CLASSIFICATION, Forward
+
+if TYPE_CHECKING:
+    import torch
+
+
+def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[Any, Forward, Any]:
+    """Return inputs, results and ids in the form that the table gives."""
+    import torch
+
+    logits, labels = forward.logits, forward.labels
+    if not isinstance(inputs, torch.Tensor):
+        inputs = _joined(inputs)
+    if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        return inputs, forward, ids
+    if task == CLASSIFICATION and logits.ndim == 1 and labels.ndim == 0 and isinstance(inputs, torch.Tensor):
+        losses = (
+            forward.losses[None] if isinstance(forward.losses, torch.Tensor) and forward.losses.ndim == 0 else forward.losses
+        )
+        alone = isinstance(ids, str | int) or getattr(ids, "ndim", 1) == 0
+        return inputs[None], forward._replace(logits=logits[None], labels=labels[None], losses=losses), [ids] if alone else ids
+    if task == CLASSIFICATION and logits.ndim == 2 and labels.shape == (len(logits), 1) and not labels.is_floating_point():
+        return inputs, forward._replace(labels=labels[:, 0]), ids
+    columns = {logits.shape, labels.shape}
+    if task in ("multilabel", "regression") and columns == {(len(logits),), (len(logits), 1)}:
+        return inputs, forward._replace(labels=labels.reshape(logits.shape)), ids
+    return inputs, forward, ids
+
+
+def _joined(inputs: Any) -> Any:
+    """Return the only tensor in nested inputs, or the bytes of several that have the same length, one after the other."""
+    import torch
+
+    tensors = list(_tensors(inputs))
+    if len(tensors) == 1:
+        return tensors[0]
+    if not tensors or any(not one.ndim or len(one) != len(tensors[0]) for one in tensors):
+        return inputs
+    device = tensors[0].device
+    return torch.cat(
+        [one.detach().to(device).contiguous().reshape(len(one), -1).view(torch.uint8) for one in tensors if one.numel()], dim=1
+    )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _tensors(one)
