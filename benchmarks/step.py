@@ -35,9 +35,10 @@ from capture_cli.plan import make_plan
 from capture_cli.records import Epoch, Samples, Skip
 from capture_cli.runfolder import open_output
 from capture_cli.runtime import Runtime, keep_compiler_out, start, without_compiler
-from capture_cli.training import Learning, Setup, make_optimizer, train_step
+from capture_cli.training import Setup, train_step
 from capture_cli.training.batches import Data, Minibatch
 from capture_cli.training.job import BATCHING_SECONDS
+from capture_cli.training.learning import Learning, make_optimizer
 from capture_cli.writer import BatchWriter
 from peer_models import one_conv
 
@@ -136,7 +137,6 @@ class Bench:
         )
         learning = Learning(
             optimizer=optimizer,
-            parameters=list(model.parameters()),
             update=without_compiler(optimizer),
             epochs=1000,
             lr=LR,

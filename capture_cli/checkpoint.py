@@ -61,12 +61,12 @@ class Checkpoint:
     """The damage of the newest file, if this is the one before it; else empty."""
     _tensors: Mapping[str, torch.Tensor]
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load the weights and the optimizer state. Raises CaptureError if they belong to another model.
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None) -> None:
+        """Load the weights, their `average` and the optimizer state. Raises CaptureError if they belong to another model.
 
         The options of the optimizer stay as they are: a run does not change them, and each step sets the learning rate.
         """
-        if wrong := _mismatched_tensors(self._tensors, model, optimizer):
+        if wrong := _mismatched_tensors(self._tensors, model, optimizer, average):
             raise CaptureError(
                 f"the checkpoint belongs to another model: '{wrong[0]}' does not fit", "has the code of the model changed?"
             )
@@ -79,6 +79,8 @@ class Checkpoint:
             for index, parameter in enumerate(_parameters(optimizer)):
                 state.setdefault(index, {"momentum_buffer": torch.zeros_like(parameter)})
         model.load_state_dict(weights(self._tensors))
+        if average is not None:
+            average.load_state_dict(weights(self._tensors, "average"))
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -88,13 +90,15 @@ def save(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     *,
+    average: nn.Module | None = None,
     descriptor: int | None = None,
 ) -> None:
     """Write a checkpoint atomically: an intact one is there at every moment. Raises CaptureError if it cannot be written.
 
-    With a `descriptor` of the folder, it is found wherever it was moved to.
+    `average` is the model with averaged weights, if there is one. With a `descriptor` of the folder, it is found wherever it
+    was moved to.
     """
-    tensors = {f"model.{name}": _copy(tensor) for name, tensor in model.state_dict().items()}
+    tensors = {name: _copy(tensor) for name, tensor in _of_models(model, average).items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {
             f"optimizer.{number}.{key}": _copy(torch.as_tensor(value)) for key, value in values.items() if value is not None
@@ -143,9 +147,16 @@ def read(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
     return Progress(**progress), tensors
 
 
-def weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of the model, under the model's own names."""
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+def weights(tensors: Mapping[str, torch.Tensor], of: str = "model") -> dict[str, torch.Tensor]:
+    """Return the tensors of the `model` or of its `average`, under the model's own names."""
+    return {name.removeprefix(f"{of}."): tensor for name, tensor in tensors.items() if name.startswith(f"{of}.")}
+
+
+def _of_models(model: nn.Module, average: nn.Module | None) -> dict[str, torch.Tensor]:
+    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        found |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    return found
 
 
 def to_bytes(text: str, tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -239,9 +250,11 @@ def _contradiction(progress: Mapping[str, Any]) -> str:
     return f"the next batch is {trained} for training and {recorded} for the records"
 
 
-def _mismatched_tensors(tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+def _mismatched_tensors(
+    tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> list[str]:
     """List the tensors that are missing, unknown, or of another type or shape than those of model and optimizer."""
-    expected = {f"model.{name}": (tensor.dtype, tensor.shape) for name, tensor in model.state_dict().items()}
+    expected: dict[str, Any] = {name: (tensor.dtype, tensor.shape) for name, tensor in _of_models(model, average).items()}
     keys = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("step", "exp_avg", "exp_avg_sq")
     for number, parameter in enumerate(_parameters(optimizer)):
         state = {

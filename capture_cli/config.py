@@ -17,7 +17,7 @@ from capture_cli.pixels.geometry import MAX_PIXELS, RESIZES, WHITE, Background, 
 
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "step", "onecycle")
 BEST_BY = ("val_accuracy", "val_loss", "balanced_accuracy")
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 ALL_PROBS_UP_TO_CLASSES = 100
@@ -38,6 +38,20 @@ class TrainConfig:
     opt: str = "adamw"
     sched: str = "cosine"
     weight_decay: float = 0.01
+    warmup: float = 0.0
+    """Epochs in which the learning rate rises to its peak."""
+    grad_accum: int = 1
+    """Batches for one update."""
+    clip: float = 0.0
+    """The largest norm of the gradients; 0: unlimited."""
+    ema: float = 0.0
+    """Decay of the average of the weights, which is evaluated and saved in place of the weights; 0: off."""
+    class_weights: str = "none"
+    sampler: str = "shuffle"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    """alpha of the weight's Beta distribution, as for cutmix; 0: off."""
+    cutmix: float = 0.0
     best: str = BEST_BY[0]
     """The metric by which the weights of the best epoch are kept."""
     patience: int = 0
@@ -95,16 +109,19 @@ class TrainConfig:
             ("opt", OPTIMIZERS),
             ("sched", SCHEDULES),
             ("best", BEST_BY),
+            ("class_weights", ("none", "balanced")),
+            ("sampler", ("shuffle", "balanced")),
             ("augment", AUGMENTATIONS),
             ("unmatched", ("error", "skip")),
             ("split_folders", (None, "use", "pool", "ignore")),
         ):
             self._require(name, getattr(self, name) in choices, " or ".join(filter(None, choices)))
-        for name in ("epochs", "batch_size", "capture_every"):
+        for name in ("epochs", "batch_size", "capture_every", "grad_accum"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
         self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
         self._require("lr", self.lr is None or 0 < self.lr < float("inf"), "a number above 0")
         self._require("weight_decay", 0 <= self.weight_decay < float("inf"), "a number from 0")
+        self._check_regularisation()
         self._require("spike", 0 <= self.spike < float("inf"), "a number of standard deviations, or 0 for off")
         self._require("val_split", 0 <= self.val_split < 1, "a share from 0 to below 1")
         self._require("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
@@ -117,6 +134,17 @@ class TrainConfig:
         self._require("img_size", self.img_size is None or image_size(self.img_size), "N or HxW, each from 1 to 4096")
         top_k(self.probs, 2)
         stored_inputs(self.inputs)
+
+    def _check_regularisation(self) -> None:
+        self._require("warmup", 0 <= self.warmup < self.epochs, f"a number of epochs from 0 to below {self.epochs}")
+        self._require("warmup", not self.warmup or self.sched != "onecycle", "0: the schedule onecycle has its own warm-up")
+        self._require("clip", 0 <= self.clip < float("inf"), "a norm, or 0 for off")
+        self._require("ema", 0 <= self.ema < 1, "a decay such as 0.999, or 0 for off")
+        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "a share from 0 to below 1")
+        for name in ("mixup", "cutmix"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "alpha, such as 0.2 or 1, or 0 for off")
+        both = self.class_weights == self.sampler == "balanced"
+        self._require("class_weights", not both, "one of --class-weights and --sampler balanced, which do the same twice")
 
     def _require(self, name: str, valid: object, choices: str) -> None:
         _require(valid, f"--{name.replace('_', '-')}", getattr(self, name), choices)

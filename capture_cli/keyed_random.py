@@ -52,3 +52,10 @@ def _mixed(numbers: Keys) -> Keys:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
+
+
+def repeated(keys: Keys, repeats: npt.NDArray[np.int64]) -> Keys:
+    """Return the keys of samples that come again in an epoch: those of the first time (0) are the path keys."""
+    if not repeats.any():
+        return keys
+    return np.where(repeats > 0, _mixed(keys + repeats.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)), keys)

@@ -12,7 +12,7 @@ from torch import nn
 from capture_cli.checkpoint import Progress, load, read, save, to_bytes
 from capture_cli.config import Every
 from capture_cli.errors import CaptureError, UsageError
-from capture_cli.training import make_optimizer
+from capture_cli.training.learning import make_optimizer
 
 
 def at(epoch: int = 1, *, phase: str = "train", batch: int = 0, loss: float = 0.0) -> Progress:

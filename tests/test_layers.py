@@ -30,6 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "preprocessing": {"errors", "keyed_random", "pixels"},
     "models": {"errors"},
     "config": {"errors", "pixels"},  # what the options of pixels may be
+    "mixing": {"errors"},
+    "objective": {"errors"},
     "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
@@ -40,16 +42,16 @@ ROOMS: dict[str, set[str]] = {
     "checkpoint": {"errors", "files", "runfolder"},
     "training": {
         *{"answers", "checkpoint", "config", "errors", "journal", "labels", "models", "pixels", "plan", "preprocessing"},
-        *{"records", "resources", "runfolder", "runs", "runtime", "sources", "writer"},
+        *{"keyed_random", "mixing", "objective", "records", "resources", "runfolder", "runs", "runtime", "sources", "writer"},
     },
     # the reading half: it does not
     "runs": {"errors", "records", "sources"},
     "answers": {"errors", "records", "runs"},
     "tables": {"answers", "errors", "records", "runs"},
-    "replay": {"errors", "keyed_random", "pixels", "preprocessing", "records", "runs", "sources"},
+    "replay": {"errors", "keyed_random", "mixing", "pixels", "preprocessing", "records", "runs", "sources"},
     "replay.outputs": {
-        *{"checkpoint", "config", "errors", "journal", "models", "records", "replay", "runfolder", "runtime"},
-        "writer",
+        *{"checkpoint", "config", "errors", "journal", "models", "objective", "records", "replay", "runfolder"},
+        *{"runtime", "writer"},
     },
     "sinks": {"__init__", "answers", "errors", "files", "preprocessing", "records", "replay", "runfolder", "runs"},
     "views": {"answers", "errors", "labels", "pixels", "preprocessing", "records", "replay", "runs"},
@@ -62,7 +64,17 @@ has a row of its own."""
 
 WALLS: dict[str, set[str]] = {
     "torch": {
-        *{"checkpoint", "integrations", "models", "preprocessing", "recorder", "replay.outputs", "runtime", "training"},
+        *{
+            "checkpoint",
+            "integrations",
+            "models",
+            "objective",
+            "preprocessing",
+            "recorder",
+            "replay.outputs",
+            "runtime",
+            "training",
+        },
         "writer",
     },
     "torchvision": {"models"},
@@ -82,11 +94,22 @@ WALLS: dict[str, set[str]] = {
     "natsort": {"labels"},
     "tomli_w": {"cli", "runfolder"},
     "orjson": {"answers", "cli", "records", "replay", "runfolder", "runs", "tables"},
-    "xxhash": {"keyed_random", "pixels", "preprocessing", "replay", "runtime"},
+    "xxhash": {"keyed_random", "mixing", "pixels", "preprocessing", "replay", "runtime"},
     "pandas": {"answers", "runs"},
     "pyarrow": {"runs"},
     "numpy": {
-        *{"answers", "cli", "keyed_random", "pixels", "preprocessing", "records", "recorder", "replay", "replay.outputs"},
+        *{
+            "answers",
+            "cli",
+            "keyed_random",
+            "mixing",
+            "pixels",
+            "preprocessing",
+            "records",
+            "recorder",
+            "replay",
+            "replay.outputs",
+        },
         *{"runs", "runtime", "sinks", "tables", "training", "views", "writer"},
     },
 }

@@ -21,6 +21,12 @@ SPIKE = (
     "When the loss jumps N standard deviations above its mean, save the full inputs of that batch and the one before (0: off)."
 )
 DEPTH = "How more than 8 bits become 8: the high byte, the range of each image, or the high 8 of so many bits."
+WARMUP = "Raise the learning rate to its peak over so many epochs, such as 0.5 (0: off)."
+EMA = "Evaluate and save an exponential moving average of the weights, such as 0.999 (0: off)."
+CLASS_WEIGHTS = "Weight the loss so that each class counts alike."
+SAMPLER = "Draw each class equally often in an epoch: samples of rare classes come several times."
+MIXUP = "Mix each input with another of its batch; ALPHA such as 0.2 (0: off)."
+CUTMIX = "Paste a part of another input of the batch into each; ALPHA such as 1 (0: off)."
 RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
@@ -63,6 +69,17 @@ def train(
     opt: Annotated[str, Training(help=f"{', '.join(OPTIMIZERS)}.")] = TrainConfig.opt,
     sched: Annotated[str, Training(help=f"{', '.join(SCHEDULES)}.")] = TrainConfig.sched,
     weight_decay: Annotated[float, Training(help="Weight decay of the optimizer.")] = TrainConfig.weight_decay,
+    warmup: Annotated[float, Training(metavar="EPOCHS", help=WARMUP)] = TrainConfig.warmup,
+    grad_accum: Annotated[int, Training(metavar="N", help="Batches for one update.")] = TrainConfig.grad_accum,
+    clip: Annotated[float, Training(metavar="NORM", help="Clip the norm of the gradients (0: off).")] = TrainConfig.clip,
+    ema: Annotated[float, Training(metavar="DECAY", help=EMA)] = TrainConfig.ema,
+    class_weights: Annotated[str, Training(metavar="none|balanced", help=CLASS_WEIGHTS)] = TrainConfig.class_weights,
+    sampler: Annotated[str, Training(metavar="shuffle|balanced", help=SAMPLER)] = TrainConfig.sampler,
+    label_smoothing: Annotated[
+        float, Training(metavar="SHARE", help="Spread this share of each target over all classes.")
+    ] = TrainConfig.label_smoothing,
+    mixup: Annotated[float, Training(metavar="ALPHA", help=MIXUP)] = TrainConfig.mixup,
+    cutmix: Annotated[float, Training(metavar="ALPHA", help=CUTMIX)] = TrainConfig.cutmix,
     best: Annotated[
         str, Training(metavar="METRIC", help=f"Also keep the weights of the best epoch, by {', '.join(BEST_BY)}.")
     ] = TrainConfig.best,

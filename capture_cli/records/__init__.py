@@ -65,6 +65,8 @@ class RunInfo:
     """Class names; labels and predictions index this list. For `multilabel` and `regression`: names of the K outputs."""
     task: str | None = None
     """None for classification, else `sequence` (one class per position), `multilabel` or `regression`."""
+    class_weights: Sequence[float] | None = None
+    """Weight of each class in the loss that is differentiated, with `--class-weights`."""
     model: Mapping[str, Any]
     """`name`, and the number of `parameters`."""
     recipe: Mapping[str, Any]
@@ -130,10 +132,11 @@ class Batch:
     epoch: int
     batch: int
     step: int
-    """Optimizer updates before this batch, over the whole run."""
+    """Batches of the phase `train` before this one, over the whole run; each is one update, or part of one."""
     rank: int = 0
     loss: float
-    """The loss that was differentiated; in evaluation the mean of `losses`."""
+    """The loss that was differentiated, with class weights, label smoothing and mixed labels if there are any; in evaluation
+    the mean of `losses`."""
     lr: float | None
     """Learning rate of the update that follows; None in evaluation."""
     ids: Sequence[int] | Sequence[str] | Ints
@@ -160,6 +163,12 @@ class Batch:
     of each sequence that are not padding) and `ignore_index` (the label that marks padding)."""
     extra: Mapping[str, Sequence[Any]] | None = None
     """Columns added by the caller, one plain value per sample (or sequence)."""
+    repeats: Ints | None = None
+    """[B] how often each sample came before in this epoch, with `--sampler balanced`; None where none did."""
+    mix: Mapping[str, Any] | None = None
+    """Mixed inputs (`--mixup`, `--cutmix`): `method`, `weight` (of a sample's own label in the loss), `partners` ([B] positions
+    in the batch), `labels` ([B] those of the partners), and for cutmix `box`: top, left, height and width of the part that
+    comes from the partner."""
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
     """The flight recorder, where the loss is NaN, infinite or jumps: `reason` (`nan`, `inf`, `spike`) and `before`, the batch
@@ -239,7 +248,7 @@ class End:
 Record = RunInfo | Samples | Skip | Batch | Numbers | Epoch | End
 KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (RunInfo, Samples, Skip, Batch, Numbers, Epoch, End)}
 _FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
-_INTS = {"labels", "preds", "topk", "positions"}
+_INTS = {"labels", "preds", "topk", "positions", "repeats"}
 _TABLES = {"probs", "topk", "targets", "outputs"}
 """Columns of shape [B, K]. A batch of sequences may be all padding: they keep two dimensions where B is 0."""
 _ARRAYS = _FLOATS | _INTS

@@ -49,6 +49,8 @@ def _inconsistent(batch: Batch | Numbers) -> list[str]:
         if sequences is not None:
             valid = sequences["n_valid"]
             wrong += ["sequences"] * (len(valid) != samples or sum(valid) != len(batch.ids))
+        mix = batch.mix or {"partners": batch.labels, "labels": batch.labels}
+        wrong += ["mix"] * (not len(mix["partners"]) == len(mix["labels"]) == len(batch.labels))
     wrong += ["inputs"] * (len(batch.inputs.digests) != samples)
     wrong += ["extra"] * any(len(column) != samples for column in (batch.extra or {}).values())
     return wrong
@@ -118,6 +120,11 @@ def _are_sequences(value: Any) -> bool:
     return known and _are_ids(value["ids"]) and _list_of(_is_int)(value["n_valid"]) and _is_int(value["padded_length"])
 
 
+def _is_mix(value: Any) -> bool:
+    known = isinstance(value, dict) and value.keys() >= {"method", "weight", "partners", "labels"}
+    return known and _is_number(value["weight"]) and all(_list_of(_is_int)(value[name]) for name in ("partners", "labels"))
+
+
 def _are_class_counts(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"labelled", "predicted", "correct"}:
         return False
@@ -142,6 +149,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
         "classes": lambda value: value != [] and _list_of(_is_text)(value),
         "task": _optional(("sequence", "multilabel", "regression").__contains__),
+        "class_weights": _optional(_list_of(_is_number)),
         "threads": _is_int,
     },
     Skip: dict.fromkeys(("file", "reason", "detail"), _is_text),
@@ -159,6 +167,8 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         "topk": _optional(_array(2)),
         "p_labels": _optional(_array(1)),
         "sequences": _optional(_are_sequences),
+        "repeats": _optional(_array(1)),
+        "mix": _optional(_is_mix),
     },
     Numbers: {**_ANY_BATCH, **dict.fromkeys(("targets", "outputs"), _array(2)), "losses": _array(1)},
     Epoch: {
@@ -172,6 +182,6 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
 }
 _COLUMNS = {
     *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "topk", "p_labels"},
-    *{"targets", "outputs"},
+    *{"targets", "outputs", "repeats"},
 }
 """Fields with one value per sample of the record."""

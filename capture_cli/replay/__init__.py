@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import RecordsError, UsageError
+from capture_cli.mixing import Mix
 from capture_cli.preprocessing import digests
 from capture_cli.records import Batch, Numbers, RunInfo, Samples
 from capture_cli.replay.images import DecodedImages, File
@@ -188,7 +189,8 @@ class Replay:
             raise visits.error(f"inputs of shape {shape} and dtype {dtype!r}, which the run's recipe does not make", number)
         step = len(positions)
         if not self._whole:
-            step = max(1, min(self._images.capacity, PART_BYTES // (4 * math.prod(self._images.geometry.shape))))
+            most = min(self._images.capacity, PART_BYTES // (4 * math.prod(self._images.geometry.shape)))
+            step = max(1, most // 2 if batch.mix else most)  # mixed inputs need those of their partners
         for at in range(0, len(positions), step):
             part = positions[at : at + step]
             equal, inputs, differences = self._reproduce(self._recipe, self._images, batch, part, line)
@@ -208,33 +210,53 @@ class Replay:
     ) -> tuple[Ints, Floats, list[Difference]]:
         """The positions of the inputs that are equal, these inputs, and the differences of the others."""
         names, changes = batch.names, recipe.decoder_changes
-        differences = []
+        mix = Mix.from_json(batch.mix, size=len(names)) if batch.mix else None
+        partner_of = {index: mix.partners[index] for index in positions} if mix else {}
+        found, inputs, problems = self._inputs(recipe, images, batch, [*dict.fromkeys([*positions, *partner_of.values()])])
+        row = {index: at for at, index in enumerate(found)}
+        for index, partner in partner_of.items():
+            if index in row and partner not in row:
+                problems[index] = problems[partner][0], f"it is mixed with {names[partner]}: {problems[partner][1]}"
+        made = [index for index in positions if index in row and partner_of.get(index, index) in row]
+        if mix and made:
+            rows = [row[index] for index in made]
+            inputs = mix.apply(inputs[rows], inputs[[row[partner_of[index]] for index in made]])
+        equal = np.ones(len(made), bool)
+        for at, (index, digest) in enumerate(zip(made, digests(inputs), strict=True)):
+            recorded = batch.inputs.digests[index]
+            if digest != recorded:
+                equal[at] = False
+                untrue = "mismatch", f"its digest is {digest}, recorded is {recorded}"
+                problems[index] = ("decoder", changes) if changes else untrue
+        differences = [
+            Difference(cause, names[index], detail, line, f"{place(batch)}, sample {index}")
+            for index, (cause, detail) in sorted(problems.items())
+            if index in set(positions)
+        ]
+        return np.asarray(made, np.int64)[equal], inputs if equal.all() else inputs[equal], differences
 
-        def differs(index: int, cause: str, detail: str) -> None:
-            differences.append(Difference(cause, names[index], detail, line, f"{place(batch)}, sample {index}"))
-
+    def _inputs(
+        self, recipe: RunRecipe, images: DecodedImages, batch: Batch, positions: Sequence[int]
+    ) -> tuple[list[int], Floats, dict[int, tuple[str, str]]]:
+        """The positions whose inputs could be made, before any mixing, these inputs, and a cause and detail for the others."""
+        names = batch.names
+        problems: dict[int, tuple[str, str]] = {}
         known = []
         for index in positions:
             if self._samples.get(names[index], (None,))[0] == batch.ids[index]:
                 known.append(index)
             else:
-                differs(index, "mismatch", f"no samples record has this file with id {batch.ids[index]}")
+                problems[index] = "mismatch", f"no samples record has this file with id {batch.ids[index]}"
         got = images.get([self._samples[names[index]][1] for index in known])
         for at, unusable in got.unusable.items():
             if unusable.reason in ("missing", "changed"):
-                differs(known[at], unusable.reason, unusable.detail)
+                problems[known[at]] = unusable.reason, unusable.detail
             else:  # another version of the decoder may refuse what the run's accepted
-                differs(known[at], "unreadable", "; ".join(filter(None, [str(unusable), changes])))
+                problems[known[at]] = "unreadable", "; ".join(filter(None, [str(unusable), recipe.decoder_changes]))
         found = [known[at] for at in got.found]
-        inputs = recipe.make(got.pixels, [names[i] for i in found], phase=batch.phase, epoch=batch.epoch)
-        equal = np.ones(len(found), bool)
-        for at, (index, digest) in enumerate(zip(found, digests(inputs), strict=True)):
-            recorded = batch.inputs.digests[index]
-            if digest != recorded:
-                equal[at] = False
-                untrue = "mismatch", f"its digest is {digest}, recorded is {recorded}"
-                differs(index, *(("decoder", changes) if changes else untrue))
-        return np.asarray(found, np.int64)[equal], inputs if equal.all() else inputs[equal], differences
+        repeats = None if batch.repeats is None else batch.repeats[found]
+        files = [names[i] for i in found]
+        return found, recipe.make(got.pixels, files, phase=batch.phase, epoch=batch.epoch, repeats=repeats), problems
 
     def _compare_stored(self, batch: Batch | Numbers, positions: Sequence[int], line: int) -> tuple[int, list[Difference]]:
         """Count the stored inputs of these samples and list those that differ; the first part has the batch before as well."""

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 from torch import nn
 
 from capture_cli import checkpoint, models
@@ -32,6 +31,7 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
+from capture_cli.objective import PLAIN, Objective
 from capture_cli.records import Batch, Numbers, RunInfo
 from capture_cli.replay import Reproduced, place
 from capture_cli.replay.report import Difference
@@ -64,6 +64,8 @@ class Outputs:
         """Checkpoints that cannot be used, a sentence each."""
         self._code = model
         self._steps: dict[int, Weights] = {}
+        self._evaluated: dict[int, Weights] = {}
+        """The weights of evaluations, which may be averages (`--ema`)."""
         self._final: Weights | None = None
         self._model: RestoredModel | None = None
         self._loaded: object = None
@@ -104,7 +106,7 @@ class Outputs:
 
     def _weights(self, batch: Batch | Numbers, model: RestoredModel) -> Weights | None:
         if self._final is None:
-            return self._steps.get(batch.step)
+            return (self._steps if batch.phase == "train" else self._evaluated).get(batch.step)
         return self._final if batch.phase != "train" and batch.epoch == model.config.epochs else None
 
     def _read_checkpoint(self, folder: Path, name: str) -> None:
@@ -117,7 +119,9 @@ class Outputs:
             self.warnings.append(f"{name} cannot be used: {reason}")
             return
         if fits:
-            self._steps[progress.writer["step"]] = checkpoint.weights(tensors)
+            step, weights = progress.writer["step"], checkpoint.weights(tensors)
+            self._steps[step] = weights
+            self._evaluated[step] = checkpoint.weights(tensors, "average") or weights
         else:
             self.warnings.append(f"{name} does not belong to these records: their chain is another")
 
@@ -132,6 +136,15 @@ class RestoredModel:
     model: nn.Module
     forward: Any
     """The model, or its compiled form."""
+
+    @property
+    def objective(self) -> Objective:
+        """The loss that the run minimised."""
+        weights = self.info.class_weights
+        return Objective(
+            class_weights=None if weights is None else torch.tensor(weights, device=self.runtime.device),
+            label_smoothing=self.config.label_smoothing,
+        )
 
     def load(self, weights: Weights) -> None:
         """Raise UsageError for weights of another model."""
@@ -150,12 +163,17 @@ class RestoredModel:
         nowhere = Output(Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), None, os.devnull)
         writer = BatchWriter(nowhere, sinks=[sink], probs=self.config.probs)
         self.model.train(train)
+        objective, other_labels, weight = PLAIN, None, 1.0
         if train:
+            objective = self.objective
+            if batch.mix:
+                other_labels, weight = torch.tensor(batch.mix["labels"], device=device), float(batch.mix["weight"])
             seed_step(self.config.seed, "step", batch.step)
         with torch.set_grad_enabled(train), self.runtime.autocast():
             logits = self.forward(on_device)
+        loss = objective.loss(logits, labels, other_labels, weight)
         header = Header(phase=batch.phase, epoch=batch.epoch, ids=batch.ids, files=batch.files)
-        writer.record(header, on_device, Forward(logits, labels, loss=F.cross_entropy(logits.float(), labels)))
+        writer.record(header, on_device, Forward(logits, labels, loss=loss))
         writer.seal("completed")
         (record,) = sink.batches
         assert isinstance(record, Batch)  # noqa: S101 - the task is a classification

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import RecordsError
-from capture_cli.keyed_random import path_keys
+from capture_cli.keyed_random import path_keys, repeated
 from capture_cli.pixels.decoding import Pixels, codec_versions
 from capture_cli.pixels.geometry import MAX_PIXELS, Geometry
 from capture_cli.preprocessing import Recipe, make_inputs
@@ -50,14 +50,25 @@ class RunRecipe:
             decoder_changes=", ".join(f"{name} was {info.versions.get(name)}, is {now.get(name)}" for name in changed),
         )
 
-    def make(self, pixels: Pixels, files: Sequence[str], *, phase: str, epoch: int) -> npt.NDArray[np.float32]:
-        """The inputs, float32 [n, C, H, W], of n `files` whose decoded pixels are uint8 [n, C, H, W]."""
+    def make(
+        self,
+        pixels: Pixels,
+        files: Sequence[str],
+        *,
+        phase: str,
+        epoch: int,
+        repeats: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """The inputs, float32 [n, C, H, W], of n `files` whose decoded pixels are uint8 [n, C, H, W].
+
+        `repeats` [n] counts how often each came before in the epoch.
+        """
         if not files:
             return np.empty((0, *self.geometry.shape), np.float32)
         return make_inputs(
             pixels,
             np.arange(len(files)),
-            keys=path_keys(files),
+            keys=path_keys(files) if repeats is None else repeated(path_keys(files), repeats),
             recipe=self.recipe,
             seed=self.seed,
             epoch=epoch,

@@ -6,20 +6,21 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 from torch import nn
 
 from capture_cli.checkpoint import Progress
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError
+from capture_cli.objective import PLAIN, Objective
 from capture_cli.records import Batch, Epoch, Numbers
 from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
+from capture_cli.training.learning import Learning
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import Forward, Header
 
@@ -47,22 +48,8 @@ class Setup:
     save_checkpoint: Callable[[Progress, bool], object] = lambda _progress, _now: None
     """Called after each batch; True as second argument demands a checkpoint, else it is saved when it is due."""
     allow_nonfinite: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """The optimizer and its schedule."""
-
-    optimizer: torch.optim.Optimizer
-    parameters: Sequence[nn.Parameter]
-    """The parameters that the optimizer updates."""
-    update: Callable[[], object]
-    """The optimizer's step."""
-    epochs: int
-    lr: float
-    """Peak learning rate."""
-    sched: str
-    seed: int
+    may_pause: Callable[[], bool] = lambda: True
+    """Called after each batch; False where the run cannot stop and no checkpoint can be saved."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -77,6 +64,10 @@ def train(setup: Setup, learning: Learning, start: Progress = BEGINNING) -> None
     """
     if start.batch:
         _restore_previous_batch(setup, start)
+    training = replace(setup, may_pause=lambda: not learning.is_between_updates)
+    evaluation = setup
+    if learning.average:
+        evaluation = replace(setup, model=learning.average.model, forward=learning.average.forward)
     end = learning.epochs + 1
     for epoch, phase in _remaining_phases(setup, learning, start):
         if phase == "train" and setup.is_exhausted():
@@ -85,9 +76,10 @@ def train(setup: Setup, learning: Learning, start: Progress = BEGINNING) -> None
         done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
         if phase == "train":
             setup.model.train()
-            _run_phase(setup, phase, epoch, partial(train_step, setup, learning, epoch), done)
+            step = partial(train_step, setup, learning, epoch)
+            _run_phase(training, phase, epoch, step, done, finish=learning.end_epoch)
         else:
-            evaluate(setup, phase, epoch, done)
+            evaluate(evaluation, phase, epoch, done)
     setup.save_checkpoint(Progress(epoch=end), True)
 
 
@@ -101,22 +93,26 @@ def evaluate(setup: Setup, phase: str, epoch: int, done: int = 0) -> Epoch:
 def train_step(setup: Setup, learning: Learning, epoch: int, batch: Minibatch) -> None:
     """Run forward pass and record, backward pass, update."""
     seed_step(learning.seed, "step", setup.writer.step)
-    lr = learning_rate(learning.lr, learning.sched, (epoch - 1 + batch.progress) / learning.epochs)
-    loss = captured_loss(setup, "train", epoch, batch, lr=lr)
-    for group in learning.optimizer.param_groups:
-        group["lr"] = lr
-    for parameter in learning.parameters:  # what Optimizer.zero_grad does, in a twentieth of its time
-        parameter.grad = None
+    lr = learning.begin_batch(epoch, batch.progress)
+    loss = captured_loss(setup, "train", epoch, batch, objective=learning.objective, lr=lr)
+    if learning.accumulate > 1:
+        loss = loss / learning.accumulate
     loss.backward()  # type: ignore[no-untyped-call]
-    learning.update()
+    learning.end_batch(setup.writer.step)
 
 
-def captured_loss(setup: Setup, phase: str, epoch: int, batch: Minibatch, *, lr: float | None = None) -> torch.Tensor:
-    """Return the mean cross-entropy of a batch in nats, after recording its forward pass."""
+def captured_loss(
+    setup: Setup, phase: str, epoch: int, batch: Minibatch, *, objective: Objective = PLAIN, lr: float | None = None
+) -> torch.Tensor:
+    """Return the loss of a batch in nats, by default the mean cross-entropy, after recording its forward pass."""
     with setup.runtime.autocast():
         logits = setup.forward(batch.inputs)  # [B, C]
-    loss = F.cross_entropy(logits.float(), batch.labels)
-    header = Header(phase=phase, epoch=epoch, ids=batch.ids, files=batch.files, lr=lr)
+    header = Header(phase=phase, epoch=epoch, ids=batch.ids, files=batch.files, lr=lr, repeats=batch.repeats)
+    if batch.mix is None or batch.other_labels is None:
+        loss = objective.loss(logits, batch.labels)
+    else:
+        loss = objective.loss(logits, batch.labels, batch.other_labels, batch.mix.weight)
+        header.mix = batch.mix.to_json(batch.other_labels.tolist())
     setup.writer.record(header, batch.inputs, Forward(logits, batch.labels, loss=loss))
     return loss
 
@@ -141,7 +137,16 @@ def _restore_previous_batch(setup: Setup, start: Progress) -> None:
     setup.writer.set_previous(header, before.inputs)
 
 
-def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch], object], done: int) -> Epoch:
+def _run_phase(
+    setup: Setup,
+    phase: str,
+    epoch: int,
+    step: Callable[[Minibatch], object],
+    done: int,
+    *,
+    finish: Callable[[], object] = lambda: None,
+) -> Epoch:
+    """Run `step` on each batch of a phase after its first `done` ones, then `finish`; return the totals."""
     number, started = done, perf_counter()
     for batch in setup.data.batches(phase, epoch, start=done):
         step(batch)
@@ -149,32 +154,16 @@ def _run_phase(setup: Setup, phase: str, epoch: int, step: Callable[[Minibatch],
         setup.advance(len(batch.ids))
         if setup.writer.first_nonfinite and not setup.allow_nonfinite:
             raise _nonfinite_loss(setup.writer.first_nonfinite)
+        if not setup.may_pause():
+            continue
         stopping = setup.stopping()
         setup.save_checkpoint(Progress(epoch=epoch, phase=phase, batch=number), stopping)
         if stopping:
             raise Stopped
+    finish()
     totals = setup.writer.end_phase()
     setup.phase_ended(totals, perf_counter() - started, number - done)
     return totals
-
-
-def learning_rate(peak: float, sched: str, progress: float) -> float:
-    """Return the learning rate after `progress` (0 to 1) of the training.
-
-    The cosine falls to 0, as in Loshchilov and Hutter 2017, eq. 5.
-    """
-    return peak if sched == "constant" else peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def make_optimizer(model: nn.Module, *, opt: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Make the optimizer named `opt`, in its fused form; sgd has Nesterov momentum 0.9."""
-    params = [p for p in model.parameters() if p.requires_grad]
-    if not params:
-        raise UsageError("the model has no parameters to train", "choose another --model")
-    if opt == "sgd":
-        return torch.optim.SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
-    kind = torch.optim.AdamW if opt == "adamw" else torch.optim.Adam
-    return kind(params, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def _nonfinite_loss(batch: Batch | Numbers) -> CaptureError:

@@ -10,20 +10,24 @@ relative paths.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from capture_cli.errors import DataError
+from capture_cli.keyed_random import repeated
 from capture_cli.labels import Scan
+from capture_cli.mixing import Mix, Mixing
 from capture_cli.pixels.store import Admission, Store
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
+from capture_cli.training.sampling import balanced_order
 from capture_cli.writer import BatchWriter
 
 Ids = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Minibatch:
     """[B, C, H, W] float32, contiguous, on the device."""
     progress: float
     """Fraction of the phase's images before this batch, 0 to 1."""
+    repeats: Ints | None = None
+    """[B] how often each sample came before in this epoch, if any did."""
+    mix: Mix | None = None
+    other_labels: torch.Tensor | None = None
+    """[B] labels of the partners that the inputs are mixed with."""
 
 
 class Data:
@@ -54,6 +63,8 @@ class Data:
         batch_size: int,
         device: torch.device,
         strict: bool = False,
+        sampler: str = "shuffle",
+        mixing: Mixing | None = None,
     ) -> None:
         self.scan = scan
         self._store = store
@@ -63,6 +74,8 @@ class Data:
         self._batch_size = batch_size
         self._device = device
         self._strict = strict
+        self._sampler = sampler
+        self._mixing = mixing
         self._labels = np.asarray(scan.labels, np.int64)
         self._files = np.array(scan.files, object)
         self._keys = path_keys(scan.files)
@@ -80,23 +93,35 @@ class Data:
         used or, if `strict`, at the first that cannot.
         """
         train = phase == "train"
-        order = self.ids(phase)
-        if epoch > 1:  # the first epoch, also of a resumed run, keeps the places of images that turn out unusable
-            order = order[self._store.usable[order] | ~self._visited[order]]
-        if train:
-            order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]
+        order, repeats = self._order(phase, epoch)
         ready = np.empty(0, np.int64)
+        """Places in `order` whose samples wait for a batch."""
         read = yielded = number = 0
-        for block in self._blocks(order):
-            ready = np.concatenate([ready, self._usable(block, phase)])
-            read += len(block)
+        for size in self._block_sizes(len(order)):
+            places = np.arange(read, read + size)
+            ready = np.concatenate([ready, places[self._read_usable(order[places], phase)]])
+            read += size
             while size := _next_size(len(ready), self._batch_size, last=read == len(order), join_single=train):
-                ids, ready = ready[:size], ready[size:]
+                chosen, ready = ready[:size], ready[size:]
                 if number >= start:
-                    yield self._minibatch(ids, epoch, train, yielded / len(order))
+                    again = repeats[chosen] if repeats is not None else None
+                    batch = self._minibatch(order[chosen], again, epoch, train, yielded / len(order))
+                    yield self._mixed(batch, epoch, number) if train and self._mixing else batch
                 number, yielded = number + 1, yielded + size
         if not yielded:
             raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
+
+    def _order(self, phase: str, epoch: int) -> tuple[Ids, Ints | None]:
+        """Return the samples of a phase in order, and how often each came before if any comes again."""
+        order = self.ids(phase)
+        if phase == "train" and self._sampler == "balanced":  # keeps the places of unusable images in every epoch
+            chosen, repeats = balanced_order(self._keys[order], self._labels[order], seed=self._seed, epoch=epoch)
+            return order[chosen], repeats
+        if epoch > 1:  # the first epoch, also of a resumed run, keeps the places of images that turn out unusable
+            order = order[self._store.usable[order] | ~self._visited[order]]
+        if phase == "train":
+            order = order[epoch_order(self._keys[order], seed=self._seed, epoch=epoch)]
+        return order, None
 
     def expect(self, files: Mapping[str, str | None], later_files: Mapping[str, str | None]) -> None:
         """Read the `files` of an earlier process again: file -> digest of its bytes, None if it could not be used.
@@ -119,12 +144,17 @@ class Data:
                 raise DataError(f"'{files[i]}' has changed since the run began", "put it back, or start a new run")
         return admission
 
-    def _minibatch(self, ids: Ids, epoch: int, augment: bool, progress: float) -> Minibatch:
+    def _minibatch(self, ids: Ids, repeats: Ints | None, epoch: int, augment: bool, progress: float) -> Minibatch:
         pixels, rows = self._store.rows(ids)
+        keys = self._keys[ids]
+        if repeats is not None and repeats.any():
+            keys = repeated(keys, repeats)
+        else:
+            repeats = None
         inputs = make_batch(
             torch.from_numpy(pixels),
             rows,
-            keys=self._keys[ids],
+            keys=keys,
             recipe=self._recipe,
             seed=self._seed,
             epoch=epoch,
@@ -133,18 +163,30 @@ class Data:
         )
         files = self._files.take(ids).tolist()
         labels = torch.from_numpy(self._labels[ids]).to(self._device, non_blocking=True)
-        return Minibatch(ids, files, labels, inputs, progress)
+        return Minibatch(ids, files, labels, inputs, progress, repeats)
 
-    def _blocks(self, order: Ids) -> Iterator[Ids]:
-        """Yield the blocks of an epoch to decode: small ones first, so that the first batch comes soon."""
-        start, size = 0, min(self._batch_size + 2, MAX_SAMPLES_PER_LINE)
-        while start < len(order):
-            yield order[start : start + size]
-            start, size = start + size, min(2 * size, MAX_SAMPLES_PER_LINE)
+    def _mixed(self, batch: Minibatch, epoch: int, number: int) -> Minibatch:
+        """Mix the inputs of a training batch with those of their partners, if it is drawn so."""
+        size, _, height, width = batch.inputs.shape
+        mix = self._mixing.draw(epoch=epoch, batch=number, size=size, height=height, width=width) if self._mixing else None
+        if mix is None:
+            return batch
+        partners = torch.tensor(mix.partners, device=self._device)
+        inputs = mix.apply(batch.inputs, batch.inputs[partners])
+        return replace(batch, inputs=inputs, mix=mix, other_labels=batch.labels[partners])
 
-    def _usable(self, ids: Ids, split: str) -> Ids:
-        """Return the usable ones of `ids`, after reading and recording those that come for the first time."""
+    def _block_sizes(self, total: int) -> Iterator[int]:
+        """Yield the sizes of the blocks of an epoch to decode: small ones first, so that the first batch comes soon."""
+        size = min(self._batch_size + 2, MAX_SAMPLES_PER_LINE)
+        while total > 0:
+            yield min(size, total)
+            total, size = total - size, min(2 * size, MAX_SAMPLES_PER_LINE)
+
+    def _read_usable(self, ids: Ids, split: str) -> npt.NDArray[np.bool_]:
+        """Read and record those of `ids` that come for the first time; return which are usable."""
         new = ids[~self._visited[ids]]
+        if self._sampler == "balanced":
+            new = new[np.sort(np.unique(new, return_index=True)[1])]
         if len(new):
             files = self.scan.files
             admission = self._read(new)
@@ -164,7 +206,8 @@ class Data:
                         digests=admission.digests,
                     )
                 )
-        return ids[self._store.usable[ids]]
+        usable: npt.NDArray[np.bool_] = self._store.usable[ids]
+        return usable
 
 
 def _next_size(ready: int, batch_size: int, *, last: bool, join_single: bool) -> int:

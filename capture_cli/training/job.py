@@ -25,18 +25,21 @@ from torch import nn
 from capture_cli import models
 from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Progress, save
-from capture_cli.config import Every, TrainConfig
+from capture_cli.config import Every
 from capture_cli.errors import CaptureError
+from capture_cli.mixing import Mixing
 from capture_cli.models.saved import ModelHeader, to_bytes
+from capture_cli.objective import Objective, balanced_weights
 from capture_cli.pixels.store import Store, open_store
 from capture_cli.plan import Plan
 from capture_cli.records import Epoch, RunInfo, Skip
 from capture_cli.resources import Resources
 from capture_cli.runfolder import BEST, MODEL, Output
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
-from capture_cli.training import BEGINNING, Learning, Setup, Stopped, evaluate, make_optimizer, train
+from capture_cli.training import BEGINNING, Setup, Stopped, evaluate, train
 from capture_cli.training.batches import Data
 from capture_cli.training.best import Best
+from capture_cli.training.learning import Average, Learning, make_optimizer
 from capture_cli.training.resuming import PreviousRun
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
@@ -87,6 +90,15 @@ class Ready:
     model: nn.Module
     """On the device, as built."""
 
+    @property
+    def class_weights(self) -> list[float] | None:
+        """The weight of each class in the loss; None where all count alike."""
+        scan = self.plan.scan
+        if self.plan.config.class_weights == "none":
+            return None
+        labels = [label for label, split in zip(scan.labels, scan.splits, strict=True) if split == "train"]
+        return balanced_weights([labels.count(label) for label in range(len(scan.classes))])
+
     def run_info(self, options: dict[str, Any] | None = None) -> RunInfo:
         """Make the first record; `options` replace those of a training."""
         config, scan = self.plan.config, self.plan.scan
@@ -101,6 +113,7 @@ class Ready:
                 "listing_digest": listing.hexdigest(),
             },
             classes=scan.classes,
+            class_weights=self.class_weights if options is None else None,
             model={"name": config.model, "parameters": sum(p.numel() for p in self.model.parameters())},
             recipe=self.plan.recipe.to_dict(),
             versions=versions(),
@@ -141,11 +154,13 @@ def run_training(
         if checkpoint is None or repeat_info:
             writer.write(ready.run_info())
         setup = _set_up(ready, writer, store, session, previous)
-        learning = _learning(ready.model, config)
+        learning = _learning(ready)
+        average = learning.average.model if learning.average else None
         if checkpoint:
-            checkpoint.restore(ready.model, learning.optimizer)
-        checkpoints = _Checkpoints(every, output, writer, ready.model, learning.optimizer)
-        best = Best(BestEpochs(config.best), config.patience, functools.partial(_save_model, ready, output, BEST))
+            checkpoint.restore(ready.model, learning.optimizer, average)
+        checkpoints = _Checkpoints(every, output, writer, ready.model, learning.optimizer, average)
+        save_model = functools.partial(_save_model, ready, average or ready.model, output)
+        best = Best(BestEpochs(config.best), config.patience, functools.partial(save_model, BEST))
         best.restore(previous.epochs if previous else ())
 
         def phase_ended(totals: Epoch, seconds: float, steps: int) -> None:
@@ -154,15 +169,15 @@ def run_training(
 
         setup = replace(setup, save_checkpoint=checkpoints.save, phase_ended=phase_ended, is_exhausted=best.is_exhausted)
         train(setup, learning, previous.progress if previous else BEGINNING)
-        _save_model(ready, output, MODEL, best.epochs.last)
+        save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
 
 
-def _save_model(ready: Ready, output: Output, name: str, epoch: int | None) -> None:
+def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
     header = ModelHeader(
         model=ready.plan.config.model, classes=ready.plan.scan.classes, recipe=ready.plan.recipe.to_dict(), epoch=epoch
     )
-    output.write_model(to_bytes(ready.model, header), name)
+    output.write_model(to_bytes(model, header), name)
 
 
 def run_evaluation(ready: Ready, session: Session, *, weights_digest: str, resources: Resources) -> Epoch:
@@ -242,6 +257,8 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, p
         batch_size=config.batch_size,
         device=ready.runtime.device,
         strict=config.strict,
+        sampler=config.sampler,
+        mixing=Mixing(mixup=config.mixup, cutmix=config.cutmix, seed=config.seed) if config.mixup or config.cutmix else None,
     )
     if previous:
         data.expect(previous.files, previous.later_files if session.output.journal.comparing else {})
@@ -261,18 +278,27 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, p
     )
 
 
-def _learning(model: nn.Module, config: TrainConfig) -> Learning:
+def _learning(ready: Ready) -> Learning:
+    model, config = ready.model, ready.plan.config
     if not config.compile:
         keep_compiler_out()
+    weights = ready.class_weights
     optimizer = make_optimizer(model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
     return Learning(
         optimizer=optimizer,
-        parameters=[one for group in optimizer.param_groups for one in group["params"]],
         update=optimizer.step if config.compile else without_compiler(optimizer),
         epochs=config.epochs,
         lr=config.learning_rate,
         sched=config.sched,
         seed=config.seed,
+        warmup=config.warmup,
+        accumulate=config.grad_accum,
+        clip=config.clip,
+        objective=Objective(
+            class_weights=torch.tensor(weights, device=ready.runtime.device) if weights else None,
+            label_smoothing=config.label_smoothing,
+        ),
+        average=Average(model, config.ema, compiled=config.compile) if config.ema else None,
     )
 
 
@@ -280,9 +306,16 @@ class _Checkpoints:
     """Saves checkpoints when they are due, if there is a run folder."""
 
     def __init__(
-        self, every: Every, output: Output, writer: BatchWriter, model: nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        every: Every,
+        output: Output,
+        writer: BatchWriter,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: nn.Module | None,
     ) -> None:
-        self._every, self._output, self._writer, self._model, self._optimizer = every, output, writer, model, optimizer
+        self._every, self._output, self._writer = every, output, writer
+        self._model, self._optimizer, self._average = model, optimizer, average
         self._steps, self._saved_at = 0, monotonic()
 
     def save(self, progress: Progress, now: bool) -> None:
@@ -293,7 +326,8 @@ class _Checkpoints:
             return
         self._writer.sync()
         progress = replace(progress, journal=self._output.journal.position, writer=self._writer.state)
-        save(folder, self._model, self._optimizer, progress, descriptor=self._output.descriptor)
+        descriptor = self._output.descriptor
+        save(folder, self._model, self._optimizer, progress, average=self._average, descriptor=descriptor)
         self._steps, self._saved_at = 0, monotonic()
 
 

@@ -52,6 +52,8 @@ class Header:
     """[B] integers or strings; None while they are on their way from a device."""
     files: Sequence[str] | None = None
     extra: Mapping[str, Sequence[Any]] | None = None
+    repeats: Ints | None = None
+    mix: Mapping[str, Any] | None = None
 
 
 class Forward(NamedTuple):
@@ -115,6 +117,8 @@ class NumberColumns:
 
 
 Columns = ClassColumns | NumberColumns
+_ONLY_CLASSES = ("repeats", "mix")
+"""Fields of a Header that only records of classes have."""
 _VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns)}
 
 
@@ -214,7 +218,8 @@ def to_record(
 ) -> Batch | Numbers:
     """Make the record of a batch. Ids and files of a sequence are repeated for each of its positions."""
     if isinstance(columns, NumberColumns):
-        return Numbers(**_by_name(header), **_by_name(columns), inputs=inputs, flight=flight)
+        shared = {name: value for name, value in _by_name(header).items() if name not in _ONLY_CLASSES}
+        return Numbers(**shared, **_by_name(columns), inputs=inputs, flight=flight)
     if (sequences := columns.sequences) is not None:
         columns = replace(columns, sequences={"ids": header.ids, **sequences})
         ids, files = [column and _repeat(column, sequences["n_valid"]) for column in (header.ids, header.files)]
