@@ -224,8 +224,12 @@ class Journal:
             return
         self._finish_commit()
         if self.is_file:
-            self._syncing = threading.Thread(target=self._fdatasync, name="fdatasync", daemon=True)
-            self._syncing.start()
+            thread = threading.Thread(target=self._fdatasync, name="fdatasync", daemon=True)
+            try:
+                thread.start()
+                self._syncing = thread
+            except RuntimeError:  # the limit of threads is reached; then it takes the time of this one
+                self._fdatasync()
         self._synced_at = time.monotonic()
 
     def _finish_commit(self) -> None:

@@ -3,9 +3,14 @@
 import os
 import pty
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from capture_cli import Recorder, open_run
+from capture_cli.cli import run as command
+from capture_cli.errors import UsageError
 from conftest import CAPTURE
 
 
@@ -18,3 +23,56 @@ def test_a_terminal_is_no_run(args: str) -> None:
     os.close(child)
     assert (done.returncode, done.stdout) == (2, "")
     assert "stdin is a terminal, not records; pipe a run into it" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["train", ""], "an argument behind 'train'"),
+        (["train", "images", "-o", ""], "an argument behind '-o'"),
+        (["train", "images", "--name="], "the value of --name"),
+        (["train", "images", "--labels", " "], "an argument behind '--labels'"),
+        (["train", "images", "--mlflow="], "the value of --mlflow"),
+        (["train", "--resume", ""], "an argument behind '--resume'"),
+        (["train", "--config", ""], "an argument behind '--config'"),
+        (["labels", ""], "an argument behind 'labels'"),
+        (["inspect", ""], "an argument behind 'inspect'"),
+        (["diff", "run", ""], "an argument behind 'run'"),
+        (["log", "run", "--mlflow", ""], "an argument behind '--mlflow'"),
+        (["rows", "run", "--where", ""], "an argument behind '--where'"),
+        (["replay", "run", "--folder="], "the value of --folder"),
+        (["evaluate", "run", ""], "an argument behind 'run'"),
+        ([""], "an argument"),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_value_is_wrong_usage(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], what: str
+) -> None:
+    """A shell variable that is not set does not mean the current folder, in whatever command."""
+    monkeypatch.chdir(images)
+    assert command(args) == 2
+    said = f"capture: {what} is empty; give a value, or leave the option out; is a shell variable not set?\n"
+    assert capsys.readouterr().err == said
+    assert sorted(path.suffix for path in images.iterdir()) == [".png"] * 24
+
+
+def test_an_empty_value_in_a_config_file_is_wrong_usage(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file and the option are named."""
+    monkeypatch.chdir(images.parent)
+    Path("c.toml").write_text('folder = ""\n')
+    assert command(["train", "--config", "c.toml"]) == 2
+    assert "--config 'c.toml': the value of 'folder' is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("use", [Recorder, open_run])
+def test_an_empty_name_is_refused_in_python_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object]
+) -> None:
+    """It is not the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is empty"):
+        use("")
+    assert not list(tmp_path.iterdir())

@@ -336,6 +336,19 @@ def test_a_slow_disk_delays_no_record(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 1
 
 
+def test_without_threads_records_are_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, the commit is done at once."""
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+    monkeypatch.setattr(capture_cli.journal, "SYNC_EVERY_SECONDS", 0.0)
+    with Journal.create(tmp_path / "records.jsonl") as journal:
+        for name in "abc":
+            journal.append(Skip(file=name, reason="test"))
+    assert len(synced) == 3
+    assert verified(tmp_path / "records.jsonl") == 3
+
+
 def test_a_failed_group_commit_is_raised_by_the_next_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure in the thread is not lost: the next record is refused, and so are all after it."""
 

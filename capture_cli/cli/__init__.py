@@ -8,7 +8,6 @@ Nothing heavy is imported here or at the top of a command's module, only when it
 of Rich only what it needs.
 """
 
-import errno
 import functools
 import gc
 import importlib
@@ -22,8 +21,8 @@ from typing import Annotated, Any
 import typer
 
 from capture_cli import __version__
-from capture_cli.cli.arguments import with_values
-from capture_cli.cli.streams import is_terminal_or_was, open_streams
+from capture_cli.cli.arguments import refuse_empty, with_values
+from capture_cli.cli.streams import StdoutError, open_streams
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.terminal.text import error_line
 
@@ -43,8 +42,6 @@ COMMANDS = {
 }
 """Command -> the first line of its docstring. Each is a function in the module of its name in this package."""
 HELP = {"-h", "--help"}
-_WRITE_ERRORS = {errno.EPIPE, errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors that only writing can have. Without a file name they come from standard output."""
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -54,9 +51,10 @@ SETTINGS: dict[str, Any] = {
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
     open_streams()
-    args = with_values(args)
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
+        refuse_empty(args)
+        args = with_values(args)
         if not args or HELP & set(args):
             _import_help()
         if command:  # without the other commands, which would double the time to start
@@ -74,12 +72,10 @@ def run(args: Sequence[str]) -> int:
             typer.echo(error.format_message(), err=True)
             return 2
         return _fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
-    except OSError as error:
-        where = f" ('{error.filename}')" if error.filename else ""
-        return _fail(CaptureError(f"{error.strerror or error}{where}"))
     except Exception as error:  # noqa: BLE001 - the last resort: tracebacks are for CAPTURE_DEBUG
-        bug = f"a bug in capture: {type(error).__name__}: {error}"
-        return _fail(CaptureError(bug, "run it again with CAPTURE_DEBUG=1 for a traceback, and report it"))
+        from capture_cli.cli.failures import explained
+
+        return _fail(explained(error))
 
 
 def one_command(name: str) -> typer.Typer:
@@ -183,15 +179,14 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
-        except OSError as error:
-            hung_up = error.errno == errno.EIO and is_terminal_or_was(sys.stdout.fileno())
-            if error.filename is not None or not (error.errno in _WRITE_ERRORS or hung_up):
-                raise
+        except StdoutError as error:
             # Nothing can take what is still buffered, and the interpreter would complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError) or hung_up:
+            if error.reader_is_gone:
                 return 0
             raise CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete") from error
+        except BrokenPipeError:  # the reader of records that go to a pipe
+            return 0
         return result
 
     return guarded

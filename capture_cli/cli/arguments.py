@@ -85,6 +85,17 @@ Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last bat
 Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
 
 
+def refuse_empty(args: Sequence[str]) -> None:
+    """Raise UsageError for an argument or the value of an option that is empty, as a shell variable that is not set is."""
+    from capture_cli.errors import UsageError
+
+    for before, arg in zip(["", *args], args, strict=False):
+        option, is_value, value = arg.partition("=") if arg.startswith("--") else ("", "=", arg)
+        if is_value and not value.strip():
+            what = f"the value of {option}" if option else f"an argument behind '{before}'" if before else "an argument"
+            raise UsageError(f"{what} is empty", "give a value, or leave the option out; is a shell variable not set?")
+
+
 def with_values(args: Sequence[str]) -> list[str]:
     """Give every `--mlflow` on the command line a value, which Typer needs: the next argument if it is a URI, else nothing.
 

@@ -6,6 +6,7 @@ with other_code():              # models and libraries run here: what they print
 """
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -28,11 +29,32 @@ def open_streams() -> None:
                 os.dup2(fd, number)
                 os.close(fd)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # rather than fail at a name that the locale cannot show
+    if sys.__stdout__ in (None, sys.stdout) and isinstance(sys.stdout, io.TextIOWrapper):
+        data = io.BufferedWriter(_Data(1, "wb", closefd=False))
+        sys.stdout = io.TextIOWrapper(data, sys.stdout.encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering)
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         forgiving = io.BufferedWriter(_Forgiving(2, "wb", closefd=False))
         sys.stderr = io.TextIOWrapper(forgiving, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+
+
+class StdoutError(OSError):
+    """Data could not be written to stdout."""
+
+    @property
+    def reader_is_gone(self) -> bool:
+        """True if the pipe or the terminal was closed by whoever read it."""
+        return self.errno == errno.EPIPE or (self.errno == errno.EIO and stat.S_ISCHR(os.fstat(1).st_mode))
+
+
+class _Data(io.FileIO):
+    """Stdout, whose errors are told from those of other files."""
+
+    def write(self, data: object) -> int:
+        try:
+            write_all(self.fileno(), data)  # type: ignore[arg-type] # bytes-like, from the buffer above
+        except OSError as error:
+            raise StdoutError(error.errno, error.strerror) from error
+        return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
 class _Forgiving(io.FileIO):
@@ -42,11 +64,6 @@ class _Forgiving(io.FileIO):
         with contextlib.suppress(OSError):
             write_all(self.fileno(), data)  # type: ignore[arg-type] # bytes-like, from the buffer above
         return memoryview(data).nbytes  # type: ignore[arg-type]
-
-
-def is_terminal_or_was(descriptor: int) -> bool:
-    """Return True for a terminal; one that was closed no longer says that it is one."""
-    return stat.S_ISCHR(os.fstat(descriptor).st_mode)
 
 
 @contextlib.contextmanager

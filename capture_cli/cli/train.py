@@ -37,6 +37,8 @@ def _use_as_defaults(ctx: typer.Context, path: Path) -> None:
     for name in values:
         if name not in known:
             raise UsageError(f"--config '{path}' has an unknown option '{name}'", "see `capture train --help`")
+        if isinstance(values[name], str) and not values[name].strip():
+            raise UsageError(f"--config '{path}': the value of '{name}' is empty", "give a value, or remove the line")
     ctx.default_map = values
 
 

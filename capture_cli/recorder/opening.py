@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 def open_records(out: str, *, rank: int, force: bool, append: bool, needs_folder: bool) -> tuple[Output, RecordedState | None]:
     """Open the output of the process of `rank`, with the state of what is continued. Hints name arguments of the Recorder."""
+    if not out.strip():
+        raise UsageError("out: the name is empty", "use FILE.jsonl for the records alone, or the name of a folder")
     if out.endswith(".json"):
         raise UsageError(f"out={out!r} is no name for records", f"use {out}l for the records alone, or the name of a folder")
     path = Path(out)

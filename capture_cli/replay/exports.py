@@ -49,11 +49,13 @@ class Pictures:
             pixels = to_pixels(one)
             image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
             path = self._folder / picture_name(reproduced, index)
-            with _new(path, force=self._force) as file:
-                try:
+            file = _new(path, force=self._force)
+            try:
+                with file:
                     image.save(file, "PNG")
-                except OSError as error:
-                    raise _not_written(path, error) from error
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise _not_written(path, error) from error
             self.count += 1
 
 
@@ -115,6 +117,10 @@ class Tensors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self._file.close()
+        except OSError as failure:
+            self._complete = False
+            if error is None:
+                raise _not_written(self._path, failure) from failure
         finally:
             if not self._complete:
                 self._path.unlink(missing_ok=True)

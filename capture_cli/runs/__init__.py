@@ -61,6 +61,8 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
     files: list[File] = []
     with ExitStack() as undo:
         for name in names:
+            if not name.strip():
+                raise UsageError("the name of the run is empty", A_RUN_IS)
             for path in _paths(name):
                 files.append(_file(path))
                 undo.callback(files[-1].close)

@@ -42,6 +42,8 @@ def find_run(text: str, *, having: str = "", runs: Path = RUNS) -> Path:
     UsageError, with the closest name, if there is no such run.
     """
     path = Path(text)
+    if not text.strip():
+        raise UsageError("the name of the run is empty", A_RUN_IS)
     if "\0" in text or path.is_file() or holds_run(path):
         return path
     named = path if ".." in path.parts else runs / path  # an absolute path stays itself

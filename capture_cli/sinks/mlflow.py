@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.errors import redacted
+from capture_cli.errors import UsageError, redacted
 from capture_cli.records import End, Record
 from capture_cli.runfolder import Output
 from capture_cli.sinks.evaluations import WORST
@@ -48,6 +48,9 @@ class MlflowSink:
 
         Raises UsageError if mlflow is missing, nobody answers at the URI, or MLflow cannot log there.
         """
+        for name, value in (("uri", uri), ("experiment", experiment), ("run_name", run_name)):
+            if value is not None and not value.strip():
+                raise UsageError(f"{name}: it is empty", "give a value, or leave it out")
         self.model = model
         """May be set until the run begins."""
         self._follower = Follower(NAME, {"uri": uri, "experiment": experiment, "run_name": run_name}, worst=worst)

@@ -36,6 +36,8 @@ class TensorBoardSink:
         At the end the sink waits at most `wait_seconds` for what is still to be written. Raises UsageError if tensorboard is
         missing.
         """
+        if folder is not None and not str(folder).strip():
+            raise UsageError("folder: its name is empty", "give a folder, or leave it out")
         self._folder = str(Path(folder).absolute()) if folder is not None else None
         self._follower = Follower(NAME, {"folder": self._folder}, worst=worst)
         self._wait_seconds, self._closed = wait_seconds, False

@@ -228,7 +228,7 @@ def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> 
             with contextlib.suppress(CaptureError, OSError):
                 writer.seal("failed")
             with contextlib.suppress(CaptureError, OSError):
-                output.event("end", status="failed", error=str(error))
+                output.event("end", status="failed", error=str(error) or type(error).__name__)
             if isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError("the device is out of memory", "lower --batch-size or --img-size") from error
             raise

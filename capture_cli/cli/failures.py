@@ -1,0 +1,74 @@
+"""Errors of the host: the resource that ran out, in words, with the limit that applies and how to raise it.
+
+    raise explained(error)          # MemoryError, "can't start new thread", too many open files, no space left, ...
+
+What is left is a bug in capture, and is called one.
+"""
+
+import errno
+import resource
+import tempfile
+
+from capture_cli.errors import CaptureError
+from capture_cli.resources import control_groups, memory_available
+
+_NO_MEMORY = ("allocate memory", "not enough memory", "failed to map segment", "out of memory", "bad_alloc")
+_NO_THREAD = ("start new thread", "thread creation failed", "pthread_create")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def explained(error: Exception) -> CaptureError:
+    """Return the error to show for one that nobody expected."""
+    text = str(error).lower()
+    code = error.errno if isinstance(error, OSError) else None
+    if "cuda" in text and "out of memory" in text:
+        return CaptureError("the device is out of memory", "lower --batch-size or --img-size")
+    if isinstance(error, MemoryError) or code == errno.ENOMEM or any(one in text for one in _NO_MEMORY):
+        return CaptureError(f"out of memory{_memory_limit()}", "lower --batch-size, --img-size or --ram, or raise the limit")
+    if code == errno.EAGAIN or any(one in text for one in _NO_THREAD):
+        return CaptureError(
+            f"no more threads or processes can be started{_thread_limit()}", "raise the limit, or use --workers 0"
+        )
+    if code in (errno.EMFILE, errno.ENFILE):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return CaptureError(f"too many open files: {_where(error)}the limit is {most}", "raise it with `ulimit -n`")
+    if code in _FULL and not _filename(error):
+        hint = f"free some space; temporary files go to {tempfile.gettempdir()}, or to TMPDIR"
+        return CaptureError(f"a file could not be written: {error.strerror}", hint)  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        return CaptureError(f"{error.strerror or error}{f' ({_filename(error)!r})' if _filename(error) else ''}")
+    bug = f"a bug in capture: {type(error).__name__}: {error}"
+    return CaptureError(bug, "run it again with CAPTURE_DEBUG=1 for a traceback, and report it")
+
+
+def _filename(error: Exception) -> object:
+    return getattr(error, "filename", None)
+
+
+def _where(error: Exception) -> str:
+    return f"{_filename(error)!r}; " if _filename(error) else ""
+
+
+def _memory_limit() -> str:
+    for kind, option in ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d")):
+        most = resource.getrlimit(kind)[0]
+        if most != resource.RLIM_INFINITY:
+            return f": this process may take {_gb(most)} (`{option}`)"
+    return f": {_gb(memory_available())} are left for this process"
+
+
+def _thread_limit() -> str:
+    for group in control_groups("pids"):
+        try:
+            with open(f"{group}/pids.max", encoding="ascii") as file:  # noqa: PTH123
+                most = file.read().strip()
+        except OSError:
+            continue
+        if most.isdigit():
+            return f": the control group may have {most}"
+    most_processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    return "" if most_processes == resource.RLIM_INFINITY else f": this user may have {most_processes} (`ulimit -u`)"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 2**30:.1f} GB"
