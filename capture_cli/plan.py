@@ -17,7 +17,7 @@ from capture_cli.preprocessing import Recipe
 from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
 
-NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder", "excluded", "companion"}) | {
+NOT_IMAGES = frozenset({"unsupported-extension", "hidden", "run-folder", "empty-folder", "excluded", "companion"}) | {
     *("test-split", "other-split", "outside-split", "unlabelled")
 }
 """Reasons of files that nobody takes for images to train on; `--strict` ignores them."""
@@ -73,10 +73,10 @@ def _check_validation(found: Scan, config: TrainConfig) -> None:
         raise UsageError(f"--best {config.best} takes at most {MAX_COUNTED_CLASSES:,} classes", "use --best val_accuracy")
 
 
-def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig) -> Plan:
+def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig, part: str = "auto") -> Plan:
     """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split."""
     source, split = FolderSource(folder), single_split("test")
-    found = scan(source, split=split, reading=Reading.of(config.to_dict()), classes=classes)
+    found = scan(source, split=split, reading=Reading.of(config.to_dict()), classes=classes, part=part)
     if config.strict:
         refuse_skipped(found)
     geometry = recipe.geometry_within(config.max_pixels)

@@ -15,8 +15,19 @@ from capture_cli.errors import UsageError
 def evaluate(
     model: shared.ModelArgument,
     folder: Annotated[str, typer.Argument(help="Folder of labelled images, with classes that the model knows.")],
-    labels: shared.Labels = TrainConfig.labels,
+    split: Annotated[
+        str,
+        shared.Data(metavar="auto|all|train|val|test", help="Images to use; auto: the test images, if folders tell splits."),
+    ] = "auto",
+    labels: Annotated[
+        str | None, shared.Data(metavar="RULE|TABLE", help="As in `capture train`.", show_default="the rule of the model")
+    ] = None,
     unmatched: shared.Unmatched = TrainConfig.unmatched,
+    include: shared.Include = None,
+    exclude: shared.Exclude = None,
+    keep_companions: shared.KeepCompanions = None,
+    split_folders: shared.SplitFolders = None,
+    merge_names: shared.MergeNames = None,
     strict: shared.Strict = TrainConfig.strict,
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     batch_size: Annotated[int, shared.Machine("--batch-size", "-b", help="Images per batch.")] = TrainConfig.batch_size,
@@ -43,12 +54,18 @@ def evaluate(
     piped = out == "-"
     if as_json and piped:
         raise UsageError("--json and -o - both need standard output", "give one of them")
+    if split not in ("auto", "all", "train", "val", "test"):
+        raise UsageError(f"--split {split} is not valid", "choose auto, all, train, val or test")
     config = TrainConfig(
         batch_size=batch_size,
         device=device,
         amp=amp,
-        labels=labels,
         unmatched=unmatched,
+        include=include,
+        exclude=exclude,
+        keep_companions=keep_companions,
+        split_folders=split_folders,
+        merge_names=merge_names,
         strict=strict,
         max_pixels=max_pixels,
         epochs=1,
@@ -64,7 +81,7 @@ def evaluate(
 
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
-        ready, digest = prepare_evaluation(Path(model), Path(folder), config)
+        ready, digest = prepare_evaluation(Path(model), Path(folder), config, labels=labels, part=split)
     sinks = make_sinks(Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)

@@ -15,6 +15,7 @@ from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
 from capture_cli.training.job import Ready, Session
+from capture_cli.views.terminal.labels import summary
 from capture_cli.views.terminal.live import make_view
 from capture_cli.writer.sink import Sink
 
@@ -56,9 +57,8 @@ def session(
             animate=animate,
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
-            labels = f"Labels: {plan.scan.example}. Not right? Try `capture labels FOLDER` or --labels"
             inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
-            for text in [*filter(None, [models.notice(plan.config.model)]), labels, inputs, *notes]:
+            for text in [*filter(None, [models.notice(plan.config.model)]), *summary(plan.scan), inputs, *notes]:
                 view.note(text)
             for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
                 view.warn(text)
@@ -74,6 +74,9 @@ def session(
                 view.note(f"stopped; the records so far are sealed in {output.place}{resume}")
             elif not piped:
                 view.note(f"recorded in {output.place}; look at it with: capture inspect {where}")
+                if tests := sum(one.reason == "test-split" and bool(one.detail) for one in plan.scan.skipped):
+                    command = f"capture evaluate {where} {shlex.quote(plan.scan.source.name)}"
+                    view.note(f"{tests:,} test images were not used; evaluate them with: {command}")
 
 
 def _unvalidated(plan: Plan) -> list[str]:

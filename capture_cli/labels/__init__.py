@@ -168,8 +168,9 @@ def scan(
         rule, rivals = choice.rule, choice.rivals
     files = _of_splits(files, placed, skipped, evaluated=None if classes is None else part)
     labels = label_files(files, rule, placed.paths)
-    named = _named(source, labels, placed, rule, reading, skipped, evaluates=classes is not None)
-    named = merged(named) if reading.merge_names else named
+    named = _named(source, labels, placed, rule, reading, skipped, classes=classes)
+    if reading.merge_names:
+        named = merged(named, classes or ())
     known = _classes(source, named, placed, rule) if classes is None else list(classes)
     _remove_unknown(source, named, known, placed, reading, skipped, from_model=classes is not None)
     index = {name: i for i, name in enumerate(known)}
@@ -284,9 +285,10 @@ def _named(
     reading: Reading,
     skipped: list[Skipped],
     *,
-    evaluates: bool,
+    classes: Sequence[str] | None,
 ) -> dict[str, str]:
     """Map the files to use to their class names. Raises DataError as `--unmatched` says; test images need no label."""
+    evaluates = classes is not None
     if not evaluates:
         tests = {file for file, split in placed.splits.items() if split == "test" and file in labels}
         skipped += [Skipped(file, "test-split", labels[file] or "") for file in tests]
@@ -294,10 +296,10 @@ def _named(
     named = {file: label for file, label in labels.items() if label is not None}
     without = [file for file, label in labels.items() if label is None]
     paths = [placed.paths.get(file, file) for file in labels]
-    if not named:
-        raise refusals.no_label(source, paths, without, rule, skips=False)
+    if not named or (without and evaluates and reading.unmatched == "error"):
+        raise refusals.no_label(source, paths, without, rule, skips=bool(named), classes=classes)
     if without and reading.unmatched == "error":
-        if not evaluates and {placed.splits.get(file) for file in without} == {"val"}:
+        if {placed.splits.get(file) for file in without} == {"val"}:
             raise refusals.unlabelled_validation(source, without)
         raise refusals.no_label(source, paths, without, rule, skips=True)
     skipped += [Skipped(file, "no-label", rule.name) for file in without]
@@ -333,7 +335,9 @@ def _remove_unknown(
         held_out = [file for file in named if placed.splits.get(file) == "val"]
         if not from_model and all(file in unknown for file in held_out):
             raise refusals.unlabelled_validation(source, held_out, named[held_out[0]])
-        raise refusals.unknown_classes(unknown, len(named), classes, from_model=from_model, skips=reading.unmatched == "error")
+        fitting = refusals.rules_for(_paths(list(named), placed), classes) if from_model else []
+        skips = reading.unmatched == "error"
+        raise refusals.unknown_classes(unknown, len(named), classes, fitting, from_model=from_model, skips=skips)
     for file in unknown:
         del named[file]
     skipped += [Skipped(file, "unknown-class", label) for file, label in unknown.items()]

@@ -6,7 +6,7 @@ merged({"a.png": "Cat", ...})   # one spelling for all: the most frequent one
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def similar(names: Iterable[str]) -> list[list[str]]:
@@ -17,9 +17,9 @@ def similar(names: Iterable[str]) -> list[list[str]]:
     return [group for group in alike.values() if len(group) > 1]
 
 
-def merged(labels: Mapping[str, str]) -> dict[str, str]:
-    """Give similar names one spelling, the most frequent, then the first in code point order."""
-    counts = Counter(labels.values())
+def merged(labels: Mapping[str, str], classes: Sequence[str] = ()) -> dict[str, str]:
+    """Give similar names one spelling: that of `classes`, else the most frequent, then the first in code point order."""
+    counts = Counter(labels.values()) + Counter(dict.fromkeys(classes, len(labels) + 1))
     spelling = {name: max(sorted(group), key=counts.__getitem__) for group in similar(counts) for name in group}
     return {file: spelling.get(label, label) for file, label in labels.items()}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.comparison import Undecided
-from capture_cli.labels.rules import Rule, natural_order
+from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, Source
 
 MOST_COMMANDS = 4
@@ -61,10 +61,27 @@ def no_label_hint(source: Source) -> str:
     )
 
 
-def no_label(source: Source, paths: Sequence[str], without: Sequence[str], rule: Rule, *, skips: bool) -> DataError:
-    """Make the error for files that a rule does not fit; `skips` if --unmatched skip would help."""
+def no_label(
+    source: Source,
+    paths: Sequence[str],
+    without: Sequence[str],
+    rule: Rule,
+    *,
+    skips: bool,
+    classes: Sequence[str] | None = None,
+) -> DataError:
+    """Make the error for files that a rule does not fit; `skips` if --unmatched skip would help, `classes` of a model."""
     number = f"{len(without):,} of {images(len(paths))}" if skips else f"any of {images(len(paths))}"
-    others = try_others(source, paths, rule)
+    if classes is None:
+        others = try_others(source, paths, rule)
+    else:
+        above, _, name = source.location.rstrip("/").rpartition("/")
+        single = f"the folder is called like a class: name '{above}' and add --include {shlex.quote(name)}"
+        others = (
+            _instead(rules_for(paths, classes))
+            or (single if name in classes else "")
+            or "name the rule of these images with --labels"
+        )
     return DataError(
         f"the rule {rule.name} finds no label in {number}: {quoted(without)}",
         f"skip them with --unmatched skip, or {others}" if skips else others,
@@ -123,13 +140,36 @@ def unlabelled_validation(source: Source, without: Sequence[str], label: str = "
     )
 
 
+def rules_for(paths: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """List the rules under which all labels are among `classes`."""
+    known = set(classes)
+    found = []
+    for name in ("parent", "prefix", "suffix", "start", "end", "folder:1", "parent:2", "field:1", "field:2", "field:3"):
+        rule = parse_rule(name)
+        if rule is not None and all(rule.label_of(path) in known for path in paths):
+            found.append(name)
+    return found
+
+
+def _instead(rules: Sequence[str]) -> str:
+    return (
+        f"here the classes of the model are found by {' or '.join(f'--labels {name}' for name in rules[:2])}" if rules else ""
+    )
+
+
 def unknown_classes(
-    unknown: Mapping[str, str], total: int, classes: Sequence[str], *, from_model: bool, skips: bool
+    unknown: Mapping[str, str],
+    total: int,
+    classes: Sequence[str],
+    fitting: Sequence[str],
+    *,
+    from_model: bool,
+    skips: bool,
 ) -> DataError:
     """Make the error for labels that a model, or the training images, do not have."""
     who = "the model does not know" if from_model else "no training image has"
     known = "it knows" if from_model else "the training images have"
     return DataError(
         f"{len(unknown):,} of {images(total)} have a label that {who}: {quoted(natural_order(set(unknown.values())))}",
-        f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,
+        _instead(fitting) or f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,
     )

@@ -25,7 +25,7 @@ changed: `Cat` and `cat`, or an é written in two ways, are two classes.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from capture_cli.errors import UsageError
 from capture_cli.sources import is_image
@@ -60,7 +60,7 @@ class Rule:
     """The value of --labels that gives this rule."""
     why: str
     """Why it was chosen, a clause: `the images are in 10 sub-folders`."""
-    label_of: Callable[[str], str | None]
+    label_of: Callable[[str], str | None] = field(compare=False)
     """Relative path -> class name, None where the path does not fit; never the empty string."""
     reads: str = "name"
     """The part of the path that decides: `folder`, `name`, or `path` for the whole path as it is on disk."""

@@ -6,14 +6,14 @@ from capture_cli.labels import Scan
 from capture_cli.labels.names import similar
 from capture_cli.labels.refusals import command, count, quoted, some, try_others
 from capture_cli.labels.rules import natural_order
-from capture_cli.labels.tokens import SPLIT_WORDS, tokens
+from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, tokens
 
 
 def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
     if "test" in found.splits:
         return []
-    checks = (_single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders)
+    checks = (_single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
     return [text for check in checks for text in check(found)]
 
 
@@ -59,6 +59,29 @@ def _doubtful(found: Scan) -> list[str]:
 def _split_words(found: Scan) -> list[str]:
     names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
     return [f"classes called like splits: {quoted(names)}"] if names else []
+
+
+def _lost_classes(found: Scan) -> list[str]:
+    """Find folders that lie where classes lie and hold no image that can be used."""
+    if found.rule.reads != "folder":
+        return []
+    used = {file.rpartition("/")[0] for file in found.files}
+    levels = {folder.rpartition("/")[0] for folder in used}
+    lost: dict[str, list[str]] = defaultdict(list)
+    for file, reason, _ in found.skipped:
+        folder = file.rpartition("/")[0] if not file.endswith("/") else file[:-1]
+        if reason in ("unsupported-extension", "empty-folder") and folder and folder.rpartition("/")[0] in levels:
+            lost[folder].append(file)
+    names = [
+        f"'{folder}' ({'empty' if files[0].endswith('/') else f'{len(files):,} files such as {files[0]}'})"
+        for folder, files in lost.items()
+        if not any(one == folder or one.startswith(folder + "/") for one in used)
+        and set(tokens(folder.rpartition("/")[2])) - PLAIN_WORDS - MASK_WORDS
+    ]
+    if not names:
+        return []
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return [f"folders without a usable image are no classes: {', '.join(names[:5])}{more}"]
 
 
 def _merged_folders(found: Scan) -> list[str]:

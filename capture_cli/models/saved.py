@@ -30,6 +30,8 @@ class ModelHeader:
     classes: Sequence[str]
     recipe: Mapping[str, Any]
     """Steps from pixels to inputs: capture_cli.preprocessing.Recipe."""
+    labels: str | None = None
+    """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them. None in older files."""
     epoch: int | None = None
     """The epoch after which these weights were saved."""
 
@@ -67,6 +69,8 @@ def _header(text: str) -> ModelHeader:
     classes = header.classes
     if header.epoch is not None and type(header.epoch) is not int:
         raise ValueError("an epoch that is no number")
+    if header.labels is not None and type(header.labels) is not str:
+        raise ValueError("a label rule that is no text")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
         raise ValueError("a header value of the wrong type")

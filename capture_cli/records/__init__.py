@@ -63,6 +63,8 @@ class RunInfo:
     """Images per split as scanned, and `listing_digest`: BLAKE2b (16 bytes, hex) of all files' names, labels and splits."""
     classes: Sequence[str]
     """Class names; labels and predictions index this list. For `multilabel` and `regression`: names of the K outputs."""
+    label_rule: str | None = None
+    """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them."""
     task: str | None = None
     """None for classification, else `sequence` (one class per position), `multilabel` or `regression`."""
     class_weights: Sequence[float] | None = None

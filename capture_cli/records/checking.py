@@ -148,6 +148,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
         "classes": lambda value: value != [] and _list_of(_is_text)(value),
+        "label_rule": _optional(_is_text),
         "task": _optional(("sequence", "multilabel", "regression").__contains__),
         "class_weights": _optional(_list_of(_is_number)),
         "threads": _is_int,

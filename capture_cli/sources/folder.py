@@ -7,6 +7,7 @@ It is opened at the first use and stays open, so it may be moved while a run rea
     run-folder             a sub-folder with records.jsonl and events.jsonl in it, which capture wrote; not entered
     not-a-regular-file     a FIFO, socket or device, or a folder with an image extension
     unsupported-extension  a file without an image extension
+    empty-folder           a folder without any entry
     unreadable             a folder that cannot be listed (the detail is the errno, `EACCES`), an entry of unknown type
     missing                a folder that was removed while its parent was listed
 """
@@ -82,6 +83,9 @@ def _list_folder(root: int, folder: str, found: Listing, pending: list[str]) -> 
         if not folder:
             raise DataError(f"the folder cannot be listed: {problem.detail or problem.reason}") from error
         found.skipped.append(Skipped(folder, problem.reason, problem.detail))
+        return
+    if folder and not kinds:
+        found.skipped.append(Skipped(folder, "empty-folder"))
         return
     if folder and all(kinds.get(name) == "unsupported-extension" for name in _RUN_FILES):
         found.skipped.append(Skipped(folder, "run-folder"))

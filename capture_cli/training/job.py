@@ -114,6 +114,7 @@ class Ready:
             },
             classes=scan.classes,
             class_weights=self.class_weights if options is None else None,
+            label_rule=scan.rule.name,
             model={"name": config.model, "parameters": sum(p.numel() for p in self.model.parameters())},
             recipe=self.plan.recipe.to_dict(),
             versions=versions(),
@@ -174,8 +175,13 @@ def run_training(
 
 
 def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
+    plan = ready.plan
     header = ModelHeader(
-        model=ready.plan.config.model, classes=ready.plan.scan.classes, recipe=ready.plan.recipe.to_dict(), epoch=epoch
+        model=plan.config.model,
+        classes=plan.scan.classes,
+        recipe=plan.recipe.to_dict(),
+        labels=plan.scan.rule.name,
+        epoch=epoch,
     )
     output.write_model(to_bytes(model, header), name)
 

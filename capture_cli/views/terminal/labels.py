@@ -13,6 +13,7 @@ import io
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.labels import Scan
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 200
 _EXAMPLES = 3
+SUMMARY_CLASSES = 8
 
 
 def show_scan(found: Scan, *, width: int | None = None) -> None:
     """Print what a source would become on stdout. `width` is that of the terminal in cells, None for a pipe."""
-    rule, counts, splits = found.rule, Counter(found.splits), _splits(found)
-    shares = ", ".join(f"{counts[split]:,} {split}" for split in splits)
+    rule, splits = found.rule, _splits(found)
+    per_class = found.per_class()
+    shares = ", ".join(f"{sum(getattr(c, split) for c in per_class):,} {split}" for split in splits)
     classes = new_table(("class", "fold"), *((split, "#") for split in splits), ("such as", "fold"))
-    for c in found.per_class()[:MAX_CLASSES]:
+    for c in per_class[:MAX_CLASSES]:
         classes.add_row(plain(c.name), *(f"{getattr(c, split):,}" for split in splits), plain(c.example or ""))
     parts: list[RenderableType] = [
         plain(f"{found.source.name}: {len(found.files):,} images, {len(found.classes):,} classes ({shares})", "bold"),
@@ -46,17 +49,48 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     others = new_table(("other rules", "fold"), ("classes", "#"), ("without label", "#"))
     for fit in _other_rules(found):
         others.add_row(plain(f"--labels {fit.rule.name}"), f"{fit.classes:,}", f"{len(found.files) - fit.labelled:,}")
-    names: dict[str, list[str]] = defaultdict(list)
-    for file, reason, detail in found.skipped:
-        names[reason].append(f"{file} ({detail})" if detail else file)
     skipped = new_table(("skipped", "fold"), ("files", "#"), ("such as", "fold"))
-    for reason, files in sorted(names.items(), key=lambda item: -len(item[1])):
-        some = ", ".join(files[:_EXAMPLES]) + ", ..." * (len(files) > _EXAMPLES)
-        skipped.add_row(plain(reason), f"{len(files):,}", plain(some))
+    for reason, files in _skipped(found):
+        skipped.add_row(plain(reason), f"{len(files):,}", plain(_few(files, _EXAMPLES)))
     for table in (others, skipped):
         if table.row_count:
             parts += ["", table]
     show(parts, width=width)
+
+
+def summary(found: Scan) -> list[str]:
+    """Describe in a few lines what will be trained on or evaluated; not escaped."""
+    counts = Counter(found.splits)
+    shown = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split])
+    lines = [
+        f"Labels: {found.example}. Not right? Try `capture labels FOLDER` or --labels",
+        f"Classes: {len(found.classes):,}: {_few(found.classes, SUMMARY_CLASSES)}",
+        f"Images: {shown}{_reason_of_splits(found)}",
+    ]
+    skipped = [
+        f"{len(files):,} {reason} ({_few(files, _EXAMPLES)})" for reason, files in _skipped(found) if reason != "test-split"
+    ]
+    return [*lines, f"Skipped: {'; '.join(skipped)}"] if skipped else lines
+
+
+def _reason_of_splits(found: Scan) -> str:
+    tests = sum(one.reason == "test-split" for one in found.skipped)
+    kept = f"; {tests:,} test images are kept for `capture evaluate`" if tests else ""
+    if "val" in found.split_names:
+        return f", as folders or names say{kept}"
+    return f"{kept}; --val-split and --val say which are for validation" if "val" in found.splits else kept
+
+
+def _few(names: Sequence[str], number: int) -> str:
+    return ", ".join(names[:number]) + ", ..." * (len(names) > number)
+
+
+def _skipped(found: Scan) -> list[tuple[str, list[str]]]:
+    """Group the names of skipped files by reason, the most frequent reason first."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for file, reason, _ in found.skipped:
+        names[reason].append(file)
+    return sorted(names.items(), key=lambda item: -len(item[1]))
 
 
 def to_json(found: Scan) -> str:
@@ -109,4 +143,7 @@ def _other_rules(found: Scan) -> list[Fit]:
 
 
 def _splits(found: Scan) -> list[str]:
-    return ["test"] if "test" in found.splits else ["train", "val"]
+    if "test" in found.splits:
+        return ["test"]
+    has_tests = any(one.reason == "test-split" and one.detail for one in found.skipped)
+    return ["train", "val", "test"] if has_tests else ["train", "val"]
