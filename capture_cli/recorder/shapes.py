@@ -9,7 +9,7 @@
 | targets [B] for outputs [B, 1], or the other way      | targets in the shape of the outputs                           |
 | inputs that are a tuple, list or mapping of tensors   | the only tensor; of several the bytes of all, uint8 [B, N]    |
 
-Anything else is left as it is, for capture_cli.recorder.validation to judge. No value is read.
+Anything else is left as it is, for capture_cli.recorder.validation to judge. Only `without_ignored` reads values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.writer.columns import CLASSIFICATION, Forward
+from capture_cli.writer.columns import CLASSIFICATION, Forward, Header
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,23 @@ def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[A
     if task in ("multilabel", "regression") and columns == {(len(logits),), (len(logits), 1)}:
         return inputs, forward._replace(labels=labels.reshape(logits.shape)), ids
     return inputs, forward, ids
+
+
+def without_ignored(header: Header, inputs: torch.Tensor, forward: Forward, ignore_index: int) -> tuple[torch.Tensor, Forward]:
+    """Drop the samples whose label is `ignore_index`, as the loss function does; on the host only, where values are at hand.
+
+    The columns of `header` lose them, too.
+    """
+    labels = forward.labels
+    if not labels.is_cpu or labels.ndim != 1 or labels.is_floating_point() or not (labels == ignore_index).any():
+        return inputs, forward
+    kept = (labels != ignore_index).nonzero()[:, 0]
+    places = kept.tolist()
+    header.ids, header.files = (column and [column[i] for i in places] for column in (header.ids, header.files))
+    header.extra = header.extra and {name: [column[i] for i in places] for name, column in header.extra.items()}
+    losses = forward.losses if forward.losses is None else forward.losses[kept]
+    rows = forward._replace(logits=forward.logits[kept], labels=labels[kept], losses=losses)
+    return inputs[kept.to(inputs.device)], rows
 
 
 def _joined(inputs: Any) -> Any:

@@ -70,8 +70,12 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
 
 def is_empty(inputs: Any, forward: Forward) -> bool:
     """Tell if a batch has no samples at all."""
-    shapes = [getattr(one, "shape", None) for one in (inputs, forward.logits, forward.labels)]
-    return all(shape is not None and len(shape) and not shape[0] for shape in shapes)
+    import torch
+
+    return all(
+        isinstance(one, torch.Tensor) and not one.is_nested and one.ndim and not len(one)
+        for one in (inputs, forward.logits, forward.labels)
+    )
 
 
 def _demand_readable(name: str, tensor: torch.Tensor) -> None:
@@ -108,8 +112,6 @@ def _suggestion(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
         return "; logits are floating-point numbers"
     if task == "sequence" and logits.ndim == 3 and labels.shape == (shape[0], shape[2]):
         return "; pass logits.transpose(1, 2)"
-    if task == CLASSIFICATION and labels.is_floating_point() and labels.shape == shape:
-        return '; for labels that are probabilities pass labels.argmax(1), for labels that are 0 or 1 use task="multilabel"'
     other = next((name for name in TASKS if name != task and _fits(name, shape, labels)), "")
     return f'; these tensors fit Recorder(task="{other}")' if other else ""
 

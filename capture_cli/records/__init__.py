@@ -171,6 +171,9 @@ class Batch:
     """Mixed inputs (`--mixup`, `--cutmix`): `method`, `weight` (of a sample's own label in the loss), `partners` ([B] positions
     in the batch), `labels` ([B] those of the partners), and for cutmix `box`: top, left, height and width of the part that
     comes from the partner."""
+    soft_labels: Mapping[str, Any] | None = None
+    """Labels that were probabilities: `classes` [B, K] in falling order of their `weights` [B, K]; `labels` has the first of
+    each, and `loss` is the loss of them all."""
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
     """The flight recorder, where the loss is NaN, infinite or jumps: `reason` (`nan`, `inf`, `spike`) and `before`, the batch

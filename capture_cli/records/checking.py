@@ -50,6 +50,7 @@ def _inconsistent(batch: Batch | Numbers) -> list[str]:
             valid = sequences["n_valid"]
             wrong += ["sequences"] * (len(valid) != samples or sum(valid) != len(batch.ids))
         mix = batch.mix or {"partners": batch.labels, "labels": batch.labels}
+        wrong += ["soft_labels"] * (len((batch.soft_labels or {"classes": batch.labels})["classes"]) != len(batch.labels))
         wrong += ["mix"] * (not len(mix["partners"]) == len(mix["labels"]) == len(batch.labels))
     wrong += ["inputs"] * (len(batch.inputs.digests) != samples)
     wrong += ["extra"] * any(len(column) != samples for column in (batch.extra or {}).values())
@@ -125,6 +126,14 @@ def _is_mix(value: Any) -> bool:
     return known and _is_number(value["weight"]) and all(_list_of(_is_int)(value[name]) for name in ("partners", "labels"))
 
 
+def _are_soft_labels(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"classes", "weights"}:
+        return False
+    classes, weights = value["classes"], value["weights"]
+    same = _list_of(_list_of(_is_int))(classes) and _list_of(_list_of(_is_number))(weights)
+    return same and list(map(len, classes)) == list(map(len, weights))
+
+
 def _are_class_counts(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"labelled", "predicted", "correct"}:
         return False
@@ -170,6 +179,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         "sequences": _optional(_are_sequences),
         "repeats": _optional(_array(1)),
         "mix": _optional(_is_mix),
+        "soft_labels": _optional(_are_soft_labels),
     },
     Numbers: {**_ANY_BATCH, **dict.fromkeys(("targets", "outputs"), _array(2)), "losses": _array(1)},
     Epoch: {

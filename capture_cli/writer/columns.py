@@ -54,6 +54,7 @@ class Header:
     extra: Mapping[str, Sequence[Any]] | None = None
     repeats: Ints | None = None
     mix: Mapping[str, Any] | None = None
+    soft_labels: Mapping[str, Any] | None = None
 
 
 class Forward(NamedTuple):
@@ -117,7 +118,7 @@ class NumberColumns:
 
 
 Columns = ClassColumns | NumberColumns
-_ONLY_CLASSES = ("repeats", "mix")
+_ONLY_CLASSES = ("repeats", "mix", "soft_labels")
 """Fields of a Header that only records of classes have."""
 _VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns)}
 
