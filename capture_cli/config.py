@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
+from capture_cli import augmentation
 from capture_cli.errors import UsageError
 from capture_cli.pixels.geometry import MAX_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
 
@@ -19,7 +20,6 @@ DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
 SCHEDULES = ("cosine", "constant", "step", "onecycle")
 BEST_BY = ("val_accuracy", "val_loss", "balanced_accuracy")
-AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 ALL_PROBS_UP_TO_CLASSES = 100
 DEFAULT_TOP_K = 10
 CHECKPOINT_EVERY = "60s"
@@ -111,7 +111,6 @@ class TrainConfig:
             ("best", BEST_BY),
             ("class_weights", ("none", "balanced")),
             ("sampler", ("shuffle", "balanced")),
-            ("augment", AUGMENTATIONS),
             ("unmatched", ("error", "skip")),
             ("split_folders", (None, "use", "pool", "ignore")),
         ):
@@ -121,6 +120,7 @@ class TrainConfig:
         self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
         self._require("lr", self.lr is None or 0 < self.lr < float("inf"), "a number above 0")
         self._require("weight_decay", 0 <= self.weight_decay < float("inf"), "a number from 0")
+        self._check_augment()
         self._check_regularisation()
         self._require("spike", 0 <= self.spike < float("inf"), "a number of standard deviations, or 0 for off")
         self._require("val_split", 0 <= self.val_split < 1, "a share from 0 to below 1")
@@ -134,6 +134,12 @@ class TrainConfig:
         self._require("img_size", self.img_size is None or image_size(self.img_size), "N or HxW, each from 1 to 4096")
         top_k(self.probs, 2)
         stored_inputs(self.inputs)
+
+    def _check_augment(self) -> None:
+        try:
+            augmentation.parse(self.augment)
+        except ValueError as error:
+            raise UsageError(f"--augment {self.augment} is not valid: {error}", f"choose {augmentation.CHOICES}") from error
 
     def _check_regularisation(self) -> None:
         self._require("warmup", 0 <= self.warmup < self.epochs, f"a number of epochs from 0 to below {self.epochs}")

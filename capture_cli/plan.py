@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capture_cli import models
+from capture_cli.augmentation import canonical
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
 from capture_cli.labels import Reading, Scan, scan
@@ -49,7 +50,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         refuse_skipped(found)
     _check_validation(found, config)
     geometry, inputs = choose_geometry(found.files, source.read, wishes(config))
-    recipe = Recipe.of(geometry, augment=config.augment)
+    recipe = Recipe.of(geometry, augment=canonical(config.augment))
     return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=inputs, recipe=recipe)
 
 

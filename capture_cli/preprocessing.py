@@ -8,10 +8,11 @@
 
 Training calls `make_batch`, replay calls `make_inputs`, which returns the same bits without torch.
 
-An input is float32, (pixel - 127.5) * (1 / 127.5), so from -1 to 1. The difference is exact and the product is rounded once, so
-CPU, CUDA and numpy agree in every bit. (CUDA turns a division into a product; nothing follows that could be fused with it.)
+An input is float32, (pixel - 127.5) * (1 / 127.5), so from -1 to 1, or normalised as the weights of a pretrained model ask
+(capture_cli.normalisation).
 
 Augmentation draws from capture_cli.keyed_random, so it depends on (seed, epoch, relative path) alone. Only `train` has any.
+Others than these are in capture_cli.augmentation.
 
     flip   mirrored left to right, for one half of the draws
     crop   moved by -pad to +pad pixels down and across, each equally likely, where pad is an eighth of that side, rounded half
@@ -29,8 +30,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from capture_cli import augmentation
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import Keys, below, draw, epoch_order, path_keys
+from capture_cli.normalisation import CENTRE, SCALE, PerChannel, is_centre, is_scale, normalise, per_channel
 from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import (
     CROP_SHARE,
@@ -50,10 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe", "digests", "epoch_order", "make_batch", "make_inputs", "path_keys", "to_pixels"]
 
-AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
-CENTRE = 127.5
-SCALE = 1 / 127.5
-_THIS_VERSION: Mapping[str, float] = {"centre": CENTRE, "scale": SCALE}
+_THIS_VERSION: Mapping[str, PerChannel] = {"centre": CENTRE, "scale": SCALE}
 _OTHER_VERSION = "use the version of capture that wrote it"
 
 Floats = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ class Recipe:
     channels: int
     """1 grey (ITU-R 601-2 luma), 3 RGB."""
     augment: str = "none"
-    """In the phase `train`: one of AUGMENTATIONS."""
+    """In the phase `train`: capture_cli.augmentation, in its canonical form."""
     random: str = "xxh3-splitmix64"
     """The generator: capture_cli.keyed_random."""
     frame: str = "first"
@@ -89,27 +89,31 @@ class Recipe:
     """For `crop`: the part of the shorter side that is kept. Recorded with `crop` alone."""
     filter: str = FILTERS[0]
     """The resampling filter: one of FILTERS."""
-    centre: float = CENTRE
+    centre: PerChannel = CENTRE
     """input = (pixel - centre) * scale."""
-    scale: float = SCALE
+    scale: PerChannel = SCALE
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Raise RecordsError for a value that this version cannot apply."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not _VALID.get(field.name, _is(field.default))(value):
+            if field.name in ("centre", "scale"):
+                valid = (is_centre if field.name == "centre" else is_scale)(value, self.channels)
+            else:
+                valid = _VALID.get(field.name, _is(field.default))(value)
+            if not valid:
                 raise RecordsError(f"this version cannot make inputs with {field.name} {value!r}", _OTHER_VERSION)
 
     @property
     def flips(self) -> bool:
         """Training pictures are mirrored at random."""
-        return "flip" in self.augment
+        return "flip" in augmentation.names(self.augment)
 
     @property
     def pads(self) -> tuple[int, int]:
         """The most that a training picture is moved (down, across), in pixels; (0, 0) if it is not moved."""
-        if "crop" not in self.augment:
+        if "crop" not in augmentation.names(self.augment):
             return 0, 0
         return max(1, (self.height + 4) // 8), max(1, (self.width + 4) // 8)
 
@@ -132,9 +136,7 @@ class Recipe:
         recorded = asdict(self)
         if self.resize != "crop":
             del recorded["crop_share"]
-        if isinstance(self.background, tuple):
-            recorded["background"] = list(self.background)
-        return recorded
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in recorded.items()}
 
     @classmethod
     def from_dict(cls, recorded: Mapping[str, Any]) -> Recipe:
@@ -147,8 +149,8 @@ class Recipe:
         for name in sorted(known ^ set(recorded)):
             problem = "lacks" if name in known else "has the unknown field"
             raise RecordsError(f"the input recipe {problem} {name!r}", _OTHER_VERSION)
-        background = recorded["background"]
-        return cls(**{**recorded, "background": tuple(background) if isinstance(background, list) else background})
+        values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in recorded.items()}
+        return cls(**values)
 
 
 def _is(expected: object) -> Callable[[Any], bool]:
@@ -167,7 +169,7 @@ _OF_GEOMETRY = ("height", "width", "channels", "orientation", "background", "dep
 _VALID: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("height", "width"), _is_side),
     "channels": _one_of((1, 3)),
-    "augment": _one_of(AUGMENTATIONS),
+    "augment": augmentation.is_canonical,
     "orientation": _one_of(ORIENTATIONS),
     "background": is_background,
     "depth": is_depth,
@@ -197,25 +199,34 @@ def make_batch(
     import torch
 
     gathered = _gather(pixels.numpy(), ids, keys, recipe, seed, epoch, augment)
-    return torch.from_numpy(gathered).to(device, non_blocking=True).to(torch.float32).sub_(CENTRE).mul_(SCALE)
+    inputs: torch.Tensor = torch.from_numpy(gathered).to(device, non_blocking=True).to(torch.float32)
+    normalise(inputs, recipe.centre, recipe.scale)
+    return inputs
 
 
 def make_inputs(pixels: Pixels, ids: Ints, *, keys: Keys, recipe: Recipe, seed: int, epoch: int, augment: bool) -> Floats:
-    """Do as `make_batch` does, with the same bits, without torch."""
+    """Do as `make_batch` does, with the same bits, without torch unless torchvision augments."""
     inputs = _gather(pixels, ids, keys, recipe, seed, epoch, augment).astype(np.float32)
-    inputs -= np.float32(CENTRE)
-    inputs *= np.float32(SCALE)
+    normalise(inputs, recipe.centre, recipe.scale)
     return inputs
 
 
 def _gather(pixels: Pixels, ids: Ints, keys: Keys, recipe: Recipe, seed: int, epoch: int, augment: bool) -> Pixels:
-    """Collect the samples, augmented: uint8 [B, C, H, W].
+    """Collect the samples, augmented: uint8 [B, C, H, W]."""
+    if not augment or recipe.augment == "none":
+        return pixels.take(ids, axis=0)
+    batch = _moved(pixels, ids, keys, recipe, seed, epoch)
+    if steps := augmentation.torchvision_steps(recipe.augment):
+        batch = augmentation.augmented(batch, steps, keys=keys, seed=seed, epoch=epoch)
+    return batch
+
+
+def _moved(pixels: Pixels, ids: Ints, keys: Keys, recipe: Recipe, seed: int, epoch: int) -> Pixels:
+    """Collect the samples, moved and mirrored: uint8 [B, C, H, W].
 
     A picture is moved down by taking its rows in another order, for the whole batch in one gather of rows. It is moved across
     and mirrored by copying its rows in at most two slices.
     """
-    if not augment or recipe.augment == "none":
-        return pixels.take(ids, axis=0)
     down, across, mirrored = _moves(keys, recipe, seed, epoch)
     if not recipe.pads[0]:
         batch = pixels.take(ids, axis=0)
@@ -277,7 +288,7 @@ def to_pixels(image: npt.NDArray[Any], recipe: Mapping[str, Any] = _THIS_VERSION
         return image
     values = image.astype(np.float32)
     if "centre" in recipe and "scale" in recipe:
-        values = values / np.float32(recipe["scale"]) + np.float32(recipe["centre"])
+        values = values / per_channel(recipe["scale"]) + per_channel(recipe["centre"])
     else:
         low, high = _range(values[np.isfinite(values)])
         values = (values - low) * (255 / ((high - low) or 1.0))

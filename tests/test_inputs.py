@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture_cli.errors import RecordsError
+from capture_cli.normalisation import CENTRE, SCALE
 from capture_cli.preprocessing import (
-    AUGMENTATIONS,
-    CENTRE,
-    SCALE,
     Recipe,
     digests,
     epoch_order,
@@ -25,6 +23,7 @@ from capture_cli.preprocessing import (
 )
 from plain_inputs import make_one
 
+AUGMENTATIONS = ("none", "flip", "crop", "flip+crop")
 FILES = [f"{name}_{i:03d}.png" for name in ("cat", "dog") for i in range(100)]
 KEYS = path_keys(FILES)
 

@@ -27,12 +27,14 @@ ROOMS: dict[str, set[str]] = {
     "labels": {"errors", "sources"},
     "keyed_random": {"errors"},
     "pixels": {"errors", "files", "keyed_random", "resources", "sources"},
-    "preprocessing": {"errors", "keyed_random", "pixels"},
+    "augmentation": {"keyed_random"},
+    "normalisation": set(),
+    "preprocessing": {"augmentation", "errors", "keyed_random", "normalisation", "pixels"},
     "models": {"errors"},
-    "config": {"errors", "pixels"},  # what the options of pixels may be
+    "config": {"augmentation", "errors", "pixels"},  # what the options of pixels may be
     "mixing": {"errors"},
     "objective": {"errors"},
-    "plan": {"config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
+    "plan": {"augmentation", "config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
@@ -48,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "records", "sources"},
     "answers": {"errors", "records", "runs"},
     "tables": {"answers", "errors", "records", "runs"},
-    "replay": {"errors", "keyed_random", "mixing", "pixels", "preprocessing", "records", "runs", "sources"},
+    "replay": {"augmentation", "errors", "keyed_random", "mixing", "pixels", "preprocessing", "records", "runs", "sources"},
     "replay.outputs": {
         *{"checkpoint", "config", "errors", "journal", "models", "objective", "records", "replay", "runfolder"},
         *{"runtime", "writer"},
@@ -64,20 +66,10 @@ has a row of its own."""
 
 WALLS: dict[str, set[str]] = {
     "torch": {
-        *{
-            "checkpoint",
-            "integrations",
-            "models",
-            "objective",
-            "preprocessing",
-            "recorder",
-            "replay.outputs",
-            "runtime",
-            "training",
-        },
-        "writer",
+        *{"augmentation", "checkpoint", "integrations", "models", "objective", "preprocessing", "recorder"},
+        *{"replay.outputs", "runtime", "training", "writer"},
     },
-    "torchvision": {"models"},
+    "torchvision": {"augmentation", "models"},
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "models", "replay.outputs"},
     "pillow_heif": {"pixels"},
@@ -98,19 +90,9 @@ WALLS: dict[str, set[str]] = {
     "pandas": {"answers", "runs"},
     "pyarrow": {"runs"},
     "numpy": {
-        *{
-            "answers",
-            "cli",
-            "keyed_random",
-            "mixing",
-            "pixels",
-            "preprocessing",
-            "records",
-            "recorder",
-            "replay",
-            "replay.outputs",
-        },
-        *{"runs", "runtime", "sinks", "tables", "training", "views", "writer"},
+        *{"answers", "augmentation", "cli", "keyed_random", "mixing", "normalisation", "pixels", "preprocessing"},
+        *{"recorder", "records", "replay", "replay.outputs", "runs", "runtime", "sinks", "tables", "training"},
+        *{"views", "writer"},
     },
 }
 """Package from outside -> the rooms that may import it, in whatever way. Any other may not be imported at all."""
@@ -120,7 +102,7 @@ LIGHT = {
     *{"tables", "views"},
 }
 """Rooms that must not reach torch, whatever they import imports."""
-LAZY = {"models", "preprocessing"}
+LAZY = {"augmentation", "models", "preprocessing"}
 """Rooms that import torch, but only inside the functions that need it: to import these loads none."""
 
 

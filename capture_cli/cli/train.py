@@ -8,7 +8,7 @@ import typer
 
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.arguments import Data, Machine, Output
-from capture_cli.config import AUGMENTATIONS, BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
+from capture_cli.config import BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ CLASS_WEIGHTS = "Weight the loss so that each class counts alike."
 SAMPLER = "Draw each class equally often in an epoch: samples of rare classes come several times."
 MIXUP = "Mix each input with another of its batch; ALPHA such as 0.2 (0: off)."
 CUTMIX = "Paste a part of another input of the batch into each; ALPHA such as 1 (0: off)."
+AUGMENT = "none, or some of flip, crop, rotate:15, color:0.4, randaugment:9 and erase:0.25, separated by commas."
 RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
@@ -106,7 +107,7 @@ def train(
     ] = TrainConfig.background,
     depth: Annotated[str, Data(metavar="auto|high-byte|minmax|BITS", help=DEPTH)] = TrainConfig.depth,
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
-    augment: Annotated[str, Data(help=f"{', '.join(AUGMENTATIONS)}.")] = TrainConfig.augment,
+    augment: Annotated[str, Data(metavar="NAMES", help=AUGMENT)] = TrainConfig.augment,
     val_split: shared.ValSplit = TrainConfig.val_split,
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,

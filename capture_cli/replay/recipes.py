@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli import augmentation
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys, repeated
 from capture_cli.pixels.decoding import Pixels, codec_versions
@@ -41,8 +42,11 @@ class RunRecipe:
         seed = info.config.get("seed", 0)  # `capture evaluate` draws nothing and records no seed
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise RecordsError(f"a run record with the seed {seed!r}")
-        now = codec_versions()
-        changed = [name for name in _DECODERS if info.versions.get(name) != now.get(name)]
+        now, relevant = codec_versions(), list(_DECODERS)
+        if augmentation.torchvision_steps(recipe.augment):
+            software = augmentation.versions()
+            now, relevant = now | software, [*relevant, *software]
+        changed = [name for name in relevant if info.versions.get(name) != now.get(name)]
         return cls(
             recipe=recipe,
             geometry=recipe.geometry_within(_max_pixels(info)),
