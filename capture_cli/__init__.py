@@ -19,6 +19,7 @@ _HOMES = {
     "open_run": "runs",
     "Run": "runs",
     "Cursor": "runs",
+    "load_model": "training.prediction",
     "CaptureError": "errors",
     "LightningCapture": "integrations.lightning",
     "TransformersCapture": "integrations.transformers",

@@ -52,28 +52,40 @@ def device_name(device: torch.device) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
-def start(device: str, *, amp: bool) -> Runtime:
-    """Choose the device and make its operations deterministic.
+def start(device: str, *, amp: bool, threads: int | None = None) -> Runtime:
+    """Choose the device as `choose_device` does, and make its operations deterministic.
 
-    `auto` is the first GPU, or the CPU if there is none. Raises UsageError if the device does not exist.
+    `threads` compute on the CPU; None: as many as torch chooses.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before cuBLAS is first used
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    chosen = choose_device(device)
     if chosen.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = chosen.index or 0
-        if index >= count:
-            found = f"this machine has {count} GPUs" if count else "torch finds no GPU on this machine"
-            raise UsageError(f"--device {device} is not available: {found}", "use --device cpu, or auto")
-        chosen = torch.device("cuda", index)
         torch.cuda.set_device(chosen)
     torch.set_deterministic_debug_mode("warn")  # like use_deterministic_algorithms, which would import the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it would slow every step
     torch.backends.cudnn.benchmark = False
     _keep_freed_memory()
     return Runtime(chosen, amp, torch.get_num_threads())
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device: `auto` is the first GPU, or the CPU if there is none. Raises UsageError if it does not exist."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"the device {device} is not valid", "choose auto, cpu, cuda or cuda:N") from error
+    if chosen.type != "cuda":
+        return chosen
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = chosen.index or 0
+    if index >= count:
+        found = f"this machine has {count} GPUs" if count else "torch finds no GPU on this machine"
+        raise UsageError(f"--device {device} is not available: {found}", "use --device cpu, or auto")
+    return torch.device("cuda", index)
 
 
 def _keep_freed_memory() -> None:

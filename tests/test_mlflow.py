@@ -168,7 +168,7 @@ class TestOneRun:
 
     def test_the_model_has_a_signature_and_answers_alike(self, server: Server, run: Path) -> None:
         """It takes batches of any size, has no pickle in it, and gives what the weights in the run folder give."""
-        from capture_cli.training.evaluation import trained
+        from capture_cli.training.loading import read_trained
 
         mlflow.set_tracking_uri(server.uri)
         uri = f"runs:/{server.run(run).info.run_id}/model"
@@ -178,7 +178,7 @@ class TestOneRun:
         names = [file.path for file in mlflow.artifacts.list_artifacts(f"{uri}/data")]
         assert [Path(name).name for name in names] == ["model.pt2"]
         inputs = torch.rand(5, 3, 8, 8)
-        model, _ = trained(run)
+        model = read_trained(run).build()
         assert torch.allclose(mlflow.pytorch.load_model(uri)(inputs), model.eval()(inputs), atol=1e-6)
 
     def test_nothing_of_it_is_in_the_records_or_options(self, run: Path, capture: Capture) -> None:

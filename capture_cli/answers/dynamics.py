@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import RunInfo
+from capture_cli.records import NO_LABEL, RunInfo
 from capture_cli.runs import Block, Visits
 
 MAX_PROBS_BYTES = 2**30
@@ -174,6 +174,8 @@ class Dynamics:
             raise UsageError(
                 f"the task of this run is {visits.info.task}", "training dynamics need one label a sample, as in classification"
             )
+        if len(visits["label"]) and visits["label"].min() == NO_LABEL:
+            raise UsageError("the samples of this run have no labels", "training dynamics need one label a sample")
         self._info, rows = visits.info, self._rows
         known = len(rows)
         ids = visits["id"].tolist()

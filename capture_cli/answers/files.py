@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Self, TypeVar
 
-from capture_cli.records import RunInfo, Samples, Skip
+from capture_cli.records import NO_LABEL, RunInfo, Samples, Skip
 
 MAX_NAMES = 5
 """Files listed for each kind of difference."""
@@ -77,7 +77,7 @@ class FileTable:
             self._match(side, block.file, None)
             return
         for file, digest, label, split in zip(block.files, block.digests, block.labels, block.splits, strict=True):
-            self._match(side, file, _Facts(digest, info.classes[label], split))
+            self._match(side, file, _Facts(digest, "" if label == NO_LABEL else info.classes[label], split))
 
     def _match(self, side: int, file: str, facts: _Facts | None) -> None:
         if file in self._matched:

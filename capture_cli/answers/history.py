@@ -16,7 +16,7 @@ from typing import Any
 from capture_cli.answers.state import RunState
 from capture_cli.answers.visits import AnyVisit, visit_at
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import RunInfo, Samples, Skip
+from capture_cli.records import NO_LABEL, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run, Visits
 
 MAX_CANDIDATES = 20
@@ -168,7 +168,7 @@ def _sample(record: Samples, index: int, info: RunInfo) -> Sample:
     return Sample(
         id=record.ids[index],
         file=record.files[index],
-        label=info.classes[int(record.labels[index])],
+        label=None if record.labels[index] == NO_LABEL else info.classes[int(record.labels[index])],
         split=record.splits[index],
         size=record.sizes[index],
         digest=record.digests[index],

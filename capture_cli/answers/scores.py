@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from capture_cli.answers.calibration import Calibration, calibration
 from capture_cli.answers.visits import AnyVisit, visits_at
-from capture_cli.records import Epoch, RunInfo
+from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits
 from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints
 
@@ -52,6 +52,16 @@ class Confusion:
     count: int
     rate: float
     """`count` as a fraction of the samples labelled `label`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedClass:
+    """Samples without labels that were predicted as `name`."""
+
+    name: str
+    n: int
+    p_pred: float | None
+    """The mean of their p(pred)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +126,9 @@ class PhaseScore:
     outputs: tuple[OutputScore, ...]
     """Every output, in the order of the run, where targets are numbers."""
     worst: tuple[Worst, ...]
-    """The highest loss first; losses that are not finite before all others."""
+    """The highest loss first; losses that are not finite before all others. Without labels, the least certain first."""
+    predicted: tuple[PredictedClass, ...] = ()
+    """Every class that was predicted, the most frequent first, where samples have no labels."""
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain values."""
@@ -150,6 +162,8 @@ class Scores:
         self._preds: list[Ints] = [np.zeros(0, np.int64)]
         self._p_preds: list[Floats] = [np.zeros(0, np.float32)]
         self._output_sums = np.zeros((8, len(info.classes)))
+        self._unlabelled: list[tuple[Ints, Floats]] = []
+        """Predictions and their probabilities, of samples without labels."""
         self._worst: list[tuple[float, AnyVisit]] = []
         """Rank and visit, the highest rank first."""
 
@@ -162,6 +176,8 @@ class Scores:
         worst = self._worst_with(block)
         if self._has_numbers:
             self._output_sums = _output_sums(block, self._output_sums)
+        elif _has_no_labels(block):
+            self._unlabelled.append((block["pred"], block["p_pred"]))
         else:
             labels, preds, p_preds = block["label"], block["pred"], block["p_pred"]
             self._labels.append(labels)
@@ -172,8 +188,9 @@ class Scores:
 
     def _worst_with(self, visits: Visits) -> list[tuple[float, AnyVisit]]:
         """The worst samples so far, those of `visits` included. Few batches have any: only these are read whole."""
-        losses, keep = visits["loss"], self._max_worst
-        ranks = np.where(np.isnan(losses), np.float32(np.inf), losses)
+        keep = self._max_worst
+        values = -visits["p_pred"] if _has_no_labels(visits) else visits["loss"]
+        ranks = np.where(np.isnan(values), np.float32(np.inf), values)
         least = np.partition(ranks, -keep)[-keep] if 0 < keep < len(ranks) else -np.inf
         candidates = np.flatnonzero(ranks >= least)
         chosen = candidates[np.argsort(-ranks[candidates], kind="stable")][:keep]
@@ -185,7 +202,7 @@ class Scores:
     def result(self) -> PhaseScore:
         """The scores of what was taken."""
         losses, labels, preds = np.concatenate(self._losses), np.concatenate(self._labels), np.concatenate(self._preds)
-        correct = None if self._has_numbers else (labels == preds) & np.isfinite(losses)
+        correct = None if self._has_numbers or self._unlabelled else (labels == preds) & np.isfinite(losses)
         confusions, omitted = _confusions(labels, preds, self._info.classes, self._max_confusions)
         counts = None if correct is None else class_counts(labels, preds, correct, len(self._info.classes))
         return PhaseScore(
@@ -205,7 +222,21 @@ class Scores:
             matrix=() if correct is None else _matrix(labels, preds, len(self._info.classes)),
             outputs=_output_scores(self._output_sums, len(losses), self._info) if self._has_numbers else (),
             worst=tuple(Worst(visit=visit, digest=self._digest_of(visit.id)) for _, visit in self._worst),
+            predicted=_predicted(self._unlabelled, self._info.classes),
         )
+
+
+def _has_no_labels(visits: Visits) -> bool:
+    return visits.info.task not in NUMBER_TASKS and bool((visits["label"] == NO_LABEL).any())
+
+
+def _predicted(columns: Sequence[tuple[Ints, Floats]], classes: Sequence[str]) -> tuple[PredictedClass, ...]:
+    if not columns:
+        return ()
+    preds, p_preds = (np.concatenate(column) for column in zip(*columns, strict=True))
+    counts, sums = np.bincount(preds, minlength=len(classes)), np.bincount(preds, p_preds, minlength=len(classes))
+    chosen = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    return tuple(PredictedClass(name=classes[i], n=int(counts[i]), p_pred=_finite(sums[i] / counts[i])) for i in chosen)
 
 
 class ClassCounts(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from capture_cli.records import NO_LABEL
 from capture_cli.runs import Visits
 from capture_cli.runs.visits import NUMBER_TASKS
 
@@ -29,10 +30,11 @@ class Visit:
     id: int | str
     file: str
     """The id as text where samples have no files."""
-    label: str
+    label: str | None
+    """None in the phase `predict`, where samples have no labels."""
     pred: str
-    correct: bool
-    """False where the loss is not finite."""
+    correct: bool | None
+    """False where the loss is not finite; None without a label."""
     p_label: float | None
     p_pred: float | None
     margin: float | None
@@ -88,7 +90,9 @@ def visit_at(visits: Visits, row: int) -> AnyVisit:
     values |= {name: plain_value(visits[name][row]) for name in visits.names if name != "probs"}
     if visits.info.task in NUMBER_TASKS:
         return NumbersVisit(**values)
-    values |= {"label": classes[values["label"]], "pred": classes[values["pred"]], "loss_nats": values.pop("loss")}
+    has_label = values["label"] != NO_LABEL
+    values |= {"pred": classes[values["pred"]], "loss_nats": values.pop("loss")}
+    values |= {"label": classes[values["label"]]} if has_label else {"label": None, "correct": None}
     return TokenVisit(**values) if visits.info.task == "sequence" else Visit(**values)
 
 

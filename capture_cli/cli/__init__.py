@@ -30,6 +30,7 @@ COMMANDS = {
     "labels": "Show what a folder would become: label rule, classes, images per split, skipped files.",
     "train": "Train an image classifier and record every batch: files, inputs, probabilities, labels, losses.",
     "evaluate": "Run a trained model on a labelled folder, record every batch, and print accuracy and loss.",
+    "predict": "Predict the classes of images: one line each, with probabilities.",
     "runs": "List runs: model, best accuracy, the options that differ, size, state; or remove some.",
     "inspect": "Show what happened: epochs, classes, confusions, the worst samples.",
     "suspects": "Rank the samples whose label is probably wrong.",

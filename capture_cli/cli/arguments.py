@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from capture_cli.runs import Run
 
 
-def find_run(name: str, *, having: str = "") -> str:
+def find_run(name: str, *, having: str | tuple[str, ...] = ()) -> str:
     """Return the path of the run that `name` stands for, see `runs.names.find_run`; `-` is returned as it is."""
     from pathlib import Path
 
@@ -31,7 +31,7 @@ def _path_of_run(name: str) -> str:  # Typer takes a second parameter of a callb
 
 
 def _path_of_model(name: str) -> str:
-    return name if name.endswith(".safetensors") else find_run(name, having="model.safetensors")
+    return name if name.endswith(".safetensors") else find_run(name, having=("model.safetensors", "best.safetensors"))
 
 
 A_RUN = partial(typer.Argument, callback=_path_of_run, show_default=False)
@@ -42,12 +42,16 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="RUN|MODEL", callback=_path_of_model, show_default=False, help=MODEL_HELP)
 ]
 
+Last = Annotated[bool, typer.Option("--last", help="Use the model of the last epoch, not that of the best.")]
+
 Data = partial(typer.Option, rich_help_panel="Data")
 Machine = partial(typer.Option, rich_help_panel="Machine")
 Output = partial(typer.Option, rich_help_panel="Output")
 
 Device = Annotated[str, Machine(help="auto, cpu, cuda or cuda:N; never falls back.")]
 Amp = Annotated[bool, Machine("--amp", help="Compute in bfloat16 where it is safe.")]
+_THREADS = "Threads that compute. Results may differ in the last digits. Default: OMP_NUM_THREADS, or one per core."
+Threads = Annotated[int | None, Machine(metavar="N", min=1, max=1024, help=_THREADS)]
 _RULES = (
     "auto, parent, field:N, prefix, suffix, folder:N, a regular expression with a group `label`, "
     "or a table FILE.csv[:FILE_COLUMN,LABEL_COLUMN]."

@@ -15,6 +15,7 @@ from capture_cli.errors import UsageError
 def evaluate(
     model: shared.ModelArgument,
     folder: Annotated[str, typer.Argument(help="Folder of labelled images, with classes that the model knows.")],
+    last: shared.Last = False,
     split: Annotated[
         str,
         shared.Data(metavar="auto|all|train|val|test", help="Images to use; auto: the test images, if folders tell splits."),
@@ -47,9 +48,10 @@ def evaluate(
 ) -> int:
     """Run a trained model on a labelled folder, record every batch, and print accuracy and loss.
 
-    The phase is `test`. Records go to a run folder, as in `capture train`, and
-    every reading command works on them. If the model came from FILE.py:FACTORY,
-    that file's code is run.
+    The model is that of the best epoch; --last takes that of the last. The phase
+    is `test`. Records go to a run folder, as in `capture train`, and every reading
+    command works on them. If the model came from FILE.py:FACTORY, that file's code
+    is run.
     """
     piped = out == "-"
     if as_json and piped:
@@ -81,7 +83,7 @@ def evaluate(
 
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
-        ready, digest = prepare_evaluation(Path(model), Path(folder), config, labels=labels, part=split)
+        ready, digest = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)
     sinks = make_sinks(Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)

@@ -114,12 +114,11 @@ def _send_model(run: str, to: "MlflowRun") -> None:
     import numpy as np
 
     from capture_cli.cli.streams import other_code
-    from capture_cli.preprocessing import Recipe
     from capture_cli.sinks.mlflow_model import log_model
-    from capture_cli.training.evaluation import trained
+    from capture_cli.training.loading import read_trained
 
     with other_code():
-        model, header = trained(Path(run))
-        recipe = Recipe.from_dict(dict(header.recipe))
+        trained = read_trained(Path(run))
+        model, recipe = trained.build(), trained.recipe
         log_model(model, np.zeros((2, recipe.channels, recipe.height, recipe.width), np.float32), uri=to.uri, **to.identity)
     to.sent["model"] += 1

@@ -41,6 +41,8 @@ from capture_cli.errors import FormatError, RecordsError
 from capture_cli.records.chain import link, open_envelope
 
 FORMAT = 2
+NO_LABEL = -1
+"""Stands in `labels` for a sample without a label, in the phase `predict`. Its loss is NaN."""
 MAX_SAMPLES_PER_LINE = 1024
 MAX_COUNTED_CLASSES = 1000
 """The most classes whose samples are counted in the totals of a phase."""

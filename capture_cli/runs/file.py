@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import KINDS, End, Epoch, Record, RunInfo, Samples, Skip
+from capture_cli.records import KINDS, NO_LABEL, End, Epoch, Record, RunInfo, Samples, Skip
 from capture_cli.runs.cursor import START, Cursor
 from capture_cli.runs.lines import BATCHES, Chain, Ending, Line, batch_beginning
 from capture_cli.runs.reading import Reading, read_ahead
@@ -152,7 +152,7 @@ class File:
         record = self._located(line.record) if line.kind in KINDS else None
         if isinstance(record, Samples) and info:
             classes = len(info.classes)
-            if min(record.labels, default=0) < 0 or max(record.labels, default=0) >= classes:
+            if min(record.labels, default=0) < NO_LABEL or max(record.labels, default=0) >= classes:
                 error = line.error(f"a label in this samples record is outside the {classes:,} classes")
                 raise located(error, self.name)
         return record if isinstance(record, Samples | Skip | Epoch | End) else None

@@ -35,10 +35,10 @@ class Place:
     written: float
 
 
-def find_run(text: str, *, having: str = "", runs: Path = RUNS) -> Path:
+def find_run(text: str, *, having: str | tuple[str, ...] = (), runs: Path = RUNS) -> Path:
     """Return the path of the run that `text` names; what is there may still not be a run.
 
-    `having` names a file, such as `model.safetensors`: `last` and `@N` then count only the runs that have it. Raises
+    `having` names files, such as `model.safetensors`: `last` and `@N` then count only the runs that have one of them. Raises
     UsageError, with the closest name, if there is no such run.
     """
     path = Path(text)
@@ -78,7 +78,7 @@ def folders_of_runs(folder: Path) -> list[Path]:
     return [one for one in inside if run_folders(one)]
 
 
-def run_folders(folder: Path = RUNS, *, having: str = "") -> list[Place]:
+def run_folders(folder: Path = RUNS, *, having: str | tuple[str, ...] = ()) -> list[Place]:
     """List the run folders in `folder`, the one that was written to last first. Raises CaptureError if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
@@ -90,7 +90,7 @@ def run_folders(folder: Path = RUNS, *, having: str = "") -> list[Place]:
     found = [
         Place(one, written)
         for one in folders
-        if (written := _written(one)) is not None and (not having or (one / having).is_file())
+        if (written := _written(one)) is not None and (not having or any((one / name).is_file() for name in _names(having)))
     ]
     return sorted(found, key=lambda place: (-place.written, place.folder.name))
 
@@ -110,10 +110,14 @@ def _written(folder: Path) -> float | None:
         return None
 
 
-def _counted(text: str, number: int, having: str, runs: Path) -> Path:
-    """The run at place `number`, from 1, among those of `runs` that have the file `having`."""
+def _names(having: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (having,) if isinstance(having, str) else having
+
+
+def _counted(text: str, number: int, having: str | tuple[str, ...], runs: Path) -> Path:
+    """The run at place `number`, from 1, among those of `runs` that have one of the files `having`."""
     found = run_folders(runs, having=having)
-    with_it = f" with {having}" if having else ""
+    with_it = f" with {_names(having)[0]}" if having else ""
     if not found:
         raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", "`capture train FOLDER` makes one")
     if not 1 <= number <= len(found):

@@ -12,9 +12,9 @@ with different lengths, and class numbers out of range, raise RecordsError.
     id                  int64 or object [N] all; object if ids are text
     file                object [N]          all; the id as text if samples have no files
     position            int64 [N]           sequence; place in the sequence, from 0
-    label, pred         int64 [N]           classification, sequence
-    correct             bool [N]            all but regression; False where the loss is not finite
-    p_label, p_pred     float32 [N]         classification, sequence
+    label, pred         int64 [N]           classification, sequence; label NO_LABEL where a sample has none
+    correct             bool [N]            all but regression; False where the loss is not finite, or there is no label
+    p_label, p_pred     float32 [N]         classification, sequence; p_label NaN where there is no label
     margin              float32 [N]         classification, sequence; in nats, see `margins`
     loss                float32 [N]         all; nats (regression: squared error)
     probs               float32 [N, C or K] classification, sequence; with `topk`, the K largest, descending
@@ -38,7 +38,7 @@ import numpy.typing as npt
 import orjson
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import Batch, Numbers, RunInfo, loads
+from capture_cli.records import NO_LABEL, Batch, Numbers, RunInfo, loads
 
 if TYPE_CHECKING:
     from capture_cli.runs.lines import Line
@@ -167,8 +167,9 @@ class Visits:
         if isinstance(record, Numbers):
             fits = self.info.task in NUMBER_TASKS and (not len(record.losses) or record.outputs.shape[1] == classes)
         elif isinstance(record, Batch):
-            numbers = [record.labels, record.preds, *([] if record.topk is None else [record.topk])]
-            known = all(one.min(initial=0) >= 0 and one.max(initial=0) < classes for one in numbers)
+            numbers = [record.labels - NO_LABEL, record.preds, *([] if record.topk is None else [record.topk])]
+            limits = [classes - NO_LABEL, *[classes] * (len(numbers) - 1)]
+            known = all(one.min(initial=0) >= 0 and one.max(initial=0) < n for one, n in zip(numbers, limits, strict=True))
             wide = record.topk is not None or not len(record.labels) or record.probs.shape[1] == classes
             right_task = self.info.task not in NUMBER_TASKS and (record.sequences is None) == (self.info.task != "sequence")
             fits = known and wide and right_task
@@ -195,7 +196,7 @@ class Visits:
         return losses
 
     def _label(self) -> Array:
-        return self._class_numbers("labels")
+        return self._class_numbers("labels", lowest=NO_LABEL)
 
     def _pred(self) -> Array:
         return self._class_numbers("preds")
@@ -218,7 +219,9 @@ class Visits:
     def _p_label(self) -> Array:
         if self._has_topk:
             return self._of_rows("p_labels", np.float32)
-        return self["probs"][np.arange(len(self)), self["label"]]
+        labels = self["label"]
+        of_label: Array = self["probs"][np.arange(len(self)), labels]
+        return np.where(labels == NO_LABEL, np.float32(np.nan), of_label)
 
     def _p_pred(self) -> Array:
         probs = self["probs"]
@@ -285,12 +288,12 @@ class Visits:
             raise self.lines[found.index(None)].error("this batch record has no batch and step")
         return np.array([[int(one[1]), int(one[2])] for one in found if one], np.int64).reshape(-1, 2)
 
-    def _class_numbers(self, field: str) -> Array:
-        return self._demand_classes(self._of_rows(field, np.int64), field)
+    def _class_numbers(self, field: str, *, lowest: int = 0) -> Array:
+        return self._demand_classes(self._of_rows(field, np.int64), field, lowest=lowest)
 
-    def _demand_classes(self, numbers: Ints, field: str) -> Ints:
+    def _demand_classes(self, numbers: Ints, field: str, *, lowest: int = 0) -> Ints:
         classes = len(self.info.classes)
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= classes):
+        if numbers.size and (numbers.min() < lowest or numbers.max() >= classes):
             raise self.lines[0].error(f"in this batch record {field} are outside the {classes:,} classes")
         return numbers
 

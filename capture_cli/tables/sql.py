@@ -24,7 +24,7 @@ from typing import Any
 
 import duckdb
 
-from capture_cli.records import loads
+from capture_cli.records import NO_LABEL, loads
 from capture_cli.records.checking import PHASE
 from capture_cli.runs import Line
 from capture_cli.runs.visits import NUMBER_TASKS, SMALLEST, column_names
@@ -44,7 +44,7 @@ _SAMPLE_FIELDS = {
     "ids": ('["BIGINT"]', _ONE_EACH),
     "files": ('["VARCHAR"]', f"(files is null or {_ONE_EACH})"),
     "positions": ('["BIGINT"]', _ONE_EACH),
-    "labels": ('["BIGINT"]', _CLASS_NUMBERS),
+    "labels": ('["BIGINT"]', _CLASS_NUMBERS.replace(">= 0", f">= {NO_LABEL}")),
     "preds": ('["BIGINT"]', _CLASS_NUMBERS),
     "probs": ('[["DOUBLE"]]', _TABLE.format("{0}", f"if(topk is null, {_CLASSES}, len(probs[1]))")),
     "topk": ('[["BIGINT"]]', "(topk is null or len(topk) = n)"),
@@ -66,8 +66,8 @@ _EXPRESSIONS = {
     "position": "positions",
     "label": "$classes[labels + 1]",
     "pred": "$classes[preds + 1]",
-    "correct": "labels = preds and losses is not null",
-    "p_label": "if(topk is null, probs[labels + 1], p_labels)",
+    "correct": f"if(labels = {NO_LABEL}, null, labels = preds and losses is not null)",
+    "p_label": "if(topk is null, probs[labels + 1], p_labels)",  # element 0 of a list is null, as for the label
     "p_pred": _P_PRED,
     # As capture_cli.runs.visits.margins, which a test holds equal; rows would take 1.7 times as long with its column.
     "margin": f"(-losses::float::double - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float::varchar::double",
@@ -128,7 +128,8 @@ def row_text(columns: Sequence[str], style: str, classes: Iterable[str]) -> str:
     if style == "jsonl":
         return "to_json(one)::varchar"
     plain = {"phase"} if _SPECIAL.intersection("".join(classes)) else {"phase", "label", "pred"}
-    return f"concat_ws(',', {', '.join(name if name in plain else _csv_cell(name) for name in columns)})"
+    cells = {**{name: name for name in plain}, **({"label": "coalesce(label, '')"} if "label" in plain else {})}
+    return f"concat_ws(',', {', '.join(cells.get(name) or _csv_cell(name) for name in columns)})"
 
 
 _SPECIAL = {'"', ",", "\r", "\n"}

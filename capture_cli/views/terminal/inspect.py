@@ -52,7 +52,7 @@ def show_summary(
     samples, in their order, and `notes` say why some are missing.
     """
     parts: list[RenderableType] = [*_lesson(summary, run), _header(summary)]
-    if summary.epochs or summary.under_way:
+    if (summary.epochs or summary.under_way) and not (summary.phase and summary.phase.predicted):
         parts += ["", *_epochs(summary)]
     phase = summary.phase
     if phase and phase.n:
@@ -112,7 +112,9 @@ def commands(summary: Summary, run: str) -> list[str]:
     if phase is None:
         return [f"capture rows {name} --limit 5"]
     here = f"phase = '{phase.phase}' and epoch = {phase.epoch}"
-    if summary.info.task == "regression":
+    if phase.predicted:
+        lines = [f'capture rows {name} --where "p_pred < 0.5" --columns file,pred,p_pred --format csv']
+    elif summary.info.task == "regression":
         lines = [f"capture rows {name} --where {_shell(here)} --columns file,targets,outputs,loss --format csv"]
     else:
         wrong = f"not correct and phase = '{phase.phase}'"
@@ -145,7 +147,9 @@ def _header(summary: Summary) -> Table:
     lines = "" if ending.state == "damaged" else f" ({ending.lines:,} lines)"
     rows = {"run": f"{summary.state.name}: {ending.sentence}{lines}"}
     if info.folder:
-        rows["trained" if "epochs" in info.config else "evaluated"] = f"{_model(info)} on {info.folder}: {_images(summary)}"
+        without_labels = bool(summary.phase and summary.phase.predicted)
+        done = "trained" if "epochs" in info.config else "predicted" if without_labels else "evaluated"
+        rows[done] = f"{_model(info)} on {info.folder}: {_images(summary)}"
     elif info.model:
         rows["model"] = _model(info)
     more = f", ... ({len(info.classes):,} in all)" if len(info.classes) > _MAX_CLASSES else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def show_runs(
 def _row(run: ListedRun, place: int, options: Sequence[str], now: float) -> list[str]:
     best = run.best
     found = ""
-    if best:
+    if best and (best.accuracy is not None or isfinite(best.loss)):
         value = f"{best.accuracy:.4f}" if best.accuracy is not None else f"loss {number(best.loss)}"
         found = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}, epoch {best.epoch}"
     values = [_text(run.options.get(name)) for name in options]

@@ -48,6 +48,8 @@ def score_parts(
         parts += ["", *_classes(phase, limit)]
     if phase.confusions:
         parts += ["", _confusions(phase)]
+    if phase.predicted:
+        parts += ["", _predicted(phase, limit)]
     for section in (matrix_parts(phase, width=width), calibration_parts(phase)):
         parts += ["", *section] if section else []
     if phase.outputs:
@@ -69,6 +71,8 @@ def visits_table(visits: Sequence[AnyVisit], *, width: int | None = None) -> Tab
 def _title(phase: PhaseScore, noun: str) -> str:
     name = f"{phase.phase}, epoch {phase.epoch}{'' if phase.complete else ' (under way)'}"
     missed = f"; {phase.not_captured:,} more were not captured" if phase.not_captured else ""
+    if phase.predicted:
+        return f"{name}: {phase.n:,} {noun} without labels"
     if phase.correct is None:
         return f"{name}: {phase.n:,} captured {noun}, loss {number_or_dash(phase.loss)}{missed}"
     title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
@@ -92,6 +96,13 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
         return [table]
     which = "the least accurate" if len(shown) == limit else "those with samples"
     return [table, plain(f"{len(shown):,} of {len(phase.classes):,} classes, {which}; --json has all", "dim")]
+
+
+def _predicted(phase: PhaseScore, limit: int) -> Table:
+    """The predictions of samples without labels."""
+    rows = ((one.name, f"{one.n:,}", f"{one.n / phase.n:.1%}", number_or_dash(one.p_pred)) for one in phase.predicted[:limit])
+    heads = [("predicted as", "fold"), ("n", "#"), ("of all", "#"), ("mean p(pred)", "#")]
+    return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes")
 
 
 def _confusions(phase: PhaseScore) -> Table:
@@ -123,9 +134,12 @@ def _worst(phase: PhaseScore, width: int | None) -> Table:
     """The samples with the highest losses."""
     visits = [one.visit for one in phase.worst]
     is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
-    heads = [*["position"] * is_sequence, *["label", "pred"] * has_classes, *_values(visits, width)]
+    values = ("p(pred)",) if phase.predicted else _values(visits, width)
+    names = ["label", "pred"][bool(phase.predicted) :] * has_classes
+    heads = [*["position"] * is_sequence, *names, *values]
     rows = ([f"{rank}", one.file, *(_cell(one, head) for head in heads)] for rank, one in enumerate(visits, 1))
-    return table_of([("", "#"), ("highest loss", "fold"), *((head, _kind(head)) for head in heads)], rows)
+    title = "least certain" if phase.predicted else "highest loss"
+    return table_of([("", "#"), (title, "fold"), *((head, _kind(head)) for head in heads)], rows)
 
 
 def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
@@ -149,7 +163,7 @@ def _cell(one: AnyVisit, head: str) -> str:
 def _worst_pictures(phase: PhaseScore, pictures: Sequence[Picture | None]) -> Iterator[tuple[Picture | None, tuple[str, str]]]:
     for rank, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):
         if not isinstance(worst.visit, NumbersVisit):
-            yield picture, (f"{rank} {worst.visit.label}", f"pred {worst.visit.pred}")
+            yield picture, (f"{rank} {worst.visit.label or ''}", f"pred {worst.visit.pred}")
 
 
 def gallery(pictures: Iterable[tuple[Picture | None, tuple[str, str]]], width: int | None) -> list[RenderableType]:

@@ -1,0 +1,198 @@
+"""`capture predict RUN IMAGES...`: a trained model on images without labels."""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from capture_cli.cli import arguments as shared
+from capture_cli.cli.terminal import terminal_width
+from capture_cli.config import TrainConfig
+from capture_cli.errors import DataError, UsageError
+from capture_cli.views.terminal import predictions as view
+from capture_cli.views.terminal.text import safe
+
+if TYPE_CHECKING:
+    from capture_cli.sources import Listing, Skipped
+    from capture_cli.training.prediction import Chunk
+
+MAX_PICTURES = 32
+"""Pictures shown on a terminal; the other images are a line each."""
+
+
+def predict(
+    model: shared.ModelArgument,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...", help="Files, folders, patterns; - for names on stdin, one a line.", show_default=False
+        ),
+    ],
+    last: shared.Last = False,
+    style: Annotated[
+        str | None,
+        shared.Output("--format", metavar="jsonl|csv", help="Default: jsonl; pictures on a terminal."),
+    ] = None,
+    top: Annotated[int, shared.Output(metavar="K", min=1, help="The most probable classes to write for each image.")] = 3,
+    min_confidence: Annotated[
+        float, shared.Output(metavar="P", min=0.0, max=1.0, help="Leave out images whose prediction is less probable.")
+    ] = 0.0,
+    records: Annotated[
+        str | None,
+        shared.Output(
+            metavar="PATH", help="Also record a run of the phase predict: a run folder, or FILE.jsonl.", show_default=False
+        ),
+    ] = None,
+    force: shared.Force = False,
+    quiet: shared.Quiet = False,
+    batch_size: Annotated[int, shared.Machine("--batch-size", "-b", min=1, help="Images per batch.")] = TrainConfig.batch_size,
+    device: shared.Device = TrainConfig.device,
+    amp: shared.Amp = TrainConfig.amp,
+    threads: shared.Threads = None,
+    workers: shared.Workers = None,
+    max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
+) -> int:
+    """Predict the classes of images: one line each, with probabilities.
+
+    Columns: file, pred, p_pred (its probability), entropy (nats; 0 is certain),
+    and the K most probable classes: topk in JSON, pred_2, p_2, ... in CSV.
+
+    A file that cannot be used is named on stderr and has no line. Exit code 3 if
+    none can be used. A prediction depends on its image alone, not on the others or
+    on their order.
+
+    The model is that of the best epoch; --last takes that of the last. If it came
+    from FILE.py:FACTORY, that file's code is run.
+    """
+    config = TrainConfig(batch_size=batch_size, device=device, amp=amp, max_pixels=max_pixels)
+    if style not in (None, "jsonl", "csv"):
+        raise UsageError(f"--format {style} is not valid", "choose jsonl or csv")
+    if records == "-":
+        raise UsageError("--records - is not valid: the predictions go to standard output", "give a folder, or FILE.jsonl")
+    if force and not records:
+        raise UsageError("--force is only valid with --records", "drop it, or add --records")
+    found = _listed(images)
+    from capture_cli.cli.streams import other_code
+    from capture_cli.runtime import start
+    from capture_cli.stopping import Stopping
+    from capture_cli.training.loading import read_trained
+    from capture_cli.training.prediction import Classifier
+
+    with other_code():
+        trained = read_trained(Path(model), last=last)
+        runtime = start(config.device, amp=amp, threads=threads)
+        classifier = Classifier(trained, runtime, batch_size=batch_size, workers=workers, max_pixels=config.max_pixels)
+    shown = _Shown(style, min(top, len(classifier.classes)), min_confidence)
+    with Stopping(lambda text: typer.echo(text, err=True)) as stopping, contextlib.ExitStack() as stack:
+        recording = None
+        if records:
+            from capture_cli.runfolder import open_output
+            from capture_cli.training.predicting import PredictionRecords
+
+            output = stack.enter_context(open_output(records, name=None, model="", force=force))
+            options = {"batch_size": classifier.batch_size, "amp": amp, "max_pixels": config.max_pixels}
+            recording = stack.enter_context(PredictionRecords(output, classifier, trained, runtime, found, options))
+        chunks = classifier.chunks(found.files)
+        while True:
+            with other_code():
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            if recording:
+                recording.write(chunk)
+            shown.add(chunk, found.files)
+            if stopping():
+                break
+        if recording:
+            recording.status = "interrupted" if stopping() else "completed"
+    if not quiet or shown.skipped:
+        typer.echo(shown.sentence(found.skipped), err=True)
+    if stopping():
+        return stopping.exit_code
+    if not shown.n:
+        raise DataError(f"none of the {len(found.files):,} images can be used", "the reasons are above")
+    return 0
+
+
+@dataclass
+class _Shown:
+    """Writes predictions to stdout, and counts them."""
+
+    style: str | None
+    """jsonl, csv, or None: pictures on a terminal, else jsonl."""
+    top: int
+    min_confidence: float
+    n: int = 0
+    below: int = 0
+    skipped: int = 0
+    width: int | None = field(default_factory=terminal_width)
+
+    def __post_init__(self) -> None:
+        if self.style == "csv":
+            self._write(view.csv_heading(self.top))
+
+    def add(self, chunk: "Chunk", files: Sequence[str]) -> None:
+        """Take the predictions for some of `files`; name those that cannot be used."""
+        for place, reason in chunk.unusable:
+            typer.echo(safe(f"skipped {files[place]}: {reason}"), err=True)
+        chosen = [i for i, one in enumerate(chunk.predictions) if np.float32(one.p_pred) >= np.float32(self.min_confidence)]
+        ones = [chunk.predictions[i] for i in chosen]
+        if self.style == "csv":
+            self._write(view.csv_rows(ones, self.top))
+        elif self.style or self.width is None:
+            self._write(view.jsonl(ones, self.top))
+        else:
+            pictured = max(0, MAX_PICTURES - self.n + self.below)
+            view.show_pictures(ones[:pictured], chunk.pixels[chosen[:pictured]], width=self.width)
+            sys.stdout.write(view.lines(ones[pictured:]))
+            sys.stdout.flush()
+        self.n += len(chunk.predictions)
+        self.below += len(chunk.predictions) - len(ones)
+        self.skipped += len(chunk.unusable)
+
+    def sentence(self, others: Sequence["Skipped"]) -> str:
+        """Tell how many there were; `others` are files of folders that are no images."""
+        parts = [f"{self.n:,} image{'' if self.n == 1 else 's'} predicted"]
+        if self.below:
+            parts.append(f"{self.below:,} of them not shown: below --min-confidence {self.min_confidence}")
+        if self.skipped:
+            parts.append(f"{self.skipped:,} cannot be used")
+        reasons = Counter(one.reason for one in others).most_common()
+        if reasons:
+            parts.append(f"skipped in folders: {', '.join(f'{n:,} {reason}' for reason, n in reasons)}")
+        return "; ".join(parts)
+
+    def _write(self, data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def _listed(names: list[str]) -> "Listing":
+    """List the images that are named. Raises DataError if there are none."""
+    from capture_cli.labels.rules import natural_order
+    from capture_cli.sources.named import named_images
+
+    found = named_images(_with_stdin(names), order=natural_order)
+    if not found.files:
+        raise DataError(f"no images in {', '.join(names)}", "name files, or a folder that holds images")
+    return found
+
+
+def _with_stdin(names: list[str]) -> Iterator[str]:
+    """Yield the names, with those on stdin in the place of `-`: one a line, or with NUL between them as `find -print0` does."""
+    for name in names:
+        if name != "-":
+            yield name
+            continue
+        if sys.stdin.isatty():
+            raise UsageError("stdin is a terminal, not a list of names", "pipe names into it, or give them as arguments")
+        data = sys.stdin.buffer.read()
+        for one in data.split(b"\0" if b"\0" in data else b"\n"):
+            if one:
+                yield one.decode("utf-8", "surrogateescape")

@@ -1,0 +1,253 @@
+"""`capture predict`: a trained model on images without labels; and `load_model` in Python."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from capture_cli import CaptureError, load_model, open_run
+from capture_cli.answers.summary import summarise
+from capture_cli.cli import run
+from capture_cli.errors import DataError
+from capture_cli.preprocessing import digests
+from capture_cli.records import Batch
+from capture_cli.training.prediction import Classifier
+from conftest import make_images
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder of images, and a run of each of three networks on them."""
+    place = tmp_path_factory.mktemp("place")
+    images = make_images(place / "images", each=12, colour=True, size=(12, 10))
+    for model in ("linear", "mlp", "cnn"):
+        args = ["-m", model, "-e", "2", "--lr", "0.01", "--img-size", "8", "-q", "-o", str(place / "runs" / model)]
+        assert run(["train", str(images), *args]) == 0
+    return place
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in that folder."""
+    monkeypatch.chdir(place)
+    return place
+
+
+def _predicted(capfdbinary: pytest.CaptureFixture[bytes], *args: object, code: int = 0) -> list[dict[str, object]]:
+    assert run(["predict", *map(str, args)]) == code
+    return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+
+
+def test_each_image_has_one_line(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """File, prediction, probability, entropy and the most probable classes, which agree with each other."""
+    lines = _predicted(capfdbinary, "linear", "images")
+    assert [one["file"] for one in lines] == sorted(f"images/{one.name}" for one in (here / "images").iterdir())
+    for one in lines:
+        assert list(one) == ["file", "pred", "p_pred", "entropy", "topk"]
+        names, ps = zip(*one["topk"], strict=True)
+        assert (names[0], ps[0]) == (one["pred"], one["p_pred"])
+        assert sorted(ps, reverse=True) == list(ps)
+        assert sum(ps) == pytest.approx(1, abs=1e-6)
+        assert one["entropy"] == pytest.approx(-sum(p * np.log(p) for p in ps), abs=1e-5)
+
+
+def test_predictions_are_those_of_evaluate(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """The same probabilities, and the same inputs bit for bit, from paths and from pictures of Pillow."""
+    for model in ("linear", "mlp", "cnn"):
+        assert run(["evaluate", model, "images", "-q", "-o", str(tmp_path / f"{model}.jsonl")]) == 0
+        capfdbinary.readouterr()
+        with open_run(tmp_path / f"{model}.jsonl") as evaluated:
+            (batch,) = [one for one in evaluated.records() if isinstance(one, Batch)]
+        assert batch.files
+        paths = [f"images/{file}" for file in batch.files]
+        classifier = load_model(here / "runs" / model)
+        assert digests(classifier.inputs(paths).numpy()) == batch.inputs.digests
+        opened = [Image.open(path) for path in paths]
+        assert digests(classifier.inputs(opened).numpy()) == batch.inputs.digests
+        probs = np.stack([one.probs for one in classifier(paths) if one])
+        assert np.abs(probs - batch.probs).max() < 1e-6  # evaluate does not fill up its last batch
+        assert np.array_equal(probs.argmax(1), batch.preds)
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp", "cnn"])
+def test_a_prediction_depends_on_its_image_alone(here: Path, model: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Not on the batch size, the other images, or their order."""
+    whole = {one["file"]: one for one in _predicted(capfdbinary, model, "images")}
+    files = sorted(whole)
+    for args in (["-b", "1", "images"], ["-b", "24", "images"], files[::-1], files[3:20], files[5:6]):
+        for one in _predicted(capfdbinary, model, *args):
+            assert one == whole[one["file"]]
+
+
+def test_csv_has_the_same_numbers(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A line of names, then a row an image, with as many classes as --top asks for."""
+    lines = _predicted(capfdbinary, "cnn", "images", "--top", "2")
+    assert run(["predict", "cnn", "images", "--top", "2", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capfdbinary.readouterr().out.decode())))
+    assert list(rows[0]) == ["file", "pred", "p_pred", "entropy", "pred_2", "p_2"]
+    for row, line in zip(rows, lines, strict=True):
+        assert (row["file"], row["pred"], float(row["p_pred"])) == (line["file"], line["pred"], line["p_pred"])
+        assert [row["pred_2"], float(row["p_2"])] == line["topk"][1]  # type: ignore[index]
+
+
+def test_images_are_named_in_many_ways(
+    here: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Folders, files of any extension, patterns, links, and names on stdin; each file once, in the order given."""
+    odd = tmp_path / "caf\udce9 ä,1.dat"
+    odd.write_bytes((here / "images/cat_000.png").read_bytes())
+    (tmp_path / "link.png").symlink_to(odd)
+    names = [odd, tmp_path / "link.png", "images/bee_00[01].png", "images/bee_001.png", "images"]
+    files = [one["file"] for one in _predicted(capfdbinary, "linear", *names)]
+    assert files[:5] == [*map(str, names[:2]), "images/bee_000.png", "images/bee_001.png", "images/ant_000.png"]
+    assert len(files) == 38
+    for separator in (b"\n", b"\0"):
+        names_on_stdin = io.TextIOWrapper(io.BytesIO(separator.join([os.fsencode(odd), b"images/ant_001.png", b""])))
+        monkeypatch.setattr("sys.stdin", names_on_stdin)
+        assert [one["file"] for one in _predicted(capfdbinary, "linear", "-")] == [str(odd), "images/ant_001.png"]
+    assert run(["predict", "linear", str(odd), "--format", "csv", "-q"]) == 0
+    assert os.fsencode(str(odd)) in capfdbinary.readouterr().out
+
+
+def test_what_cannot_be_used_is_named(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """On stderr, with the reason and the number; the others are predicted. Exit code 3 if there are none."""
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert run(["predict", "linear", str(tmp_path), "nowhere.png", "images/ant_000.png"]) == 0
+    captured = capfdbinary.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    message = captured.err.decode()
+    assert f"skipped {tmp_path}/text.png: not-an-image" in message
+    assert "skipped nowhere.png: missing" in message
+    assert "1 image predicted; 2 cannot be used; skipped in folders: 1 unsupported-extension" in message
+    assert run(["predict", "linear", "nowhere.png"]) == 3
+    assert "none of the 1 images can be used" in capfdbinary.readouterr().err.decode()
+    (tmp_path / "text.png").unlink()
+    assert run(["predict", "linear", str(tmp_path)]) == 3
+    assert f"no images in {tmp_path}" in capfdbinary.readouterr().err.decode()
+
+
+def test_min_confidence_leaves_out_the_rest(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """And counts them."""
+    lines = _predicted(capfdbinary, "linear", "images")
+    middle = sorted(float(str(one["p_pred"])) for one in lines)[18]
+    assert run(["predict", "linear", "images", "--min-confidence", str(middle)]) == 0
+    captured = capfdbinary.readouterr()
+    kept = [json.loads(line) for line in captured.out.splitlines()]
+    assert kept == [one for one in lines if float(str(one["p_pred"])) >= middle]
+    assert b"18 of them not shown: below --min-confidence" in captured.err
+
+
+def test_records_are_a_run_that_every_command_reads(
+    here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    """Phase `predict`: it verifies, its inputs are reproduced, and no sample has a label."""
+    out = str(tmp_path / "run")
+    (tmp_path / "text.png").write_text("no picture")
+    lines = _predicted(capfdbinary, "cnn", "images", tmp_path / "text.png", "--records", out)
+    for command in ("verify", "replay", "inspect"):
+        assert run([command, out]) == 0, command
+    capfdbinary.readouterr()
+    with open_run(out) as opened:
+        summary = summarise(opened)
+        assert summary.state.is_finished
+        assert summary.skipped == {"not-an-image": 1}
+        assert summary.phase
+        assert (summary.phase.phase, summary.phase.n, summary.phase.correct, summary.phase.loss) == ("predict", 36, None, None)
+        assert sum(one.n for one in summary.phase.predicted) == 36
+        least = min(float(str(one["p_pred"])) for one in lines)
+        assert summary.phase.worst[0].visit.p_pred == pytest.approx(least)  # type: ignore[union-attr]
+    assert run(["rows", out]) == 0
+    rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [(one["pred"], one["p_pred"]) for one in rows] == [(one["pred"], one["p_pred"]) for one in lines]
+    for name in ("label", "correct", "p_label", "margin", "loss_nats"):
+        assert {one[name] for one in rows} == {None}
+    assert run(["rows", out, "--format", "csv", "--limit", "1"]) == 0
+    names, row = csv.reader(io.StringIO(capfdbinary.readouterr().out.decode()))
+    assert (dict(zip(names, row, strict=True))["label"], dict(zip(names, row, strict=True))["pred"]) == ("", lines[0]["pred"])
+    assert run(["inspect", out, "--sample", "ant_000.png"]) == 0
+    assert run(["predict", "cnn", "images", "--records", out]) == 2
+    assert b"already holds a run" in capfdbinary.readouterr().err
+
+
+def test_equal_predictions_write_equal_records(here: Path, tmp_path: Path) -> None:
+    """Byte for byte, whatever the number of threads that decode."""
+    for name, workers in (("a", "0"), ("b", "3")):
+        args = ["--workers", workers, "-q", "--records", str(tmp_path / f"{name}.jsonl")]
+        assert run(["predict", "mlp", "images", *args]) == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("linear images --format xml", "--format xml is not valid; choose jsonl or csv"),
+        ("linear images --records -", "the predictions go to standard output"),
+        ("linear images --force", "--force is only valid with --records"),
+        ("lenear images", "no such run: 'lenear'; did you mean linear?"),
+        ("images images", "no model can be read from 'images/model.safetensors'"),
+        ("linear images --device cuda:99", "--device cuda:99 is not available"),
+        ("runs/linear/model.safetensors images --last", "--last is only valid with a run folder"),
+    ],
+)
+def test_options_are_checked_first(here: Path, args: str, message: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Exit 2, one line, nothing on stdout."""
+    assert run(["predict", *args.split()]) == 2
+    captured = capfdbinary.readouterr()
+    assert captured.out == b""
+    assert message in captured.err.decode()
+
+
+def test_the_best_epoch_is_used_unless_the_last_is_asked_for(here: Path) -> None:
+    """The files of a run folder are two models; a model file is taken as it is."""
+    best, last = here / "runs/linear/best.safetensors", here / "runs/linear/model.safetensors"
+
+    def weights(classifier: Classifier) -> list[torch.Tensor]:
+        state = classifier.model.state_dict()
+        return [state[name] for name in sorted(state)]
+
+    for loaded, file in (
+        (load_model("runs/linear"), best),
+        (load_model("runs/linear", last=True), last),
+        (load_model(last), last),
+    ):
+        saved = load_file(file)
+        assert all(map(torch.equal, weights(loaded), [saved[name] for name in sorted(saved)]))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I"])
+def test_pictures_of_every_mode_are_taken(here: Path, mode: str) -> None:
+    """As a file of the same content would be."""
+    picture = Image.open("images/ant_000.png")
+    made = picture.convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)
+    (one,) = load_model("runs/linear")(made)
+    assert one
+    assert one.file is None
+    assert one.pred in ("ant", "bee", "cat")
+
+
+def test_a_picture_that_cannot_be_used_is_an_error_or_none(here: Path) -> None:
+    """As the caller asks."""
+    classifier = load_model("runs/linear")
+    pictures = ["images/ant_000.png", "nowhere.png", 7, "images/cat_000.png"]
+    with pytest.raises(DataError, match="picture 1 cannot be used: missing; skip_unusable=True gives None"):
+        classifier(pictures)  # type: ignore[arg-type]
+    found = classifier(pictures, skip_unusable=True)  # type: ignore[arg-type]
+    assert [one and one.file for one in found] == ["images/ant_000.png", None, None, "images/cat_000.png"]
+    assert classifier([]) == []
+    with pytest.raises(CaptureError, match="the device mars is not valid"):
+        load_model("runs/linear", device="mars")
+
+
+def test_loading_a_model_leaves_torch_as_it_was(here: Path) -> None:
+    """No setting of the process that loads it changes."""
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.is_grad_enabled()
+    load_model("runs/cnn")("images/ant_000.png")
+    assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.is_grad_enabled()) == before
