@@ -50,6 +50,16 @@ def expand(pattern: str) -> Iterator[str]:
         yield from expand(pattern[: match.start()] + value + pattern[match.end() :])
 
 
+def digest(number: int) -> str:
+    """Make the hexadecimal name of an image."""
+    return f"{(number + 1) * 2654435761 % 2**32:08x}{(number + 7) * 40503 % 2**16:04x}"
+
+
+def rows(header: str, lines: Sequence[str]) -> str:
+    """Make the text of a table."""
+    return "\n".join([header, *lines]) + "\n"
+
+
 PETS = ["Abyssinian", "Bengal", "american_bulldog", "great_pyrenees", "shiba_inu"]
 ISIC = "ISIC_00{24306..24329}"
 
@@ -305,4 +315,80 @@ LAYOUTS = [
     Layout("More of one class", ["{cat,dog}/{1..9}.jpg", "dog/more/{10..15}.jpg"], ["cat", "dog"]),
     Layout("Photographs", ["IMG_00{01..30}.JPG"], None, refused=True),
     Layout("Digests", [f"{i * 2654435761 % 2**32:08x}{i * 40503 % 2**16:04x}.jpg" for i in range(1, 40)], None, refused=True),
+    Layout(
+        "Kaggle CIFAR-10",
+        ["train/{1..20}.png", "test/{1..9}.png"],
+        ["cat", "frog"],
+        refused=True,
+        tables={"trainLabels.csv": rows("id,label", [f"{i},{'frog' if i % 2 else 'cat'}" for i in range(1, 21)])},
+    ),
+    Layout(
+        "APTOS",
+        [f"train_images/{digest(i)}.png" for i in range(24)] + [f"test_images/{digest(i)}.png" for i in range(30, 40)],
+        ["0", "1", "2"],
+        refused=True,
+        tables={
+            "train.csv": rows("id_code,diagnosis", [f"{digest(i)},{i % 3}" for i in range(24)]),
+            "test.csv": rows("id_code", [digest(i) for i in range(30, 40)]),
+        },
+    ),
+    Layout(
+        "Cassava",
+        ["train_images/{1000015157..1000015180}.jpg"],
+        ["0", "3"],
+        refused=True,
+        tables={"train.csv": rows("image_id,label", [f"{i}.jpg,{3 * (i % 2)}" for i in range(1000015157, 1000015181)])},
+    ),
+    Layout(
+        "Plant pathology, one-hot",
+        ["images/{Train,Test}_{0..19}.jpg"],
+        ["healthy", "multiple_diseases", "rust", "scab"],
+        refused=True,
+        tables={
+            "train.csv": rows(
+                "image_id,healthy,multiple_diseases,rust,scab",
+                [f"Train_{i}," + ",".join("1" if j == i % 4 else "0" for j in range(4)) for i in range(20)],
+            )
+        },
+    ),
+    Layout(
+        "Dog breeds",
+        [f"train/{digest(i)}.jpg" for i in range(20)],
+        ["borzoi", "dingo"],
+        refused=True,
+        tables={"labels.csv": rows("id,breed", [f"{digest(i)},{'dingo' if i % 2 else 'borzoi'}" for i in range(20)])},
+    ),
+    Layout(
+        "HAM10000 with its table",
+        ["HAM10000_images_part_1/ISIC_00{24306..24319}.jpg", "HAM10000_images_part_2/ISIC_00{24320..24329}.jpg"],
+        ["bkl", "nv"],
+        refused=True,
+        tables={
+            "HAM10000_metadata.csv": rows(
+                "lesion_id,image_id,dx,dx_type,age,sex",
+                [f"HAM_{i // 2},ISIC_00{i},{'nv' if i % 3 else 'bkl'},histo,{i % 80}.0,male" for i in range(24306, 24330)],
+            )
+        },
+    ),
+    Layout(
+        "Fashion products",
+        ["images/{1163..1190}.jpg"],
+        ["Apparel", "Footwear"],
+        refused=True,
+        tables={
+            "styles.csv": rows(
+                "id,gender,masterCategory,year",
+                [f"{i},{'Men' if i % 3 else 'Women'},{'Apparel' if i % 2 else 'Footwear'},2011" for i in range(1163, 1191)],
+            )
+        },
+    ),
+    Layout(
+        "JSON Lines",
+        ["{000..019}.png"],
+        ["no", "yes"],
+        refused=True,
+        tables={
+            "labels.jsonl": "".join(f'{{"file": "{i:03d}.png", "label": "{"yes" if i % 2 else "no"}"}}\n' for i in range(20))
+        },
+    ),
 ]

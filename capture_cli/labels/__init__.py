@@ -20,6 +20,7 @@ Everything in the source is either an image of the scan or one entry in `skipped
     other-split            in an evaluation, an image of another split than the one evaluated
     outside-split          an image beside folders of splits
     unlabelled             an image in a folder called `unlabeled` or `pred`
+    not-in-table           no row of the table has a label for it
     no-label               with unmatched="skip": the rule finds no label in the name; the detail is the rule
     unknown-class          with unmatched="skip": a label that is not among the classes; the detail is the label
 
@@ -44,8 +45,10 @@ from capture_cli.labels.names import merged
 from capture_cli.labels.purposes import Placed, place_files
 from capture_cli.labels.rules import NO_RULE, Rule, natural_order, parse_rule
 from capture_cli.labels.splits import Split, divide
+from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
 from capture_cli.sources import Skipped, Source
 
+MOST_TABLES = 20
 UNMATCHED = ("error", "skip")
 SPLIT_FOLDERS = ("use", "pool", "ignore")
 
@@ -80,7 +83,8 @@ class Reading:
         ):
             if value not in choices:
                 raise UsageError(f"{option} {value} is not valid", f"choose {', '.join(choices[:-1])} or {choices[-1]}")
-        parse_rule(self.labels)
+        if parse_table(self.labels) is None:
+            parse_rule(self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ class Scan:
     """Folders that were taken for splits and may be classes, or the other way round."""
     split_names: list[str] = field(default_factory=list)
     """The splits that words in the paths tell."""
+    table: Matched | None = None
+    """The table that gave the labels."""
     paths: dict[str, str] = field(default_factory=dict)
     """File -> what the rule reads, where that is not the file's own path."""
 
@@ -155,12 +161,17 @@ def scan(
     Raises UsageError for an option or a source that is not valid, DataError where there is nothing to learn.
     """
     reading = reading or Reading()
-    files, skipped = _images(source, reading)
+    wanted = parse_table(reading.labels)
+    files, skipped = _images(source, reading, keep_companions=reading.keep_companions or wanted is not None)
     placed = place_files(files, classes=classes or (), use=reading.split_folders)
-    rule, rivals = parse_rule(reading.labels), list[Fit]()
+    table, rivals = None, list[Fit]()
+    if wanted is not None:
+        table = _match(source, wanted, files, placed)
+        files = _of_table(files, table, placed, skipped)
+    rule = parse_rule(reading.labels) if table is None else _table_rule(table)
     if rule is None:
         try:
-            choice, placed = _choose(source, files, placed)
+            choice, placed = _choose(source, files, placed, skipped)
         except DataError:
             if not unlabelled_too:
                 raise
@@ -185,6 +196,7 @@ def scan(
         skipped=sorted(skipped, key=lambda one: one.file),
         splits=divide(list(named), numbers, told, split),
         rivals=rivals,
+        table=table,
         doubtful=natural_order(placed.doubtful),
         split_names=sorted(set(placed.splits.values())),
         paths=placed.paths,
@@ -198,14 +210,43 @@ def _unlabelled(source: Source, files: Sequence[str], placed: Placed, skipped: l
     return Scan(source=source, files=[], labels=[], classes=[], rule=NO_RULE, skipped=skipped, splits=[])
 
 
-def _images(source: Source, reading: Reading) -> tuple[list[str], list[Skipped]]:
+def _match(source: Source, wanted: Wanted, files: Sequence[str], placed: Placed) -> Matched:
+    """Read a table and match it with the files; what it says of splits counts more than words in paths."""
+    others = [file for file in files if placed.splits.get(file) in ("test", "unlabelled")]
+    unused = set(others)
+    table = match(read_table(wanted, source.name), [file for file in files if file not in unused], others)
+    for file in table.labels:
+        if file not in table.splits and placed.splits.get(file) in ("outside", "unlabelled"):
+            del placed.splits[file]
+    placed.splits.update(table.splits)
+    return table
+
+
+def _of_table(files: Sequence[str], table: Matched, placed: Placed, skipped: list[Skipped]) -> list[str]:
+    """Take out the images that have no label in a table, but test images."""
+    kept = []
+    for file in files:
+        if file in table.skipped:
+            skipped.append(Skipped(file, "excluded", table.skipped[file]))
+        elif file in table.labels or placed.splits.get(file) in ("test", "unlabelled", "outside"):
+            kept.append(file)
+        else:
+            skipped.append(Skipped(file, "not-in-table"))
+    return kept
+
+
+def _table_rule(table: Matched) -> Rule:
+    return Rule("table", f"'{table.name}' names them", table.labels.get, "path")
+
+
+def _images(source: Source, reading: Reading, *, keep_companions: bool) -> tuple[list[str], list[Skipped]]:
     """List the images to look at, in natural order, and everything that is skipped."""
     listing = source.list()
     if not listing.files:
         raise refusals.no_images(source, listing.skipped)
     files, excluded = choose_files(listing.files, include=reading.include, exclude=reading.exclude)
     skipped = listing.skipped + excluded
-    if not reading.keep_companions and (belonging := companions(files)):
+    if not keep_companions and (belonging := companions(files)):
         skipped += [Skipped(file, "companion", text) for file, text in belonging.items()]
         files = [file for file in files if file not in belonging]
     if not files:
@@ -213,7 +254,7 @@ def _images(source: Source, reading: Reading) -> tuple[list[str], list[Skipped]]
     return natural_order(files), skipped
 
 
-def _choose(source: Source, files: Sequence[str], placed: Placed) -> tuple[Choice, Placed]:
+def _choose(source: Source, files: Sequence[str], placed: Placed, skipped: Sequence[Skipped]) -> tuple[Choice, Placed]:
     """Choose a rule for the training images; where there is none and folders may be classes as well, take them for classes."""
     try:
         return choose(_paths(_trained(files, placed), placed)), placed
@@ -227,7 +268,15 @@ def _choose(source: Source, files: Sequence[str], placed: Placed) -> tuple[Choic
             with contextlib.suppress(Undecided):
                 choose(_paths(_of_splits(list(files), placed, [], evaluated=None), placed))
                 raise refusals.pooled(source, error) from error
-        raise refusals.undecided(source, error, []) from error
+        raise refusals.undecided(source, error, _tables(source, files, placed, skipped)) from error
+
+
+def _tables(source: Source, files: Sequence[str], placed: Placed, skipped: Sequence[Skipped]) -> list[str]:
+    """List the values of `--labels` for tables in the folder, and beside it, that name its images."""
+    inside = [f"{source.name.rstrip('/')}/{one.file}" for one in skipped if one.file.lower().endswith(EXTENSIONS)]
+    others = {file for file in files if placed.splits.get(file) in ("test", "unlabelled")}
+    names = [*inside[:MOST_TABLES], *tables_beside(source.name)[:MOST_TABLES]]
+    return find_tables(source.name, names, [file for file in files if file not in others], sorted(others))
 
 
 def _trained(files: Sequence[str], placed: Placed) -> list[str]:

@@ -37,7 +37,7 @@ def undecided(source: Source, error: Undecided, tables: Sequence[str]) -> DataEr
     """Make the error for names from which `auto` takes no rule; `tables` are --labels values of tables that name the images."""
     if tables:
         commands = [command(source, "--labels", table) for table in tables]
-        return DataError(f"{error.message}; a table names these images", f"use it: {' or '.join(commands)}")
+        return DataError(f"{error.message}; a table names these images", f"use {' or '.join(commands)}")
     if error.fits:
         commands = [command(source, "--labels", one.rule.name) for one in error.fits[:MOST_COMMANDS]]
         return DataError(error.message, f"choose one: {' or '.join(commands)}")

@@ -13,8 +13,21 @@ def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
     if "test" in found.splits:
         return []
-    checks = (_single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
+    checks = (_table, _single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
     return [text for check in checks for text in check(found)]
+
+
+def _table(found: Scan) -> list[str]:
+    if found.table is None:
+        return []
+    missing = [one.file for one in found.skipped if one.reason == "not-in-table"]
+    texts = []
+    if missing:
+        texts.append(f"{count(len(missing), 'image has', 'images have')} no label in '{found.table.name}': {quoted(missing)}")
+    if found.table.extra:
+        rows = count(len(found.table.extra), "row", "rows")
+        texts.append(f"{rows} of '{found.table.name}' name no image in the folder: {quoted(found.table.extra)}")
+    return texts
 
 
 def _single_images(found: Scan) -> list[str]:

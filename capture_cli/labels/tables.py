@@ -1,0 +1,325 @@
+"""Label tables: `--labels FILE.csv[:FILE_COLUMN,LABEL_COLUMN]`, also `.tsv` and `.jsonl`.
+
+    wanted = parse_table("labels.csv:id_code,diagnosis")    # None where the text is no table
+    table = read_table(wanted, folder="photos")             # columns and rows
+    matched = match(table, files)                           # the label of each file, rows without a file, ...
+
+A row names an image by its path in the folder, by its file name, or by its name without extension; folders at the beginning
+that the folder does not have are ignored. Without column names, the file column is the one whose values name most images. The
+label column is the only other one, or one with a usual name (`label`, `class`, `diagnosis`, ...), or all others if they hold a
+single 1 in each row (one-hot); else the error lists the columns. Columns `split` and `skipped`, as `capture labels --files`
+writes them, are followed.
+"""
+
+import csv
+import itertools
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from capture_cli.errors import DataError, UsageError
+from capture_cli.labels.tokens import SPLIT_WORDS
+
+EXTENSIONS = (".csv", ".tsv", ".jsonl")
+MAX_BYTES = 2**30
+_TABLE = re.compile(r"(?s)(.+\.(?:csv|tsv|jsonl))(?::(.*))?\Z", re.IGNORECASE)
+_LABEL_COLUMNS = [
+    *("label", "labels", "class", "class_name", "classname", "label_name", "target", "category", "diagnosis", "dx", "breed"),
+    *("species", "y", "finding_labels", "finding", "emotion", "tag", "gt", "ground_truth", "level", "type"),
+]
+_SPLIT_COLUMNS = ("split", "subset", "partition", "set", "usage")
+_OVERRIDDEN = {"no-label", "not-in-table", "unknown-class", "companion", "excluded", "outside-split", "unlabelled"}
+"""Reasons of `capture labels --files` that no longer hold once somebody has written a label beside them."""
+_TRIED_ROWS = 500
+
+
+class Wanted(NamedTuple):
+    """A table as it was asked for."""
+
+    path: str
+    file_column: str | None
+    label_column: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The columns and rows of a table, all values as text."""
+
+    name: str
+    columns: list[str]
+    rows: list[list[str]]
+    wanted: Wanted
+
+
+@dataclass(kw_only=True)
+class Matched:
+    """The rows of a table, matched with files."""
+
+    name: str
+    columns: str
+    """The columns that were used, for people."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """File -> label."""
+    splits: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """File -> reason, for rows that say so."""
+    extra: list[str] = field(default_factory=list)
+    """Names in rows that no file has."""
+    rows: int = 0
+
+
+def parse_table(text: str) -> Wanted | None:
+    """Parse a value of `--labels` that names a table; None for a rule."""
+    match = _TABLE.match(text)
+    if not match:
+        return None
+    names = next(csv.reader([match[2]]), []) if match[2] else []
+    if len(names) > 2 or (match[2] is not None and not all(names)):
+        raise UsageError(
+            f"--labels {text} is not valid", "write the columns behind a colon: labels.csv:FILE_COLUMN,LABEL_COLUMN"
+        )
+    return Wanted(match[1], names[0] if len(names) == 2 else None, names[-1] if names else None)
+
+
+def read_table(wanted: Wanted, folder: str, *, rows: int | None = None) -> Table:
+    """Read a table, or its first `rows`. Its path is tried as it is, then inside `folder`. Raises UsageError and DataError."""
+    path = next((one for one in (Path(wanted.path), Path(folder) / wanted.path) if one.is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"no such table: '{wanted.path}'", "name a .csv, .tsv or .jsonl file; its path may begin in the folder"
+        )
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"the table '{wanted.path}' is larger than 1 GB", "keep the columns of file and label only")
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            read = _json_lines if path.suffix.lower() == ".jsonl" else _separated
+            columns, found = read(file, path.suffix.lower(), rows)
+    except OSError as error:
+        raise UsageError(f"the table '{wanted.path}' cannot be read: {error.strerror}") from error
+    except (csv.Error, ValueError, RecursionError) as error:
+        raise DataError(f"'{wanted.path}' is not a table: {error}", "save it as CSV with a header line") from error
+    if not found:
+        raise DataError(
+            f"the table '{wanted.path}' has no rows", "it needs a header line, such as file,label, and a row per image"
+        )
+    return Table(name=wanted.path, columns=columns, rows=found, wanted=wanted)
+
+
+def _separated(file: Iterable[str], suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
+    lines = iter(file)
+    header = next(lines, "")
+    separator = "\t" if suffix == ".tsv" else max(",;\t", key=header.count)
+    reader = csv.reader(itertools.chain([header], lines), delimiter=separator)
+    columns = [name.strip() for name in next(reader, [])]
+    if len(columns) < 2 or len(set(columns)) < len(columns):
+        raise ValueError("its header line does not name two columns or more, each once")
+    rows = [[*row, *[""] * (len(columns) - len(row))] for row in itertools.islice(reader, limit) if row]
+    return columns, rows
+
+
+def _json_lines(file: Iterable[str], _suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
+    objects = []
+    for line in itertools.islice(file, limit):
+        if line.strip():
+            one = json.loads(line)
+            if not isinstance(one, dict):
+                raise ValueError("a line is not a JSON object")
+            objects.append(one)
+    columns = list(dict.fromkeys(name for one in objects for name in one))
+    return columns, [[_text(one.get(name)) for name in columns] for one in objects]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def match(table: Table, files: Sequence[str], others: Sequence[str] = ()) -> Matched:
+    """Match rows with files; `others`, such as test images, are tried where no file has the name.
+
+    Raises UsageError for columns that are not there or not clear, DataError if no row names a file, a row names several, or two
+    rows give one file different labels.
+    """
+    finder = _Finder(files, others)
+    file_at = _file_column(table, finder)
+    split_at = _split_column(table, file_at)
+    skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
+    label_of, name = _label_reader(table, {file_at, split_at, skipped_at})
+    found = Matched(name=table.name, columns=f"{table.columns[file_at]},{name}", rows=len(table.rows))
+    for row in table.rows:
+        file = finder.find(row[file_at])
+        if file is None:
+            found.extra.append(row[file_at])
+            continue
+        label = label_of(row)
+        reason = row[skipped_at].strip() if skipped_at is not None else ""
+        if reason and not (label and reason in _OVERRIDDEN):
+            found.skipped[file] = reason
+            continue
+        if found.labels.get(file, label) != label:
+            raise DataError(
+                f"'{table.name}' gives '{file}' two labels: '{found.labels[file]}' and '{label}'", "keep one row per image"
+            )
+        if label:
+            found.labels[file] = label
+        if split_at is not None and row[split_at]:
+            found.splits[file] = SPLIT_WORDS[row[split_at].strip().casefold()]
+    if not found.labels:
+        example, value = (files or others)[0], table.rows[0][file_at]
+        raise DataError(
+            f"no row of '{table.name}' has a label for an image: '{value}' in the column {table.columns[file_at]}, "
+            f"'{example}' in the folder",
+            f"name the columns: --labels {table.name}:FILE_COLUMN,LABEL_COLUMN; there are {', '.join(table.columns)}",
+        )
+    return found
+
+
+class _Finder:
+    """Finds files by what rows say of them."""
+
+    def __init__(self, files: Sequence[str], others: Sequence[str]) -> None:
+        self._paths = {*files, *others}
+        self._names = [self._index(files), self._index(others)]
+
+    @staticmethod
+    def _index(files: Iterable[str]) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            name = file.rpartition("/")[2]
+            index[name].append(file)
+            index[name.rpartition(".")[0]].append(file)
+        return index
+
+    def find(self, text: str) -> str | None:
+        """Find one file. Raises DataError if several have the name."""
+        text = text.strip().replace("\\", "/").removeprefix("./")
+        rest = text
+        while rest:
+            if rest in self._paths:
+                return rest
+            rest = rest.partition("/")[2]
+        name = text.rpartition("/")[2]
+        for index in self._names:
+            found = index.get(name, ())
+            if len(found) == 1:
+                return found[0]
+            matching = [file for file in found if f"/{file}".rpartition(".")[0].endswith(f"/{text}")] if "/" in text else []
+            if len(matching) == 1:
+                return matching[0]
+            if found:
+                raise DataError(
+                    f"'{text}' names {len(found):,} images: '{found[0]}', '{found[1]}'", "write their paths into the table"
+                )
+        return None
+
+    def count(self, values: Iterable[str]) -> int:
+        """Count the values that name a file."""
+        total = 0
+        for value in values:
+            try:
+                total += self.find(value) is not None
+            except DataError:
+                total += 1
+        return total
+
+
+def _file_column(table: Table, finder: _Finder) -> int:
+    if table.wanted.file_column is not None:
+        return _column(table, table.wanted.file_column)
+    rows = table.rows[:_TRIED_ROWS]
+    counts = [finder.count(row[at] for row in rows) for at in range(len(table.columns))]
+    return max(range(len(counts)), key=counts.__getitem__)
+
+
+def _column(table: Table, name: str) -> int:
+    if name not in table.columns:
+        raise UsageError(f"'{table.name}' has no column '{name}'", f"its columns are {', '.join(table.columns)}")
+    return table.columns.index(name)
+
+
+def _split_column(table: Table, file_at: int) -> int | None:
+    for at, name in enumerate(table.columns):
+        if at != file_at and name.casefold() in _SPLIT_COLUMNS and name != table.wanted.label_column:
+            values = {row[at].strip().casefold() for row in table.rows} - {""}
+            if values and values <= SPLIT_WORDS.keys():
+                return at
+    return None
+
+
+def _label_reader(table: Table, taken: Collection[int | None]) -> tuple[Callable[[Sequence[str]], str], str]:
+    """Choose the label column; return a function from a row to its label, and the name of the column for people."""
+    if table.wanted.label_column is not None:
+        return _reader(_column(table, table.wanted.label_column)), table.wanted.label_column
+    rest = [at for at in range(len(table.columns)) if at not in taken]
+    usual = {table.columns[at].casefold().replace(" ", "_"): at for at in reversed(rest)}
+    chosen = next((usual[name] for name in _LABEL_COLUMNS if name in usual), rest[0] if len(rest) == 1 else None)
+    if chosen is not None:
+        return _reader(chosen), table.columns[chosen]
+    one_hot = _one_hot_columns(table, rest)
+    if one_hot:
+        return lambda row: next((table.columns[at] for at in one_hot if _is_one(row[at])), ""), "one-hot columns"
+    options = " or ".join(f"--labels {table.name}:{name}" for name in label_columns(table, rest))
+    raise UsageError(
+        f"the label column of '{table.name}' is not clear: {', '.join(table.columns[at] for at in rest) or 'there is none'}",
+        f"name it: {options or f'--labels {table.name}:LABEL_COLUMN'}",
+    )
+
+
+def _reader(at: int) -> Callable[[Sequence[str]], str]:
+    return lambda row: row[at].strip()
+
+
+def _one_hot_columns(table: Table, columns: Sequence[int]) -> list[int]:
+    """Return the columns of numbers, if each row has a single 1 and zeros in them."""
+    numbers = [at for at in columns if all(row[at].strip() in _ONE_HOT for row in table.rows)]
+    return numbers if len(numbers) >= 2 and all(sum(_is_one(row[at]) for at in numbers) == 1 for row in table.rows) else []
+
+
+_ONE_HOT = {"0", "1", "0.0", "1.0", "true", "false", "True", "False", "-1"}
+
+
+def _is_one(text: str) -> bool:
+    return text.strip() in ("1", "1.0", "true", "True")
+
+
+def label_columns(table: Table, columns: Iterable[int]) -> list[str]:
+    """List the columns that may be labels: two values or more, each on two rows on average."""
+    values: Mapping[int, set[str]] = {at: {row[at] for row in table.rows} for at in columns}
+    return [table.columns[at] for at, found in values.items() if 2 <= len(found) <= len(table.rows) / 2][:4]
+
+
+def tables_beside(folder: str) -> list[str]:
+    """List the tables beside a folder: `train.csv` beside `train_images`."""
+    above = Path(folder).parent if Path(folder).name else Path(folder) / ".."
+    try:
+        names = [one.name for one in above.iterdir() if one.name.lower().endswith(EXTENSIONS)]
+    except OSError:
+        return []
+    return [str(above / name) for name in sorted(names) if not name.startswith(".")]
+
+
+def find_tables(folder: str, names: Sequence[str], files: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Find tables that name most of their rows' images; return values of `--labels`.
+
+    `names` are paths of tables to look at, `folder` is the folder of the images.
+    """
+    values = []
+    for name in names:
+        try:
+            table = read_table(Wanted(name, None, None), folder, rows=_TRIED_ROWS)
+            finder = _Finder(files, others)
+            at = _file_column(table, finder)
+            if 2 * finder.count(row[at] for row in table.rows) < len(table.rows):
+                continue
+            match(table, files, others)
+        except UsageError:
+            rest = [index for index in range(len(table.columns)) if index != at]
+            values += [f"{name}:{table.columns[at]},{column}" for column in label_columns(table, rest)[:2]]
+        except DataError:
+            continue
+        else:
+            values.append(name)
+    return values[:3]

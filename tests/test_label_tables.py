@@ -1,0 +1,123 @@
+"""Labels in tables: read by `--labels FILE.csv`, written by `capture labels --files`, counted where they do not fit."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from capture_cli.errors import DataError, UsageError
+from capture_cli.labels.tables import Matched, match, parse_table, read_table
+from test_layouts import typed
+
+FILES = [f"train/{name}.png" for name in ("1", "2", "cat/3", "4")]
+
+
+def matched(folder: Path, text: str, *, name: str = "t.csv", columns: str = "") -> Matched:
+    """Write a table and match it with FILES."""
+    (folder / name).write_text(text, "utf-8")
+    wanted = parse_table(f"{name}{columns}")
+    assert wanted is not None
+    return match(read_table(wanted, str(folder)), FILES)
+
+
+def test_a_table_is_told_from_a_rule() -> None:
+    """By its extension; the columns stand behind a colon, and may be quoted."""
+    assert parse_table("prefix") is None
+    assert parse_table("a/b.CSV") == ("a/b.CSV", None, None)
+    assert parse_table("b.tsv:dx") == ("b.tsv", None, "dx")
+    assert parse_table('b.jsonl:id,"the label, as given"') == ("b.jsonl", "id", "the label, as given")
+    with pytest.raises(UsageError, match="is not valid"):
+        parse_table("b.csv:a,b,c")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("file,label\ntrain/1.png,a\ntrain/2.png,b\n", "t.csv"),
+        ("id,label\n1,a\n2,b\n", "t.csv"),
+        ("label;image\na;1.png\nb;2.png\n", "t.csv"),
+        ("\ufeffimage_id\tlabel\n1\ta\n2\tb\n", "t.tsv"),
+        ("path,class\n./data/train/1.png,a\ndata\\train\\2.png,b\n", "t.csv"),
+        ('{"file": "1.png", "label": "a"}\n\n{"file": "2.png", "label": "b", "note": 7}\n', "t.jsonl"),
+        ("id,a,b,age\n1,1,0,30\n2,0,1,40\n", "t.csv"),
+        ("id,a,b\n1,1.0,0.0\n2,0.0,1.0\n", "t.csv"),
+    ],
+    ids=["paths", "ids", "semicolons", "tabs", "other folders", "JSON Lines", "one-hot", "one-hot floats"],
+)
+def test_rows_are_matched_with_files(tmp_path: Path, text: str, name: str) -> None:
+    """By path, by name, by name without extension, whatever the columns are called and in whatever order."""
+    assert matched(tmp_path, text, name=name).labels == {"train/1.png": "a", "train/2.png": "b"}
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    """Where several may be meant the error lists them; a name that is not there is an error too."""
+    text = "id,age,sex\n1,30,f\n2,30,m\n3,40,f\n4,40,m\n"
+    assert matched(tmp_path, text, columns=":id,sex").labels["train/cat/3.png"] == "f"
+    with pytest.raises(UsageError, match=r"the label column of 't.csv' is not clear: age, sex") as caught:
+        matched(tmp_path, text)
+    assert "--labels t.csv:age or --labels t.csv:sex" in caught.value.hint
+    with pytest.raises(UsageError, match=r"has no column 'colour'; its columns are id, age, sex"):
+        matched(tmp_path, text, columns=":colour")
+
+
+def test_rows_without_a_file_and_labels_that_contradict(tmp_path: Path) -> None:
+    """Extra rows are listed; two labels for one file are an error, as is a table that names nothing."""
+    assert matched(tmp_path, "id,label\n1,a\n9,b\n").extra == ["9"]
+    with pytest.raises(DataError, match=r"gives 'train/1.png' two labels: 'a' and 'b'"):
+        matched(tmp_path, "id,label\n1,a\n1.png,b\n")
+    with pytest.raises(DataError, match=r"no row of 't.csv' has a label for an image: 'x' in the column id"):
+        matched(tmp_path, "id,label\nx,a\ny,b\n")
+
+
+@pytest.mark.parametrize("text", ["", "file\n1\n", "a,a\n1,2\n", "file,label\n", "\x00,\n"])
+def test_what_is_no_table_is_an_error(tmp_path: Path, text: str) -> None:
+    """One line, with what a table looks like."""
+    with pytest.raises(DataError) as caught:
+        matched(tmp_path, text)
+    assert "header line" in caught.value.hint
+
+
+def test_what_labels_prints_labels_reads(tmp_path: Path) -> None:
+    """Through CSV and through JSON Lines: the same classes, splits and skipped files, also after an edit."""
+    folder = tmp_path / "data"
+    for name in ("cat", "dog"):
+        for i in range(6):
+            for file in (f"{name}/{i}.png", f"test/{name}/{i}.png"):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).touch()
+    (folder / "cat" / "0_mask.png").touch()
+    first = typed("labels", str(folder), "--files")[1]
+    lines = [json.loads(line) for line in first.splitlines()]
+    assert {"file": "cat/0_mask.png", "skipped": "companion", "detail": "mask of 0.png"} in lines
+    assert {"file": "test/dog/5.png", "label": "dog", "split": "test"} in lines
+    for form in ("csv", "jsonl"):
+        table = tmp_path / f"labels.{form}"
+        table.write_text(typed("labels", str(folder), "--files", "--format", form)[1])
+        again = [json.loads(line) for line in typed("labels", str(folder), "--files", "--labels", str(table))[1].splitlines()]
+        assert [one for one in again if "label" in one] == [one for one in lines if "label" in one]
+        assert [one["file"] for one in again] == [one["file"] for one in lines]
+    rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
+    edited = [{**row, "label": "fox"} if row["file"] == "cat/3.png" else row for row in rows if row["file"] != "cat/4.png"]
+    with (tmp_path / "labels.csv").open("w") as file:
+        table_file = csv.DictWriter(file, list(rows[0]))
+        table_file.writeheader()
+        table_file.writerows(edited)
+    code, out, err = typed("labels", str(folder), "--labels", str(tmp_path / "labels.csv"), "--json")
+    assert code == 0
+    assert "warning: 1 image has no label in" in err
+    assert [one["name"] for one in json.loads(out)["classes"]] == ["cat", "dog", "fox"]
+
+
+def test_names_without_labels_become_a_table_to_fill_in(tmp_path: Path) -> None:
+    """--files works where no rule does: an empty column to write labels into."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"IMG_{i:04d}.JPG").touch()
+    code, out, _ = typed("labels", str(folder), "--files", "--format", "csv")
+    assert code == 0
+    assert out.splitlines()[:2] == ["file,label,split,skipped", "IMG_0000.JPG,,,no-label"]
+    filled = [line.replace(",,,", f",{'ab'[i % 2]},,") for i, line in enumerate(out.splitlines())]
+    (tmp_path / "labels.csv").write_text("\n".join(filled))
+    assert typed("labels", str(folder), "--labels", str(tmp_path / "labels.csv"))[0] == 0
