@@ -1,6 +1,7 @@
 """`capture ...` and `python -m capture_cli ...`."""
 
 import gc
+import os
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ def main() -> NoReturn:
     Garbage collection is on while a command runs, but not before and after: imported modules stay anyway.
     """
     gc.disable()
+    _use_utf8()
     try:
         from capture_cli.cli import run
         from capture_cli.cli.streams import end_output
@@ -25,6 +27,15 @@ def main() -> NoReturn:
     if "torch" in sys.modules and not NEED_CLEANUP & sys.modules.keys():
         gc.freeze()  # or the interpreter would traverse all of torch once more before it exits
     sys.exit(code)
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding.
+
+    Arguments, file names and records are then decoded in one way. Else a folder would be another one in the records.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 if __name__ == "__main__":

@@ -210,11 +210,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     import tomllib  # --help does not need it
 
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8-sig"))  # some editors put a byte order mark before UTF-8
     except OSError as error:
         raise UsageError(f"--config '{path}' cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config '{path}' is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config '{path}' is not UTF-8 text", "save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config '{path}' is not TOML: {error}", "see the config.toml of a run") from error
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 

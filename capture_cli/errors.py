@@ -11,6 +11,7 @@ Foreign errors (OSError, Pillow's, torch's) are mapped to these where they arise
 catches CaptureError once and prints it as one line on stderr.
 """
 
+import os
 import re
 
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/@]*|[^\s\"'/:@]*:(?!\d+/)[^\s\"'@]*)(?:@[^\s\"'/@]*)*@")
@@ -20,6 +21,16 @@ _SECRETS = re.compile(r"(?i)([?&;][^=&;\s\"']*(?:passw|pwd|token|secret|key)[^=&
 def redacted(text: str) -> str:
     """Take user names, passwords and other secrets out of every URI in `text`."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
+
+
+def absent(path: str | os.PathLike[str], kind: str) -> str:
+    """Say why there is no `kind` (file, folder) at `path`: nothing is there, something else, or a link that leads nowhere."""
+    name = os.fspath(path)
+    if os.path.islink(name) and not os.path.exists(name):  # noqa: PTH110, PTH114
+        return f"'{name}' is a link to '{os.readlink(name)}', which does not exist"  # noqa: PTH115
+    if os.path.isdir(name):  # noqa: PTH112
+        return f"'{name}' is a folder"
+    return f"'{name}' is a file" if os.path.isfile(name) else f"no such {kind}: '{name}'"  # noqa: PTH113
 
 
 class CaptureError(Exception):

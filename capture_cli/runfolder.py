@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Self
 
 import orjson
 
-from capture_cli.errors import CaptureError, UsageError, redacted
+from capture_cli.errors import CaptureError, UsageError, absent, redacted
 from capture_cli.files import is_removed, sync_folder, write_all, write_atomically
 from capture_cli.journal import Journal, JournalPosition, Tail
 
@@ -285,8 +285,12 @@ def _make_folder(folder: Path, *, force: bool, processes: int) -> set[str]:
         for one in new:
             sync_folder(one.parent)
         existing = {entry.name for entry in folder.iterdir() if not 0 < _rank_of(entry.name) < processes}
-    except FileExistsError as error:
-        raise UsageError(f"'{folder}' is a file", "give a folder, or FILE.jsonl for the records alone") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        in_the_way = next(one for one in (folder, *folder.parents) if os.path.lexists(one) and not one.is_dir())
+        message = (
+            absent(in_the_way, "folder") if in_the_way.is_symlink() or in_the_way.is_file() else f"'{in_the_way}' is no folder"
+        )
+        raise UsageError(message, "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
     if existing and RECORDS not in existing:

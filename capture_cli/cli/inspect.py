@@ -42,14 +42,14 @@ def inspect(
     from capture_cli.answers.lesson import RUN
     from capture_cli.answers.summary import summarise
     from capture_cli.cli.runs import show_list
-    from capture_cli.errors import UsageError
+    from capture_cli.errors import UsageError, absent
     from capture_cli.runs.names import holds_run, run_folders
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import inspect as view
     from capture_cli.views.terminal.learning import show_learning
 
     if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
+        raise UsageError(absent(folder, "folder"), "--folder says where the images of the run are now")
     if dynamics and sample is not None:
         raise UsageError("--dynamics and --sample are two different views", "give one of them")
     width = terminal_width()

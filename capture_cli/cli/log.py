@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capture_cli.cli.arguments import DEFAULT_STORE, RunArgument
-from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
+from capture_cli.errors import CaptureError, RecordsError, UsageError, absent, redacted
 
 if TYPE_CHECKING:
     from capture_cli.sinks.mlflow_run import MlflowRun
@@ -38,7 +38,7 @@ def log(
     if run == "-":
         raise UsageError("stdin cannot be sent: it is read more than once", "give a run folder or a file of records")
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"no such folder: '{folder}'", "--folder says where the images of the run are now")
+        raise UsageError(absent(folder, "folder"), "--folder says where the images of the run are now")
     error = None
     if tensorboard:
         from capture_cli.sinks.event_files import EventFiles

@@ -8,6 +8,7 @@ with other_code():              # models and libraries run here: what they print
 import contextlib
 import errno
 import io
+import locale
 import os
 import stat
 import sys
@@ -31,10 +32,16 @@ def open_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     if sys.__stdout__ in (None, sys.stdout) and isinstance(sys.stdout, io.TextIOWrapper):
         data = io.BufferedWriter(_Data(1, "wb", closefd=False))
-        sys.stdout = io.TextIOWrapper(data, sys.stdout.encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering)
+        encoding = _encoding(sys.stdout)
+        sys.stdout = io.TextIOWrapper(data, encoding, "backslashreplace", line_buffering=sys.stdout.line_buffering)
     if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
         forgiving = io.BufferedWriter(_Forgiving(2, "wb", closefd=False))
-        sys.stderr = io.TextIOWrapper(forgiving, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+        sys.stderr = io.TextIOWrapper(forgiving, _encoding(sys.stderr), "backslashreplace", line_buffering=True)
+
+
+def _encoding(stream: io.TextIOWrapper) -> str:
+    """Return the encoding of a stream: a terminal has that of the locale, in Python's UTF-8 mode too."""
+    return locale.getencoding() if sys.flags.utf8_mode and stream.isatty() else stream.encoding
 
 
 class StdoutError(OSError):

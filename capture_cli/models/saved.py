@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, absent
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-KEY = "capture"
+KEY, CHECKPOINT_KEY = "capture", "capture-checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,14 @@ def read(path: Path) -> tuple[ModelHeader, "dict[str, torch.Tensor]"]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
+            if text is None and CHECKPOINT_KEY in (file.metadata() or {}):
+                raise UsageError(f"'{path}' is a checkpoint, not a model", f"give the run folder '{path.parent}'")
             if text is None:
-                raise UsageError(f"'{path}' was not written by capture", "give a run folder or its model.safetensors")
+                raise UsageError(f"'{path}' holds no model of capture", "give a run folder or its model.safetensors")
             return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError):
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
+            reason = absent(path, "file") if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
         raise UsageError(f"no model can be read from '{path}': {reason}", "give the folder of a finished run") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"'{path}' has a header that this version of capture does not know") from error

@@ -9,6 +9,7 @@ ended, are taken off, after they were copied aside. The epoch that was under way
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def read_state(path: Path) -> RecordedState:
             else:
                 record = None
     except RecordsError as error:
-        hint = f"`capture verify {path} --repair NEWFILE` saves the lines before it"
+        saves = f"`capture verify {shlex.quote(str(path))} --repair NEWFILE` saves the lines before it"
+        hint = error.hint or (saves if error.line > 1 else "restore the file as it was")
         raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
     if record is None:  # killed, or completed: its sums are those of phases that ended
         _end_phases(state, sums)

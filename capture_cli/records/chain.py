@@ -27,6 +27,19 @@ _TAIL = re.compile(rb',"chain":"([0-9a-f]{32})"\}\n?')
 _TAIL_BYTES = len(b',"chain":""}') + 32
 
 
+_FORMATS = {
+    b"\xef\xbb\xbf": "UTF-8 behind a byte order mark",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"PK\x03\x04": "a zip archive",
+}
+"""First bytes of a file -> what it is, if somebody converted the records."""
+
+
 class Envelope(NamedTuple):
     """The parts of a line that can be read without parsing its JSON."""
 
@@ -42,8 +55,18 @@ def open_envelope(line: bytes) -> Envelope:
     line = line.removesuffix(b"\n")
     head, tail = _ENVELOPE.match(line), _TAIL.fullmatch(line, len(line) - _TAIL_BYTES)
     if not head or not tail:
-        raise RecordsError('not a capture record: a line begins {"seq":N,"kind":"..." and ends with its chain')
+        raise _no_record(line)
     return Envelope(int(head[1]), head[2].decode(), line[:-_TAIL_BYTES], bytes.fromhex(tail[1].decode()))
+
+
+def _no_record(line: bytes) -> RecordsError:
+    """Make the error of a line that is not a record, and name what was done to it if that can be seen."""
+    if line.endswith(b"\r") and _TAIL.fullmatch(line, len(line) - _TAIL_BYTES - 1, len(line) - 1):
+        return RecordsError("not as it was written: it ends in CR LF, which `dos2unix` turns back into LF")
+    for start, what in _FORMATS.items():
+        if line.startswith(start):
+            return RecordsError(f"not a capture record: the file is {what}, and must be converted back")
+    return RecordsError('not a capture record: a line begins {"seq":N,"kind":"..." and ends with its chain')
 
 
 class Followed(NamedTuple):

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, absent
 from capture_cli.runs.cursor import Cursor, RewrittenError
 from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
@@ -107,5 +107,5 @@ def _file(path: str) -> File:
 
 def _unreadable(name: str, error: OSError | ValueError) -> CaptureError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return UsageError(f"no such run: {name!r}", A_RUN_IS)
+        return UsageError(absent(name, "run"), A_RUN_IS)
     return CaptureError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}")

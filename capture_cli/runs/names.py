@@ -17,7 +17,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, absent
 
 RUNS = Path("runs")
 """The folder in which runs are made and found by name."""
@@ -55,7 +55,7 @@ def find_run(text: str, *, having: str | tuple[str, ...] = (), runs: Path = RUNS
     for one in (path, named):  # no run, but maybe a folder of runs
         if one.exists():
             return one
-    raise UsageError(f"no such run: {text!r}", _did_you_mean(text, runs))
+    raise UsageError(absent(text, "run"), _did_you_mean(text, runs))
 
 
 def holds_run(folder: Path) -> bool:

@@ -20,7 +20,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from capture_cli.errors import CaptureError, DataError, Unusable, UsageError
+from capture_cli.errors import CaptureError, DataError, Unusable, UsageError, absent
 from capture_cli.sources import MAX_FILE_BYTES
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -36,7 +36,7 @@ def open_folder(folder: str | os.PathLike[str]) -> int:
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:
-        raise UsageError(f"no such folder: '{name}'", "name a folder that holds images") from error
+        raise UsageError(absent(name, "folder"), "name a folder that holds images") from error
     except NotADirectoryError as error:
         raise UsageError(f"'{name}' is not a folder", "name the folder that holds the images") from error
     except PermissionError as error:

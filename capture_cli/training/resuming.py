@@ -5,6 +5,7 @@ check_continuation(previous, run_info, ...)     # raises, naming what differs
 """
 
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +104,8 @@ def read_previous_run(folder: Path) -> PreviousRun:
                         stored_bytes[inputs.pack] = max(stored_bytes[inputs.pack], inputs.end)
         last_record = _decoded(last) if last else None
     except RecordsError as error:
-        hint = f"`capture verify {folder} --repair NEWFILE` saves the lines before it"
+        saves = f"`capture verify {shlex.quote(str(folder))} --repair NEWFILE` saves the lines before it"
+        hint = error.hint or (saves if error.line > 1 else "restore the file as it was")
         raise RecordsError(f"'{path}' is damaged: {error.message}", hint, line=error.line) from error
     if checkpoint and info and not _can_follow(checkpoint.progress, last_record, stored_bytes, info):
         raise RecordsError(f"the checkpoint does not belong to the records in '{path}'", "restore the run folder as it was")
