@@ -30,7 +30,8 @@ from torch import nn
 
 from capture_cli import models
 from capture_cli.config import TrainConfig
-from capture_cli.pixels.store import Loader, MemoryStore
+from capture_cli.pixels.admission import Loader
+from capture_cli.pixels.store import MemoryStore
 from capture_cli.plan import make_plan
 from capture_cli.records import Epoch, Samples, Skip
 from capture_cli.runfolder import open_output

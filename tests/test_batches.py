@@ -9,7 +9,8 @@ import torch
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError
 from capture_cli.journal import Journal
-from capture_cli.pixels.store import Loader, MemoryStore
+from capture_cli.pixels.admission import Loader
+from capture_cli.pixels.store import MemoryStore
 from capture_cli.plan import make_plan
 from capture_cli.records import Samples, Skip, decode
 from capture_cli.runfolder import Output

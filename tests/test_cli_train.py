@@ -407,7 +407,7 @@ class TestOutput:
     def test_a_full_disk_keeps_the_records(self, tmp_path: Path) -> None:
         """A file size limit stands in for a full disk: exit 1, one line, and all records are valid."""
         images = make_images(tmp_path / "images", each=60)
-        limited = ["bash", "-c", f'ulimit -f 20; exec "$@" {"-m linear -e 50 -q -o r.jsonl"}', "-"]
+        limited = ["bash", "-c", f'ulimit -f 60; exec "$@" {"-m linear -e 50 -q -o r.jsonl"}', "-"]
         done = subprocess.run(
             [*limited, *CAPTURE, "train", str(images)], cwd=tmp_path, capture_output=True, text=True, timeout=60
         )

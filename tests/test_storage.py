@@ -13,10 +13,11 @@ import pytest
 from capture_cli.errors import DataError, Unusable
 from capture_cli.pixels import cache as cache_module
 from capture_cli.pixels import store as store_module
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.cache import cache_folder
 from capture_cli.pixels.decoding import decode
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.pixels.store import DiskStore, Loader, MemoryStore, Store, open_store
+from capture_cli.pixels.store import DiskStore, MemoryStore, Store, open_store
 from capture_cli.resources import Resources
 from image_bytes import GOOD, NOISE, png, saved
 

@@ -1,7 +1,7 @@
 """Decoded pixels, kept in the user's cache folder and found by the content of the image file, so that each is decoded once.
 
     cache = PixelCache(cache_folder(), geometry, limit_bytes=10 * 2**30, warn=print)
-    location = cache.read(digest, into)             # None: not there, or damaged; decode the file, and then
+    kept = cache.read(digest, into)                 # None: not there, or damaged; decode the file, and then
     location = cache.keep(digest, pixels, file_bytes)
     cache.close()
 
@@ -38,7 +38,7 @@ import numpy.typing as npt
 from capture_cli.files import write_all
 from capture_cli.pixels.decoding import Pixels, decoder_id
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.pixels.slots import Location, SlotFile, checksum
+from capture_cli.pixels.slots import Kept, Location, SlotFile, checksum
 from capture_cli.resources import CACHE_SIZE
 
 WORTH_BYTES = 4 * 2**20  # about a hundred photographs, or a thousand small PNG files: half a second of decoding
@@ -53,7 +53,7 @@ Entries = npt.NDArray[np.void]
 _ENTRY = np.dtype([("key", "<u8"), ("rest", "<u8"), ("checksum", "<u8")])
 """Both halves of the digest, and the checksum; all zero where a run was killed before it wrote them."""
 _PRIVATE = 0o600
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def cache_folder() -> Path:
@@ -99,7 +99,7 @@ class PixelCache:
         self._ended = False
         self._load()
 
-    def read(self, digest: bytes, into: Pixels) -> Location | None:
+    def read(self, digest: bytes, into: Pixels) -> Kept | None:
         """Fill `into` with the pixels of the file with this digest; None if they are not there."""
         key, rest = np.frombuffer(digest, "<u8")
         at = int(np.searchsorted(self._keys, key))
@@ -107,8 +107,8 @@ class PixelCache:
             number, slot = int(self._parts[at]), int(self._slots[at])
             if self._rests[at] == rest:
                 file = self._open(self._paths[number])
-                if file and file.read(slot, into) and checksum(digest, into) == self._checksums[at]:
-                    return Location(file, slot)
+                if file and file.read(slot, into) and _bound(digest, found := checksum(into)) == self._checksums[at]:
+                    return Kept(Location(file, slot), found)
             at += 1
         return None
 
@@ -240,7 +240,7 @@ class _OwnPart:
     def write(self, slot: int, digest: bytes, pixels: Pixels) -> None:
         """Write pixels, then their index entry: what is found was written. Raises OSError."""
         self.file.write(slot, pixels)
-        entry = digest + checksum(digest, pixels).to_bytes(8, "little")
+        entry = digest + _bound(digest, checksum(pixels)).to_bytes(8, "little")
         write_all(self._index, entry, offset=slot * len(entry))
 
     def close(self) -> None:
@@ -312,6 +312,11 @@ def remove(part: Part) -> None:
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty
         part.index.parent.rmdir()
+
+
+def _bound(digest: bytes, checksum: int) -> int:
+    """Bind a checksum to the digest of the image file, so that one picture never passes for another."""
+    return checksum ^ int.from_bytes(digest[:8], "little")
 
 
 def _read_index(path: Path) -> Entries:

@@ -3,7 +3,7 @@
     file = SlotFile.unnamed([folder], slot_bytes)   # disappears with the process
     file.write(7, pixels)
     file.read(7, into)                              # False if the file does not hold it
-    checksum(digest, into) == checksum(digest, pixels)
+    checksum(into) == checksum(pixels)
 
 Pictures are read by position, not mapped into memory: what is read stays in the page cache, which the system takes back when it
 likes, and does not count as memory of the process. Any number of threads may read and write.
@@ -84,6 +84,13 @@ class Location(NamedTuple):
     slot: int
 
 
-def checksum(digest: bytes, pixels: Pixels) -> int:
-    """XXH3-64 of contiguous pixels, seeded by the digest of their image file, so that one picture never passes for another."""
-    return xxhash.xxh3_64_intdigest(pixels.data.cast("B"), seed=int.from_bytes(digest[:8], "little"))
+class Kept(NamedTuple):
+    """A picture that is on disk, and the checksum of its pixels."""
+
+    location: Location
+    checksum: int
+
+
+def checksum(pixels: Pixels) -> int:
+    """XXH3-64 of contiguous pixels."""
+    return xxhash.xxh3_64_intdigest(pixels.data.cast("B"))

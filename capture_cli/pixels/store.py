@@ -10,60 +10,26 @@ Which of the two holds them does not change what the network sees.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import mmap
 import os
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
-from time import perf_counter
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import CaptureError, DataError, Unusable
+from capture_cli.pixels.admission import Admission, Ids, Loaded, Loader, Read, Tally, Warnings, in_threads
 from capture_cli.pixels.cache import RESERVE_BYTES, PixelCache, cache_folder
-from capture_cli.pixels.decoding import Pixels, decode, pillow_silenced
+from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.slots import Location, SlotFile, checksum
-from capture_cli.resources import Resources, processors
-
-MAX_THREADS = 8
-TRIED = 4  # items that are worked on one after the other, to see how long one takes
-WORTH_A_THREAD_SECONDS = 2e-4  # for shorter work, threads cost more in taking turns than they save
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Ids = npt.NDArray[np.int64]
-Read = Callable[[int], bytes]
-"""Reads the file of an image, from several threads at once, or raises Unusable."""
-
-
-class Admission(NamedTuple):
-    """The outcome for the files of one block. The first three lists have one item for each image that can be used."""
-
-    ids: list[int]
-    """In the order in which they were asked for."""
-    sizes: list[int]
-    """Sizes of the files, in bytes."""
-    digests: list[str]
-    """BLAKE2b (16 bytes, 32 hex digits) of the very bytes that were decoded."""
-    skipped: list[tuple[int, Unusable]]
-
-
-@dataclass
-class Tally:
-    """Counts of usable images by the origin of their pixels."""
-
-    decoded: int = 0
-    from_cache: int = 0
+from capture_cli.resources import Resources
 
 
 class Store(Protocol):
@@ -105,120 +71,6 @@ def open_store(n: int, geometry: Geometry, resources: Resources, *, warn: Callab
     return MemoryStore(n, loader) if fits else DiskStore(n, loader, folders)
 
 
-class Loaded(NamedTuple):
-    """One file that can be used."""
-
-    size: int
-    digest: bytes
-    location: Location | None
-    """In the cache, if it has the pixels."""
-    from_cache: bool
-
-
-class Warnings:
-    """Warnings from any thread, passed on by the thread that uses the store."""
-
-    def __init__(self, warn: Callable[[str], object] = lambda _: None) -> None:
-        self._warn = warn
-        self._pending: list[str] = []
-
-    def __call__(self, text: str) -> None:
-        """Keep a warning for later."""
-        self._pending.append(text)
-
-    def pass_on(self) -> None:
-        """Give the kept warnings to `warn`."""
-        while self._pending:
-            self._warn(self._pending.pop(0))
-
-
-@dataclass
-class Loader:
-    """Turns files into pixels of one shape. The outcome is the same for any number of threads."""
-
-    geometry: Geometry
-    threads: int | None = None
-    """That decode at once; None: one per usable processor, at most MAX_THREADS."""
-    cache: PixelCache | None = None
-    """Pixels in it are not decoded, and decoded ones are offered to it."""
-    warnings: Warnings = field(default_factory=Warnings)
-    tally: Tally = field(default_factory=Tally)
-
-    def load(self, data: bytes, into: Pixels) -> Loaded:
-        """Fill `into`, uint8 [C, H, W], with the pixels of a file; the cache may hold on to it. Raises Unusable."""
-        digest = blake2b(data, digest_size=16).digest()
-        location = self.cache.read(digest, into) if self.cache else None
-        if location:
-            return Loaded(len(data), digest, location, from_cache=True)
-        self.decode(data, into)
-        location = self.cache.keep(digest, into, len(data)) if self.cache else None
-        return Loaded(len(data), digest, location, from_cache=False)
-
-    def decode(self, data: bytes, into: Pixels) -> None:
-        """Fill `into` with the decoded pixels of a file. Raises Unusable."""
-        into[...] = decode(data, self.geometry)
-
-    def admit(self, ids: Iterable[int], load_one: Callable[[int], Loaded], usable: npt.NDArray[np.bool_]) -> Admission:
-        """Call `load_one` for each id and mark the usable ones; what it raises other than Unusable ends the call."""
-        wanted = [int(i) for i in ids]
-
-        def outcome_of(i: int) -> Loaded | Unusable:
-            try:
-                return load_one(i)
-            except Unusable as unusable:
-                return unusable
-
-        with pillow_silenced():
-            outcomes = in_threads(wanted, outcome_of, self.threads)
-        admission = Admission([], [], [], [])
-        for i, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, Unusable):
-                admission.skipped.append((i, outcome))
-            else:
-                admission.ids.append(i)
-                admission.sizes.append(outcome.size)
-                admission.digests.append(outcome.digest.hex())
-                self.tally.from_cache += outcome.from_cache
-                self.tally.decoded += not outcome.from_cache
-        usable[admission.ids] = True
-        self.warnings.pass_on()
-        return admission
-
-
-_usable_processors = functools.cache(processors)
-
-
-def in_threads(items: Sequence[Item], work: Callable[[Item], Result], threads: int | None) -> list[Result]:
-    """Map `work` over the items, in threads if it takes long enough; None: one per usable processor, at most MAX_THREADS."""
-    if threads is None:
-        threads = min(_usable_processors(), MAX_THREADS)
-    started = perf_counter()
-    results = [work(item) for item in items[:TRIED]]
-    rest = items[TRIED:]
-    if threads < 2 or not rest or perf_counter() - started < TRIED * WORTH_A_THREAD_SECONDS:
-        return results + [work(item) for item in rest]
-    made: dict[int, Result] = {}
-    left = deque(enumerate(rest))
-
-    def take_turns() -> None:
-        while True:
-            try:
-                place, item = left.popleft()
-            except IndexError:
-                return
-            try:
-                made[place] = work(item)
-            except BaseException:
-                left.clear()  # so that the others stop
-                raise
-
-    with ThreadPoolExecutor(min(threads, len(rest)), thread_name_prefix="decode") as pool:
-        workers = [pool.submit(take_turns) for _ in range(min(threads, len(rest)))]
-    for worker in workers:
-        worker.result()
-    return results + [made[place] for place in range(len(rest))]
-
-
 class MemoryStore:
     """Pixels in one array, allocated at once; the system gives its memory page by page as it is filled.
 
@@ -236,7 +88,8 @@ class MemoryStore:
 
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
-        return self._loader.admit(ids, lambda i: self._loader.load(read(i), self.pixels[i]), self.usable)
+        pixels = self.pixels
+        return self._loader.admit(ids, lambda i: self._loader.load(read(i), pixels[i]), self.usable, pixels.__getitem__)
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
         """Return all pixels and `ids`."""
@@ -291,7 +144,7 @@ class DiskStore:
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
         self._read = read
-        return self._loader.admit(ids, self._admit_one, self.usable)
+        return self._loader.admit(ids, self._admit_one, self.usable, lambda i: self.rows(np.array([i]))[0][0])
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
         """Read the pixels of B images, uint8 [B, C, H, W]; their places are 0 to B - 1. See Store."""
@@ -304,7 +157,7 @@ class DiskStore:
         pixels = np.empty(self._loader.geometry.shape, np.uint8)
         loaded = self._loader.load(self._read(i), pixels)
         self._digests[i] = np.frombuffer(loaded.digest, np.uint8)
-        self._checksums[i] = checksum(loaded.digest, pixels)
+        self._checksums[i] = loaded.pixels
         if location := loaded.location or self._spill.keep(pixels):
             self._slot[i] = location.slot
             with self._lock:
@@ -316,7 +169,7 @@ class DiskStore:
     def _fill(self, wanted: tuple[int, Pixels]) -> None:
         i, row = wanted
         digest, file = self._digests[i].tobytes(), int(self._file[i])
-        if file >= 0 and self._files[file].read(int(self._slot[i]), row) and checksum(digest, row) == self._checksums[i]:
+        if file >= 0 and self._files[file].read(int(self._slot[i]), row) and checksum(row) == self._checksums[i]:
             return None
         try:
             data = self._read(i)

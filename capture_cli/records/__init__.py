@@ -94,6 +94,10 @@ class Samples:
     sizes: Sequence[int]
     digests: Sequence[str]
     """BLAKE2b (16 bytes, hex) of each file's bytes."""
+    pixels: Sequence[str] | None = None
+    """XXH3-64 (16 hex digits) of each file's decoded pixels, uint8 [C, H, W] before augmentation: equal for copies."""
+    phash: Sequence[str] | None = None
+    """Perceptual hash (128 bits, 32 hex digits): near-duplicates differ in few bits (capture_cli.pixels.similarity)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

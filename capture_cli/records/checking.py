@@ -76,8 +76,10 @@ def _is_phase(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(PHASE, value))
 
 
-def _are_digests(value: Any) -> bool:
-    return _list_of(_is_text)(value) and set(map(len, value)) <= {32} and bool(re.fullmatch("[0-9a-f]*", "".join(value)))
+def _are_hex(digits: int) -> Check:
+    return lambda value: (
+        _list_of(_is_text)(value) and set(map(len, value)) <= {digits} and bool(re.fullmatch("[0-9a-f]*", "".join(value)))
+    )
 
 
 def _is_object(value: Any) -> bool:
@@ -167,7 +169,9 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("ids", "sizes"), _list_of(_is_int)),
         "labels": _array(1),
         **dict.fromkeys(("files", "splits"), _list_of(_is_text)),
-        "digests": _are_digests,
+        "digests": _are_hex(32),
+        "pixels": _optional(_are_hex(16)),
+        "phash": _optional(_are_hex(32)),
     },
     Batch: {
         **_ANY_BATCH,
@@ -192,7 +196,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
     End: {"status": _is_text, "counts": _is_object},
 }
 _COLUMNS = {
-    *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "preds", "losses", "probs", "topk", "p_labels"},
-    *{"targets", "outputs", "repeats"},
+    *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "pixels", "phash"},
+    *{"preds", "losses", "probs", "topk", "p_labels", "targets", "outputs", "repeats"},
 }
 """Fields with one value per sample of the record."""

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from capture_cli.errors import Unusable, UsageError
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.pixels.store import Loader, MemoryStore
+from capture_cli.pixels.store import MemoryStore
 from capture_cli.runs import RunImages
 
 CACHE_BYTES = 2**29

@@ -24,7 +24,7 @@ from capture_cli.runs.file import Block, File
 from capture_cli.runs.lines import Ending
 from capture_cli.runs.visits import Visits
 
-_COLUMNS = ("ids", "files", "splits", "sizes", "digests")
+_COLUMNS = ("ids", "files", "splits", "sizes", "digests", "pixels", "phash")
 _STATES = ("sealed", "unsealed", "torn", "damaged")
 _STATUSES = ("completed", "interrupted", "failed")
 """The worst last."""
@@ -117,7 +117,9 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
         new = [i for i, one in enumerate(block.ids) if one not in seen]
         seen.update(block.ids)
         if len(new) < len(block.ids):
-            columns: dict[str, Any] = {name: [getattr(block, name)[i] for i in new] for name in _COLUMNS}
+            columns: dict[str, Any] = {
+                name: [column[i] for i in new] for name in _COLUMNS if (column := getattr(block, name)) is not None
+            }
             columns["labels"] = np.array(block.labels)[new]
             return replace(block, **columns) if new else None
     return block

@@ -11,8 +11,12 @@ normal form are different files.
 
 from typing import NamedTuple, Protocol
 
-MAX_FILE_BYTES = 128 * 2**20  # the largest file that is read: 32 megapixels as an uncompressed BMP with 4 bytes per pixel
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")  # file name extensions of images, in any case
+MAX_FILE_BYTES = 2**29  # the largest file that is read: 67 megapixels as an uncompressed TIFF with 8 bytes per pixel
+IMAGE_EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""File name extensions of images, in any case; what the file holds decides how it is read."""
 
 
 class Skipped(NamedTuple):

@@ -9,7 +9,7 @@ A file is read and decoded once, at its first visit, in blocks that run a little
 relative paths.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +20,17 @@ from capture_cli.errors import DataError
 from capture_cli.keyed_random import repeated
 from capture_cli.labels import Scan
 from capture_cli.mixing import Mix, Mixing
-from capture_cli.pixels.store import Admission, Store
+from capture_cli.pixels.admission import Admission
+from capture_cli.pixels.findings import Observed, find
+from capture_cli.pixels.store import Store
+from capture_cli.pixels.verdicts import Names, refuse_lost, warnings
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 from capture_cli.training.sampling import balanced_order
 from capture_cli.writer import BatchWriter
+
+LOOKED_AT = MAX_SAMPLES_PER_LINE
+"""Images up to this number are all decoded before the first step, so that whatever is wrong with them is said there."""
 
 Ids = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int64]
@@ -65,7 +71,9 @@ class Data:
         strict: bool = False,
         sampler: str = "shuffle",
         mixing: Mixing | None = None,
+        warn: Callable[[str], object] = lambda _: None,
     ) -> None:
+        """`warn` is told what the decoded pixels show, once all files were read."""
         self.scan = scan
         self._store = store
         self._recipe = recipe
@@ -80,11 +88,70 @@ class Data:
         self._files = np.array(scan.files, object)
         self._keys = path_keys(scan.files)
         self._visited = np.zeros(len(scan.files), bool)
+        self._warn = warn
+        self._observed = Observed(len(scan.files))
+        self._checked = False
         self._expected: Mapping[str, str | None] = {}
 
     def ids(self, split: str) -> Ids:
         """Return the samples of a split in the order of the scan, usable or not."""
         return np.flatnonzero(np.asarray(self.scan.splits) == split)
+
+    def look_ahead(self, stopping: Callable[[], bool]) -> None:
+        """Read files before the first step: all of at most LOOKED_AT, of more one usable image for each class and split.
+
+        They keep their places in the first epoch. Returns early once `stopping()`. Raises DataError if a class or a split has
+        no usable image.
+        """
+        everything = len(self.scan.files) <= LOOKED_AT
+        for split in sorted(set(self.scan.splits), key=("train", "val", "test").index):
+            ids = self.ids(split)
+            if everything:
+                order = epoch_order(self._keys[ids], seed=self._seed, epoch=1) if split == "train" else slice(None)
+                blocks = self._blocks(ids[order])
+            else:
+                blocks = self._first_of_classes(ids)
+            for block in blocks:
+                if stopping():
+                    return
+                self._read_usable(block, split)
+        if "test" not in self.scan.splits:
+            refuse_lost(self._observed, self._names)
+        self._check_pixels()
+
+    def _first_of_classes(self, ids: Ids) -> Iterator[Ids]:
+        """Yield the first image of each class, and where it could not be used the next ones, until one can."""
+        classes = self._labels[ids]
+        missing = set(classes.tolist()) - set(classes[self._store.usable[ids]].tolist())
+        size = 1
+        while missing:
+            unread = ids[~self._visited[ids] & np.isin(classes, list(missing))]
+            if not len(unread):
+                return
+            order = np.argsort(self._labels[unread], kind="stable")
+            ranks = _ranks(self._labels[unread][order])
+            yield from self._blocks(unread[order][ranks < size])
+            missing -= set(classes[self._store.usable[ids]].tolist())
+            size *= 2
+
+    @property
+    def _names(self) -> Names:
+        scan = self.scan
+        return Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
+
+    def _check_pixels(self) -> None:
+        """Once all files were read, warn of what their pixels show. Raises DataError if all images are the same."""
+        if self._checked or not (self._visited.all() or self._sampler == "balanced"):  # which may never choose some
+            return
+        self._checked = True
+        found = find(self._observed, self.scan.labels, self.scan.splits, rows=self._store.rows)
+        if found.all_alike and "test" not in self.scan.splits:
+            raise DataError(
+                f"all {found.usable:,} usable images have the same pixels: there is nothing to learn",
+                "see --depth (more than 8 bits) and --background (transparency)",
+            )
+        for text in warnings(found, self._names):
+            self._warn(text)
 
     def batches(self, phase: str, epoch: int, *, start: int = 0) -> Iterator[Minibatch]:
         """Yield one epoch (from 1) of a phase: `train` is shuffled and augmented, other phases follow the order of the scan.
@@ -108,6 +175,8 @@ class Data:
                     batch = self._minibatch(order[chosen], again, epoch, train, yielded / len(order))
                     yield self._mixed(batch, epoch, number) if train and self._mixing else batch
                 number, yielded = number + 1, yielded + size
+        if not train or not len(self.ids("val")):
+            self._check_pixels()
         if not yielded:
             raise DataError(f"none of the {len(order)} {phase} images can be used", "see `capture labels` and the skip records")
 
@@ -138,6 +207,7 @@ class Data:
         files = self.scan.files
         self._visited[ids] = True
         admission = self._store.admit(ids, lambda i: self.scan.source.read(files[i]))
+        self._observed.add(admission)
         digests = dict(zip(admission.ids, admission.digests, strict=True))
         for i in ids.tolist() if self._expected else ():
             if files[i] in self._expected and digests.get(i) != self._expected[files[i]]:
@@ -182,6 +252,12 @@ class Data:
             yield min(size, total)
             total, size = total - size, min(2 * size, MAX_SAMPLES_PER_LINE)
 
+    def _blocks(self, ids: Ids) -> Iterator[Ids]:
+        start = 0
+        for size in self._block_sizes(len(ids)):
+            yield ids[start : start + size]
+            start += size
+
     def _read_usable(self, ids: Ids, split: str) -> npt.NDArray[np.bool_]:
         """Read and record those of `ids` that come for the first time; return which are usable."""
         new = ids[~self._visited[ids]]
@@ -204,10 +280,18 @@ class Data:
                         splits=[split] * len(good),
                         sizes=admission.sizes,
                         digests=admission.digests,
+                        pixels=[f"{one:016x}" for one in admission.pixels],
+                        phash=[one.tobytes().hex() for one in admission.hashes],
                     )
                 )
         usable: npt.NDArray[np.bool_] = self._store.usable[ids]
         return usable
+
+
+def _ranks(labels: Ids) -> Ids:
+    """Number the items of each label, from 0, in sorted labels."""
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    return np.arange(len(labels)) - np.repeat(starts, np.diff(starts, append=len(labels)))
 
 
 def _next_size(ready: int, batch_size: int, *, last: bool, join_single: bool) -> int:

@@ -169,6 +169,7 @@ def run_training(
             _note_phase(output, totals, seconds, steps)
 
         setup = replace(setup, save_checkpoint=checkpoints.save, phase_ended=phase_ended, is_exhausted=best.is_exhausted)
+        setup.data.look_ahead(session.stopping)
         train(setup, learning, previous.progress if previous else BEGINNING)
         save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
@@ -265,6 +266,7 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, p
         strict=config.strict,
         sampler=config.sampler,
         mixing=Mixing(mixup=config.mixup, cutmix=config.cutmix, seed=config.seed) if config.mixup or config.cutmix else None,
+        warn=functools.partial(session.warn, category="images"),
     )
     if previous:
         data.expect(previous.files, previous.later_files if session.output.journal.comparing else {})

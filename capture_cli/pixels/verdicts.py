@@ -1,0 +1,143 @@
+"""What the findings in decoded pixels mean for a training: an error, or warnings, in words.
+
+    refuse_lost(observed, names)                    # raises DataError where a class or a split has no usable image left
+    for text in warnings(found, names): ...         # one sentence each
+
+Sentences name files, which are hostile text: make them safe before printing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from capture_cli.errors import DataError, Unusable
+from capture_cli.pixels.findings import Findings, Observed, Pair
+
+_EXAMPLES = 3
+_HALF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """The N images of a data set by name. All but `classes` have one item for each."""
+
+    files: Sequence[str]
+    labels: Sequence[int]
+    splits: Sequence[str]
+    classes: Sequence[str]
+
+    def label(self, i: int) -> str:
+        """Return the class of an image."""
+        return self.classes[self.labels[i]]
+
+
+def refuse_lost(observed: Observed, names: Names) -> None:
+    """Raise DataError if every image of a split, or every training image of a class, was skipped.
+
+    Only images that were looked at count: those of `observed` that are usable or skipped.
+    """
+    wanted, there = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
+    for i, (split, label) in enumerate(zip(names.splits, names.labels, strict=True)):
+        wanted[split, label] += 1
+        there[split, label] += int(i not in observed.skipped)
+    for split in sorted({split for split, _ in wanted}):
+        of_split = [i for i, one in enumerate(names.splits) if one == split]
+        if all(i in observed.skipped for i in of_split):
+            raise DataError(
+                f"none of the {len(of_split):,} {split} images can be used: {_reasons(observed, of_split)}", _REPAIR
+            )
+    lost = sorted(label for (split, label), count in wanted.items() if split == "train" and count and not there[split, label])
+    if not lost:
+        return
+    images = [i for i, (split, label) in enumerate(zip(names.splits, names.labels, strict=True)) if label in lost]
+    named = ", ".join(f"'{names.classes[label]}'" for label in lost[:_EXAMPLES]) + ", ..." * (len(lost) > _EXAMPLES)
+    several = "no training image of the classes" if len(lost) > 1 else "no training image of the class"
+    example = f"'{names.files[images[0]]}'"
+    raise DataError(f"{several} {named} can be used: {_reasons(observed, images)}, such as {example}", _REPAIR)
+
+
+_REPAIR = "repair or convert these files, or move them out of the folder"
+
+
+def _reasons(observed: Observed, images: Iterable[int]) -> str:
+    counts = Counter(_reason(observed.skipped[i]) for i in images if i in observed.skipped)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+
+
+def _reason(unusable: Unusable) -> str:
+    """Return the reason; the detail too where it does not depend on the file."""
+    return f"{unusable.reason} ({unusable.detail})" if unusable.reason == "format-not-allowed" else unusable.reason
+
+
+def warnings(found: Findings, names: Names) -> list[str]:
+    """Describe what is wrong with the images of a data set, the worst first."""
+    said = [
+        _skipped(found, names),
+        _constant(found, names),
+        _leaks(found.leaks, names, "identical to training images"),
+        _conflicts(found.conflicts, names, "identical pixels"),
+        _leaks(found.near_leaks, names, "near-duplicates of training images"),
+        _conflicts(found.near_conflicts, names, "nearly the same pixels"),
+        _copies(found.copies, names),
+    ]
+    return [text for text in said if text]
+
+
+def _skipped(found: Findings, names: Names) -> str:
+    count = len(found.skipped)
+    if count < _HALF * (found.usable + count):
+        return ""
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for i, unusable in found.skipped.items():
+        by_reason[_reason(unusable)].append(i)
+    reasons = ", ".join(f"{len(images):,} {reason}" for reason, images in by_reason.items())
+    return f"{count:,} of {found.usable + count:,} images cannot be used: {reasons}, such as {_some(found.skipped, names)}"
+
+
+def _constant(found: Findings, names: Names) -> str:
+    if not found.constant:
+        return ""
+    return (
+        f"{_images(len(found.constant))} of one colour, such as {_some(found.constant, names)}: "
+        "if they are not meant to be, see --depth (more than 8 bits) and --background (transparency)"
+    )
+
+
+def _leaks(pairs: Sequence[Pair], names: Names, what: str) -> str:
+    held_out = {b for _, b in pairs}
+    if not held_out:
+        return ""
+    total = sum(split == names.splits[pairs[0][1]] for split in names.splits)
+    return (
+        f"{len(held_out):,} of {total:,} {names.splits[pairs[0][1]]} images are {what}, "
+        f"so accuracy is too high: {_some_pairs(pairs, names)}"
+    )
+
+
+def _conflicts(pairs: Sequence[Pair], names: Names, what: str) -> str:
+    if not pairs:
+        return ""
+    a, b = pairs[0]
+    example = f"'{names.files[a]}' ({names.label(a)}) and '{names.files[b]}' ({names.label(b)})"
+    return f"{len(pairs):,} {'pair has' if len(pairs) == 1 else 'pairs have'} {what} and different labels: {example}"
+
+
+def _copies(pairs: Sequence[Pair], names: Names) -> str:
+    if not pairs:
+        return ""
+    return f"{_images(len(pairs))} identical to others of their class: {_some_pairs(pairs, names)}"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image is" if count == 1 else f"{count:,} images are"
+
+
+def _some(images: Collection[int], names: Names) -> str:
+    return ", ".join(f"'{names.files[i]}'" for i in sorted(images)[:_EXAMPLES])
+
+
+def _some_pairs(pairs: Sequence[Pair], names: Names) -> str:
+    some = [f"'{names.files[b]}' and '{names.files[a]}'" for a, b in pairs[:1]]
+    return "; ".join(some) + (f" and {len(pairs) - 1:,} more" if len(pairs) > 1 else "")

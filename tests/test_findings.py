@@ -1,0 +1,150 @@
+"""What the pixels show: copies, near-duplicates, leaks, contradicting labels, pictures of one colour, lost classes."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capture_cli.errors import DataError, Unusable
+from capture_cli.pixels.admission import Loader
+from capture_cli.pixels.findings import Findings, Observed, find
+from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.similarity import MAX_DISTANCE, perceptual_hashes, sampled, similar_pairs
+from capture_cli.pixels.store import DiskStore, MemoryStore
+from capture_cli.pixels.verdicts import Names, refuse_lost, warnings
+from image_bytes import saved
+
+SIZE = Geometry(height=40, width=40, channels=3)
+
+
+def photograph(number: int) -> Image.Image:
+    """A smooth picture of its own."""
+    small = np.random.default_rng(number).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(small).resize((60, 50), Image.Resampling.BICUBIC)
+
+
+def compressed(image: Image.Image, quality: int = 60) -> bytes:
+    return saved(image.resize((48, 40)), "JPEG", quality=quality)
+
+
+def hashes_of(*files: bytes) -> np.ndarray:  # type: ignore[type-arg]
+    store = MemoryStore(len(files), Loader(SIZE))
+    return store.admit(range(len(files)), files.__getitem__).hashes
+
+
+def bits(a: np.ndarray, b: np.ndarray) -> int:  # type: ignore[type-arg]
+    return int(np.unpackbits(a ^ b).sum())
+
+
+def test_a_copy_that_was_compressed_and_scaled_keeps_its_hash() -> None:
+    """Nearly; other pictures have quite another one, and a picture of one colour has none."""
+    for number in range(20):
+        hashes = hashes_of(saved(photograph(number)), compressed(photograph(number)), saved(photograph(number + 100)))
+        assert bits(hashes[0], hashes[1]) <= MAX_DISTANCE
+        assert bits(hashes[0], hashes[2]) > 2 * MAX_DISTANCE
+    assert not hashes_of(saved(Image.new("RGB", (9, 9), (1, 200, 3)))).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5), (1, 28, 28), (3, 8, 70), (3, 300, 300), (1, 1000, 3)])
+def test_every_size_has_a_hash(shape: tuple[int, int, int]) -> None:
+    """Computed alone or among others, it is the same: means of cells, compared with those before them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (7, *shape), np.uint8)
+    together = perceptual_hashes(sampled(pixels))
+    assert together.shape == (7, 16)
+    assert np.array_equal(together, np.concatenate([perceptual_hashes(sampled(one)[np.newaxis]) for one in pixels]))
+
+
+def test_close_hashes_are_found() -> None:
+    """All pairs that a comparison of each with each finds, in a crowd of others."""
+    draw = np.random.default_rng(0)
+    hashes = draw.integers(0, 256, (400, 16), np.uint8)
+    for i in range(100):
+        hashes[300 + i] = hashes[i]
+        for place in draw.choice(128, i % 7, replace=False):
+            hashes[300 + i, place // 8] ^= 1 << (place % 8)
+    expected = {(a, b) for a, b in combinations(range(400), 2) if bits(hashes[a], hashes[b]) <= MAX_DISTANCE}
+    found = {(min(a, b), max(a, b)) for one in similar_pairs(hashes) for a, b in zip(*map(np.ndarray.tolist, one), strict=True)}
+    assert found == expected
+    assert len(expected) > 60
+
+
+def findings(files: list[bytes], labels: list[int], splits: list[str], *, disk: Path | None = None) -> Findings:
+    store = DiskStore(len(files), Loader(SIZE), [disk]) if disk else MemoryStore(len(files), Loader(SIZE))
+    observed = Observed(len(files))
+    for start in range(0, len(files), 3):
+        observed.add(store.admit(range(start, min(start + 3, len(files))), files.__getitem__))
+    found = find(observed, labels, splits, rows=store.rows)
+    store.close()
+    return found
+
+
+@pytest.mark.parametrize("held", ["memory", "disk"])
+def test_copies_leaks_and_conflicts_are_told_apart(tmp_path: Path, held: str) -> None:
+    """By pixels, not by bytes: another compression of the same pixels is a copy, and so is the same file."""
+    a, b, c = (photograph(i) for i in range(3))
+    files = [saved(a), saved(a, compress_level=1), saved(b), saved(b), saved(c), compressed(c), compressed(a), b"no image"]
+    found = findings(
+        files,
+        labels=[0, 0, 0, 1, 1, 1, 0, 0],
+        splits=["train", "train", "train", "val", "val", "train", "val", "train"],
+        disk=tmp_path if held == "disk" else None,
+    )
+    assert found.copies == [(0, 1)]
+    assert found.leaks == [(2, 3)]
+    assert found.conflicts == [(2, 3)]
+    assert (5, 4) in found.near_leaks
+    assert {train for train, val in found.near_leaks if val == 6} == {0, 1}
+    assert found.near_conflicts == []
+    assert list(found.skipped) == [7]
+    assert found.usable == 7
+    names = Names(
+        files=[f"{i}.png" for i in range(8)],
+        labels=[0, 0, 0, 1, 1, 1, 0, 0],
+        splits=["train", "train", "train", "val", "val", "train", "val", "train"],
+        classes=["cat", "dog"],
+    )
+    assert warnings(found, names) == [
+        "1 of 3 val images are identical to training images, so accuracy is too high: '3.png' and '2.png'",
+        "1 pair has identical pixels and different labels: '2.png' (cat) and '3.png' (dog)",
+        "2 of 3 val images are near-duplicates of training images, so accuracy is too high: '6.png' and '0.png' and 2 more",
+        "1 image is identical to others of their class: '1.png' and '0.png'",
+    ]
+
+
+def test_pictures_of_one_colour_are_no_copies() -> None:
+    """They are listed as what they are, and one noisy pixel makes a picture."""
+    spot = np.full((40, 40, 3), 255, np.uint8)
+    spot[3, 3] = 0
+    files = [
+        saved(Image.new("RGB", (9, 9), "white")),
+        saved(Image.new("RGB", (8, 8), "white")),
+        saved(spot),
+        saved(photograph(1)),
+    ]
+    found = findings(files, [0, 0, 1, 1], ["train"] * 4)
+    assert found.constant == [0, 1]
+    assert not found.copies
+    assert not found.all_alike
+    assert findings(files[:2], [0, 1], ["train"] * 2).all_alike
+
+
+def lost(skipped: set[int]) -> str:
+    observed = Observed(6)
+    observed.skipped = {i: Unusable("truncated") for i in skipped}
+    files = [f"{name}_{i}.png" for i, name in enumerate(["cat", "cat", "cat", "dog", "dog", "dog"])]
+    splits = ["train", "train", "val"] * 2
+    try:
+        refuse_lost(observed, Names(files=files, labels=[0, 0, 0, 1, 1, 1], splits=splits, classes=["cat", "dog"]))
+    except DataError as error:
+        return error.message
+    return ""
+
+
+def test_a_class_or_a_split_that_is_lost_is_refused() -> None:
+    """All training images of a class, or all images of a split; a class may lack validation images."""
+    assert lost({3, 4}) == "no training image of the class 'dog' can be used: 2 truncated, such as 'dog_3.png'"
+    assert lost({2, 5}) == "none of the 2 val images can be used: 2 truncated"
+    assert lost({0, 1, 3, 4}).startswith("none of the 4 train images can be used")
+    assert lost({0, 2, 3}) == ""
