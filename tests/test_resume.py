@@ -104,7 +104,7 @@ def test_a_changed_image_is_named(train: Trainer, capsys: pytest.CaptureFixture[
 
 def test_a_new_image_is_named(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
     """Once the run has read all of its own; before that only the counts differ."""
-    for cut_after, said, code in ((5, "images.val was ", 2), (None, "'bee_900.png' and 1 more new; ", 3)):
+    for cut_after, said, code in ((2, "listing_digest was ", 2), (None, "'bee_900.png' and 1 more new; ", 3)):
         shutil.rmtree("run", ignore_errors=True)
         train("images", "-e", "2", "-o", "run", cut_after=cut_after)
         for number in (900, 901):
@@ -187,13 +187,13 @@ def test_stored_inputs_that_are_not_valid_are_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], stored: dict[str, Any], said: str
 ) -> None:
     """Exit code 4 and the line; the file of stored inputs is not touched."""
-    train("images", "-e", "1", "-o", "run", "--inputs=all", "--checkpoint-every=1", cut_after=6)
+    train("images", "-e", "1", "-o", "run", "--inputs=all", "--checkpoint-every=1", cut_after=8)
     before = kept(Path("run"))["inputs/pack-00000.bin"]
     changed(Path("run/records.jsonl"), "batch", lambda body: body["inputs"].update(stored=stored))
     assert train("--resume", "run") == 4
     told = capsys.readouterr().err
     assert said in told
-    assert "line 3" in told
+    assert "line 6" in told
     assert kept(Path("run"))["inputs/pack-00000.bin"] == before
 
 
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_other_progress_is_refused(
     train: Trainer, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     """Its digest fits, but the record before it does not: exit code 4, and the records as they were."""
-    train("images", "-e", "2", "-o", "run", "--checkpoint-every=1", cut_after=6)
+    train("images", "-e", "2", "-o", "run", "--checkpoint-every=1", cut_after=8)
     path, before = Path("run/checkpoint.safetensors"), kept(Path("run"))
     progress, tensors = checkpoint.read(path)
     sums = {**progress.writer["sums"], **{"batches" if name == "batch" else name: value for name, value in change.items()}}

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from capture_cli.runs import Run
 
 KINDS = ("bytes", "input", "near")
-NEAR_BITS = 4
-"""Perceptual hashes of 64 bits that differ in at most so many bits are near-duplicates."""
+NEAR_BITS = 1
+"""Perceptual hashes of 128 bits that differ in at most so many bits are near-duplicates: without their pixels, more would be
+too many. `capture labels --check` compares pixels, and finds more."""
 MAX_NEAR = 20_000
 """Samples up to which every pair of perceptual hashes is compared; of more samples only equal hashes are found."""
 _DIGEST_BYTES = 16
@@ -178,27 +179,30 @@ class Duplicating:
         return [sorted(places[name] for name in names if name in places) for names in several]
 
     def _hashes(self) -> npt.NDArray[np.uint64] | None:
-        """[N, 1] the perceptual hashes; None unless every sample has one of 64 bits."""
+        """[N, 2] the perceptual hashes; None unless every sample has one of 128 bits."""
         columns = [getattr(block, "phash", None) for block in self._samples]
         if not columns or not all(columns):
             return None
         try:
-            return np.array([int(one, 16) for column in columns for one in column or ()], np.uint64)[:, None]
-        except (TypeError, ValueError, OverflowError):
+            digits = b"".join(bytes.fromhex(one) for column in columns for one in column or ())
+            return np.frombuffer(digits, np.uint64).reshape(-1, _DIGEST_BYTES // 8)
+        except (TypeError, ValueError):
             return None
 
     def _by_hash(self) -> list[list[int]]:
         hashes = self._hashes()
         if hashes is None:
             return []
+        varied = np.flatnonzero(hashes.any(axis=1))  # pictures of one colour have no hash
+        hashes = hashes[varied]
         if len(hashes) > MAX_NEAR:
-            return _equal(hashes)
-        flat, near = hashes[:, 0], defaultdict[int, list[int]](list)
-        root = np.arange(len(flat))
-        for place in range(len(flat)):
-            for other in (place + 1 + np.flatnonzero(_bits(flat[place + 1 :] ^ flat[place]) <= NEAR_BITS)).tolist():
+            return [varied[group].tolist() for group in _equal(hashes)]
+        near = defaultdict[int, list[int]](list)
+        root = np.arange(len(hashes))
+        for place in range(len(hashes)):
+            for other in (place + 1 + np.flatnonzero(_bits(hashes[place + 1 :] ^ hashes[place]) <= NEAR_BITS)).tolist():
                 root[root == root[other]] = root[place]
-        for place, one in enumerate(root.tolist()):
+        for place, one in zip(varied.tolist(), root.tolist(), strict=True):
             near[one].append(place)
         return [group for group in near.values() if len(group) > 1]
 
@@ -219,8 +223,9 @@ def _equal(keys: npt.NDArray[np.uint64]) -> list[list[int]]:
 
 
 def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """The number of bits that are set."""
-    return np.bitwise_count(values).astype(np.int64)
+    """[N] the number of bits that are set in [N, K]."""
+    counts: npt.NDArray[np.int64] = np.bitwise_count(values).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _input_digests(line: Line) -> list[str]:
