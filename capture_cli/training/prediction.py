@@ -26,9 +26,10 @@ import numpy.typing as npt
 import torch
 
 from capture_cli.errors import DataError, Unusable
+from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.encoding import encoded
 from capture_cli.pixels.geometry import MAX_PIXELS
-from capture_cli.pixels.store import Loader, MemoryStore
+from capture_cli.pixels.store import MemoryStore
 from capture_cli.preprocessing import make_batch, path_keys
 from capture_cli.runtime import Runtime, choose_device
 from capture_cli.sources.named import read_named
