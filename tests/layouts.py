@@ -293,7 +293,7 @@ LAYOUTS = [
         skipped=["test-split"],
     ),
     Layout("COVID CT, patients", [f"{n}/patient_{{1..8}}/slice{{1..5}}.png" for n in ("covid", "normal")], ["covid", "normal"]),
-    Layout("Cameras", ["cam{1,2}/{cat,dog}/{1..9}.jpg"], ["cat", "dog"], warned=True),
+    Layout("Cameras", ["cam{1,2}/{cat,dog}/{1..9}.jpg"], ["cat", "dog"]),
     Layout("Augmented", ["{cat,dog}_{1..20}_aug_{0..4}.png"], ["cat", "dog"]),
     Layout("Actions by frame", ["{run,walk}_{01..12}_frame_00{00..09}.jpg"], ["run", "walk"]),
     Layout("Dated", ["{cat,dog}_2024-{05,06}-{10..19}.jpg"], ["cat", "dog"]),

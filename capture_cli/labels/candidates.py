@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from capture_cli.labels.rules import SEPARATORS, Rule, field_rule, folder_rule, parent_rule, simple_rule, stem
-from capture_cli.labels.tokens import Kind, kind_of
+from capture_cli.labels.tokens import Kind, is_hash, kind_of
 
 SAMPLE = 4000
 """Names of files that are compared; folders are compared whole."""
@@ -76,10 +76,12 @@ def folder_candidates(folders: Mapping[str, int], *, strict: bool = True) -> lis
     return [one for one in found.values() if 20 * one.fit.labelled >= 19 * most]
 
 
-def name_candidates(files: Sequence[str]) -> list[Candidate]:
-    """Try fields and the text beside numbers on a sample of the file names."""
+def name_candidates(files: Sequence[str]) -> tuple[list[Candidate], list[Fit]]:
+    """Try fields and the text beside numbers on a sample of the file names; return also what is dropped as running numbers."""
     sample = sample_of(files)
     stems = [stem(file) for file in sample]
+    if 2 * sum(map(is_hash, stems)) >= len(stems):
+        return [], []
     rules = _name_rules(stems)
     names = [file.rpartition("/")[2].rpartition(".")[0] for file in sample]
     tried = [(rule, _labels_within(rule, sample, names)) for rule in rules]
@@ -98,8 +100,11 @@ def name_candidates(files: Sequence[str]) -> list[Candidate]:
             found[key] = Candidate(one, labels, (1,) * len(labels), False)
         elif one.kind > known.kind:
             found[key] = replace(known, fit=replace(known.fit, kind=one.kind))
-    usable = [one for one in found.values() if one.kind > Kind.NONE and not _too_few(one.fit)]
-    return _without_counters(usable, stems)
+        elif rule.name == "start" and known.fit.rule.name == "prefix" and len(one.names[0]) < len(known.fit.names[0]):
+            found[key] = replace(known, fit=replace(one, kind=known.kind))  # cat_20240517_1 is a cat
+    usable = [one for one in found.values() if one.kind > Kind.NONE]
+    kept = _without_counters([one for one in usable if not _too_few(one.fit)], stems)
+    return kept, [one.fit for one in usable if one not in kept and 8 * one.fit.classes <= one.fit.labelled]
 
 
 def _name_rules(stems: Sequence[str]) -> list[Rule]:
@@ -197,9 +202,9 @@ def try_rules(files: Sequence[str], rule: Rule) -> list[Fit]:
 
 
 def fit(rule: Rule, files: Iterable[str]) -> Fit:
-    """Count what `rule` finds in `files`."""
-    counts = Counter(label for file in files if (label := rule.label_of(file)) is not None)
-    return _fit(rule, counts)
+    """Count what `rule` finds in `files`, without a judgement."""
+    labels = [label for label in map(rule.label_of, files) if label is not None]
+    return Fit(rule, len(labels), len(set(labels)))
 
 
 def _fit(rule: Rule, counts: Counter[str]) -> Fit:

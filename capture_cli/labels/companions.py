@@ -10,7 +10,7 @@ the picture.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, tokens
 
@@ -39,7 +39,7 @@ def companions(files: Sequence[str]) -> dict[str, str]:
     return found if len(found) < len(files) else {}
 
 
-def _mask_folders(folders: Collection[str]) -> list[str]:
+def _mask_folders(folders: Mapping[str, Sequence[str]]) -> list[str]:
     """Find the folders that hold masks, by their own names and those beside them."""
     children: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
@@ -55,14 +55,29 @@ def _mask_folders(folders: Collection[str]) -> list[str]:
         if any("mask" in name.casefold() for name in others):
             continue  # mask and no_mask
         pictures = any(_is_plain(name) for name in others) or above in folders
-        sure = [name for name in mask_names if pictures or _SURE & set(_words(name))]
+        sure = [
+            name
+            for name in mask_names
+            if pictures or _SURE & set(_words(name)) or _holds_names(f"{above}/{name}" if above else name, others, folders)
+        ]
         found += [f"{above}/{name}" if above else name for name in sure]
     return found
 
 
+def _holds_names(folder: str, others: Collection[str], folders: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether what lies in a folder is called like the folders beside it: `masks/cat_1.png` beside `cat`."""
+    inside = [
+        (path[len(folder) + 1 :] + "/" + name).lstrip("/")
+        for path, names in folders.items()
+        if path == folder or path.startswith(folder + "/")
+        for name in names
+    ]
+    return 10 * sum(any(path.startswith(other) for other in others) for path in inside) >= 8 * len(inside)
+
+
 def _words(name: str) -> list[str]:
-    text = name.casefold().replace("ground_truth", "groundtruth").replace("ground truth", "groundtruth")
-    return [word for word in tokens(text.replace("ground-truth", "groundtruth")) if not word.isdigit()]
+    joined = re.sub(r"(?i)ground[ _-]?truth", "groundtruth", name)
+    return [word for word in tokens(joined) if not word.isdigit()]
 
 
 def _is_mask_name(name: str) -> bool:

@@ -56,12 +56,14 @@ def choose(files: Sequence[str]) -> Choice:
     best = max((one.kind for one in by_folder), default=Kind.NONE)
     if best == Kind.WORDS and not _is_loose(by_folder):
         return _decide(_of_kind(by_folder, best), by_folder)
-    by_name = name_candidates(files)
+    by_name, counters = name_candidates(files)
     best_name = max((one.kind for one in by_name), default=Kind.NONE)
     if by_folder and not (best_name == Kind.WORDS and _names_say_more(by_folder, _of_kind(by_name, best_name), files)):
         return _decide(_of_kind(by_folder, best), [*by_folder, *by_name])
     if by_name:
         return _decide(_of_kind(by_name, best_name), [*by_name, *by_folder])
+    if counters:
+        raise Undecided(f"the names hold only numbers that may be running numbers, such as '{files[0]}'", "", counters)
     raise Undecided(f"no label in the names of {len(files):,} images, such as '{files[0]}'", "")
 
 

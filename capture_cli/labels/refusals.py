@@ -40,7 +40,8 @@ def undecided(source: Source, error: Undecided, tables: Sequence[str]) -> DataEr
         return DataError(f"{error.message}; a table names these images", f"use {' or '.join(commands)}")
     if error.fits:
         commands = [command(source, "--labels", one.rule.name) for one in error.fits[:MOST_COMMANDS]]
-        return DataError(error.message, f"choose one: {' or '.join(commands)}")
+        how = "choose one" if len(commands) > 1 else "take it with"
+        return DataError(error.message, f"{how}: {' or '.join(commands)}")
     return DataError(error.message, no_label_hint(source))
 
 
@@ -84,7 +85,9 @@ def no_label(
         )
     return DataError(
         f"the rule {rule.name} finds no label in {number}: {quoted(without)}",
-        f"skip them with --unmatched skip, or {others}" if skips else others,
+        f"skip them with --unmatched skip: {command(source, '--labels', rule.name, '--unmatched', 'skip')}, or {others}"
+        if skips
+        else others,
     )
 
 

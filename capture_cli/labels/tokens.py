@@ -51,10 +51,10 @@ _ID_WORDS = _words("""
 """Words of pictures of one patient, video, camera or day: a running number follows, never a class."""
 
 _VIEW_WORDS = _words("""
-    left right front back rear side top bottom upper lower frontal lateral profile ap pa aug augmented augmentation flip
-    flipped hflip vflip fliplr flipud mirror mirrored rot rotate rotated rotation orig blur blurred noise noisy bright
-    brightness dark contrast crop cropped zoom zoomed shift shifted scale scaled resized color colour gray grey
-    grayscale greyscale rgb segmented small medium large thumb thumbnail low high res
+    l r od os left right front back rear side top bottom upper lower frontal lateral profile ap pa aug augmented
+    augmentation flip flipped hflip vflip fliplr flipud mirror mirrored rot rotate rotated rotation orig blur blurred
+    noise noisy bright brightness dark contrast crop cropped zoom zoomed shift shifted scale scaled resized color
+    colour gray grey grayscale greyscale rgb segmented small medium large thumb thumbnail low high res
 """)
 """Words of one thing seen in several ways."""
 

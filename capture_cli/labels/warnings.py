@@ -6,7 +6,7 @@ from capture_cli.labels import Scan
 from capture_cli.labels.names import similar
 from capture_cli.labels.refusals import command, count, quoted, some, try_others
 from capture_cli.labels.rules import natural_order
-from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, tokens
+from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
 
 
 def warnings(found: Scan) -> list[str]:
@@ -71,7 +71,10 @@ def _doubtful(found: Scan) -> list[str]:
 
 def _split_words(found: Scan) -> list[str]:
     names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
-    return [f"classes called like splits: {quoted(names)}"] if names else []
+    masks = [name for name in found.classes if set(tokens(name)) <= MASK_WORDS]
+    texts = [f"classes called like splits: {quoted(names)}"] if names else []
+    others = [name for name in found.classes if name not in masks and "mask" in name.casefold()]
+    return [*texts, f"classes called like masks: {quoted(masks)}; --exclude skips them"] if masks and not others else texts
 
 
 def _lost_classes(found: Scan) -> list[str]:
@@ -104,6 +107,9 @@ def _merged_folders(found: Scan) -> list[str]:
     for file in found.files:
         folder = found.paths.get(file, file).rpartition("/")[0]
         places[folder.rpartition("/")[2]].add(folder)
+    tops = {folder.rpartition("/")[0] for folders in places.values() for folder in folders}
+    if kind_of(tops) == Kind.NONE and len(tops) > 1:
+        return []  # cam1/cat and cam2/cat
     merged = [quoted(natural_order(folders)) for folders in places.values() if len(folders) > 1]
     if not merged:
         return []
