@@ -62,7 +62,8 @@ class TestVerdict:
     def test_equal_runs_are_equal(self, tmp_path: Path) -> None:
         """No difference is reported."""
         diff = compared(tmp_path, run_records(), run_records())
-        assert (diff.relation, diff.first, diff.first_batch, diff.changes, diff.predictions) == ("equal", None, None, (), None)
+        assert (diff.relation, diff.first, diff.first_batch, diff.changes, diff.epochs) == ("equal", None, None, (), ())
+        assert diff.measures()["flips"] == 0
         assert diff.common == diff.a.ending.lines == diff.b.ending.lines
         assert diff.a.ending.chain == diff.b.ending.chain
         assert (diff.error, diff.a.is_finished) == (None, True)

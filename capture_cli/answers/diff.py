@@ -15,19 +15,23 @@ no difference to a run that was resumed: the one run is then a prefix of the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from capture_cli.answers.comparison import EpochPair, epoch_pairs, measures
 from capture_cli.answers.files import FileChanges, FileTable, FirstOf
 from capture_cli.answers.phases import LatestPhases
-from capture_cli.answers.predictions import PredictionChanges, Predictions, prediction_changes
+from capture_cli.answers.predictions import Flip, PredictionChanges, Predictions, prediction_changes
 from capture_cli.answers.state import RunState
-from capture_cli.errors import RecordsError
-from capture_cli.records import End, RunInfo, Samples, Skip, loads
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.records import End, Epoch, RunInfo, Samples, Skip, loads
 from capture_cli.records.comparing import Change, changes
 from capture_cli.runs import BATCHES, Block, Line, Run
 from capture_cli.runs.visits import NUMBER_TASKS
+
+if TYPE_CHECKING:
+    import pandas
 
 MAX_FILES = 5
 """Files listed of those whose values differ."""
@@ -97,7 +101,23 @@ class Diff:
     """Differences between the run records: `was` in a, `now` in b."""
     files: FileChanges
     predictions: PredictionChanges | None
-    """None if the runs are equal, or no phase with predicted classes was captured in both."""
+    """None if no phase with predicted classes was captured in both; if the runs are equal, nothing has changed."""
+    epochs: tuple[EpochPair, ...]
+    """Loss and accuracy of every phase in both runs; empty if they are equal."""
+
+    def measures(self) -> dict[str, float | None] | None:
+        """The measures of capture_cli.answers.comparison; None without predictions in both."""
+        return measures(self.predictions) if self.predictions else None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The images that flipped, `right_to_wrong` first. Raises UsageError if pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UsageError("to_pandas() needs pandas", "pip install pandas") from error
+        kinds = ("right_to_wrong", "wrong_to_right") if self.predictions else ()
+        rows = [{"flip": kind, **asdict(one)} for kind in kinds for one in getattr(self.predictions, kind).first]
+        return pd.DataFrame(rows, columns=["flip", *Flip.__dataclass_fields__])
 
     @property
     def error(self) -> RecordsError | None:
@@ -117,6 +137,8 @@ class Diff:
             "run": [{"name": change.name, "a": change.was, "b": change.now} for change in self.changes],
             "files": asdict(self.files),
             "predictions": asdict(self.predictions) if self.predictions else None,
+            "epochs": [asdict(one) for one in self.epochs],
+            "measures": self.measures(),
         }
 
 
@@ -138,7 +160,7 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
             first_batch = _first_batch(left, one, right, other)
     left.drain()
     right.drain()
-    predictions = None if relation == "equal" else _predictions(left, right, limit)
+    predictions = _predictions(left, right, limit)
     return Diff(
         relation=relation,
         common=common,
@@ -147,6 +169,7 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
         changes=tuple(changes(left.info, right.info)) if left.info and right.info else (),
         files=files.changes(),
         predictions=predictions,
+        epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs),
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
     )
@@ -159,6 +182,9 @@ class _Reader:
         self.info: RunInfo | None = None
         """The last run record."""
         self.phases = LatestPhases(lambda phase, epoch, info: Predictions(phase, epoch, info, file_numbers))
+        self.epochs: dict[tuple[int, str], Epoch] = {}
+        """The totals of each phase."""
+        self.samples: list[Samples] = []
         self.error: RecordsError | None = None
         """The first thing wrong with the records."""
         self._run = run
@@ -181,6 +207,10 @@ class _Reader:
     def _update(self, block: Block | None) -> None:
         if isinstance(block, RunInfo):
             self.info = block
+        elif isinstance(block, Samples):
+            self.samples.append(block)
+        elif isinstance(block, Epoch):
+            self.epochs[block.epoch, block.phase] = block
         if isinstance(block, Samples | Skip) and self.info:
             self._files.update(self._side, block, self.info)
         elif block is not None and self.info and self.info.task not in NUMBER_TASKS:
@@ -345,4 +375,17 @@ def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges
             reader.error = reader.error or error
             return None
     a, b = pair
-    return prediction_changes(a.fold, b.fold, limit=limit)
+    changes = prediction_changes(a.fold, b.fold, limit=limit)
+    wanted = {one.file for flips in (changes.right_to_wrong, changes.wrong_to_right) for one in flips.first}
+    digests: dict[str, str] = {}
+    for block in left.samples if wanted else ():
+        digests.update((file, digest) for file, digest in zip(block.files, block.digests, strict=True) if file in wanted)
+
+    def with_digests(flips: FirstOf[Flip]) -> FirstOf[Flip]:
+        return replace(flips, first=tuple(replace(one, digest_a=digests.get(one.file)) for one in flips.first))
+
+    return replace(
+        changes,
+        right_to_wrong=with_digests(changes.right_to_wrong),
+        wrong_to_right=with_digests(changes.wrong_to_right),
+    )

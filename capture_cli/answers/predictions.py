@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.answers.calibration import Calibration, calibration
+from capture_cli.answers.comparison import mcnemar
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.visits import plain_value
 from capture_cli.records import Epoch, RunInfo
@@ -39,6 +42,8 @@ class Flip:
     p_label_a: float | None
     """Probability of the label, None where it is not finite."""
     p_label_b: float | None
+    digest_a: str | None = None
+    """Digest of the image file in run a (BLAKE2b, 32 hex digits), None where the records do not name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,9 @@ class ClassChange:
     correct_b: int
     change: float | None
     """Accuracy in b minus accuracy in a; None if one of them has no image of the class."""
+    loss_a: float | None
+    """Mean loss of the images with this label, nats; None without images, or where it is not finite."""
+    loss_b: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,10 @@ class ComparedPhase:
     """Captured images."""
     correct: int
     """Correct among the images that both runs have."""
+    loss: float | None
+    """Mean loss over the images that both runs have, nats; None where it is not finite."""
+    calibration: Calibration | None
+    """Over the same images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,8 @@ class PredictionChanges:
     wrong_to_right: FirstOf[Flip]
     wrong_to_wrong: int
     """Images that are wrong in both runs, with different predictions."""
+    mcnemar_p: float
+    """p-value of McNemar's exact test: how often chance alone would flip images so unevenly."""
     classes: tuple[ClassChange, ...]
     """Every class of either run, in the order of run a."""
 
@@ -95,6 +109,8 @@ class _Columns(NamedTuple):
     """[N] positions in the classes, as are `preds`."""
     preds: Ints
     p_labels: Floats
+    p_preds: Floats
+    losses: Floats
 
 
 class Predictions:
@@ -114,12 +130,12 @@ class Predictions:
         if isinstance(block, Epoch):
             self.is_complete = True
         elif isinstance(block, Visits):
-            labels, preds, p_labels = block["label"], block["pred"], block["p_label"]
+            columns = (block["label"], block["pred"], block["p_label"], block["p_pred"], block["loss"])
             names: list[str] = block["file"].tolist()
             if self.info.task == "sequence":  # every position has a prediction of its own
                 names = [f"{name}:{position}" for name, position in zip(names, block["position"].tolist(), strict=True)]
             numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names]
-            self._blocks.append(_Columns(np.array(numbers, np.int64), labels, preds, p_labels))
+            self._blocks.append(_Columns(np.array(numbers, np.int64), *columns))
 
     def columns(self) -> _Columns:
         """The last prediction for each image; at least one block must have been taken."""
@@ -133,8 +149,10 @@ def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> Predict
     all_a, all_b = a.columns(), b.columns()
     _, rows_a, rows_b = np.intersect1d(all_a.files, all_b.files, assume_unique=True, return_indices=True)
     classes = list(dict.fromkeys([*a.info.classes, *b.info.classes]))
-    files, label_a, pred_a, p_a = _in_classes(all_a, rows_a, a.info.classes, classes)
-    _, label_b, pred_b, p_b = _in_classes(all_b, rows_b, b.info.classes, classes)
+    mine = _in_classes(all_a, rows_a, a.info.classes, classes)
+    others = _in_classes(all_b, rows_b, b.info.classes, classes)
+    files, label_a, pred_a, p_a = mine[:4]
+    label_b, pred_b, p_b = others[1:4]
     names = list(a.file_numbers)
     right_a, right_b = (label_a == pred_a) & np.isfinite(p_a), (label_b == pred_b) & np.isfinite(p_b)
     change = np.nan_to_num(np.abs(p_b.astype(np.float64) - p_a))
@@ -156,32 +174,49 @@ def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> Predict
         )
         return FirstOf(len(chosen), tuple(first))
 
+    right_to_wrong, wrong_to_right = flips(right_a & ~right_b), flips(~right_a & right_b)
     return PredictionChanges(
         phase=a.phase,
-        a=ComparedPhase(epoch=a.epoch, complete=a.is_complete, n=len(all_a.files), correct=int(right_a.sum())),
-        b=ComparedPhase(epoch=b.epoch, complete=b.is_complete, n=len(all_b.files), correct=int(right_b.sum())),
+        a=_compared(a, len(all_a.files), mine, right_a),
+        b=_compared(b, len(all_b.files), others, right_b),
         both=len(files),
-        right_to_wrong=flips(right_a & ~right_b),
-        wrong_to_right=flips(~right_a & right_b),
+        right_to_wrong=right_to_wrong,
+        wrong_to_right=wrong_to_right,
         wrong_to_wrong=int((~right_a & ~right_b & (pred_a != pred_b)).sum()),
-        classes=_class_changes(classes, label_a, right_a, label_b, right_b),
+        mcnemar_p=mcnemar(right_to_wrong.count, wrong_to_right.count),
+        classes=_class_changes(classes, mine, right_a, others, right_b),
     )
+
+
+def _compared(run: Predictions, n: int, columns: _Columns, right: Bools) -> ComparedPhase:
+    return ComparedPhase(
+        epoch=run.epoch,
+        complete=run.is_complete,
+        n=n,
+        correct=int(right.sum()),
+        loss=_mean(float(columns.losses.sum(dtype=np.float64)), len(right)),
+        calibration=calibration(columns.p_preds, right),
+    )
+
+
+def _mean(total: float, n: int) -> float | None:
+    return total / n if n and isfinite(total) else None
 
 
 def _in_classes(columns: _Columns, rows: Ints, before: Sequence[str], classes: Sequence[str]) -> _Columns:
     """Some rows, with labels and predictions as positions in `classes` instead of in `before`."""
     positions = {name: position for position, name in enumerate(classes)}
     mapping = np.array([positions[name] for name in before], np.int64)
-    return _Columns(columns.files[rows], mapping[columns.labels[rows]], mapping[columns.preds[rows]], columns.p_labels[rows])
+    chosen = _Columns._make(column[rows] for column in columns)
+    return chosen._replace(labels=mapping[chosen.labels], preds=mapping[chosen.preds])
 
 
-def _class_changes(
-    classes: Sequence[str], label_a: Ints, right_a: Bools, label_b: Ints, right_b: Bools
-) -> tuple[ClassChange, ...]:
-    columns = (
-        np.bincount(labels, minlength=len(classes)).tolist()
-        for labels in (label_a, label_b, label_a[right_a], label_b[right_b])
+def _class_changes(classes: Sequence[str], a: _Columns, right_a: Bools, b: _Columns, right_b: Bools) -> tuple[ClassChange, ...]:
+    size = len(classes)
+    counts = (
+        np.bincount(labels, minlength=size).tolist() for labels in (a.labels, b.labels, a.labels[right_a], b.labels[right_b])
     )
+    losses = (np.bincount(one.labels, one.losses, size).tolist() for one in (a, b))
     return tuple(
         ClassChange(
             name=name,
@@ -190,6 +225,8 @@ def _class_changes(
             correct_a=correct_a,
             correct_b=correct_b,
             change=correct_b / n_b - correct_a / n_a if n_a and n_b else None,
+            loss_a=_mean(loss_a, n_a),
+            loss_b=_mean(loss_b, n_b),
         )
-        for name, n_a, n_b, correct_a, correct_b in zip(classes, *columns, strict=True)
+        for name, n_a, n_b, correct_a, correct_b, loss_a, loss_b in zip(classes, *counts, *losses, strict=True)
     )

@@ -1,49 +1,105 @@
-"""`capture diff A B`: compare two runs."""
+"""`capture diff A B`: compare runs."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.arguments import A_RUN, RUN_HELP, open_run
+from capture_cli.cli.arguments import RUN_HELP, find_run, open_run
+from capture_cli.cli.terminal import terminal_width
+
+if TYPE_CHECKING:
+    from capture_cli.answers.diff import Diff
+    from capture_cli.tables.gate import Gate
 
 
 def diff(
-    a: Annotated[str, A_RUN(metavar="A", help=RUN_HELP)],
-    b: Annotated[str, A_RUN(metavar="B", help="The other run; one of them may be -.")],
+    runs: Annotated[list[str], typer.Argument(metavar="A B...", help=f"{RUN_HELP} Others are compared with the first.")],
     limit: Annotated[
         int, typer.Option(metavar="N", min=0, help="Images to list for each direction of a flip, and classes.")
     ] = 10,
+    fail_if: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL", help="Exit with 5 if this holds: 'accuracy_drop > 0.01 or flips > 20'.", show_default=False
+        ),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, also if the records are damaged.")] = False,
 ) -> int:
-    """Compare two runs: where they diverge, and which predictions changed.
+    """Compare runs: where they diverge, and which predictions changed.
 
     The first line is the verdict. Then: the first record that differs, with its
     fields and images; the settings that differ (options, files, versions,
-    device, threads); and the images that one run has right and the other wrong,
-    with p(label) in both, in the last phase that both runs have (val, else test,
-    else train). Images are matched by path.
+    device, threads); loss and accuracy by epoch; and the images that one run has
+    right and the other wrong, with p(label) in both, in the last phase that both
+    runs have (val, else test, else train), with calibration and McNemar's test.
+    Images are matched by path. Of more than two runs there is a table.
+
+    --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
+    accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,
+    right_to_wrong, wrong_to_right, flips (both directions), worst_class_drop,
+    mcnemar_p, images, only_a and only_b. A is the run before, B the run after.
 
     Works on runs that are still going or were cut off: A is a prefix of B if B
     continues where A ends.
 
     Exit codes: 0 if the runs are equal, 1 if they differ, 2 for wrong usage, 4 if
     the records of one do not verify. The records before the damage are compared.
+    With --fail-if: 5 if the condition holds, 0 if not, 1 if it cannot be judged.
     """
     import json
+    from contextlib import ExitStack
 
     from capture_cli.answers.diff import compare
-    from capture_cli.cli.terminal import terminal_width
     from capture_cli.errors import UsageError
-    from capture_cli.views.terminal.diff import show_diff
+    from capture_cli.tables.gate import Gate
+    from capture_cli.views.pictures import pictures_of
+    from capture_cli.views.terminal import diff as view
 
-    if a == b == "-":
-        raise UsageError("stdin can be only one of the two runs", "give the other as a run folder or file")
-    with open_run(a) as one, open_run(b) as other:
-        found = compare(one, other, limit=limit)
-    if as_json:
-        typer.echo(json.dumps(found.to_json(a=a, b=b)))
-    else:
-        show_diff(found, a=a, b=b, limit=limit, width=terminal_width())
-    if found.error:
-        raise found.error
-    return 0 if found.relation == "equal" else 1
+    if len(runs) < 2:
+        raise UsageError("one run only", "name two runs, or more for a table")
+    if runs.count("-") > 1 or (len(runs) > 2 and runs[0] == "-"):
+        raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
+    gate = None if fail_if is None else Gate(fail_if)
+    first, *others = [find_run(one) for one in runs]
+    found = []
+    width = terminal_width()
+    with ExitStack() as stack:
+        for name in others:
+            one = stack.enter_context(open_run(first))
+            found.append(compare(one, stack.enter_context(open_run(name)), limit=limit))
+        if as_json:
+            answers = [answer.to_json(a=runs[0], b=name) for answer, name in zip(found, runs[1:], strict=True)]
+            typer.echo(json.dumps(answers[0] if len(answers) == 1 else {"runs": answers}))
+        elif len(found) == 1:
+            flips = view.listed_flips(found[0])
+            pictures, notes = pictures_of(one, [(flip.file, flip.digest_a) for flip in flips], folder) if width else ([], [])
+            view.show_diff(found[0], a=runs[0], b=runs[1], limit=limit, width=width, pictures=pictures, notes=notes)
+        else:
+            view.show_table(found, runs, width=width)
+    for answer in found:
+        if answer.error:
+            raise answer.error
+    if gate is not None:
+        return _judged(gate, found, runs)
+    return 0 if all(answer.relation == "equal" for answer in found) else 1
+
+
+def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
+    """Say what came of the gate; 5 if it failed. Raises CaptureError where it cannot be judged."""
+    from capture_cli.errors import CaptureError
+    from capture_cli.views.terminal.text import safe
+
+    code = 0
+    for answer, name in zip(found, runs[1:], strict=True):
+        values = answer.measures()
+        if values is None:
+            raise CaptureError(f"--fail-if cannot be judged: no predictions to compare in {runs[0]} and {name}")
+        failed = gate.fails(values)
+        said = ", ".join(f"{measure} {values[measure]:.6g}" for measure in gate.names)
+        verdict = "gate failed" if failed else "gate passed"
+        typer.echo(safe(f"{verdict}: {name}: {said} (--fail-if '{gate.text}')"), err=True)
+        code = 5 if failed else code
+    return code

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar, overload
 
 from capture_cli.errors import CaptureError, UsageError, absent
 from capture_cli.runs.cursor import Cursor, RewrittenError
@@ -33,6 +34,8 @@ from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, run_folde
 from capture_cli.runs.reading import Reading, read_once
 from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
+
+R = TypeVar("R", bound=Run)
 
 __all__ = [
     "BATCHES",
@@ -51,11 +54,16 @@ __all__ = [
 ]
 
 
-def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Run:
+@overload
+def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Run: ...
+@overload
+def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, kind: type[R]) -> R: ...
+def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, kind: type[Run] = Run) -> Run:
     """Open a run folder, a file of records or, for `-`, stdin; several files of one run are read as one.
 
     A run folder holds records.jsonl and, from other processes of a distributed training, records-rank1.jsonl, ...; each may be
-    compressed and then ends in .gz or .zst. Raises UsageError if there is no such thing, CaptureError if it cannot be read.
+    compressed and then ends in .gz or .zst. The run is of class `kind`. Raises UsageError if there is no such thing,
+    CaptureError if it cannot be read.
     """
     names = [os.fspath(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
     files: list[File] = []
@@ -71,7 +79,7 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
         raise UsageError("no run is named", A_RUN_IS)
     folder = Path(names[0]) if len(names) == 1 and files[0].name != names[0] and names[0] != "-" else None
     several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
-    return Run(files, files[0].name if len(files) == 1 else several, folder=folder)
+    return kind(files, files[0].name if len(files) == 1 else several, folder=folder)
 
 
 def _paths(name: str) -> list[str]:

@@ -32,23 +32,26 @@ class Rows(Protocol):
 class Condition:
     """One condition and the columns that it reads."""
 
-    def __init__(self, where: str, database: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, where: str, database: duckdb.DuckDBPyConnection, *, option: str = "--where", rows: Rows | None = None
+    ) -> None:
         """Raise UsageError for anything else than one condition, and for a sub-query or a parameter.
 
+        `option` and `rows` (default: visits) are named in messages.
         Rows are examined as they come, so a sub-query would see some of them only.
         """
-        self._where = where
+        self._where, self._option, self._rows = where, option, rows
         self._database = database
         self.clause = f"where (\n{escape(where)}\n)"
         if not where.strip():
-            raise UsageError("--where is empty", _hint())
+            raise UsageError(f"{option} is empty", _hint(rows))
         node, plain = self._syntax_tree(self.clause), self._syntax_tree("where (true)")
         tree = json.dumps(node.pop("where_clause", None), separators=(",", ":"))
         del plain["where_clause"]
         if node != plain:
-            raise UsageError(f"--where '{where}' is more than a condition", _hint())
+            raise UsageError(f"{option} '{where}' is more than a condition", _hint(rows))
         if '"class":"SUBQUERY"' in tree or '"class":"PARAMETER"' in tree:
-            raise UsageError(f"--where '{where}' has a sub-query or a parameter; it may use one row only", _hint())
+            raise UsageError(f"{option} '{where}' has a sub-query or a parameter; it may use one row only", _hint(rows))
         self._names = {name.lower() for names in re.findall(r'"column_names":(\[.*?\])', tree) for name in json.loads(names)}
         self._reads_all = '"class":"STAR"' in tree
 
@@ -76,13 +79,13 @@ class Condition:
 
     def failure(self, error: duckdb.Error, table: Rows) -> UsageError:
         """The error of DuckDB, and the columns that the rows have."""
-        return UsageError(f"--where '{self._where}': {reason(error)}", _hint(table))
+        return UsageError(f"{self._option} '{self._where}': {reason(error)}", _hint(table))
 
     def _syntax_tree(self, clause: str) -> dict[str, Any]:
         sql = f"select 1 {clause}"
         tree = json.loads(self._database.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()[0][0])
         if tree["error"]:
-            raise UsageError(f"--where '{self._where}': {' '.join(tree['error_message'].split())}", _hint())
+            raise UsageError(f"{self._option} '{self._where}': {' '.join(tree['error_message'].split())}", _hint(self._rows))
         nodes: list[dict[str, Any]] = [statement["node"] for statement in tree["statements"]]
         return nodes[0] if len(nodes) == 1 else {}
 

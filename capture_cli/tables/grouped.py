@@ -120,7 +120,7 @@ def grouped_rows(
         raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
     wanted = types_of(per, columns)
     database = locked_database()
-    condition = None if where is None else Condition(where, database)
+    condition = None if where is None else Condition(where, database, rows=GroupedTable(TYPES[per]))
     if condition:
         condition.bind_to([GroupedTable(TYPES[per]), GroupedTable(_with_text_ids(TYPES[per]))])
     return _blocks(run, per, list(wanted), condition, limit, style, database)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.diff import Diff, RecordDifference, RecordPosition
 from capture_cli.answers.files import FirstOf
-from capture_cli.answers.predictions import ClassChange, Flip, PredictionChanges
+from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, PredictionChanges
+from capture_cli.views.terminal.scores import gallery
 from capture_cli.views.terminal.tables import number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from capture_cli.views.pictures import Picture
+
+_MAX_EPOCHS = 20
+"""Rows of the table of epochs: the last ones. The JSON has all."""
+_RARE = 0.05
 _MAX_ITEMS = 12
 """Items shown of a list in a run record."""
 _FILES = {
@@ -33,11 +39,20 @@ _FILES = {
 }
 
 
-def show_diff(diff: Diff, *, a: str, b: str, limit: int = 10, width: int | None = None) -> None:
+def show_diff(
+    diff: Diff,
+    *,
+    a: str,
+    b: str,
+    limit: int = 10,
+    width: int | None = None,
+    pictures: Sequence[Picture | None] = (),
+    notes: Sequence[str] = (),
+) -> None:
     """Print a comparison on stdout.
 
     `a` and `b` are how the user named the runs; at most `limit` classes are shown. `width` is that of the terminal in cells,
-    None for a pipe.
+    None for a pipe. `pictures` are those of `listed_flips`, `notes` say why some are missing.
     """
     parts: list[RenderableType] = [plain(verdict(diff, a=a, b=b), "bold")]
     if diff.relation != "equal":
@@ -48,11 +63,62 @@ def show_diff(diff: Diff, *, a: str, b: str, limit: int = 10, width: int | None 
     if diff.changes:
         parts += ["", _settings(diff)]
     parts += _files(diff)
-    if diff.predictions:
+    if diff.epochs:
+        parts += ["", _epochs(diff)]
+    if diff.predictions and diff.relation != "equal":
         parts += ["", *_predictions(diff.predictions, limit)]
-    elif diff.relation != "equal" and not diff.error:
+        captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
+        shown = gallery(zip(pictures, captions, strict=False), width)
+        parts += ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
+    elif not diff.predictions and diff.relation != "equal" and not diff.error:
         parts += ["", plain("no predictions to compare: both runs need captured batches of the same phase, with classes")]
     show(parts, width=width)
+
+
+def listed_flips(diff: Diff) -> list[Flip]:
+    """The images that have pictures: those that went from right to wrong, then the others."""
+    found = diff.predictions
+    if not found or diff.relation == "equal":
+        return []
+    return [*found.right_to_wrong.first, *found.wrong_to_right.first]
+
+
+def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None = None) -> None:
+    """Print one row a run on stdout: how good it is, and what changed against the first of `runs`."""
+    base = next((one.predictions for one in found if one.predictions and one.predictions.both), None)
+    rows = [(runs[0], "-", *_scores(base.a, base.both), *["-"] * 3)] if base else []
+    for diff, name in zip(found, runs[1:], strict=True):
+        changes = diff.predictions
+        if not changes or not changes.both:
+            rows.append((name, diff.relation, *["-"] * 8))
+            continue
+        flips = (f"{changes.right_to_wrong.count:,}", f"{changes.wrong_to_right.count:,}", f"{changes.mcnemar_p:.2g}")
+        rows.append((name, diff.relation, *_scores(changes.b, changes.both), *flips))
+    phases = ", ".join(dict.fromkeys(one.predictions.phase for one in found if one.predictions)) or "no phase in common"
+    heads = [("run", "fold"), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
+    heads += [("right to wrong", "#"), ("wrong to right", "#"), ("McNemar p", "#")]
+    title = f"{phases}, over the images that a run has in common with {runs[0]}; flips against it"
+    show([plain(title, "bold"), "", table_of(heads, rows)], width=width)
+
+
+def _scores(one: ComparedPhase, both: int) -> tuple[str, ...]:
+    ece = f"{one.calibration.ece:.3f}" if one.calibration else "-"
+    return (f"{one.epoch}", f"{both:,}", f"{one.correct / both:.3f}", number_or_dash(one.loss), ece)
+
+
+def _epochs(diff: Diff) -> Table:
+    """Loss and accuracy of both, the last epochs of each phase."""
+    rows = []
+    for one in diff.epochs[-_MAX_EPOCHS:]:
+        change = None if one.accuracy_a is None or one.accuracy_b is None else one.accuracy_b - one.accuracy_a
+        rows.append(
+            (
+                *(f"{one.epoch}", one.phase, number_or_dash(one.loss_a), number_or_dash(one.loss_b)),
+                *(number_or_dash(one.accuracy_a), number_or_dash(one.accuracy_b), "-" if change is None else f"{change:+.3f}"),
+            )
+        )
+    heads = [("epoch", "#"), ("phase", ""), ("loss A", "#"), ("B", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#")]
+    return table_of(heads, rows, more=len(diff.epochs) - _MAX_EPOCHS, noun="phases before these")
 
 
 def verdict(diff: Diff, *, a: str, b: str) -> str:
@@ -166,6 +232,11 @@ def _predictions(changes: PredictionChanges, limit: int) -> list[RenderableType]
     correct = f"{a.correct:,} in A ({a.correct / both:.1%}), {b.correct:,} in B ({b.correct / both:.1%})"
     flips = f"right to wrong {changes.right_to_wrong.count:,}, wrong to right {changes.wrong_to_right.count:,}"
     parts.append(plain(f"correct: {correct}; {flips}, wrong in both with another prediction {changes.wrong_to_wrong:,}"))
+    chance = "chance alone rarely does that" if changes.mcnemar_p < _RARE else "chance alone may do that"
+    parts.append(plain(f"McNemar's test: p = {changes.mcnemar_p:.2g}; {chance}"))
+    if a.calibration and b.calibration:
+        ece = f"ECE {a.calibration.ece:.3f} in A, {b.calibration.ece:.3f} in B"
+        parts.append(plain(f"loss {number_or_dash(a.loss)} in A, {number_or_dash(b.loss)} in B; calibration: {ece}"))
     for title, found in (("right to wrong", changes.right_to_wrong), ("wrong to right", changes.wrong_to_right)):
         if found.first:
             parts += ["", _flips(title, found)]
@@ -181,10 +252,11 @@ def _classes(changed: Sequence[ClassChange], more: int) -> Table:
             one.name,
             f"{one.n_a:,}" if one.n_a == one.n_b else f"{one.n_a:,}, {one.n_b:,}",
             *(f"{one.correct_a / one.n_a:.3f}", f"{one.correct_b / one.n_b:.3f}", f"{one.change:+.3f}"),
+            *(number_or_dash(one.loss_a), number_or_dash(one.loss_b)),
         )
         for one in changed
     )
-    heads = [("class", "fold"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#")]
+    heads = [("class", "fold"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#"), ("loss A", "#"), ("B", "#")]
     return table_of(heads, rows, more=more, noun="classes")
 
 
