@@ -85,7 +85,6 @@ def test_a_gate_fails_with_5_and_names_the_images(call: Caller) -> None:
     [
         ("accuracy > 1", "write an SQL condition on accuracy_a, "),
         ("flips >", "--fail-if 'flips >'"),
-        (" ", "--fail-if is empty"),
         ("flips > (select 1)", "sub-query"),
         ("flips > 1; drop table x", "write an SQL condition on accuracy_a, "),
         ("true) group by (flips", "more than a condition"),
