@@ -30,11 +30,17 @@ class TrainConfig:
     """Options of `capture train` that decide what its records say."""
 
     model: str = "cnn"
-    """linear, mlp, cnn, torchvision:NAME or FILE.py:FACTORY."""
+    """linear, mlp, cnn, torchvision:NAME, timm:NAME or FILE.py:FACTORY."""
+    weights: str | None = None
+    """Initial weights: DEFAULT, a name, a file or a run (capture_cli.models.pretrained)."""
+    freeze: str | None = None
+    """backbone, or the number of layers from the first that are not trained."""
     epochs: int = 10
     batch_size: int = 64
     lr: float | None = None
     """Peak learning rate; None: DEFAULT_LR of the optimizer."""
+    lr_head: float | None = None
+    """Peak learning rate of the last layer; None: lr."""
     opt: str = "adamw"
     sched: str = "cosine"
     weight_decay: float = 0.01
@@ -118,6 +124,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "capture_every", "grad_accum"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
         self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
+        self._require("freeze", re.fullmatch(r"backbone|[1-9]\d{0,4}", self.freeze or "1"), "backbone, or a number of layers")
+        self._require("lr_head", self.lr_head is None or 0 < self.lr_head < float("inf"), "a number above 0")
         self._require("lr", self.lr is None or 0 < self.lr < float("inf"), "a number above 0")
         self._require("weight_decay", 0 <= self.weight_decay < float("inf"), "a number from 0")
         self._check_augment()

@@ -3,8 +3,9 @@
 plan = make_plan("images", TrainConfig())
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from capture_cli import models
 from capture_cli.augmentation import canonical
@@ -12,6 +13,8 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
 from capture_cli.labels import Reading, Scan, scan
 from capture_cli.labels.splits import single_split, stratified_split
+from capture_cli.models.pretrained import Initial, find
+from capture_cli.normalisation import from_mean_and_std
 from capture_cli.pixels.choosing import Wishes, choose_geometry, describe
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe
@@ -36,6 +39,8 @@ class Plan:
     inputs: str
     """The size of the inputs and how they are made, and why, for people; not escaped."""
     recipe: Recipe
+    initial: Initial | None = None
+    """Weights to begin with."""
 
 
 def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) -> Plan:
@@ -44,14 +49,46 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     Raises UsageError and DataError.
     """
     models.check(config.model)
+    initial = find(config.model, config.weights) if config.weights else None
     source, split = FolderSource(moved_to or folder), stratified_split(config.val_split)
     found = scan(source, split=split, reading=Reading.of(config.to_dict()))
     if config.strict:
         refuse_skipped(found)
     _check_validation(found, config)
-    geometry, inputs = choose_geometry(found.files, source.read, wishes(config))
-    recipe = Recipe.of(geometry, augment=canonical(config.augment))
-    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=inputs, recipe=recipe)
+    trained_with = _trained_with(initial) if initial else {}
+    geometry, inputs = choose_geometry(found.files, source.read, _wished(config, trained_with))
+    geometry = replace(geometry, **{name: trained_with[name] for name in ("filter", "crop_share") if name in trained_with})
+    if trained_with and not (config.size or config.resize):
+        inputs = f"{describe(geometry)}; as the weights were trained"
+    normalised = {name: trained_with[name] for name in ("centre", "scale") if name in trained_with}
+    recipe = Recipe.of(geometry, augment=canonical(config.augment), **normalised)
+    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=inputs, recipe=recipe, initial=initial)
+
+
+def _trained_with(initial: Initial) -> dict[str, Any]:
+    """Return the fields of a Recipe that the weights were trained with; none if that is not known."""
+    if initial.header:
+        recipe = Recipe.from_dict(dict(initial.header.recipe))
+        names = ("height", "width", "channels", "resize", "crop_share", "filter", "centre", "scale")
+        return {name: getattr(recipe, name) for name in names}
+    if initial.inputs is None:
+        return {}
+    inputs = initial.inputs
+    centre, scale = from_mean_and_std(inputs.mean, inputs.std)
+    size = {name: getattr(inputs, name) for name in ("height", "width", "resize", "crop_share", "filter")}
+    return {**size, "channels": len(inputs.mean), "centre": centre, "scale": scale}
+
+
+def _wished(config: TrainConfig, trained_with: Mapping[str, Any]) -> Wishes:
+    """Let the weights decide where the options do not. Raises UsageError for channels that they do not take."""
+    wished = wishes(config)
+    if not trained_with:
+        return wished
+    channels = trained_with["channels"]
+    if config.channels not in (None, channels):
+        raise UsageError(f"--channels {config.channels} does not fit --weights {config.weights}", f"they take {channels}")
+    size = wished.size or (trained_with["height"], trained_with["width"])
+    return replace(wished, size=size, channels=channels, resize=wished.resize or trained_with["resize"])
 
 
 def wishes(config: TrainConfig) -> Wishes:

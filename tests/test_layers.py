@@ -34,7 +34,10 @@ ROOMS: dict[str, set[str]] = {
     "config": {"augmentation", "errors", "pixels"},  # what the options of pixels may be
     "mixing": {"errors"},
     "objective": {"errors"},
-    "plan": {"augmentation", "config", "errors", "labels", "models", "pixels", "preprocessing", "records", "sources"},
+    "plan": {
+        *{"augmentation", "config", "errors", "labels", "models", "normalisation", "pixels", "preprocessing", "records"},
+        "sources",
+    },
     # the writing half: it knows torch
     "runtime": {"__init__", "errors", "pixels"},
     "runfolder": {"errors", "files", "journal"},
@@ -70,6 +73,7 @@ WALLS: dict[str, set[str]] = {
         *{"replay.outputs", "runtime", "training", "writer"},
     },
     "torchvision": {"augmentation", "models"},
+    "timm": {"models"},
     "transformers": {"integrations"},
     "safetensors": {"checkpoint", "models", "replay.outputs"},
     "pillow_heif": {"pixels"},

@@ -58,7 +58,7 @@ def session(
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
             inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
-            for text in [*filter(None, [models.notice(plan.config.model)]), *summary(plan.scan), inputs, *notes]:
+            for text in [*filter(None, [models.notice(plan.config.model)]), *summary(plan.scan), inputs, *ready.notes, *notes]:
                 view.note(text)
             for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
                 view.warn(text)

@@ -21,6 +21,8 @@ SPIKE = (
     "When the loss jumps N standard deviations above its mean, save the full inputs of that batch and the one before (0: off)."
 )
 DEPTH = "How more than 8 bits become 8: the high byte, the range of each image, or the high 8 of so many bits."
+WEIGHTS = "Begin with these weights: published ones, a .safetensors or .pth file, or those of another run."
+FREEZE = "Train the last layer only (backbone), or all but the first N layers or blocks."
 WARMUP = "Raise the learning rate to its peak over so many epochs, such as 0.5 (0: off)."
 EMA = "Evaluate and save an exponential moving average of the weights, such as 0.999 (0: off)."
 CLASS_WEIGHTS = "Weight the loss so that each class counts alike."
@@ -61,14 +63,32 @@ def _run_config(ctx: typer.Context, run: str | None) -> str | None:
     return run
 
 
+def _path_of_weights(text: str | None) -> str | None:
+    """Return the path of a run whose model begins another; names of published weights stay."""
+    if text is None or text == "DEFAULT" or Path(text).is_file():
+        return text
+    try:
+        return shared.find_run(text, having="model.safetensors")
+    except UsageError:  # no run, so it names published weights, or nothing: capture_cli.models.pretrained knows
+        return text
+
+
 def train(
     folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or subfolders carry the labels.")] = None,
     model: Annotated[
-        str, Training("--model", "-m", help="linear, mlp, cnn, torchvision:NAME, or FILE.py:FACTORY (runs that file's code).")
+        str,
+        Training("--model", "-m", help="linear, mlp, cnn, torchvision:NAME, timm:NAME or FILE.py:FACTORY (runs that code)."),
     ] = TrainConfig.model,
+    weights: Annotated[
+        str | None, Training(metavar="DEFAULT|NAME|FILE|RUN", callback=_path_of_weights, help=WEIGHTS)
+    ] = TrainConfig.weights,
+    freeze: Annotated[str | None, Training(metavar="backbone|N", help=FREEZE)] = TrainConfig.freeze,
     epochs: Annotated[int, Training("--epochs", "-e", help="Passes over the training images.")] = TrainConfig.epochs,
     batch_size: Annotated[int, Training("--batch-size", "-b", help="Images per update.")] = TrainConfig.batch_size,
     lr: Annotated[float | None, Training(help="Peak learning rate; the default depends on --opt.")] = TrainConfig.lr,
+    lr_head: Annotated[
+        float | None, Training(help="Peak learning rate of the last layer; by default that of all.")
+    ] = TrainConfig.lr_head,
     opt: Annotated[str, Training(help=f"{', '.join(OPTIMIZERS)}.")] = TrainConfig.opt,
     sched: Annotated[str, Training(help=f"{', '.join(SCHEDULES)}.")] = TrainConfig.sched,
     weight_decay: Annotated[float, Training(help="Weight decay of the optimizer.")] = TrainConfig.weight_decay,

@@ -3,7 +3,8 @@
     linear              logistic regression on the pixels
     mlp                 two hidden layers on the pixels
     cnn                 a small convolutional network that adapts to the image size
-    torchvision:NAME    a classifier of torchvision with random weights, its stem and head fitted to the data
+    torchvision:NAME    a classifier of torchvision, its head fitted to the data, and its stem if it begins with random weights
+    timm:NAME           a classifier of timm, its head fitted to the data
     FILE.py:FACTORY     the result of FACTORY(classes=, channels=, height=, width=) in that file; the file's code is run
 
     check(spec)                                                         # at once and without torch: UsageError
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from capture_cli.errors import UsageError
-from capture_cli.models import userfile, zoo
+from capture_cli.models import timm_zoo, userfile, zoo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,11 +35,13 @@ def check(spec: str) -> None:
         return
     if spec.startswith(zoo.PREFIX):
         zoo.check(spec)
+    elif spec.startswith(timm_zoo.PREFIX):
+        timm_zoo.check(spec)
     elif userfile.parse(spec) is not None or spec.endswith(".py"):
         userfile.check(spec)
     else:
         close = difflib.get_close_matches(spec.lower(), BUILT_IN, n=1)
-        choices = f"choose {', '.join(BUILT_IN)}, {zoo.PREFIX}NAME (such as {zoo.PREFIX}resnet18) or FILE.py:FACTORY"
+        choices = f"choose {', '.join(BUILT_IN)}, {zoo.PREFIX}NAME, {timm_zoo.PREFIX}NAME or FILE.py:FACTORY"
         raise UsageError(f"there is no model '{spec}'", f"did you mean {close[0]}?" if close else choices)
 
 
@@ -47,9 +50,10 @@ def notice(spec: str) -> str:
     return userfile.notice(spec) if userfile.parse(spec) else ""
 
 
-def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
+def build(spec: str, *, classes: int, channels: int, height: int, width: int, original_stem: bool = False) -> "nn.Module":
     """Build the model `spec` with random weights, on the CPU, for images of `channels` x `height` x `width` pixels.
 
+    `original_stem` leaves the first layers of a torchvision model as they are, for weights that fit them.
     Raises UsageError if `spec` names no model, if the model cannot take such images (the hint names a size that it takes, if
     there is one), if it does not return logits [B, classes], or if a user's own file fails.
     """
@@ -57,7 +61,7 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
 
     check(spec)
     try:
-        model = _make(spec, classes=classes, channels=channels, height=height, width=width)
+        model = _make(spec, original_stem, classes=classes, channels=channels, height=height, width=width)
         output = _try(model, channels, height, width)
     except UsageError:
         raise
@@ -79,9 +83,11 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
     return model
 
 
-def _make(spec: str, **size: int) -> "nn.Module":
+def _make(spec: str, original_stem: bool, **size: int) -> "nn.Module":
     if spec.startswith(zoo.PREFIX):
-        return zoo.build(spec, **size)
+        return zoo.build(spec, original_stem=original_stem, **size)
+    if spec.startswith(timm_zoo.PREFIX):
+        return timm_zoo.build(spec, **size)
     if spec not in BUILT_IN:
         return userfile.build(spec, **size)
     from capture_cli.models import nets

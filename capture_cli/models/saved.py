@@ -7,10 +7,11 @@ The header is JSON under the key `capture` of the file's metadata. No pickle, no
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capture_cli.errors import UsageError, absent
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KEY, CHECKPOINT_KEY = "capture", "capture-checkpoint"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class ModelHeader:
     """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them. None in older files."""
     epoch: int | None = None
     """The epoch after which these weights were saved."""
+    original_stem: bool = False
+    """The model began with weights of its own (`--weights`), so its first layers were not fitted to the images."""
 
 
 def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
@@ -44,19 +48,52 @@ def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
     return save(weights, {KEY: json.dumps(asdict(header))})
 
 
+def digest(model: "nn.Module") -> str:
+    """Return BLAKE2b (16 bytes, hex) over every parameter and buffer of a model, with its name, type and shape."""
+    import torch
+
+    found = blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def header_of(path: Path) -> ModelHeader | None:
+    """Read the header alone; None if capture did not write the file. Raises UsageError if it cannot be read."""
+    return _read(path, lambda metadata, _: _header(metadata[KEY]) if KEY in metadata else None)
+
+
+def tensors_of(path: Path) -> "dict[str, torch.Tensor]":
+    """Read the tensors of any safetensors file, on the CPU. Raises UsageError if it cannot be read."""
+    return _read(path, lambda _, file: _tensors(file))
+
+
 def read(path: Path) -> tuple[ModelHeader, "dict[str, torch.Tensor]"]:
     """Read the header and the weights, on the CPU. Raises UsageError for any file that `to_bytes` did not make."""
+    return _read(path, lambda metadata, file: (_own_header(path, metadata), _tensors(file)))
+
+
+def _own_header(path: Path, metadata: Mapping[str, str]) -> ModelHeader:
+    if KEY not in metadata and CHECKPOINT_KEY in metadata:
+        raise UsageError(f"'{path}' is a checkpoint, not a model", f"give the run folder '{path.parent}'")
+    if KEY not in metadata:
+        raise UsageError(f"'{path}' holds no model of capture", "give a run folder or its model.safetensors")
+    return _header(metadata[KEY])
+
+
+def _tensors(file: Any) -> "dict[str, torch.Tensor]":
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _read(path: Path, take: "Callable[[Mapping[str, str], Any], T]") -> "T":
+    """Open a safetensors file; return what `take` makes of its metadata and the file."""
     from safetensors import SafetensorError, safe_open
 
     reason = "it is not a safetensors file, or damaged"
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if text is None and CHECKPOINT_KEY in (file.metadata() or {}):
-                raise UsageError(f"'{path}' is a checkpoint, not a model", f"give the run folder '{path.parent}'")
-            if text is None:
-                raise UsageError(f"'{path}' holds no model of capture", "give a run folder or its model.safetensors")
-            return _header(text), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return take(file.metadata() or {}, file)
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError):
             reason = absent(path, "file") if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
@@ -71,6 +108,8 @@ def _header(text: str) -> ModelHeader:
     classes = header.classes
     if header.epoch is not None and type(header.epoch) is not int:
         raise ValueError("an epoch that is no number")
+    if type(header.original_stem) is not bool:
+        raise ValueError("an original_stem that is not true or false")
     if header.labels is not None and type(header.labels) is not str:
         raise ValueError("a label rule that is no text")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)

@@ -33,12 +33,8 @@ def check(spec: str) -> None:
         raise UsageError(f"the model {spec} names no torchvision model", f"write its name, such as {PREFIX}resnet18")
 
 
-def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
-    """Build the model with random weights, drawn from torch's global generator.
-
-    Raises UsageError, with the closest names, if torchvision has no such model. A size that the model cannot take raises what
-    torchvision raises (RuntimeError, ValueError, AssertionError), here or in the first forward pass.
-    """
+def known_name(spec: str) -> str:
+    """Return NAME. Raises UsageError, with the closest names, if torchvision has no such model."""
     import torchvision.models as tv
 
     name = spec.removeprefix(PREFIX)
@@ -47,12 +43,26 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
         close = [PREFIX + one for one in difflib.get_close_matches(name.lower(), known, n=3)]
         hint = f"did you mean {' or '.join(close)}?" if close else f"one that it has is {PREFIX}resnet18"
         raise UsageError(f"torchvision has no classifier {name}", hint)
-    factory = tv.get_model_builder(name)
+    return name
+
+
+def build(spec: str, *, classes: int, channels: int, height: int, width: int, original_stem: bool = False) -> "nn.Module":
+    """Build the model with random weights, drawn from torch's global generator; `original_stem` leaves its first layers as is.
+
+    Raises UsageError, with the closest names, if torchvision has no such model. A size that the model cannot take raises what
+    torchvision raises (RuntimeError, ValueError, AssertionError), here or in the first forward pass.
+    """
+    import torchvision.models as tv
+
+    factory = tv.get_model_builder(known_name(spec))
     accepted = inspect.signature(typing.get_type_hints(factory)["return"]).parameters
     # init_weights: their default, given explicitly, which avoids the warning that the default may change.
     options = {"image_size": height, "input_size": (height, width), "aux_logits": False, "init_weights": True}
     model: nn.Module = factory(weights=None, num_classes=classes, **{key: options[key] for key in options if key in accepted})
-    _fit_stem(model, channels, longer_side=max(height, width))
+    if not original_stem:
+        _fit_stem(model, channels, longer_side=max(height, width))
+    elif hasattr(model, "transform_input"):  # GoogLeNet and Inception were trained with another normalisation
+        model.__dict__["transform_input"] = True
     return model
 
 

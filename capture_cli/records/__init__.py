@@ -72,7 +72,7 @@ class RunInfo:
     class_weights: Sequence[float] | None = None
     """Weight of each class in the loss that is differentiated, with `--class-weights`."""
     model: Mapping[str, Any]
-    """`name`, and the number of `parameters`."""
+    """`name`, the number of `parameters`, and of a training `initial_digest`: of the weights before the first update."""
     recipe: Mapping[str, Any]
     """The conversion of a file's pixels to an input: capture_cli.preprocessing.Recipe."""
     versions: Mapping[str, str]

@@ -16,7 +16,7 @@ BatchWriter. A file of code that the records name as the model is not trusted: i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
+from capture_cli.models.freezing import freeze
 from capture_cli.objective import PLAIN, Objective
 from capture_cli.records import Batch, Numbers, RunInfo
 from capture_cli.replay import Reproduced, place
@@ -136,6 +137,8 @@ class RestoredModel:
     model: nn.Module
     forward: Any
     """The model, or its compiled form."""
+    frozen: Sequence[nn.Module] = ()
+    """Modules that stay in evaluation mode."""
 
     @property
     def objective(self) -> Objective:
@@ -163,6 +166,8 @@ class RestoredModel:
         nowhere = Output(Journal(os.open(os.devnull, os.O_WRONLY), os.devnull), None, os.devnull)
         writer = BatchWriter(nowhere, sinks=[sink], probs=self.config.probs)
         self.model.train(train)
+        for module in self.frozen:
+            module.eval()
         objective, other_labels, weight = PLAIN, None, 1.0
         if train:
             objective = self.objective
@@ -207,9 +212,11 @@ def restored_model(info: RunInfo, code: str | None) -> RestoredModel:
         hint = f"OMP_NUM_THREADS={info.threads} sets the threads" if "threads" in changes[-1] else "replay without --outputs"
         raise UsageError(f"outputs would not be the same bits here: {'; '.join(changes)}", hint)
     size = {name: int(info.recipe[name]) for name in ("channels", "height", "width")}
-    model = models.build(spec, classes=len(info.classes), **size).to(runtime.device)
+    size["classes"] = len(info.classes)
+    model = models.build(spec, original_stem=info.model.get("original_stem") is True, **size).to(runtime.device)
+    frozen = freeze(model, config.freeze, classes=len(info.classes))
     forward = torch.compile(model) if config.compile else model
-    return RestoredModel(info=info, config=config, runtime=runtime, model=model, forward=forward)
+    return RestoredModel(info=info, config=config, runtime=runtime, model=model, forward=forward, frozen=frozen)
 
 
 def _environment_changes(info: RunInfo, runtime: Runtime) -> list[str]:

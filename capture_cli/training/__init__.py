@@ -75,7 +75,7 @@ def train(setup: Setup, learning: Learning, start: Progress = BEGINNING) -> None
             break
         done = start.batch if (epoch, phase) == (start.epoch, start.phase) else 0
         if phase == "train":
-            setup.model.train()
+            learning.set_training_mode(setup.model)
             step = partial(train_step, setup, learning, epoch)
             _run_phase(training, phase, epoch, step, done, finish=learning.end_epoch)
         else:

@@ -27,7 +27,7 @@ def prepare_evaluation(
     header = trained.header
     config = replace(config, model=header.model, labels=labels or _rule(trained))
     plan = plan_evaluation(str(folder), classes=list(header.classes), recipe=trained.recipe, config=config, part=part)
-    ready = prepare(plan)
+    ready = prepare(plan, original_stem=header.original_stem)
     trained.fill(ready.model)
     return ready, trained.digest
 

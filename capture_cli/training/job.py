@@ -26,8 +26,11 @@ from capture_cli import models
 from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Progress, save
 from capture_cli.config import Every
-from capture_cli.errors import CaptureError
+from capture_cli.errors import CaptureError, UsageError
 from capture_cli.mixing import Mixing
+from capture_cli.models import saved
+from capture_cli.models.freezing import freeze, head_of
+from capture_cli.models.pretrained import begins_with_own_stem, load
 from capture_cli.models.saved import ModelHeader, to_bytes
 from capture_cli.objective import Objective, balanced_weights
 from capture_cli.pixels.store import Store, open_store
@@ -89,6 +92,14 @@ class Ready:
     runtime: Runtime
     model: nn.Module
     """On the device, as built."""
+    initial_digest: str
+    """Digest of its weights."""
+    frozen: Sequence[nn.Module] = ()
+    """Modules that are not trained."""
+    original_stem: bool = False
+    """As in models.build."""
+    notes: Sequence[str] = ()
+    """Sentences about it, for people."""
 
     @property
     def class_weights(self) -> list[float] | None:
@@ -115,23 +126,45 @@ class Ready:
             classes=scan.classes,
             class_weights=self.class_weights if options is None else None,
             label_rule=scan.rule.name,
-            model={"name": config.model, "parameters": sum(p.numel() for p in self.model.parameters())},
+            model=self._model_info(is_training=options is None),
             recipe=self.plan.recipe.to_dict(),
             versions=versions(),
             device=self.runtime.name,
             threads=self.runtime.threads,
         )
 
+    def _model_info(self, *, is_training: bool) -> dict[str, Any]:
+        info: dict[str, Any] = {"name": self.plan.config.model, "parameters": sum(p.numel() for p in self.model.parameters())}
+        if is_training:
+            info["initial_digest"] = self.initial_digest
+        if self.original_stem:
+            info["original_stem"] = True
+        return info
 
-def prepare(plan: Plan) -> Ready:
-    """Choose the device and build the model. Raises UsageError for an option that is not valid."""
-    config, size = plan.config, plan.geometry
+
+def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
+    """Choose the device and build the model, with its initial weights if the plan has some.
+
+    `original_stem` as in models.build. Raises UsageError for an option that is not valid.
+    """
+    config, size, classes = plan.config, plan.geometry, plan.scan.classes
     runtime = start(config.device, amp=config.amp)
     seed_step(config.seed, "model", 0)
-    model = models.build(
-        config.model, classes=len(plan.scan.classes), channels=size.channels, height=size.height, width=size.width
+    shape = {"channels": size.channels, "height": size.height, "width": size.width}
+    original_stem = original_stem or begins_with_own_stem(plan.initial)
+    model = models.build(config.model, original_stem=original_stem, classes=len(classes), **shape)
+    notes = [load(plan.initial, model, classes=classes)] if plan.initial else []
+    frozen = freeze(model, config.freeze, classes=len(classes))
+    digest = saved.digest(model)
+    return Ready(
+        plan=plan,
+        runtime=runtime,
+        model=model.to(runtime.device),
+        initial_digest=digest,
+        frozen=frozen,
+        original_stem=original_stem,
+        notes=notes,
     )
-    return Ready(plan=plan, runtime=runtime, model=model.to(runtime.device))
 
 
 def run_training(
@@ -178,6 +211,7 @@ def run_training(
 def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
     plan = ready.plan
     header = ModelHeader(
+        original_stem=ready.original_stem,
         model=plan.config.model,
         classes=plan.scan.classes,
         recipe=plan.recipe.to_dict(),
@@ -291,7 +325,13 @@ def _learning(ready: Ready) -> Learning:
     if not config.compile:
         keep_compiler_out()
     weights = ready.class_weights
-    optimizer = make_optimizer(model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay)
+    head = None
+    if config.lr_head is not None and (head := head_of(model, len(ready.plan.scan.classes))) is None:
+        raise UsageError(f"--lr-head {config.lr_head}: the model has no last layer for the classes", "drop --lr-head")
+    optimizer = make_optimizer(
+        model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay, head=head[1] if head else None
+    )
+    factors = (1.0, (config.lr_head or 1.0) / config.learning_rate) if head else (1.0,)
     return Learning(
         optimizer=optimizer,
         update=optimizer.step if config.compile else without_compiler(optimizer),
@@ -300,6 +340,8 @@ def _learning(ready: Ready) -> Learning:
         sched=config.sched,
         seed=config.seed,
         warmup=config.warmup,
+        lr_factors=factors[-len(optimizer.param_groups) :],
+        frozen=ready.frozen,
         accumulate=config.grad_accum,
         clip=config.clip,
         objective=Objective(

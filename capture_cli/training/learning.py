@@ -11,8 +11,9 @@ Between updates there is no checkpoint, so gradients are never saved.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,6 +50,8 @@ class Learning:
     clip: float = 0.0
     """The largest norm of all gradients together; 0: unlimited."""
     objective: Objective = PLAIN
+    frozen: Sequence[nn.Module] = ()
+    """Modules that stay in evaluation mode: they are not trained."""
     average: "Average | None" = None
     """Averaged weights, which are evaluated and saved in place of the model's."""
     _parameters: list[nn.Parameter] = field(init=False)
@@ -64,6 +67,12 @@ class Learning:
     def is_between_updates(self) -> bool:
         """True while gradients of some batches wait for others."""
         return self._pending > 0
+
+    def set_training_mode(self, model: nn.Module) -> None:
+        """Put a model into training mode, but for what is frozen."""
+        model.train()
+        for module in self.frozen:
+            module.eval()
 
     def begin_batch(self, epoch: int, progress: float) -> float:
         """Return the learning rate of the update that the batch belongs to; set it, and clear the gradients, for the first."""
@@ -158,11 +167,20 @@ def _between(begin: float, end: float, progress: float) -> float:
     return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def make_optimizer(model: nn.Module, *, opt: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Make the optimizer named `opt`, in its fused form; sgd has Nesterov momentum 0.9."""
-    params = [p for p in model.parameters() if p.requires_grad]
+def make_optimizer(
+    model: nn.Module, *, opt: str, lr: float, weight_decay: float, head: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Make the optimizer named `opt`, in its fused form; sgd has Nesterov momentum 0.9.
+
+    The parameters of the `head` form a group of their own, the last.
+    """
+    params: Any = [p for p in model.parameters() if p.requires_grad]
     if not params:
         raise UsageError("the model has no parameters to train", "choose another --model")
+    if head is not None:
+        last = set(head.parameters())
+        groups = [p for p in params if p not in last], [p for p in params if p in last]
+        params = [{"params": group} for group in groups if group]
     if opt == "sgd":
         return torch.optim.SGD(params, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
     kind = torch.optim.AdamW if opt == "adamw" else torch.optim.Adam

@@ -37,7 +37,8 @@ class Trained:
     def build(self) -> "nn.Module":
         """Build the model on the CPU, with these weights. Raises UsageError."""
         size = {"channels": self.recipe.channels, "height": self.recipe.height, "width": self.recipe.width}
-        model = models.build(self.header.model, classes=len(self.header.classes), **size)
+        stem = self.header.original_stem
+        model = models.build(self.header.model, original_stem=stem, classes=len(self.header.classes), **size)
         self.fill(model)
         return model
 

@@ -22,8 +22,8 @@ from capture_cli.records.comparing import changes
 from capture_cli.runfolder import RECORDS
 from capture_cli.writer.kept_inputs import FLIGHT, PACK
 
-ENVIRONMENT = ("versions", "device", "threads")
-"""Fields of the run record that may differ with `--allow-env-change`."""
+ENVIRONMENT = ("versions", "device", "threads", "model.initial_digest")
+"""Fields of the run record, and one value in a field, that may differ with `--allow-env-change`."""
 _ALWAYS_DECODED = {RunInfo.kind, Samples.kind, Skip.kind, Epoch.kind, End.kind}
 _BYTES_PER_VALUE = {"float32": 4}
 
@@ -224,7 +224,8 @@ def check_continuation(
         before = replace(before, config={**before.config, "epochs": info.config["epochs"]})
     options, environment = list[str](), list[str]()
     for change in changes(before, info):
-        (environment if change.name.partition(".")[0] in ENVIRONMENT else options).append(str(change))
+        named = {change.name, change.name.partition(".")[0]}
+        (environment if named.intersection(ENVIRONMENT) else options).append(str(change))
     if images := _changed_images(previous, before, files):  # other differences may follow from this one
         raise DataError(f"the images are not those of the run: {'; '.join(images)}", "put them back, or start a new run")
     if options:
