@@ -1,5 +1,6 @@
 """What the pixels show: copies, near-duplicates, leaks, contradicting labels, pictures of one colour, lost classes."""
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calling import Caller
 from capture_cli.errors import DataError, Unusable
 from capture_cli.pixels.admission import Loader
 from capture_cli.pixels.findings import Findings, Observed, find
@@ -106,10 +108,11 @@ def test_copies_leaks_and_conflicts_are_told_apart(tmp_path: Path, held: str) ->
         classes=["cat", "dog"],
     )
     assert warnings(found, names) == [
-        "1 of 3 val images are identical to training images, so accuracy is too high: '3.png' and '2.png'",
+        "1 of 3 validation images is identical to a training image, so accuracy is too high: '3.png' and '2.png'",
         "1 pair has identical pixels and different labels: '2.png' (cat) and '3.png' (dog)",
-        "2 of 3 val images are near-duplicates of training images, so accuracy is too high: '6.png' and '0.png' and 2 more",
-        "1 image is identical to others of their class: '1.png' and '0.png'",
+        "2 of 3 validation images are nearly the same as a training image, so accuracy is too high: "
+        "'6.png' and '0.png' and 2 more",
+        "1 image is identical to another of the same class: '1.png' and '0.png'",
     ]
 
 
@@ -148,3 +151,64 @@ def test_a_class_or_a_split_that_is_lost_is_refused() -> None:
     assert lost({2, 5}) == "none of the 2 val images can be used: 2 truncated"
     assert lost({0, 1, 3, 4}).startswith("none of the 4 train images can be used")
     assert lost({0, 2, 3}) == ""
+
+
+def test_the_advice_leaves_out_the_folder_of_a_class() -> None:
+    """Where it has one of its own that no pattern would misread."""
+    for files, said in (
+        (["cat/1.png", "b dog/1.png"], "leave them out with --exclude 'b dog/*'"),
+        (["cat/1.png", "dog[1]/1.png"], "move them out of the folder"),
+        (["all/cat.png", "all/dog.png"], "move them out of the folder"),
+    ):
+        observed = Observed(2)
+        observed.skipped = {1: Unusable("truncated")}
+        with pytest.raises(DataError) as caught:
+            refuse_lost(observed, Names(files=files, labels=[0, 1], splits=["train", "train"], classes=["cat", "dog"]))
+        assert caught.value.hint.endswith(said)
+
+
+def folder_with_trouble(folder: Path) -> Path:
+    """Two classes with copies under both labels, and a third whose images all end early."""
+    for number, label in enumerate(("cat", "dog", "eel")):
+        (folder / label).mkdir(parents=True)
+        for i in range(8):
+            photograph(10 * number + i).save(folder / label / f"{i}.png")
+    for i in range(8):
+        path = folder / "eel" / f"{i}.png"
+        path.write_bytes(path.read_bytes()[:300])
+    for i in range(3):
+        (folder / "dog" / f"copy{i}.png").write_bytes((folder / "cat" / f"{i}.png").read_bytes())
+    return folder
+
+
+def test_a_lost_class_ends_the_training_before_its_first_step(call: Caller, tmp_path: Path) -> None:
+    """Exit code 3 and no batch; with the option that the message advises it trains, and says what else is wrong."""
+    folder_with_trouble(tmp_path / "images")
+    refused = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "lost")
+    assert refused.code == 3
+    assert "no training image of the class 'eel' can be used: 8 truncated" in refused.err
+    assert b'"kind":"batch"' not in (tmp_path / "lost/records.jsonl").read_bytes()
+    advice = refused.err.partition("leave them out with ")[2].split()
+    trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run", advice[0], advice[1].strip("'"))
+    assert trained.code == 0
+    assert "warning: 3 pairs have identical pixels and different labels" in trained.err
+    samples = [
+        json.loads(line) for line in (tmp_path / "run/records.jsonl").read_bytes().splitlines() if b'"kind":"samples"' in line
+    ]
+    assert sum(len(set(one["pixels"])) for one in samples) >= 16
+    assert all(len(one["phash"]) == len(one["ids"]) for one in samples)
+
+
+def test_labels_check_shows_it_before_training(call: Caller, tmp_path: Path) -> None:
+    """A table for people and every pair as JSON; exit code 3 where a training would be refused."""
+    folder_with_trouble(tmp_path / "images")
+    shown = call("labels", "images", "--check")
+    assert shown.code == 3
+    assert "cannot be used: truncated" in shown.out
+    assert "cat/0.png (cat) = dog/copy0.png (dog)" in shown.out
+    found = call("labels", "images", "--check", "--json", "--exclude", "eel/*")
+    assert found.code == 0
+    checked = json.loads(found.out)["check"]
+    assert sorted(map(sorted, checked["conflicts"])) == [[f"cat/{i}.png", f"dog/copy{i}.png"] for i in range(3)]
+    assert checked["inputs"].startswith("50x60, RGB")
+    assert call("labels", "images", "--depth", "8").code == 2

@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"augmentation", "errors", "pixels"},  # what the options of pixels may be
     "mixing": {"errors"},
     "objective": {"errors"},
+    "check": {"errors", "labels", "pixels", "resources"},
     "plan": {
         *{"augmentation", "config", "errors", "labels", "models", "normalisation", "pixels", "preprocessing", "records"},
         "sources",

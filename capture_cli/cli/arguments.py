@@ -71,6 +71,15 @@ MergeNames = Annotated[bool | None, Data("--merge-names", help=_MERGE, show_defa
 _VAL_SPLIT = "Fraction of the images of each class held out for validation, if no folder is."
 ValSplit = Annotated[float, Data(metavar="SHARE", help=_VAL_SPLIT)]
 Strict = Annotated[bool, Data("--strict", help="Stop at an image that cannot be used.")]
+_SIZE = "Size of the inputs; by default the size most images have, photographs 224."
+ImgSize = Annotated[str | None, Data(metavar="N|HxW", help=_SIZE)]
+Channels = Annotated[int | None, Data(help="1 (greyscale) or 3 (RGB); by default 1 if all images are greyscale.")]
+_RESIZE = "How images of other proportions fit; by default the images decide."
+Resize = Annotated[str | None, Data(metavar="stretch|pad|crop", help=_RESIZE)]
+_BACKGROUND = "Colour behind transparent pixels and around padded images."
+Background = Annotated[str, Data(metavar="white|black|R,G,B", help=_BACKGROUND)]
+_DEPTH = "How more than 8 bits become 8: the high byte, the range of each image, or the high 8 of so many bits."
+Depth = Annotated[str, Data(metavar="auto|high-byte|minmax|BITS", help=_DEPTH)]
 MaxPixels = Annotated[int, Data(metavar="N", help="Skip images of more pixels than this.")]
 _RAM = "Memory for pixels, such as 4G or 500M; the rest is read from disk. Default: half of what is free."
 Ram = Annotated[str | None, Machine(metavar="SIZE", help=_RAM)]

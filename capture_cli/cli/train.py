@@ -20,7 +20,6 @@ Resume = partial(typer.Option, rich_help_panel="Resume")
 SPIKE = (
     "When the loss jumps N standard deviations above its mean, save the full inputs of that batch and the one before (0: off)."
 )
-DEPTH = "How more than 8 bits become 8: the high byte, the range of each image, or the high 8 of so many bits."
 WEIGHTS = "Begin with these weights: published ones, a .safetensors or .pth file, or those of another run."
 FREEZE = "Train the last layer only (backbone), or all but the first N layers or blocks."
 WARMUP = "Raise the learning rate to its peak over so many epochs, such as 0.5 (0: off)."
@@ -113,19 +112,11 @@ def train(
     allow_nonfinite: Annotated[
         bool, Training("--allow-nonfinite", help="Continue after a loss that is NaN or infinite.")
     ] = TrainConfig.allow_nonfinite,
-    img_size: Annotated[
-        str | None, Data(metavar="N|HxW", help="Size of the inputs; by default the size most images have, photographs 224.")
-    ] = TrainConfig.img_size,
-    channels: Annotated[
-        int | None, Data(help="1 (greyscale) or 3 (RGB); by default 1 if all images are greyscale.")
-    ] = TrainConfig.channels,
-    resize: Annotated[
-        str | None, Data(metavar="stretch|pad|crop", help="How images of other proportions fit; by default the images decide.")
-    ] = TrainConfig.resize,
-    background: Annotated[
-        str, Data(metavar="white|black|R,G,B", help="Colour behind transparent pixels and around padded images.")
-    ] = TrainConfig.background,
-    depth: Annotated[str, Data(metavar="auto|high-byte|minmax|BITS", help=DEPTH)] = TrainConfig.depth,
+    img_size: shared.ImgSize = TrainConfig.img_size,
+    channels: shared.Channels = TrainConfig.channels,
+    resize: shared.Resize = TrainConfig.resize,
+    background: shared.Background = TrainConfig.background,
+    depth: shared.Depth = TrainConfig.depth,
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     augment: Annotated[str, Data(metavar="NAMES", help=AUGMENT)] = TrainConfig.augment,
     val_split: shared.ValSplit = TrainConfig.val_split,

@@ -101,16 +101,9 @@ def _groups(pixels: npt.NDArray[np.uint64], ids: Ids) -> Iterable[list[int]]:
 
 
 def _pairs_of(group: Sequence[int], held_out: npt.NDArray[np.bool_]) -> list[Pair]:
-    """Pair each image of a group with the first one, or if that is in the same split, with the first of the other split."""
-    trained = next((i for i in group if not held_out[i]), None)
-    pairs = []
-    for i in group[1:]:
-        other = group[0] if trained is None or not held_out[i] else trained
-        if i != other:
-            pairs.append((other, i))
-    if trained is not None and held_out[group[0]]:
-        pairs.append((trained, group[0]))
-    return pairs
+    """Pair the first training image of a group, or if there is none its first image, with each of the others."""
+    first = next((i for i in group if not held_out[i]), group[0])
+    return [(first, i) for i in group if i != first]
 
 
 def _sort_pairs(

@@ -8,6 +8,7 @@ Sentences name files, which are hostile text: make them safe before printing.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -55,10 +56,26 @@ def refuse_lost(observed: Observed, names: Names) -> None:
     named = ", ".join(f"'{names.classes[label]}'" for label in lost[:_EXAMPLES]) + ", ..." * (len(lost) > _EXAMPLES)
     several = "no training image of the classes" if len(lost) > 1 else "no training image of the class"
     example = f"'{names.files[images[0]]}'"
-    raise DataError(f"{several} {named} can be used: {_reasons(observed, images)}, such as {example}", _REPAIR)
+    message = f"{several} {named} can be used: {_reasons(observed, images)}, such as {example}"
+    raise DataError(message, _leave_out(images, lost, names) or _REPAIR)
 
 
 _REPAIR = "repair or convert these files, or move them out of the folder"
+
+
+def _leave_out(images: Sequence[int], lost: Collection[int], names: Names) -> str:
+    """Advise the options that leave out classes which have folders of their own; empty if they have none."""
+    folders = list(dict.fromkeys(names.files[i].rpartition("/")[0] for i in images))
+    others = {file.rpartition("/")[0] for file, label in zip(names.files, names.labels, strict=True) if label not in lost}
+    if (
+        "" in folders
+        or others & set(folders)
+        or any(set(folder) & set("*?[]!") for folder in folders)
+        or len(folders) > _EXAMPLES
+    ):
+        return ""
+    options = " ".join(f"--exclude {shlex.quote(f'{folder}/*')}" for folder in folders)
+    return f"repair or convert these files, or leave them out with {options}"
 
 
 def _reasons(observed: Observed, images: Iterable[int]) -> str:
@@ -76,9 +93,9 @@ def warnings(found: Findings, names: Names) -> list[str]:
     said = [
         _skipped(found, names),
         _constant(found, names),
-        _leaks(found.leaks, names, "identical to training images"),
+        _leaks(found.leaks, names, "identical to a training image"),
         _conflicts(found.conflicts, names, "identical pixels"),
-        _leaks(found.near_leaks, names, "near-duplicates of training images"),
+        _leaks(found.near_leaks, names, "nearly the same as a training image"),
         _conflicts(found.near_conflicts, names, "nearly the same pixels"),
         _copies(found.copies, names),
     ]
@@ -109,10 +126,10 @@ def _leaks(pairs: Sequence[Pair], names: Names, what: str) -> str:
     held_out = {b for _, b in pairs}
     if not held_out:
         return ""
-    total = sum(split == names.splits[pairs[0][1]] for split in names.splits)
+    total = sum(split != "train" for split in names.splits)
+    are = "is" if len(held_out) == 1 else "are"
     return (
-        f"{len(held_out):,} of {total:,} {names.splits[pairs[0][1]]} images are {what}, "
-        f"so accuracy is too high: {_some_pairs(pairs, names)}"
+        f"{len(held_out):,} of {total:,} validation images {are} {what}, so accuracy is too high: {_some_pairs(pairs, names)}"
     )
 
 
@@ -127,7 +144,7 @@ def _conflicts(pairs: Sequence[Pair], names: Names, what: str) -> str:
 def _copies(pairs: Sequence[Pair], names: Names) -> str:
     if not pairs:
         return ""
-    return f"{_images(len(pairs))} identical to others of their class: {_some_pairs(pairs, names)}"
+    return f"{_images(len(pairs))} identical to another of the same class: {_some_pairs(pairs, names)}"
 
 
 def _images(count: int) -> str:

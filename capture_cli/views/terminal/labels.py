@@ -13,8 +13,8 @@ import io
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from capture_cli.labels import Scan
 from capture_cli.labels.candidates import Fit, try_rules
@@ -93,8 +93,11 @@ def _skipped(found: Scan) -> list[tuple[str, list[str]]]:
     return sorted(names.items(), key=lambda item: -len(item[1]))
 
 
-def to_json(found: Scan) -> str:
-    """Encode the same as one JSON object, with every skipped entry. `\\udcXX` is a byte that is not UTF-8."""
+def to_json(found: Scan, *, check: Mapping[str, Any] | None = None) -> str:
+    """Encode the same as one JSON object, with every skipped entry, and `check` if there is one.
+
+    `\\udcXX` is a byte that is not UTF-8.
+    """
     body = {
         "folder": found.source.name,
         "images": len(found.files),
@@ -111,7 +114,7 @@ def to_json(found: Scan) -> str:
         "skipped_files": [one._asdict() for one in found.skipped],
         "warnings": warnings(found),
     }
-    return json.dumps(body)
+    return json.dumps(body | ({"check": check} if check else {}))
 
 
 def show_files(found: Scan, *, form: str) -> None:
