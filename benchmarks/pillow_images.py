@@ -1,4 +1,4 @@
-"""Pillow's own test images, all of them: each is used or skipped with a reason, and what is used equals an independent computation.
+"""Pillow's own test images: each is used or skipped with a reason, and what is used equals an independent computation.
 
     python benchmarks/pillow_images.py pillow-13.0.0.tar.gz      # the source distribution, from PyPI
     python benchmarks/pillow_images.py FOLDER                    # or any folder of image files
