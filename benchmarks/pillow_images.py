@@ -35,7 +35,7 @@ from capture_cli.pixels.geometry import Geometry
 
 SLOW_SECONDS = 10
 SIDE = 40
-WRONG_SHARE = 0.0
+
 
 Pixels = npt.NDArray[np.uint8]
 
