@@ -33,6 +33,11 @@ FIGURES = (
     "replays",
     "changed_image",
     "mutated",
+    "terminal_gone",
+    "moved",
+    "control_groups",
+    "printing",
+    "sinks",
 )
 SHOWN_FAILURES = 10
 KEPT_EVERY_SECONDS = 10
