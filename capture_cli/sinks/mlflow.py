@@ -8,6 +8,7 @@ docs/sinks.md lists what a run in MLflow holds. `capture log RUN --mlflow URI` s
 
 from __future__ import annotations
 
+import shlex
 import time
 from threading import Thread
 from typing import Any
@@ -67,7 +68,8 @@ class MlflowSink:
 
     def begin(self, output: Output) -> None:
         """See capture_cli.writer.sink.Sink. A run that an earlier process sent is continued."""
-        rest = f"`capture log {output.where} --mlflow {redacted(self._follower.uri)}` sends the rest" if output.records else ""
+        command = f"capture log {shlex.quote(output.where)} --mlflow {shlex.quote(redacted(self._follower.uri))}"
+        rest = f"`{command}` sends the rest" if output.records else ""
         self._follower.begin(output, rest=rest)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:

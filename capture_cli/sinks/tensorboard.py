@@ -10,6 +10,7 @@ Event files go to `tensorboard/` in the run folder. docs/sinks.md lists what the
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class TensorBoardSink:
         """See capture_cli.writer.sink.Sink. Raises UsageError if there is no run folder and none was given."""
         if not (self._folder or output.folder):
             raise UsageError(f"event files need a folder, and the records go to {output.where}", "give a run folder")
-        rest = f"`capture log {output.where} --tensorboard` writes the rest" if output.folder and not self._folder else ""
+        command = f"capture log {shlex.quote(output.where)} --tensorboard"
+        rest = f"`{command}` writes the rest" if output.folder and not self._folder else ""
         self._follower.begin(output, rest=rest)
 
     def write(self, record: Record, inputs: npt.NDArray[Any] | None) -> None:

@@ -171,5 +171,5 @@ def _nonfinite_loss(batch: Batch | Numbers) -> CaptureError:
     return CaptureError(
         f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not finite; "
         f"{len(files)} of its {len(batch.names)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
-        "the batch is in the records; lower --lr, look at these files, or continue with --allow-nonfinite",
+        "the batch is in the records; look at these files, or start a new run with a lower --lr or with --allow-nonfinite",
     )
