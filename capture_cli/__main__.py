@@ -8,6 +8,13 @@ from typing import NoReturn
 NEED_CLEANUP = {"duckdb", "mlflow", "triton"}
 """Packages that complain on stderr about objects left at exit, so these must be collected."""
 
+SPIN = {"GOMP_SPINCOUNT": "10000"}
+"""How long threads of OpenMP wait for work before they sleep, in rounds of a loop (docs/benchmarks.md).
+
+By default torch's threads wait so long that busy neighbours slow a training by a factor of 7."""
+ABOUT_WAITING = {*SPIN, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY"}
+"""Variables by which a user has decided it."""
+
 
 def main() -> NoReturn:
     """Run the command line in sys.argv and exit with its code.
@@ -16,6 +23,8 @@ def main() -> NoReturn:
     """
     gc.disable()
     _use_utf8()
+    if not ABOUT_WAITING & os.environ.keys():  # read when torch is loaded
+        os.environ.update(SPIN)
     try:
         from capture_cli.cli import run
         from capture_cli.cli.streams import end_output

@@ -52,13 +52,14 @@ def device_name(device: torch.device) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
-def start(device: str, *, amp: bool, threads: int | None = None) -> Runtime:
-    """Choose the device as `choose_device` does, and make its operations deterministic.
-
-    `threads` compute on the CPU; None: as many as torch chooses.
-    """
+def use_threads(threads: int | None) -> None:
+    """Let so many threads compute on the CPU; None: as many as torch chooses."""
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def start(device: str, *, amp: bool) -> Runtime:
+    """Choose the device as `choose_device` does, and make its operations deterministic."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before cuBLAS is first used
     chosen = choose_device(device)
     if chosen.type == "cuda":

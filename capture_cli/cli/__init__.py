@@ -39,6 +39,7 @@ COMMANDS = {
     "replay": "Reproduce captured inputs from the image files and the recorded recipe, and compare their digests.",
     "log": "Send a run to MLflow or TensorBoard.",
     "verify": "Check the sequence, the chain, every record and the end line of a run.",
+    "export": "Write a trained model as an ONNX file, checked on up to 64 real images.",
     "cache": "List the cache of decoded pixels, which saves later runs the decoding.",
 }
 """Command -> the first line of its docstring. Each is a function in the module of its name in this package."""

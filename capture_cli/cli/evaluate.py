@@ -35,6 +35,7 @@ def evaluate(
     device: shared.Device = TrainConfig.device,
     amp: shared.Amp = TrainConfig.amp,
     ram: shared.Ram = None,
+    threads: shared.Threads = None,
     workers: shared.Workers = None,
     no_cache: shared.NoCache = False,
     out: shared.Out = None,
@@ -78,9 +79,11 @@ def evaluate(
     from capture_cli.cli.streams import other_code
     from capture_cli.resources import Resources
     from capture_cli.runfolder import open_output
+    from capture_cli.runtime import use_threads
     from capture_cli.training.evaluation import prepare_evaluation
     from capture_cli.training.job import run_evaluation
 
+    use_threads(threads)
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
         ready, digest = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)

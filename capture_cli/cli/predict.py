@@ -79,14 +79,15 @@ def predict(
         raise UsageError("--force is only valid with --records", "drop it, or add --records")
     found = _listed(images)
     from capture_cli.cli.streams import other_code
-    from capture_cli.runtime import start
+    from capture_cli.runtime import start, use_threads
     from capture_cli.stopping import Stopping
     from capture_cli.training.loading import read_trained
     from capture_cli.training.prediction import Classifier
 
     with other_code():
         trained = read_trained(Path(model), last=last)
-        runtime = start(config.device, amp=amp, threads=threads)
+        use_threads(threads)
+        runtime = start(config.device, amp=amp)
         classifier = Classifier(trained, runtime, batch_size=batch_size, workers=workers, max_pixels=config.max_pixels)
     shown = _Shown(style, min(top, len(classifier.classes)), min_confidence)
     with Stopping(lambda text: typer.echo(text, err=True)) as stopping, contextlib.ExitStack() as stack:

@@ -142,6 +142,7 @@ def train(
     device: shared.Device = TrainConfig.device,
     amp: shared.Amp = TrainConfig.amp,
     compile: Annotated[bool, Machine("--compile", help="Compile the model with torch.compile.")] = TrainConfig.compile,
+    threads: shared.Threads = None,
     ram: shared.Ram = None,
     workers: shared.Workers = None,
     no_cache: shared.NoCache = False,
@@ -189,9 +190,11 @@ def train(
     from capture_cli.cli.session import session
     from capture_cli.cli.sinks import make_ready
     from capture_cli.runfolder import open_output, reopen_output
+    from capture_cli.runtime import use_threads
     from capture_cli.training.job import run_training
     from capture_cli.training.resuming import check_continuation, read_previous_run
 
+    use_threads(threads)
     wanted = Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     previous, notes, warnings, repeat_info = None, list[str](), list[str](), False
     if resume is None:

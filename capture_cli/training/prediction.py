@@ -14,7 +14,7 @@ the same bits for every batch size.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 
 from capture_cli.errors import DataError, Unusable
-from capture_cli.pixels.admission import Loader
+from capture_cli.pixels.admission import Admission, Loader
 from capture_cli.pixels.encoding import encoded
 from capture_cli.pixels.geometry import MAX_PIXELS
 from capture_cli.pixels.store import MemoryStore
@@ -151,11 +151,16 @@ class Classifier:
 
     def inputs(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Make the inputs of pictures: float32 [N, C, H, W], on the device. Raises DataError if one cannot be used."""
-        admission, pixels = self._admitted(pictures)
+        admission, pixels = self._admitted(len(pictures), lambda i: _bytes_of(pictures[i]))
         if admission.skipped:
             place, reason = admission.skipped[0]
             raise DataError(f"picture {place} cannot be used: {reason}")
         return self._inputs(pixels)
+
+    def inputs_of(self, n: int, read: Callable[[int], bytes]) -> tuple[torch.Tensor, list[Unusable]]:
+        """Make the inputs of the usable ones of `n` files; also return what is wrong with the others."""
+        admission, pixels = self._admitted(n, read)
+        return self._inputs(pixels), [reason for _, reason in admission.skipped]
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Run the model on inputs [N, C, H, W]: logits float32 [N, classes], on the CPU."""
@@ -170,10 +175,10 @@ class Classifier:
             logits: torch.Tensor = self.model(inputs)
         return logits[:n].float().cpu()
 
-    def _admitted(self, pictures: Sequence[Picture]) -> tuple[Any, npt.NDArray[np.uint8]]:
-        """Read and decode pictures; return the outcome, and the pixels of the usable ones [B, C, H, W]."""
-        store = MemoryStore(len(pictures), self._loader)
-        admission = store.admit(range(len(pictures)), lambda i: _bytes_of(pictures[i]))
+    def _admitted(self, n: int, read: Callable[[int], bytes]) -> tuple[Admission, npt.NDArray[np.uint8]]:
+        """Read and decode `n` files; return the outcome, and the pixels of the usable ones [B, C, H, W]."""
+        store = MemoryStore(n, self._loader)
+        admission = store.admit(range(n), read)
         return admission, store.pixels[admission.ids]
 
     def _inputs(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
@@ -182,7 +187,7 @@ class Classifier:
         return make_batch(torch.from_numpy(pixels), np.arange(n), keys=path_keys([""] * n), recipe=self.recipe, **options)
 
     def _predicted(self, pictures: Sequence[Picture], start: int) -> Chunk:
-        admission, pixels = self._admitted(pictures)
+        admission, pixels = self._admitted(len(pictures), lambda i: _bytes_of(pictures[i]))
         inputs = self._inputs(pixels)
         probs = np.exp(self.logits(inputs).log_softmax(1).numpy())  # as in the records of `evaluate`
         names = [_name_of(pictures[place]) for place in admission.ids]

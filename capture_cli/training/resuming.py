@@ -232,7 +232,8 @@ def check_continuation(
         raise UsageError(f"this would be another run: {'; '.join(options)}", "resume with the options and images it began with")
     if environment and not allow_env_change:
         message = f"results may differ: {'; '.join(environment)}"
-        raise UsageError(message, "--allow-env-change resumes anyway and says so in the records")
+        same = f"--threads {before.threads} computes as the run did; " if before.threads != info.threads else ""
+        raise UsageError(message, f"{same}--allow-env-change resumes anyway and says so in the records")
     warnings += [f"from here on {text}" for text in environment]
     return warnings, "keep" if previous.completed else "set aside" if environment else "compare"
 
