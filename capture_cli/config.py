@@ -93,6 +93,10 @@ class TrainConfig:
     """Use masks and twins of other images as images of their own."""
     split_folders: str | None = None
     """use, pool or ignore words such as train and test in paths; None: use."""
+    val: str | None = None
+    """A folder of images for validation."""
+    group: str | None = None
+    """Regular expression, rule or column: images that share what it finds stay on one side of the split."""
     merge_names: bool | None = None
     """Make one class of names that differ only in case, spaces or Unicode form."""
     capture_every: int = 1

@@ -3,8 +3,10 @@
 plan = make_plan("images", TrainConfig())
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from capture_cli import models
@@ -33,6 +35,8 @@ class Plan:
 
     folder: str
     """As the user gave it."""
+    root: str
+    """The folder that names of images are relative to: `folder`, or the one that holds it and that of --val."""
     config: TrainConfig
     scan: Scan
     geometry: Geometry
@@ -50,7 +54,8 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     """
     models.check(config.model)
     initial = find(config.model, config.weights) if config.weights else None
-    source, split = FolderSource(moved_to or folder), stratified_split(config.val_split)
+    source = _source(folder, config.val, moved_to)
+    split = stratified_split(config.val_split)
     found = scan(source, split=split, reading=Reading.of(config.to_dict()))
     if config.strict:
         refuse_skipped(found)
@@ -62,7 +67,16 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         inputs = f"{describe(geometry)}; as the weights were trained"
     normalised = {name: trained_with[name] for name in ("centre", "scale") if name in trained_with}
     recipe = Recipe.of(geometry, augment=canonical(config.augment), **normalised)
-    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=inputs, recipe=recipe, initial=initial)
+    return Plan(
+        folder=folder,
+        root=FolderSource(folder, config.val).name,
+        config=config,
+        scan=found,
+        geometry=geometry,
+        inputs=inputs,
+        recipe=recipe,
+        initial=initial,
+    )
 
 
 def _trained_with(initial: Initial) -> dict[str, Any]:
@@ -89,6 +103,13 @@ def _wished(config: TrainConfig, trained_with: Mapping[str, Any]) -> Wishes:
         raise UsageError(f"--channels {config.channels} does not fit --weights {config.weights}", f"they take {channels}")
     size = wished.size or (trained_with["height"], trained_with["width"])
     return replace(wished, size=size, channels=channels, resize=wished.resize or trained_with["resize"])
+
+
+def _source(folder: str, val: str | None, moved_to: str | None) -> FolderSource:
+    """Return the images of a folder, and of one for validation, which has moved with it."""
+    if moved_to is None or val is None:
+        return FolderSource(moved_to or folder, val)
+    return FolderSource(moved_to, os.path.normpath(Path(moved_to) / os.path.relpath(val, folder)))
 
 
 def wishes(config: TrainConfig) -> Wishes:
@@ -118,7 +139,9 @@ def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, conf
     if config.strict:
         refuse_skipped(found)
     geometry = recipe.geometry_within(config.max_pixels)
-    return Plan(folder=folder, config=config, scan=found, geometry=geometry, inputs=describe(geometry), recipe=recipe)
+    return Plan(
+        folder=folder, root=folder, config=config, scan=found, geometry=geometry, inputs=describe(geometry), recipe=recipe
+    )
 
 
 def refuse_skipped(found: Scan) -> None:

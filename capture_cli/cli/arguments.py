@@ -68,6 +68,12 @@ _SPLIT_FOLDERS = (
 SplitFolders = Annotated[str | None, Data(metavar="use|pool|ignore", help=_SPLIT_FOLDERS, show_default="use")]
 _MERGE = "Make one class of names that differ only in case, spaces or Unicode form."
 MergeNames = Annotated[bool | None, Data("--merge-names", help=_MERGE, show_default=False)]
+_VAL = "Folder of images for validation, beside or in FOLDER."
+Val = Annotated[str | None, Data(metavar="FOLDER", help=_VAL)]
+_GROUP = (
+    "Keep images that share this part of the path, or this column of the table, on one side of the split: 'patient_[0-9]+'."
+)
+Group = Annotated[str | None, Data(metavar="REGEX|COLUMN", help=_GROUP)]
 _VAL_SPLIT = "Fraction of the images of each class held out for validation, if no folder is."
 ValSplit = Annotated[float, Data(metavar="SHARE", help=_VAL_SPLIT)]
 Strict = Annotated[bool, Data("--strict", help="Stop at an image that cannot be used.")]

@@ -29,6 +29,8 @@ def labels(
     split_folders: shared.SplitFolders = None,
     merge_names: shared.MergeNames = None,
     val_split: shared.ValSplit = TrainConfig.val_split,
+    val: shared.Val = None,
+    group: shared.Group = None,
     files: Annotated[
         bool, typer.Option("--files", help="One line per file: its label and split, or why it is skipped.")
     ] = False,
@@ -74,7 +76,7 @@ def labels(
     from capture_cli.views.terminal.labels import show_files, show_scan, to_json
     from capture_cli.views.terminal.text import safe
 
-    with FolderSource(folder) as source:
+    with FolderSource(folder, val) as source:
         found = scan(source, split=stratified_split(val_split), reading=Reading.of(options), unlabelled_too=files)
     if found.labels:
         others = "|".join(name for name in RULES if name != found.rule.name)

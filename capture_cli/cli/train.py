@@ -120,6 +120,8 @@ def train(
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     augment: Annotated[str, Data(metavar="NAMES", help=AUGMENT)] = TrainConfig.augment,
     val_split: shared.ValSplit = TrainConfig.val_split,
+    val: shared.Val = None,
+    group: shared.Group = None,
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,
     include: shared.Include = None,

@@ -29,62 +29,20 @@ The same names give the same scan, in whatever order the system lists them.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from capture_cli.errors import DataError, UsageError
-from capture_cli.labels import refusals
+from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit
-from capture_cli.labels.companions import companions
-from capture_cli.labels.comparison import Choice, Undecided, choose
-from capture_cli.labels.filters import choose_files
-from capture_cli.labels.names import merged
-from capture_cli.labels.purposes import Placed, place_files
-from capture_cli.labels.rules import NO_RULE, Rule, natural_order, parse_rule
+from capture_cli.labels.reading import Reading
+from capture_cli.labels.rules import NO_RULE, Rule, natural_order
 from capture_cli.labels.splits import Split, divide
-from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
+from capture_cli.labels.tables import Matched
+from capture_cli.labels.work import Work
 from capture_cli.sources import Skipped, Source
 
-MOST_TABLES = 20
-UNMATCHED = ("error", "skip")
-SPLIT_FOLDERS = ("use", "pool", "ignore")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """The options that say how names are read."""
-
-    labels: str = "auto"
-    """A rule (capture_cli.labels.rules)."""
-    unmatched: str = "error"
-    """error or skip: how to treat files that the rule does not fit."""
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    keep_companions: bool = False
-    """Use masks and twins as images of their own."""
-    split_folders: str = "use"
-    """use: words in paths decide the split; pool: they are no labels, and all images are divided anew; ignore: plain names."""
-    merge_names: bool = False
-    """Make one class of names that differ only in case, spaces or Unicode form."""
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Reading:
-        """Take what is given of these options out of all options of a command."""
-        names = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in options.items() if name in names and value is not None})
-
-    def __post_init__(self) -> None:
-        for option, value, choices in (
-            ("--unmatched", self.unmatched, UNMATCHED),
-            ("--split-folders", self.split_folders, SPLIT_FOLDERS),
-        ):
-            if value not in choices:
-                raise UsageError(f"{option} {value} is not valid", f"choose {', '.join(choices[:-1])} or {choices[-1]}")
-        if parse_table(self.labels) is None:
-            parse_rule(self.labels)
+__all__ = ["ClassCount", "Reading", "Scan", "scan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +60,8 @@ class Scan:
     skipped: list[Skipped]
     """In the order of the names."""
     splits: list[str]
+    groups: list[str] | None = None
+    """The group of each file, with `--group`."""
     rivals: list[Fit] = field(default_factory=list)
     """Other rules that fit nearly as well."""
     doubtful: list[str] = field(default_factory=list)
@@ -160,233 +120,41 @@ def scan(
 
     Raises UsageError for an option or a source that is not valid, DataError where there is nothing to learn.
     """
-    reading = reading or Reading()
-    wanted = parse_table(reading.labels)
-    files, skipped = _images(source, reading, keep_companions=reading.keep_companions or wanted is not None)
-    placed = place_files(files, classes=classes or (), use=reading.split_folders)
-    table, rivals = None, list[Fit]()
-    if wanted is not None:
-        table = _match(source, wanted, files, placed)
-        files = _of_table(files, table, placed, skipped)
-    rule = parse_rule(reading.labels) if table is None else _table_rule(table)
-    if rule is None:
-        try:
-            choice, placed = _choose(source, files, placed, skipped)
-        except DataError:
-            if not unlabelled_too:
-                raise
-            return _unlabelled(source, files, placed, skipped)
-        rule, rivals = choice.rule, choice.rivals
-    files = _of_splits(files, placed, skipped, evaluated=None if classes is None else part)
-    labels = label_files(files, rule, placed.paths)
-    named = _named(source, labels, placed, rule, reading, skipped, classes=classes)
-    if reading.merge_names:
-        named = merged(named, classes or ())
-    known = _classes(source, named, placed, rule) if classes is None else list(classes)
-    _remove_unknown(source, named, known, placed, reading, skipped, from_model=classes is not None)
+    work = Work(source, reading or Reading(), classes)
+    work.look()
+    try:
+        rule, rivals = work.find_rule()
+    except DataError:
+        if not unlabelled_too:
+            raise
+        return _unlabelled(work)
+    named = work.label(rule, part)
+    known = list(classes) if classes is not None else work.classes_of(named, rule)
+    work.remove_unknown(named, known)
     index = {name: i for i, name in enumerate(known)}
-    numbers = [index[name] for name in named.values()]
-    told = {} if classes is not None else placed.splits
+    files, numbers = list(named), [index[name] for name in named.values()]
+    told = {} if classes is not None else work.placed.splits
+    groups = work.groups(files)
     return Scan(
         source=source,
-        files=list(named),
+        files=files,
         labels=numbers,
         classes=known,
         rule=rule,
-        skipped=sorted(skipped, key=lambda one: one.file),
-        splits=divide(list(named), numbers, told, split),
+        skipped=sorted(work.skipped, key=lambda one: one.file),
+        splits=divide(files, numbers, told, split, groups),
+        groups=groups,
         rivals=rivals,
-        table=table,
-        doubtful=natural_order(placed.doubtful),
-        split_names=sorted(set(placed.splits.values())),
-        paths=placed.paths,
+        table=work.table,
+        doubtful=natural_order(work.placed.doubtful),
+        split_names=sorted(set(work.placed.splits.values())),
+        paths=work.placed.paths,
     )
 
 
-def _unlabelled(source: Source, files: Sequence[str], placed: Placed, skipped: list[Skipped]) -> Scan:
+def _unlabelled(work: Work) -> Scan:
     """Make the scan of images without labels, to be labelled by hand."""
-    skipped += [Skipped(file, "test-split" if placed.splits.get(file) == "test" else "no-label") for file in files]
-    skipped.sort(key=lambda one: one.file)
-    return Scan(source=source, files=[], labels=[], classes=[], rule=NO_RULE, skipped=skipped, splits=[])
-
-
-def _match(source: Source, wanted: Wanted, files: Sequence[str], placed: Placed) -> Matched:
-    """Read a table and match it with the files; what it says of splits counts more than words in paths."""
-    others = [file for file in files if placed.splits.get(file) in ("test", "unlabelled")]
-    unused = set(others)
-    table = match(read_table(wanted, source.name), [file for file in files if file not in unused], others)
-    for file in table.labels:
-        if file not in table.splits and placed.splits.get(file) in ("outside", "unlabelled"):
-            del placed.splits[file]
-    placed.splits.update(table.splits)
-    return table
-
-
-def _of_table(files: Sequence[str], table: Matched, placed: Placed, skipped: list[Skipped]) -> list[str]:
-    """Take out the images that have no label in a table, but test images."""
-    kept = []
-    for file in files:
-        if file in table.skipped:
-            skipped.append(Skipped(file, "excluded", table.skipped[file]))
-        elif file in table.labels or placed.splits.get(file) in ("test", "unlabelled", "outside"):
-            kept.append(file)
-        else:
-            skipped.append(Skipped(file, "not-in-table"))
-    return kept
-
-
-def _table_rule(table: Matched) -> Rule:
-    return Rule("table", f"'{table.name}' names them", table.labels.get, "path")
-
-
-def _images(source: Source, reading: Reading, *, keep_companions: bool) -> tuple[list[str], list[Skipped]]:
-    """List the images to look at, in natural order, and everything that is skipped."""
-    listing = source.list()
-    if not listing.files:
-        raise refusals.no_images(source, listing.skipped)
-    files, excluded = choose_files(listing.files, include=reading.include, exclude=reading.exclude)
-    skipped = listing.skipped + excluded
-    if not keep_companions and (belonging := companions(files)):
-        skipped += [Skipped(file, "companion", text) for file, text in belonging.items()]
-        files = [file for file in files if file not in belonging]
-    if not files:
-        raise refusals.no_images(source, skipped)
-    return natural_order(files), skipped
-
-
-def _choose(source: Source, files: Sequence[str], placed: Placed, skipped: Sequence[Skipped]) -> tuple[Choice, Placed]:
-    """Choose a rule for the training images; where there is none and folders may be classes as well, take them for classes."""
-    try:
-        return choose(_paths(_trained(files, placed), placed)), placed
-    except Undecided as error:
-        if placed.doubtful:
-            as_classes = place_files(files, classes=placed.doubtful)
-            with contextlib.suppress(Undecided):
-                choice = choose(_paths(_trained(files, as_classes), as_classes))
-                return choice, as_classes._replace(doubtful=placed.doubtful)
-        if {"val", "test"} & set(placed.splits.values()):
-            with contextlib.suppress(Undecided):
-                choose(_paths(_of_splits(list(files), placed, [], evaluated=None), placed))
-                raise refusals.pooled(source, error) from error
-        raise refusals.undecided(source, error, _tables(source, files, placed, skipped)) from error
-
-
-def _tables(source: Source, files: Sequence[str], placed: Placed, skipped: Sequence[Skipped]) -> list[str]:
-    """List the values of `--labels` for tables in the folder, and beside it, that name its images."""
-    inside = [f"{source.name.rstrip('/')}/{one.file}" for one in skipped if one.file.lower().endswith(EXTENSIONS)]
-    others = {file for file in files if placed.splits.get(file) in ("test", "unlabelled")}
-    names = [*inside[:MOST_TABLES], *tables_beside(source.name)[:MOST_TABLES]]
-    return find_tables(source.name, names, [file for file in files if file not in others], sorted(others))
-
-
-def _trained(files: Sequence[str], placed: Placed) -> list[str]:
-    return [file for file in files if placed.splits.get(file, "train") == "train"] or list(files)
-
-
-def _paths(files: Sequence[str], placed: Placed) -> list[str]:
-    return [placed.paths.get(file, file) for file in files] if placed.paths else list(files)
-
-
-def _of_splits(files: list[str], placed: Placed, skipped: list[Skipped], *, evaluated: str | None) -> list[str]:
-    """Take out the images that words in their paths exclude; in an evaluation those of other splits than the one asked for."""
-    if not placed.splits:
-        return files
-    reasons = {"outside": "outside-split", "unlabelled": "unlabelled"}
-    if evaluated is not None:
-        told = {split for split in placed.splits.values() if split not in reasons}
-        wanted = "test" if evaluated == "auto" and "test" in told and len(told) > 1 else evaluated
-        if wanted not in ("auto", "all"):
-            if wanted not in told:
-                raise DataError(f"no image of the split {wanted}", f"--split all takes all {refusals.images(len(files))}")
-            reasons |= dict.fromkeys(told - {wanted} | {""}, "other-split")
-    kept = []
-    for file in files:
-        reason = reasons.get(placed.splits.get(file, ""))
-        if reason:
-            skipped.append(Skipped(file, reason))
-        else:
-            kept.append(file)
-    return kept
-
-
-def label_files(files: Sequence[str], rule: Rule, paths: Mapping[str, str]) -> dict[str, str | None]:
-    """Read the label of each file; folders are read once."""
-    label_of = rule.label_of
-    if rule.reads == "path":
-        return {file: label_of(file) for file in files}
-    if rule.reads == "name":
-        return {file: label_of(paths.get(file, file)) for file in files}
-    labels: dict[str, str | None] = {}
-    found: dict[str, str | None] = {}
-    for file in files:
-        folder = file.rpartition("/")[0]
-        if folder not in found:
-            found[folder] = label_of(paths.get(file, file))
-        labels[file] = found[folder]
-    return labels
-
-
-def _named(
-    source: Source,
-    labels: Mapping[str, str | None],
-    placed: Placed,
-    rule: Rule,
-    reading: Reading,
-    skipped: list[Skipped],
-    *,
-    classes: Sequence[str] | None,
-) -> dict[str, str]:
-    """Map the files to use to their class names. Raises DataError as `--unmatched` says; test images need no label."""
-    evaluates = classes is not None
-    if not evaluates:
-        tests = {file for file, split in placed.splits.items() if split == "test" and file in labels}
-        skipped += [Skipped(file, "test-split", labels[file] or "") for file in tests]
-        labels = {file: label for file, label in labels.items() if file not in tests} if tests else labels
-    named = {file: label for file, label in labels.items() if label is not None}
-    without = [file for file, label in labels.items() if label is None]
-    paths = [placed.paths.get(file, file) for file in labels]
-    if not named or (without and evaluates and reading.unmatched == "error"):
-        raise refusals.no_label(source, paths, without, rule, skips=bool(named), classes=classes)
-    if without and reading.unmatched == "error":
-        if {placed.splits.get(file) for file in without} == {"val"}:
-            raise refusals.unlabelled_validation(source, without)
-        raise refusals.no_label(source, paths, without, rule, skips=True)
-    skipped += [Skipped(file, "no-label", rule.name) for file in without]
-    return named
-
-
-def _classes(source: Source, named: Mapping[str, str], placed: Placed, rule: Rule) -> list[str]:
-    """List the classes of the training images. Raises DataError for a single one."""
-    classes = natural_order({label for file, label in named.items() if placed.splits.get(file) != "val"})
-    if len(classes) < 2:
-        trained = [placed.paths.get(file, file) for file in named if placed.splits.get(file) != "val"]
-        pools = bool(set(placed.splits.values()) & {"val", "test"})
-        raise refusals.one_class(source, next(iter(classes), ""), trained, rule, pools=pools)
-    return classes
-
-
-def _remove_unknown(
-    source: Source,
-    named: dict[str, str],
-    classes: Sequence[str],
-    placed: Placed,
-    reading: Reading,
-    skipped: list[Skipped],
-    *,
-    from_model: bool,
-) -> None:
-    """Remove from `named` what has a label outside `classes`. Raises DataError unless `--unmatched skip` and some are left."""
-    known = set(classes)
-    unknown = {file: label for file, label in named.items() if label not in known}
-    if not unknown:
-        return
-    if reading.unmatched == "error" or len(unknown) == len(named):
-        held_out = [file for file in named if placed.splits.get(file) == "val"]
-        if not from_model and all(file in unknown for file in held_out):
-            raise refusals.unlabelled_validation(source, held_out, named[held_out[0]])
-        fitting = refusals.rules_for(_paths(list(named), placed), classes) if from_model else []
-        skips = reading.unmatched == "error"
-        raise refusals.unknown_classes(unknown, len(named), classes, fitting, from_model=from_model, skips=skips)
-    for file in unknown:
-        del named[file]
-    skipped += [Skipped(file, "unknown-class", label) for file, label in unknown.items()]
+    splits = work.placed.splits
+    skipped = [Skipped(file, "test-split" if splits.get(file) == "test" else "no-label") for file in work.files]
+    skipped = sorted([*work.skipped, *skipped], key=lambda one: one.file)
+    return Scan(source=work.source, files=[], labels=[], classes=[], rule=NO_RULE, skipped=skipped, splits=[])

@@ -170,6 +170,24 @@ class Placed(NamedTuple):
     """Names of folders that may be splits or classes."""
 
 
+def place_two(files: Sequence[str], within: str, val: str, *, use: str = "use") -> Placed:
+    """Place the files of two folders: those whose name begins with `val` are for validation, whatever words say.
+
+    The others begin with `within`. Neither beginning is read for labels.
+    """
+    inner = {file: file[len(val if file.startswith(val) else within) :] for file in files}
+    first = place_files([inner[file] for file in files if not file.startswith(val)], use=use)
+    placed = Placed({}, dict(inner), first.doubtful)
+    for file, path in inner.items():
+        if file.startswith(val):
+            placed.splits[file] = "val"
+        else:
+            split = first.splits.get(path, "")
+            placed.splits[file] = {"": "train", "val": "outside"}.get(split, split)
+            placed.paths[file] = first.paths.get(path, path)
+    return placed
+
+
 def place_files(files: Sequence[str], *, classes: Collection[str] = (), use: str = "use") -> Placed:
     """Read the splits from folders, or else from file names. `use` is the value of `--split-folders`."""
     placed = Placed({}, {}, set())

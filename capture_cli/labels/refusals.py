@@ -18,7 +18,7 @@ MOST_COMMANDS = 4
 
 def command(source: Source, *options: str) -> str:
     """Write `capture labels FOLDER OPTIONS` as it is typed, between backticks."""
-    return f"`capture labels {shlex.join([source.name, *options])}`"
+    return f"`capture labels {shlex.join([*source.typed, *options])}`"
 
 
 def no_images(source: Source, skipped: Sequence[Skipped]) -> DataError:

@@ -63,7 +63,7 @@ class Rule:
     label_of: Callable[[str], str | None] = field(compare=False)
     """Relative path -> class name, None where the path does not fit; never the empty string."""
     reads: str = "name"
-    """The part of the path that decides: `folder`, `name`, or `path` for the whole path as it is on disk."""
+    """The part that decides: `folder`, `name`, `path` as it is in the folder, or `file`, which is the name in the source."""
 
     @property
     def meaning(self) -> str:

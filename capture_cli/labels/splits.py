@@ -1,20 +1,21 @@
 """Splits: which images are trained on and which are held out. A label rule has no part in it.
 
     split = stratified_split(0.2)
-    split(files, labels)                # ["train", "val", "train", ...], one for each file
+    split(files, labels, None)          # ["train", "val", "train", ...], one for each file
 
 A split is a function of names and labels alone, so a run can be resumed on another machine.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 
 from capture_cli.errors import UsageError
 
-Split = Callable[[Sequence[str], Sequence[int]], list[str]]
-"""Relative paths and class numbers of N images -> `train`, `val` or `test` for each."""
+Split = Callable[[Sequence[str], Sequence[int], Sequence[str] | None], list[str]]
+"""Relative paths, class numbers and groups, if any, of N images -> `train`, `val` or `test` for each."""
 
 
 def stratified_split(val_share: float) -> Split:
@@ -24,17 +25,25 @@ def stratified_split(val_share: float) -> Split:
     images, rounded down or up, by moving those with the hash nearest to it: one that is added moves at most one other of its
     class. A class of two images or more has at least one for validation and one for training, if anything is held out.
 
+    Images of one group stay together. A group counts for the class that most of its images have; the share of images may then
+    be missed by half a group.
+
     Raises UsageError unless 0 <= val_share < 1.
     """
     if not 0 <= val_share < 1:
         raise UsageError(f"--val-split {val_share} is not valid", "choose a share from 0 up to, but not including, 1")
 
-    def split(files: Sequence[str], labels: Sequence[int]) -> list[str]:
+    def split(files: Sequence[str], labels: Sequence[int], groups: Sequence[str] | None) -> list[str]:
         splits = ["train"] * len(files)
+        if not val_share:
+            return splits
+        if groups is not None:
+            held_out = _held_out_groups(labels, groups, val_share)
+            return ["val" if group in held_out else "train" for group in groups]
         by_class: dict[int, list[tuple[float, int]]] = defaultdict(list)
         for i, (file, label) in enumerate(zip(files, labels, strict=True)):
             by_class[label].append((_hash(file), i))
-        for members in by_class.values() if val_share else ():
+        for members in by_class.values():
             members.sort()
             for _, i in members[: _held_out(members, val_share)]:
                 splits[i] = "val"
@@ -51,18 +60,37 @@ def _held_out(members: Sequence[tuple[float, int]], share: float) -> int:
     return min(max(min(max(below, least), most), 1), total - 1)
 
 
-def divide(files: Sequence[str], labels: Sequence[int], told: Mapping[str, str], split: Split) -> list[str]:
-    """Give each file the split that is told; divide the others by `split` if none is told to be for validation."""
-    if not any(told.get(file) in ("train", "val") for file in files):
-        return split(files, labels)
+def _held_out_groups(labels: Sequence[int], groups: Sequence[str], share: float) -> set[str]:
+    """Choose groups for validation, class by class: as many, in the order of their hashes, as come nearest to the share."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for label, group in zip(labels, groups, strict=True):
+        counts[group][label] += 1
+    by_class: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    for group, of in counts.items():
+        by_class[min(of, key=lambda label: (-of[label], label))].append((_hash(group), group))
+    held_out: set[str] = set()
+    for members in by_class.values():
+        members.sort()
+        sizes = [counts[group].total() for _, group in members]
+        wanted = share * sum(sizes)
+        misses = [abs(total - wanted) for total in accumulate(sizes)][:-1]  # one group is left for training
+        number = misses.index(min(misses)) + 1 if misses else 0
+        held_out |= {group for _, group in members[:number]}
+    return held_out
+
+
+def divide(
+    files: Sequence[str], labels: Sequence[int], told: Mapping[str, str], split: Split, groups: Sequence[str] | None
+) -> list[str]:
+    """Give each file the split that is told; divide the files by `split` if none is told to be for validation."""
     if any(told.get(file) == "val" for file in files):
         return [told.get(file, "train") for file in files]
-    return split(files, labels)
+    return split(files, labels, groups)
 
 
 def single_split(name: str) -> Split:
     """Put every image into the split `name`."""
-    return lambda files, _: [name] * len(files)
+    return lambda files, _labels, _groups: [name] * len(files)
 
 
 def _hash(file: str) -> float:

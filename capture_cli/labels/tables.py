@@ -67,6 +67,8 @@ class Matched:
     splits: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """File -> reason, for rows that say so."""
+    groups: dict[str, str] | None = None
+    """File -> value of the column that `--group` names."""
     extra: list[str] = field(default_factory=list)
     """Names in rows that no file has."""
     rows: int = 0
@@ -137,8 +139,8 @@ def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def match(table: Table, files: Sequence[str], others: Sequence[str] = ()) -> Matched:
-    """Match rows with files; `others`, such as test images, are tried where no file has the name.
+def match(table: Table, files: Sequence[str], others: Sequence[str] = (), *, group: str | None = None) -> Matched:
+    """Match rows with files; `others`, such as test images, are tried where no file has the name; `group` is a column.
 
     Raises UsageError for columns that are not there or not clear, DataError if no row names a file, a row names several, or two
     rows give one file different labels.
@@ -147,8 +149,10 @@ def match(table: Table, files: Sequence[str], others: Sequence[str] = ()) -> Mat
     file_at = _file_column(table, finder)
     split_at = _split_column(table, file_at)
     skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
-    label_of, name = _label_reader(table, {file_at, split_at, skipped_at})
-    found = Matched(name=table.name, columns=f"{table.columns[file_at]},{name}", rows=len(table.rows))
+    group_at = None if group is None else table.columns.index(group)
+    label_of, name = _label_reader(table, {file_at, split_at, skipped_at, group_at})
+    columns = f"{table.columns[file_at]},{name}"
+    found = Matched(name=table.name, columns=columns, groups=None if group is None else {}, rows=len(table.rows))
     for row in table.rows:
         file = finder.find(row[file_at])
         if file is None:
@@ -165,6 +169,8 @@ def match(table: Table, files: Sequence[str], others: Sequence[str] = ()) -> Mat
             )
         if label:
             found.labels[file] = label
+        if found.groups is not None and group_at is not None:
+            found.groups[file] = row[group_at].strip()
         if split_at is not None and row[split_at]:
             found.splits[file] = SPLIT_WORDS[row[split_at].strip().casefold()]
     if not found.labels:

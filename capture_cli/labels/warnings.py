@@ -13,7 +13,7 @@ def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
     if "test" in found.splits:
         return []
-    checks = (_table, _single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
+    checks = (_table, _groups, _single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
     return [text for check in checks for text in check(found)]
 
 
@@ -28,6 +28,17 @@ def _table(found: Scan) -> list[str]:
         rows = count(len(found.table.extra), "row", "rows")
         texts.append(f"{rows} of '{found.table.name}' name no image in the folder: {quoted(found.table.extra)}")
     return texts
+
+
+def _groups(found: Scan) -> list[str]:
+    if found.groups is None:
+        return []
+    sides: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(found.groups, found.splits, strict=True):
+        sides[group].add(split)
+    torn = natural_order(group.removeprefix("group ") for group, splits in sides.items() if len(splits) > 1)
+    which = count(len(torn), "group is", "groups are")
+    return [f"{which} in both train and val: {quoted(torn)}"] if torn else []
 
 
 def _single_images(found: Scan) -> list[str]:

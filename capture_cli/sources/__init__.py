@@ -9,6 +9,7 @@ bytes on disk decoded as UTF-8 with surrogateescape, whatever the locale. Two na
 normal form are different files.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 MAX_FILE_BYTES = 2**29  # the largest file that is read: 67 megapixels as an uncompressed TIFF with 8 bytes per pixel
@@ -42,6 +43,18 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The source as the user named it, for messages; not escaped."""
+
+    @property
+    def typed(self) -> Sequence[str]:
+        """The arguments that name it on the command line."""
+
+    @property
+    def within(self) -> str:
+        """The beginning that all names have, but those for validation: empty, or a folder and `/`."""
+
+    @property
+    def val(self) -> str | None:
+        """The beginning of the names of images for validation, if a folder of them was named."""
 
     @property
     def location(self) -> str:

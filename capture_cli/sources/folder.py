@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from capture_cli.errors import DataError, Unusable
+from capture_cli.errors import DataError, Unusable, UsageError
 from capture_cli.sources import MAX_FILE_BYTES, Listing, Skipped, is_image
 from capture_cli.sources.access import beneath, open_folder, path_parts, read_file, unusable
 
@@ -28,10 +28,16 @@ _RUN_FILES = ("records.jsonl", "events.jsonl")
 
 
 class FolderSource:
-    """The files below a folder. The folder itself may be a link; below it none is followed."""
+    """The files below a folder. The folder itself may be a link; below it none is followed.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(folder)
+    With `val`, a second folder of images for validation, names are relative to the nearest folder that holds both: `within` is
+    the beginning of names in the first, `val` that in the second.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], val: str | os.PathLike[str] | None = None) -> None:
+        given = os.fspath(folder)
+        self.typed = (given,) if val is None else (given, "--val", os.fspath(val))
+        self.name, self.within, self.val = place_two_folders(given, None if val is None else os.fspath(val))
         self._descriptor = -1
         self._lock = threading.Lock()
 
@@ -42,7 +48,11 @@ class FolderSource:
 
     def list(self) -> Listing:
         """List the images below the folder; see capture_cli.sources.Source."""
-        root, found, pending = self._root(), Listing([], []), [""]
+        for name in self.typed[::2] if self.val is not None else ():
+            os.close(open_folder(name))
+        root, found, pending = self._root(), Listing([], []), [self.within]
+        if self.within and self.val:
+            pending.append(self.val)
         while pending:
             _list_folder(root, pending.pop(), found, pending)
         return found
@@ -69,6 +79,21 @@ class FolderSource:
             if self._descriptor < 0:
                 self._descriptor = open_folder(self.name)
             return self._descriptor
+
+
+def place_two_folders(folder: str, val: str | None) -> tuple[str, str, str | None]:
+    """Return the folder that holds both, and the beginnings of names in each. Raises UsageError if `val` holds `folder`."""
+    if val is None:
+        return folder, "", None
+    real = [os.path.realpath(name) for name in (folder, val)]
+    above = os.path.commonpath(real)
+    if above == real[1]:
+        raise UsageError(f"--val '{val}' holds the training images in '{folder}' too", "name a folder of other images")
+    within, beside = (os.path.relpath(name, above) + "/" for name in real)
+    if above == real[0]:
+        return folder, "", beside
+    is_absolute = Path(folder).is_absolute() or Path(val).is_absolute()
+    return above if is_absolute else os.path.relpath(above), within, beside
 
 
 def _list_folder(root: int, folder: str, found: Listing, pending: list[str]) -> None:

@@ -118,7 +118,7 @@ class Ready:
             listing.update(repr(item).encode())
         return RunInfo(
             config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
-            folder=self.plan.folder,
+            folder=self.plan.root,
             images={
                 **{split: scan.splits.count(split) for split in sorted(set(scan.splits))},
                 "listing_digest": listing.hexdigest(),
