@@ -40,7 +40,7 @@ from capture_cli.labels.rules import NO_RULE, Rule, natural_order
 from capture_cli.labels.splits import Split, divide
 from capture_cli.labels.tables import Matched
 from capture_cli.labels.work import Work
-from capture_cli.sources import Skipped, Source
+from capture_cli.sources import Skipped, TypedSource
 
 __all__ = ["ClassCount", "Reading", "Scan", "scan"]
 
@@ -49,7 +49,7 @@ __all__ = ["ClassCount", "Reading", "Scan", "scan"]
 class Scan:
     """The images of a source. `files`, `labels` and `splits` have one item for each of the N images, in the same order."""
 
-    source: Source
+    source: TypedSource
     files: list[str]
     """Names in the source, in natural order (2 before 10)."""
     labels: list[int]
@@ -103,7 +103,7 @@ class ClassCount:
 
 
 def scan(
-    source: Source,
+    source: TypedSource,
     *,
     split: Split,
     reading: Reading | None = None,

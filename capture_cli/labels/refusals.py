@@ -11,17 +11,17 @@ from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.comparison import Undecided
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
-from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, Source
+from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, TypedSource
 
 MOST_COMMANDS = 4
 
 
-def command(source: Source, *options: str) -> str:
+def command(source: TypedSource, *options: str) -> str:
     """Write `capture labels FOLDER OPTIONS` as it is typed, between backticks."""
     return f"`capture labels {shlex.join([*source.typed, *options])}`"
 
 
-def no_images(source: Source, skipped: Sequence[Skipped]) -> DataError:
+def no_images(source: TypedSource, skipped: Sequence[Skipped]) -> DataError:
     """Make the error for a source without a usable image."""
     if not skipped:
         return DataError(f"'{source.name}' is empty", f"put images into it: {', '.join(IMAGE_EXTENSIONS)}")
@@ -33,7 +33,7 @@ def no_images(source: Source, skipped: Sequence[Skipped]) -> DataError:
     )
 
 
-def undecided(source: Source, error: Undecided, tables: Sequence[str]) -> DataError:
+def undecided(source: TypedSource, error: Undecided, tables: Sequence[str]) -> DataError:
     """Make the error for names from which `auto` takes no rule; `tables` are --labels values of tables that name the images."""
     if tables:
         commands = [command(source, "--labels", table) for table in tables]
@@ -45,7 +45,7 @@ def undecided(source: Source, error: Undecided, tables: Sequence[str]) -> DataEr
     return DataError(error.message, no_label_hint(source))
 
 
-def pooled(source: Source, error: Undecided) -> DataError:
+def pooled(source: TypedSource, error: Undecided) -> DataError:
     """Make the error for training images without labels beside other splits that have some."""
     return DataError(
         f"{error.message} for training; the images of the other splits have labels",
@@ -53,7 +53,7 @@ def pooled(source: Source, error: Undecided) -> DataError:
     )
 
 
-def no_label_hint(source: Source) -> str:
+def no_label_hint(source: TypedSource) -> str:
     """Advise what to do where names hold no label."""
     table = command(source, "--files", "--format", "csv").replace("csv`", "csv > labels.csv`")
     return (
@@ -63,7 +63,7 @@ def no_label_hint(source: Source) -> str:
 
 
 def no_label(
-    source: Source,
+    source: TypedSource,
     paths: Sequence[str],
     without: Sequence[str],
     rule: Rule,
@@ -91,7 +91,7 @@ def no_label(
     )
 
 
-def one_class(source: Source, label: str, paths: Sequence[str], rule: Rule, *, pools: bool) -> DataError:
+def one_class(source: TypedSource, label: str, paths: Sequence[str], rule: Rule, *, pools: bool) -> DataError:
     """Make the error for a single class; `pools` if other splits hold more classes."""
     hint = try_others(source, paths, rule)
     if pools:
@@ -99,7 +99,7 @@ def one_class(source: Source, label: str, paths: Sequence[str], rule: Rule, *, p
     return DataError(f"only one class: the rule {rule.name} labels {images(len(paths))}, all '{label}'", hint)
 
 
-def try_others(source: Source, paths: Sequence[str], rule: Rule) -> str:
+def try_others(source: TypedSource, paths: Sequence[str], rule: Rule) -> str:
     """Advise what to do about a rule that does not fit: other rules that find two classes or more."""
     total = len(paths)
     options = []
@@ -133,7 +133,7 @@ def some(fit: Fit) -> str:
     return f"{fit.rule.name} ({fit.classes:,} classes: {', '.join(fit.names[:3])}{', ...' if fit.classes > 3 else ''})"
 
 
-def unlabelled_validation(source: Source, without: Sequence[str], label: str = "") -> DataError:
+def unlabelled_validation(source: TypedSource, without: Sequence[str], label: str = "") -> DataError:
     """Make the error for validation images whose labels are elsewhere; `label` is one that no training image has."""
     top = without[0].partition("/")[0]
     found = f"have the label '{label}', which no training image has" if label else "have no label"

@@ -25,7 +25,7 @@ from capture_cli.labels.purposes import Placed, place_files, place_two
 from capture_cli.labels.reading import Reading
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
-from capture_cli.sources import Skipped, Source
+from capture_cli.sources import Skipped, TypedSource
 
 MOST_TABLES = 20
 _UNUSED = {"outside": "outside-split", "unlabelled": "unlabelled"}
@@ -35,7 +35,7 @@ _UNUSED = {"outside": "outside-split", "unlabelled": "unlabelled"}
 class Work:
     """Files that are left, and those that are skipped."""
 
-    def __init__(self, source: Source, reading: Reading, classes: Sequence[str] | None) -> None:
+    def __init__(self, source: TypedSource, reading: Reading, classes: Sequence[str] | None) -> None:
         self.source, self.reading, self.model_classes = source, reading, classes
         self.files: list[str] = []
         self.skipped: list[Skipped] = []

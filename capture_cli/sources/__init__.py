@@ -45,18 +45,6 @@ class Source(Protocol):
         """The source as the user named it, for messages; not escaped."""
 
     @property
-    def typed(self) -> Sequence[str]:
-        """The arguments that name it on the command line."""
-
-    @property
-    def within(self) -> str:
-        """The beginning that all names have, but those for validation: empty, or a folder and `/`."""
-
-    @property
-    def val(self) -> str | None:
-        """The beginning of the names of images for validation, if a folder of them was named."""
-
-    @property
     def location(self) -> str:
         """Its absolute path or URI."""
 
@@ -68,6 +56,22 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release what is open. May be called twice; a later call opens the source again."""
+
+
+class TypedSource(Source, Protocol):
+    """A source as it was typed on the command line, which may have a second folder of images, for validation."""
+
+    @property
+    def typed(self) -> Sequence[str]:
+        """The arguments that name it on the command line."""
+
+    @property
+    def within(self) -> str:
+        """The beginning that all names have, but those for validation: empty, or a folder and `/`."""
+
+    @property
+    def val(self) -> str | None:
+        """The beginning of the names of images for validation, if a folder of them was named."""
 
 
 def is_image(name: str) -> bool:
