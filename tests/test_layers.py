@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
         "sources",
     },
     # the writing half: it knows torch
-    "runtime": {"__init__", "errors", "pixels"},
+    "runtime": {"__init__", "errors", "pixels", "resources"},
     "runfolder": {"errors", "files", "journal"},
     "writer": {"config", "errors", "files", "journal", "preprocessing", "records", "runfolder"},
     "recorder": {"config", "errors", "files", "journal", "records", "runfolder", "runtime", "writer"},
