@@ -32,16 +32,6 @@ PLACES = (
     (r"\{_shell\([^{}]*file\)\}", "ant_000.png"),
 )
 """What stands in a command in place of a value -> such a value in the folder of the test."""
-SUBJECTS = {
-    "capture train",
-    "capture evaluate",
-    "capture cache",
-    "capture labels",
-    "capture suspects",
-    "capture runs",
-    "capture rows",
-}
-"""Commands that are spoken of and not advised as they stand."""
 
 
 def strings(file: Path) -> Iterator[tuple[int, str]]:
@@ -98,7 +88,7 @@ def test_a_command_that_is_advised_can_be_run(place: Path, monkeypatch: pytest.M
     """With the values that stand in it; one of them that is not in the table fails, and needs a line there."""
     monkeypatch.chdir(place)
     (place / "saved.jsonl").unlink(missing_ok=True)
-    if advice in SUBJECTS:
+    if advice.count(" ") == 1:  # it is spoken of, and not advised as it stands
         assert command([*advice.split()[1:], "--help"]) == 0
         return
     text = advice.partition(" | ")[0]
