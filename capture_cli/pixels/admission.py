@@ -24,7 +24,7 @@ from capture_cli.errors import Unusable
 from capture_cli.pixels.cache import PixelCache
 from capture_cli.pixels.decoding import Pixels, decode, pillow_silenced
 from capture_cli.pixels.geometry import Geometry
-from capture_cli.pixels.similarity import Hashes, perceptual_hashes, sampled
+from capture_cli.pixels.similarity import Hashes, perceptual_hashes
 from capture_cli.pixels.slots import Location, checksum
 from capture_cli.resources import processors
 
@@ -75,8 +75,6 @@ class Loaded(NamedTuple):
     from_cache: bool
     pixels: int
     """Checksum of the pixels."""
-    plane: Pixels
-    """A copy of the part of them that is hashed."""
 
 
 class Warnings:
@@ -115,23 +113,23 @@ class Loader:
         if not kept:
             self.decode(data, into)
         location = kept.location if kept else self.cache.keep(digest, into, len(data)) if self.cache else None
-        pixels = kept.checksum if kept else checksum(into)
-        return Loaded(len(data), digest, location, bool(kept), pixels, sampled(into).copy())
+        return Loaded(len(data), digest, location, bool(kept), kept.checksum if kept else checksum(into))
 
     def decode(self, data: bytes, into: Pixels) -> None:
         """Fill `into` with the decoded pixels of a file. Raises Unusable."""
-        into[...] = decode(data, self.geometry)
+        decode(data, self.geometry, into)
 
     def admit(
         self,
         ids: Iterable[int],
         load_one: Callable[[int], Loaded],
         usable: npt.NDArray[np.bool_],
+        planes_of: Callable[[list[int]], Pixels],
         pixels_of: Callable[[int], Pixels],
     ) -> Admission:
         """Call `load_one` for each id and mark the usable ones; what it raises other than Unusable ends the call.
 
-        `pixels_of` is asked for the pixels of those that look like one colour.
+        `planes_of` returns what is hashed of usable images, as `sampled` does; `pixels_of` is asked for those of one colour.
         """
         wanted = [int(i) for i in ids]
 
@@ -143,9 +141,8 @@ class Loader:
 
         with pillow_silenced():
             outcomes = in_threads(wanted, outcome_of, self.threads)
-        planes = [outcome.plane for outcome in outcomes if isinstance(outcome, Loaded)]
-        stacked = np.stack(planes) if planes else np.empty((0, 1, 1), np.uint8)
-        admission = Admission([], [], [], [], perceptual_hashes(stacked), [], [])
+        planes = planes_of([i for i, outcome in zip(wanted, outcomes, strict=True) if isinstance(outcome, Loaded)])
+        admission = Admission([], [], [], [], perceptual_hashes(planes), [], [])
         for i, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Unusable):
                 admission.skipped.append((i, outcome))
@@ -157,7 +154,7 @@ class Loader:
                 self.tally.from_cache += outcome.from_cache
                 self.tally.decoded += not outcome.from_cache
         usable[admission.ids] = True
-        even = (stacked == stacked[:, :1, :1]).all(axis=(1, 2)).tolist()
+        even = (planes == planes[:, :1, :1]).all(axis=(1, 2)).tolist()
         admission.constant.extend(maybe and is_constant(pixels_of(i)) for i, maybe in zip(admission.ids, even, strict=True))
         self.warnings.pass_on()
         return admission

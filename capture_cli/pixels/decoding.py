@@ -69,10 +69,13 @@ class Peek(NamedTuple):
     """There are more than 8 bits per channel."""
 
 
-def decode(data: bytes, geometry: Geometry) -> Pixels:
-    """Decode a file to uint8 [channels, height, width]: 1 channel grey (ITU-R 601-2 luma), or 3 RGB. Raises Unusable."""
+def decode(data: bytes, geometry: Geometry, out: Pixels | None = None) -> Pixels:
+    """Decode a file to uint8 [channels, height, width]: 1 channel grey (ITU-R 601-2 luma), or 3 RGB.
+
+    `out` is filled and returned if it is given. Raises Unusable; then `out` is as it was.
+    """
     height, width, channels = geometry.height, geometry.width, geometry.channels
-    planes = np.empty((channels, height, width), np.uint8)
+    planes = np.empty((channels, height, width), np.uint8) if out is None else out
     with _opened(data, geometry.max_pixels) as picture:
         image = _flat(_eight_bits(picture, data, geometry), geometry.background)
         if channels == 1 and image.mode != "L":
@@ -153,8 +156,8 @@ class _Picture(NamedTuple):
         """Return the orientation, 1 to 8. A PNG may hold it behind the pixels: then it is known once they are decoded."""
         if self.image.format in ("TIFF", "HEIF"):  # turned upright by Pillow and pillow-heif as they decode
             return 1
-        exif, xmp = self.metadata
-        return orientation(Metadata(exif or _exif_of(self.image), (xmp or _xmp_of(self.image)) * (source != "exif")))
+        exif, xmp = self.metadata.exif or _exif_of(self.image), self.metadata.xmp or _xmp_of(self.image)
+        return orientation(Metadata(exif, xmp * (source != "exif"))) if exif or xmp else 1
 
 
 @contextlib.contextmanager
@@ -253,19 +256,18 @@ def _is_grey(image: Image.Image, rawmode: str) -> bool:
 
 def _eight_bits(picture: _Picture, data: bytes, geometry: Geometry) -> Image.Image:
     """Decode to 8 bits per channel, with a colour key made a transparent channel."""
-    from PIL import Image
-
     image, rawmode = picture.image, picture.rawmode
     image.load()
     if is_deep(image.mode, rawmode) and (geometry.depth != "high-byte" or image.mode in ("F", "I")):
         return _from_deep(_deep(picture, data, geometry.max_pixels), image.info.get("transparency"), geometry.depth)
-    key = image.info.get("transparency")
     deep = image.mode.startswith("I")
     if image.mode not in ("1", "L", "RGB") and not deep:
         return image
-    image.info.pop("transparency", None)
+    key = image.info.pop("transparency", None)
     if key is None and not deep:
         return image.convert("L") if image.mode == "1" else image
+    from PIL import Image
+
     values = np.array(image.convert("L") if image.mode == "1" else image)
     pixels = (values >> 8).astype(np.uint8) if deep else values
     if key is None:

@@ -93,14 +93,14 @@ def fit(image: Image.Image, geometry: Geometry) -> Image.Image:
     scales until the picture covers height / crop_share and width / crop_share, and cuts out the middle, with the roundings of
     torchvision's `Resize` and `CenterCrop`. A picture that has its size already is not resampled.
     """
+    size = (geometry.width, geometry.height)
+    if image.size == size and geometry.resize != "crop":
+        return image
     from PIL import Image
 
     resampling = Image.Resampling.BICUBIC if "bicubic" in geometry.filter else Image.Resampling.BILINEAR
-    size = (geometry.width, geometry.height)
     if geometry.resize == "crop":
         return _crop(image, size, geometry.crop_share, resampling)
-    if image.size == size:
-        return image
     if geometry.resize == "stretch":
         return image.resize(size, resampling)
     return _pad(image, size, geometry.background, resampling)

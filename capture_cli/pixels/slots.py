@@ -93,4 +93,4 @@ class Kept(NamedTuple):
 
 def checksum(pixels: Pixels) -> int:
     """XXH3-64 of contiguous pixels."""
-    return xxhash.xxh3_64_intdigest(pixels.data.cast("B"))
+    return xxhash.xxh3_64_intdigest(pixels.data)

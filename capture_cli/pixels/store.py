@@ -28,6 +28,7 @@ from capture_cli.pixels.admission import Admission, Ids, Loaded, Loader, Read, T
 from capture_cli.pixels.cache import RESERVE_BYTES, PixelCache, cache_folder
 from capture_cli.pixels.decoding import Pixels
 from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.similarity import sampled
 from capture_cli.pixels.slots import Location, SlotFile, checksum
 from capture_cli.resources import Resources
 
@@ -89,7 +90,9 @@ class MemoryStore:
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
         pixels = self.pixels
-        return self._loader.admit(ids, lambda i: self._loader.load(read(i), pixels[i]), self.usable, pixels.__getitem__)
+        planes = sampled(pixels)
+        load, usable = self._loader.load, self.usable
+        return self._loader.admit(ids, lambda i: load(read(i), pixels[i]), usable, planes.__getitem__, pixels.__getitem__)
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
         """Return all pixels and `ids`."""
@@ -144,7 +147,18 @@ class DiskStore:
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode files; see Store."""
         self._read = read
-        return self._loader.admit(ids, self._admit_one, self.usable, lambda i: self.rows(np.array([i]))[0][0])
+        planes: dict[int, Pixels] = {}
+
+        def planes_of(usable: list[int]) -> Pixels:
+            return np.stack([planes.pop(i) for i in usable]) if usable else np.empty((0, 1, 1), np.uint8)
+
+        def admit_one(i: int) -> Loaded:
+            pixels = np.empty(self._loader.geometry.shape, np.uint8)
+            loaded = self._admit_one(i, pixels)
+            planes[i] = sampled(pixels).copy()
+            return loaded
+
+        return self._loader.admit(ids, admit_one, self.usable, planes_of, lambda i: self.rows(np.array([i]))[0][0])
 
     def rows(self, ids: Ids) -> tuple[Pixels, Ids]:
         """Read the pixels of B images, uint8 [B, C, H, W]; their places are 0 to B - 1. See Store."""
@@ -153,8 +167,7 @@ class DiskStore:
         self._loader.warnings.pass_on()
         return batch, np.arange(len(ids))
 
-    def _admit_one(self, i: int) -> Loaded:
-        pixels = np.empty(self._loader.geometry.shape, np.uint8)
+    def _admit_one(self, i: int, pixels: Pixels) -> Loaded:
         loaded = self._loader.load(self._read(i), pixels)
         self._digests[i] = np.frombuffer(loaded.digest, np.uint8)
         self._checksums[i] = loaded.pixels
