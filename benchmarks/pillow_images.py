@@ -84,6 +84,7 @@ def deep(image: Image.Image, channels: int) -> Pixels:
         grey = np.rint((values - low) * (255 / (high - low))) if high > low else np.zeros_like(values)
     else:
         grey = values // 256
+        grey[values == image.info.get("transparency", -1)] = 255
     return np.repeat(grey.astype(np.uint8)[np.newaxis], channels, axis=0)
 
 

@@ -28,8 +28,11 @@ A damaged file may still decode, to other pixels: no image format notices every 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import importlib.metadata
 import importlib.util
+import logging
 import platform
 import threading
 import warnings
@@ -110,7 +113,11 @@ def codec_versions() -> dict[str, str]:
         "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
         "libwebp": features.version("webp"),
         "zlib": features.version("zlib"),
+        "libtiff": features.version("libtiff"),
+        "libavif": features.version("avif"),
     }
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        libraries["pillow-heif"] = importlib.metadata.version("pillow-heif")
     return {"pillow": __version__, **{name: version for name, version in libraries.items() if version}}
 
 
@@ -201,8 +208,21 @@ def _register(name: str) -> None:
 
         pillow_heif.register_heif_opener(thumbnails=False)
         return
+    if name == "TIFF":
+        _silence_libtiff()
     module = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "PPM": "Ppm", "AVIF": "Avif", "GIF": "Gif"}
     importlib.import_module(f"PIL.{module.get(name, 'Bmp')}ImagePlugin")
+
+
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing what it finds wrong, and Pillow's log of its TIFF reader from the terminal."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError):
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text("utf-8").splitlines() if "libtiff" in line}
+        for path in mapped:
+            library = ctypes.CDLL(path)  # the one that Pillow has loaded
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
 
 
 def _reason(error: Exception, data: bytes) -> str:

@@ -27,7 +27,7 @@ _SIGNATURES = re.compile(
        | (?P<AVIF>....ftyp(?:avi[fs]|(?:mif1|msf1|miaf|MA1[AB])....(?:....){0,15}?avi[fs]))
        | (?P<HEIF>....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|heif)) | (?P<ISO>....ftyp)
        | (?P<JPEG2000>\0\0\0\x0cjP\ \ |\xff\x4f\xff\x51) | (?P<JPEGXL>\xff\x0a|\0\0\0\x0cJXL\ )
-       | (?P<DIB>[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0(?:....|........)\1\0[\1\4\x08\x10\x18\x20]\0)""",
+       | (?P<DIB>[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0(?:....|........)\x01\0[\x01\x04\x08\x10\x18\x20]\0)""",
     re.DOTALL | re.VERBOSE,
 )
 
