@@ -27,6 +27,7 @@ from data_cost import photographs
 from debian import NoDataError
 from growth import growth, memory
 from measuring import HERE, NotMeasuredError, Row, machine, table, table_line
+from neighbours import neighbours
 from record_cost import record_cost
 from scan import scan
 from sinks import sinks
@@ -49,6 +50,7 @@ MEASUREMENTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "inspect": reading.inspect,
     "rows": reading.rows,
     "startup": startup,
+    "neighbours": neighbours,
     "scan": scan,
     "large": reading.large,
     "cuda": cuda,

@@ -10,8 +10,8 @@ The words after the opening fence say what happens to a block:
     anything else    shown, not run
 
 The blocks of a page run in order, in a folder of its own that contains a copy of `sample_data/`, with the current
-environment's `capture` and `python` first on the PATH. Every part of a pipeline must succeed, except that a part whose
-reader has gone, as before `| head`, may end with SIGPIPE.
+environment's `capture` and `python` first on the PATH and the checkout in `$CAPTURE`. Every part of a pipeline must succeed,
+except that a part whose reader has gone, as before `| head`, may end with SIGPIPE.
 """
 
 import os
@@ -146,7 +146,7 @@ def run_python(code: str, folder: Path) -> str:
 def _environment() -> dict[str, str]:
     here = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "MAKEFLAGS", "MAKELEVEL")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{here.get('PATH', os.defpath)}"
-    return here | {"PATH": path, "COLUMNS": str(COLUMNS), "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+    return here | {"CAPTURE": str(ROOT), "PATH": path, "COLUMNS": str(COLUMNS), "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
 
 
 _HEX = re.compile(r"\b[0-9a-f]{16,}\b")

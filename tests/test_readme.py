@@ -21,6 +21,8 @@ PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_runs_and_prints_what_is_shown(name: str, tmp_path: Path) -> None:
     """The blocks of a page work in their order, and print what is shown below them."""
+    if "guide_photos.py" in PAGES[name].read_text("utf-8"):
+        demand_photographs()
     folder = tmp_path / "here"
     prepare(folder)
     wrong = []
@@ -30,6 +32,17 @@ def test_every_block_runs_and_prints_what_is_shown(name: str, tmp_path: Path) ->
         except BlockError as error:
             pytest.fail(f"{name}:{block.line}: {error}")
     assert not wrong, f"{name} is out of date; `make docs` records it again\n" + "\n".join(wrong)
+
+
+def demand_photographs() -> None:
+    """Skip the test if the packages with the photographs of the guide cannot be had."""
+    from guide_photos import ROOT as CHECKOUT
+    from guide_photos import NoDataError, originals
+
+    try:
+        originals(CHECKOUT / "benchmarks" / "data")
+    except NoDataError as reason:
+        pytest.skip(f"no photographs: {reason}")
 
 
 def check(block: Block, folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,14 @@ class ListedRun:
 
     @cached_property
     def best(self) -> Epoch | None:
-        """The epoch with the highest accuracy (for regression the lowest loss), the first among equals.
+        """The epoch with the highest accuracy, of equal ones that with the lowest loss, then the first.
 
         It is one of the phase `val`, else `test`, else the last that there is.
         """
         phases = dict.fromkeys(one.phase for one in self.epochs if one.n)
         phase = next((one for one in ("val", "test") if one in phases), next(reversed(phases), None))
         here = [one for one in self.epochs if one.phase == phase and one.n]
-        return max(here, key=lambda one: (one.accuracy or 0.0, -one.loss if one.accuracy is None else 0.0), default=None)
+        return max(here, key=lambda one: (one.accuracy or 0.0, -one.loss if isfinite(one.loss) else -inf), default=None)
 
     @property
     def model(self) -> str:
