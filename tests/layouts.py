@@ -391,4 +391,47 @@ LAYOUTS = [
             "labels.jsonl": "".join(f'{{"file": "{i:03d}.png", "label": "{"yes" if i % 2 else "no"}"}}\n' for i in range(20))
         },
     ),
+    Layout("GTSRB", ["GTSRB/Final_Training/Images/{00000..00004}/{00000..00002}_{00000..00004}.ppm"], 5),
+    Layout("ORL faces", ["s{1..8}/{1..10}.pgm"], 8),
+    Layout(
+        "Histopathologic cancer",
+        [f"{split}/{digest(i)}{digest(i + 50)}.tif" for split in ("train", "test") for i in range(20)],
+        ["0", "1"],
+        refused=True,
+        tables={"train_labels.csv": rows("id,label", [f"{digest(i)}{digest(i + 50)},{i % 2}" for i in range(20)])},
+    ),
+    Layout("Class masks", ["{cat,dog}/{1..9}.jpg", "masks/{cat,dog}_{1..9}.png"], ["cat", "dog"], skipped=["companion"]),
+    Layout("VOC", ["JPEGImages/2007_0000{10..40}.jpg", "SegmentationClass/2007_0000{10..40}.png"], None, refused=True),
+    Layout("UCF-101", ["v_{Archery,Biking,Bowling}_g{01..05}_c{01..03}.jpg"], ["Archery", "Biking", "Bowling"]),
+    Layout("KTH", ["person{01..09}_{boxing,waving,walking}_d{1,2}_frame{1..3}.png"], ["boxing", "walking", "waving"]),
+    Layout("Patients above", ["P{001..009}/{positive,negative}/{1..4}.png"], ["negative", "positive"]),
+    Layout("Days and nights", ["{car,bus}/{day,night}/{1..9}.jpg"], ["bus", "car"], refused=True),
+    Layout("Vehicles", ["{bus,car,train,truck}/{1..9}.jpg"], ["bus", "car", "train", "truck"], warned=True),
+    Layout("Vehicles in splits", ["{train,test}/{bus,car,train,truck}/{1..9}.jpg"], 4, skipped=["test-split"], warned=True),
+    Layout("Glassware", ["{test tube,beaker,flask}/{1..9}.jpg"], 3, warned=True),
+    Layout("Colours and clothes", ["{red,blue,green}_{shirt,dress}_{1..9}.jpg"], ["dress", "shirt"], refused=True),
+    Layout("Eyes by side", ["{001..015}_{L,R}.png"], ["L", "R"], refused=True),
+    Layout("UUIDs", [f"{digest(i)[:8]}-{digest(i)[8:]}-4a5b-9c8d-{digest(i + 99)}.png" for i in range(30)], None, refused=True),
+    Layout("Spellings", ["{Cat,cat,dog}/{1..9}.png"], ["Cat", "cat", "dog"], warned=True),
+    Layout(
+        "Retinopathy with grades",
+        ["{10..40}_{left_eye,right_eye}_c{0,1}.jpeg"],
+        ["0", "2"],
+        refused=True,
+        tables={
+            "t.csv": rows(
+                "image,level",
+                [f"{i}_{side}_eye_c{c},{2 * (i % 2)}" for i in range(10, 41) for side in ("left", "right") for c in (0, 1)],
+            )
+        },
+    ),
+    Layout(
+        "Names and a table",
+        ["{cat,dog}_{01..20}.jpg"],
+        ["cat", "dog"],
+        warned=True,
+        tables={
+            "breeds.csv": rows("file,breed", [f"{n}_{i:02d}.jpg,breed{i % 4}" for n in ("cat", "dog") for i in range(1, 21)])
+        },
+    ),
 ]

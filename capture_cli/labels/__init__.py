@@ -70,6 +70,8 @@ class Scan:
     """The splits that words in the paths tell."""
     table: Matched | None = None
     """The table that gave the labels."""
+    tables: list[str] = field(default_factory=list)
+    """Values of `--labels` for tables that name the images, where file names gave the labels."""
     paths: dict[str, str] = field(default_factory=dict)
     """File -> what the rule reads, where that is not the file's own path."""
 
@@ -146,6 +148,7 @@ def scan(
         groups=groups,
         rivals=rivals,
         table=work.table,
+        tables=work.tables,
         doubtful=natural_order(work.placed.doubtful),
         split_names=sorted(set(work.placed.splits.values())),
         paths=work.placed.paths,

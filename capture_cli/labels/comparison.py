@@ -38,6 +38,7 @@ class Choice:
     """The rule that was chosen, and others that were close."""
 
     rule: Rule
+    kind: Kind
     rivals: list[Fit]
 
 
@@ -106,7 +107,9 @@ def _decide(best: list[Candidate], every: Sequence[Candidate]) -> Choice:
         raise _equal([chosen.fit, *(one.fit for one in crossing)])
     if crossed := _crossed_fields(chosen, every) or _crossed_levels(chosen, every):
         raise _equal([chosen.fit, *crossed])
-    return Choice(replace(chosen.fit.rule, why=_why(chosen)), [one.fit for one in best if _is_rival(one, chosen)][:2])
+    return Choice(
+        replace(chosen.fit.rule, why=_why(chosen)), chosen.kind, [one.fit for one in best if _is_rival(one, chosen)][:2]
+    )
 
 
 def _equal(fits: Sequence[Fit]) -> Undecided:

@@ -136,27 +136,23 @@ def _without_split(name: str) -> str:
     return "_".join(kept) if kept else split_word(name)[1]
 
 
+_IN_NAME = re.compile(rf"(?i)(?:^|[\s_.#-]+)[0-9]*({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})[0-9]*(?=[\s_.#-]|$)")
+
+
 def names_with_split(names: Sequence[str]) -> bool:
     """Tell whether file names carry a split word each, as in `Train_0.jpg`; then `name_split` reads it."""
     sample = names[:: max(1, len(names) // 200)]
-    with_word = sum(bool(split_word(name.rpartition(".")[0])[0]) for name in sample)
-    return with_word * 20 >= len(sample) * 19
+    return sum(bool(name_split(name)[0]) for name in sample) * 20 >= len(sample) * 19
 
 
 def name_split(name: str) -> tuple[str, str]:
     """Read the split from a file name; return it and the name without the word: `train_cat_1.jpg` -> train, `cat_1.jpg`."""
     body, dot, extension = name.rpartition(".")
-    split = split_word(body)[0]
-    if not split:
+    found = _IN_NAME.search(body)
+    if not found:
         return NO_SPLIT, name
-    pieces = re.split(r"([\s_.#-]+)", body)
-    words, separators = pieces[::2], pieces[1::2]
-    text = ""
-    for i, piece in enumerate(words):
-        if set(tokens(piece)) & SPLIT_WORDS.keys():
-            continue
-        text += (separators[i - 1] if text and i else "") + piece
-    return split, text + dot + extension
+    rest = body[: found.start()] + body[found.end() :]
+    return SPLIT_WORDS[found[1].lower()], (rest if found.start() else rest.lstrip(" _-.#")) + dot + extension
 
 
 class Placed(NamedTuple):

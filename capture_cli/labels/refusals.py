@@ -53,6 +53,12 @@ def pooled(source: TypedSource, error: Undecided) -> DataError:
     )
 
 
+def numbers_and_tables(source: TypedSource, rule: Rule, tables: Sequence[str]) -> DataError:
+    """Make the error for names that hold numbers alone beside a table that names the images."""
+    commands = [command(source, "--labels", value) for value in (*tables, rule.name)]
+    return DataError("the names of the images hold numbers, and a table names them", f"choose one: {' or '.join(commands)}")
+
+
 def no_label_hint(source: TypedSource) -> str:
     """Advise what to do where names hold no label."""
     table = command(source, "--files", "--format", "csv").replace("csv`", "csv > labels.csv`")

@@ -307,18 +307,21 @@ def tables_beside(folder: str) -> list[str]:
     return [str(above / name) for name in sorted(names) if not name.startswith(".")]
 
 
-def find_tables(folder: str, names: Sequence[str], files: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Find tables that name most of their rows' images; return values of `--labels`.
+def find_tables(
+    folder: str, names: Sequence[str], files: Sequence[str], others: Sequence[str], *, share: float = 0
+) -> list[str]:
+    """Find tables most of whose rows name an image, and that name a share of the images; return values of `--labels`.
 
     `names` are paths of tables to look at, `folder` is the folder of the images.
     """
     values = []
     for name in names:
         try:
-            table = read_table(Wanted(name, None, None), folder, rows=_TRIED_ROWS)
+            table = read_table(Wanted(name, None, None), folder, rows=None if share else _TRIED_ROWS)
             finder = _Finder(files, others)
             at = _file_column(table, finder)
-            if 2 * finder.count(row[at] for row in table.rows) < len(table.rows):
+            named = finder.count(row[at] for row in table.rows)
+            if 2 * named < len(table.rows) or named < share * len(files):
                 continue
             match(table, files, others)
         except UsageError:

@@ -19,7 +19,10 @@ def warnings(found: Scan) -> list[str]:
 
 def _table(found: Scan) -> list[str]:
     if found.table is None:
-        return []
+        return [
+            f"a table names these images; if it has their labels, use {command(found.source, '--labels', table)}"
+            for table in found.tables[:1]
+        ]
     missing = [one.file for one in found.skipped if one.reason == "not-in-table"]
     texts = []
     if missing:
@@ -119,7 +122,7 @@ def _merged_folders(found: Scan) -> list[str]:
         folder = found.paths.get(file, file).rpartition("/")[0]
         places[folder.rpartition("/")[2]].add(folder)
     tops = {folder.rpartition("/")[0] for folders in places.values() for folder in folders}
-    if kind_of(tops) == Kind.NONE and len(tops) > 1:
+    if kind_of(tops) in (Kind.NONE, Kind.NUMBERED) and len(tops) > 1:
         return []  # cam1/cat and cam2/cat
     merged = [quoted(natural_order(folders)) for folders in places.values() if len(folders) > 1]
     if not merged:

@@ -25,6 +25,7 @@ from capture_cli.labels.purposes import Placed, place_files, place_two
 from capture_cli.labels.reading import Reading
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
+from capture_cli.labels.tokens import Kind
 from capture_cli.sources import Skipped, TypedSource
 
 MOST_TABLES = 20
@@ -41,6 +42,7 @@ class Work:
         self.skipped: list[Skipped] = []
         self.placed = Placed({}, {}, set())
         self.table: Matched | None = None
+        self.tables: list[str] = []
         self._wanted = parse_table(reading.labels)
 
     def look(self) -> None:
@@ -73,6 +75,10 @@ class Work:
         if rule is not None:
             return rule, []
         choice = self._choose()
+        if choice.rule.reads == "name":
+            self.tables = self._tables(share=0.8)
+            if self.tables and choice.kind < Kind.WORDS:
+                raise refusals.numbers_and_tables(self.source, choice.rule, self.tables)
         return choice.rule, choice.rivals
 
     def _match_table(self, wanted: Wanted) -> Matched:
@@ -124,13 +130,14 @@ class Work:
     def _paths(self, files: Sequence[str]) -> list[str]:
         return [self.placed.paths.get(file, file) for file in files]
 
-    def _tables(self) -> list[str]:
-        """List the values of `--labels` for tables in the folder, and beside it, that name its images."""
+    def _tables(self, share: float = 0) -> list[str]:
+        """List the values of `--labels` for tables in the folder, and beside it, that name this share of its images."""
         folder = self.source.name.rstrip("/") or "/"
         inside = [f"{folder}/{one.file}" for one in self.skipped if one.file.lower().endswith(EXTENSIONS)]
         others = {file for file in self.files if self.placed.splits.get(file) in ("test", "unlabelled")}
         names = [*inside[:MOST_TABLES], *tables_beside(folder)[:MOST_TABLES]]
-        return find_tables(folder, names, [file for file in self.files if file not in others], sorted(others))
+        files = [file for file in self.files if file not in others]
+        return find_tables(folder, names, files, sorted(others), share=share)
 
     def label(self, rule: Rule, part: str) -> dict[str, str]:
         """Map the images to use to their labels. Raises DataError as `--unmatched` says; test images need no label.
