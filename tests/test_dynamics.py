@@ -44,17 +44,30 @@ def test_every_quantity_is_that_of_its_paper(tmp_path: Path, phase: str, top_k: 
                     other = kept[record.topk[i] != label].max()
                     p_label = float(record.p_labels[i])  # type: ignore[index]
                 margin = -float(record.losses[i]) - np.log(max(other, 1e-45))
-                visits[file].append((record.epoch, margin, p_label, float(record.losses[i])))
+                visits[file].append((record.epoch, margin, p_label, float(record.losses[i]), label, kept))
     assert sorted(found.files) == sorted(visits)
     assert found.epochs.tolist() == list(range(6))
     for i, file in enumerate(found.files):
-        epochs, margins, p_labels, losses = (np.array(column) for column in zip(*visits[file], strict=True))
+        epochs, margins, p_labels, losses, labels, probs = (np.array(column) for column in zip(*visits[file], strict=True))
         right = margins > 0
-        assert found.aum[i] == pytest.approx(margins.mean(), abs=1e-5)
+        assert found.aum[i] == pytest.approx(margins.mean(), rel=1e-6, abs=1e-6)
         assert found.confidence[i] == pytest.approx(p_labels.mean(), abs=1e-6)
         assert found.variability[i] == pytest.approx(p_labels.std(), abs=1e-6)
         assert found.correctness[i] == pytest.approx(right.mean())
-        assert found.mean_loss[i] == pytest.approx(losses.mean(), abs=1e-5)
+        assert found.mean_loss[i] == pytest.approx(losses.mean(), rel=1e-6, abs=1e-6)
+        if top_k is None:
+            one_hot = np.eye(probs.shape[1])[labels]
+            assert found.el2n is not None
+            assert found.entropy is not None
+            assert found.mean_probs is not None
+            assert found.el2n[i] == pytest.approx(np.sqrt(((probs - one_hot) ** 2).sum(1)).mean(), abs=1e-6)
+            assert found.entropy[i] == pytest.approx(-(probs * np.log(probs)).sum(1).mean(), abs=1e-6)
+            # cleanlab's two scores of a label, from the mean probabilities: self-confidence and normalised margin.
+            means, label = probs.mean(0), labels[0]
+            assert found.mean_probs[i][label] == pytest.approx(means[label], abs=1e-6)
+            other = np.delete(found.mean_probs[i], label).max()
+            margin = (means[label] - np.delete(means, label).max() + 1) / 2
+            assert (found.mean_probs[i][label] - other + 1) / 2 == pytest.approx(margin, abs=1e-6)
         assert found.forgetting[i] == sum(a and not b for a, b in itertools.pairwise(right))
         assert found.first_learned[i] == (epochs[right].min() if right.any() else NEVER)
         since = next((e for e, k in zip(epochs, range(len(right)), strict=True) if right[k:].all()), NEVER)

@@ -24,6 +24,8 @@ from capture_cli.runs import Block, Visits
 
 MAX_PROBS_BYTES = 2**30
 """Probabilities of a run are kept up to this size; of a larger one only margins, losses and p(label) are."""
+MAX_IDS = 2**26
+"""Samples whose ids are numbers below this are found by an array, others by a dictionary."""
 CLASS_TASKS = (None,)
 """Tasks with one label a sample."""
 
@@ -163,6 +165,8 @@ class Dynamics:
         self._probs_bytes = 0
         self._complete = True
         self._not_finite = 0
+        self._table = np.full(1024, -1, np.int64)
+        """Row by id, -1 for none; of ids that are numbers below MAX_IDS."""
 
     def update(self, block: Block) -> None:
         """Take the visits of the phase. Raises UsageError where samples do not have one label each."""
@@ -178,8 +182,7 @@ class Dynamics:
             raise UsageError("the samples of this run have no labels", "training dynamics need one label a sample")
         self._info, rows = visits.info, self._rows
         known = len(rows)
-        ids = visits["id"].tolist()
-        places = np.array([rows.setdefault(one, len(rows)) for one in ids], np.int64)
+        places = self._places(visits["id"])
         if len(rows) > known:
             files = visits["file"]
             fresh = np.unique(places, return_index=True)
@@ -190,6 +193,19 @@ class Dynamics:
             self._probs_bytes += columns["probs"].nbytes
         self._not_finite += int((~np.isfinite(columns["loss"])).sum())
         self._parts.append((visits.epoch, places, columns))
+
+    def _places(self, ids: npt.NDArray[Any]) -> Ints:
+        """The row of each sample; new ones get the next rows. Numbers below MAX_IDS are looked up in an array: that is fast."""
+        rows = self._rows
+        if ids.dtype == object or ids.min() < 0 or ids.max() >= MAX_IDS:
+            return np.array([rows.setdefault(one, len(rows)) for one in ids.tolist()], np.int64)
+        if ids.max() >= len(self._table):
+            longer = np.full(2 * int(ids.max()) + 2, -1, np.int64)
+            longer[: len(self._table)] = self._table
+            self._table = longer
+        for one in ids[self._table[ids] < 0].tolist():
+            self._table[one] = rows.setdefault(one, len(rows))
+        return np.asarray(self._table[ids])
 
     def _dense(self, visits: Visits) -> Floats:
         """[N, C] the probabilities; of the largest K the rest is spread evenly over the other classes."""

@@ -42,7 +42,7 @@ def _by_model(scored: ScoredLabels, n: int) -> float:
 def _by_anchors(probs: npt.NDArray[np.floating], labels: Ints, n_model: float) -> float:
     """By the labels among the most confident samples of each predicted class, in the epochs before they are memorised."""
     seen = ~np.isnan(probs[:, :, 0])
-    filled = np.where(seen[:, :, None], probs, 0).astype(float)
+    filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
     used = epochs_before_memorising(filled, seen, labels, contradicted, factor=1.5)
     means = mean_over(filled[used], seen[used])
