@@ -7,7 +7,7 @@ The command line shows these defaults. Below `train` there are plain arguments o
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
@@ -22,6 +22,14 @@ SCHEDULES = ("cosine", "constant", "step", "onecycle")
 BEST_BY = ("val_accuracy", "val_loss", "balanced_accuracy")
 ALL_PROBS_UP_TO_CLASSES = 100
 DEFAULT_TOP_K = 10
+OFF: Mapping[str, Any] = {
+    "patience": 0,
+    "grad_accum": 1,
+    **dict.fromkeys(("warmup", "clip", "ema", "label_smoothing", "mixup", "cutmix"), 0.0),
+    "class_weights": "none",
+    "sampler": "shuffle",
+}
+"""Options that records leave out while they are off, so that what is on can be seen."""
 CHECKPOINT_EVERY = "60s"
 
 
@@ -184,8 +192,8 @@ class TrainConfig:
         return WHITE if levels is None else levels  # checked when it was set
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options by name, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Return the options by name, without those that are None or switched off."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != OFF.get(name)}
 
 
 @dataclass(frozen=True)

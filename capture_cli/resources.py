@@ -82,7 +82,7 @@ def memory_available() -> int:
 
 def processors() -> int:
     """Return how many threads can compute at a time: the least of the processors allowed and the quotas of control groups."""
-    least = float(len(os.sched_getaffinity(0)))
+    least = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     for group in control_groups("cpu"):
         quota, period = [*_text(f"{group}/cpu.max").split(), "", ""][:2]  # "max 100000" has no limit
         if not quota:

@@ -23,6 +23,7 @@ import xxhash
 from capture_cli import __version__
 from capture_cli.errors import UsageError
 from capture_cli.pixels.decoding import codec_versions
+from capture_cli.resources import processors
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of mallopt, from <malloc.h>."""
@@ -53,9 +54,10 @@ def device_name(device: torch.device) -> str:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let so many threads compute on the CPU; None: as many as torch chooses."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Let so many threads compute on the CPU; None: as many as torch chooses, within the quotas of control groups."""
+    wanted = min(torch.get_num_threads(), processors()) if threads is None else threads
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
 
 
 def start(device: str, *, amp: bool) -> Runtime:

@@ -156,3 +156,17 @@ def test_inspect_marks_the_best_epoch_and_scores_uneven_classes(train: Trainer, 
     body = json.loads(capsys.readouterr().out)
     assert body["best"]["epoch"] in range(1, 5)
     assert 0 < body["epochs"][0]["val"]["balanced_accuracy"] < 1
+
+
+def test_evaluate_scores_uneven_classes(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the accuracy, which says little there."""
+    assert train("images", "-e", "1", "-o", "run") == 0
+    Path("test").mkdir()
+    for number in range(8):
+        shutil.copy(f"images/ant_00{number}.png", "test")
+    shutil.copy("images/bee_000.png", "test")
+    assert train("run", "test", "-o", "one", "-q", "--json", command="evaluate") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"n", "accuracy", "loss", "balanced_accuracy", "macro_f1"}
+    assert train("run", "test", "-o", "two", "-q", command="evaluate") == 0
+    assert f"  balanced accuracy {found['balanced_accuracy']:.4f}  macro F1 " in capsys.readouterr().out

@@ -101,6 +101,28 @@ class TestLightning:
             np.testing.assert_allclose(batch.losses.mean(), batch.loss, rtol=1e-6)
         assert sorted(name for batch in batches[:3] for name in batch.ids) == sorted(IDS[:40])
 
+    @pytest.mark.parametrize("interval", [1, 2, 0.5])
+    def test_a_validation_in_mid_epoch_follows_a_step(self, tmp_path: Path, interval: float) -> None:
+        """With `val_check_interval`, several loaders and a sanity check: the records say after which training step it came."""
+        data = identified(DATA, IDS)
+        train = Subset(data, range(48))  # three batches an epoch
+        loaders = [loader_of(Subset(data, range(48, 60))), loader_of(Subset(data, range(50, 60)))]
+        options = {"val_check_interval": interval, "num_sanity_val_steps": 1}
+        seen: list[int] = []
+        model = Module()
+        model.on_validation_start = lambda: seen.append(model.trainer.fit_loop.total_batch_idx + 1)  # type: ignore[method-assign]
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            trainer_with(recorder, **options).fit(model, loader_of(train), loaders)
+        assert verified(tmp_path / "r.jsonl") == "completed"
+        _, *steps = seen  # the first is the sanity check
+        for phase in ("val", "val-1"):
+            ended = [one for one in records(tmp_path / "r.jsonl", "epoch") if one.phase == phase]
+            batches = [one for one in records(tmp_path / "r.jsonl", "batch") if one.phase == phase]
+            assert [one.step for one in ended] == [one.step for one in batches] == steps
+            assert [one.epoch for one in ended] == [one.epoch for one in batches]
+        trained = [one for one in records(tmp_path / "r.jsonl", "epoch") if one.phase == "train"]
+        assert [one.step for one in trained] == [None, None]
+
     def test_pytorch_lightning_works_alike(self, tmp_path: Path) -> None:
         """In a process that imports only the older package."""
         code = """

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from capture_cli import resources
+from capture_cli import resources, runtime
 from capture_cli.errors import UsageError
 from capture_cli.resources import Resources, cache_limit, memory_available, size_in_bytes
 
@@ -126,6 +127,20 @@ def test_the_smallest_processor_quota_of_nested_groups_holds(machine: Callable[.
     assert resources.processors() == usable
     machine("", "", {})
     assert resources.processors() == usable
+
+
+def test_no_more_threads_compute_than_the_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with one of 64 processors is not throttled 63 times; `--threads` means what it says."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setattr(runtime, "processors", lambda: 1)
+        runtime.use_threads(None)
+        assert torch.get_num_threads() == 1
+        runtime.use_threads(3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", ["RLIMIT_AS", "RLIMIT_DATA"])

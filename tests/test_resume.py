@@ -48,7 +48,7 @@ def test_another_environment_killed_before_its_first_checkpoint_resumes(
     assert train("images", "-e", "3", "-o", "whole", "--checkpoint-every=4", cut_after=9) == -9
     shutil.copytree("whole", "cut")
     versions = runtime.versions()
-    monkeypatch.setattr("capture_cli.training.job.versions", lambda: versions | {"pillow": "0.0"})
+    monkeypatch.setattr("capture_cli.training.preparing.versions", lambda: versions | {"pillow": "0.0"})
     assert train("--resume", "whole", "--allow-env-change") == 0
     assert train("--resume", "cut", "--allow-env-change", "--checkpoint-every=1000", cut_after=4) == -9
     assert train("--resume", "cut") == 0

@@ -214,7 +214,7 @@ class TestBadInput:
         write_run(tmp_path / "run", records)
         done = call("suspects", "run", "--top", "3")
         assert done.code == 0
-        assert "too many probabilities to keep: ranked by the mean margin" in done.out
+        assert "20,000 classes, more than 200: ranked by the mean margin, without a count" in done.out
         assert call("inspect", "run").code == 0
 
     def test_ids_without_files(self, call: Caller, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ OPTIONS = (
     (*BASE, "--checkpoint-every=3", "--inputs=all", "--opt=sgd"),
     (*BASE, "--checkpoint-every=7", "-m", "net.py:net", "--augment=flip"),
     (*BASE, "--checkpoint-every=5", "--capture-every=2", "--inputs=1", "--spike=0.1", "-b", "2", "-e", "5"),
+    (*BASE, "--checkpoint-every=2", "-m", "net.py:net", "--ema=0.9", "--grad-accum=2", "--mixup=0.4", "--sampler=balanced"),
     (*BASE, "--checkpoint-every=2", "--probs=top:2", "--inputs=all", "--spike=0.1", "--lr=1e-6", "-b", "2", "-e", "5"),
 )
 

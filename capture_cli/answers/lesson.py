@@ -29,6 +29,8 @@ RUN = "RUN"
 """Stands for the run in the arguments of a command."""
 MAX_BYTES = 4 << 20
 """Batch records up to this size are read whole for the lesson: at most about 0.2 s (docs/benchmarks.md)."""
+MAX_CLASSES = 40
+"""Labels are checked for the lesson up to so many classes: the time grows with their square."""
 LEARNED = 0.8
 """A class is learned in the first epoch from which on its accuracy stays at least this high."""
 _MIN_COUNT = 3
@@ -127,7 +129,11 @@ def _sql(text: str) -> str:
 
 
 def _suspects(dynamics: Sequence[SampleDynamics], digests: SampleDigests) -> list[Finding]:
-    if not dynamics or len(dynamics[0].classes) < 2 or max(len(one.epochs) for one in dynamics) < MIN_EPOCHS:
+    if (
+        not dynamics
+        or not 2 <= len(dynamics[0].classes) <= MAX_CLASSES
+        or max(len(one.epochs) for one in dynamics) < MIN_EPOCHS
+    ):
         return []
     try:
         ranked = rank(dynamics, digests)

@@ -74,6 +74,7 @@ def evaluate(
         epochs=1,
         val_split=0.0,
     )
+    from capture_cli.answers.best import uneven_scores
     from capture_cli.cli.session import session
     from capture_cli.cli.sinks import Wanted, make_sinks
     from capture_cli.cli.streams import other_code
@@ -94,8 +95,11 @@ def evaluate(
         totals = run_evaluation(ready, around, weights_digest=digest, resources=resources)
     if stopping():
         return stopping.exit_code
+    uneven = uneven_scores(totals)
     if as_json:
-        typer.echo(orjson.dumps({"n": totals.n, "accuracy": totals.accuracy, "loss": totals.loss}))
+        scores = dict(zip(("balanced_accuracy", "macro_f1"), uneven or (), strict=False))
+        typer.echo(orjson.dumps({"n": totals.n, "accuracy": totals.accuracy, "loss": totals.loss, **scores}))
     else:
-        typer.echo(f"accuracy {totals.accuracy:.4f}  loss {totals.loss:.4f} nats  images {totals.n}", err=piped)
+        more = f"  balanced accuracy {uneven[0]:.4f}  macro F1 {uneven[1]:.4f}" if uneven else ""
+        typer.echo(f"accuracy {totals.accuracy:.4f}{more}  loss {totals.loss:.4f} nats  images {totals.n}", err=piped)
     return 0

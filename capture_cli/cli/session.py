@@ -14,7 +14,8 @@ from capture_cli.records import Epoch
 from capture_cli.runfolder import Output
 from capture_cli.stopping import Stopping
 from capture_cli.training import Stopped
-from capture_cli.training.job import Ready, Session
+from capture_cli.training.job import Session
+from capture_cli.training.preparing import Ready
 from capture_cli.views.terminal.labels import summary
 from capture_cli.views.terminal.live import make_view
 from capture_cli.writer.sink import Sink

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
-    from capture_cli.training.job import Ready
+    from capture_cli.training.preparing import Ready
     from capture_cli.writer.sink import Sink
 
 
@@ -24,7 +24,7 @@ def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     from concurrent.futures import ThreadPoolExecutor
 
     from capture_cli.cli.streams import other_code
-    from capture_cli.training.job import prepare
+    from capture_cli.training.preparing import prepare
 
     with other_code(), ThreadPoolExecutor(1) as pool:
         making = pool.submit(make_sinks, wanted)

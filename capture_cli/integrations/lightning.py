@@ -15,7 +15,8 @@ Each step returns a dict, since a callback sees nothing else of it:
 are the first tensor of the batch, and ids are those of `identified`. `extra` may hold further columns.
 
 The numbers are those of the forward pass, although callbacks run after the update. The epoch is the trainer's; a second
-validation within an epoch gets the next number. Batches of the sanity check are not recorded. In distributed training each
+validation within an epoch gets the next number, and its records say which training step it follows (`step`). Batches of the
+sanity check are not recorded. In distributed training each
 process needs a recorder and a file of its own.
 """
 

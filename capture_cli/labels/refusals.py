@@ -25,12 +25,23 @@ def no_images(source: TypedSource, skipped: Sequence[Skipped]) -> DataError:
     """Make the error for a source without a usable image."""
     if not skipped:
         return DataError(f"'{source.name}' is empty", f"put images into it: {', '.join(IMAGE_EXTENSIONS)}")
+    links = sorted(one.file for one in skipped if one.reason == "symlink")
+    if len(links) * 2 > len(skipped):
+        number = count(len(links), "symbolic link", "symbolic links")
+        message = f"'{source.name}' holds {number}, which are not followed: {quoted(links)}"
+        return DataError(message, copy_of_links(source))
     reasons = Counter(one.reason for one in skipped).most_common()
     return DataError(
         f"no images in '{source.name}'; skipped: {', '.join(f'{n:,} {reason}' for reason, n in reasons)}, "
         f"such as '{skipped[0].file}'",
         f"image names end in {', '.join(IMAGE_EXTENSIONS)}; links are not followed",
     )
+
+
+def copy_of_links(source: TypedSource) -> str:
+    """Advise how to make a folder of what symbolic links lead to."""
+    folder, copy = (shlex.quote(name) for name in (source.typed[0], source.typed[0].rstrip("/") + "-copied"))
+    return f"copy what they lead to: `cp -rL {folder} {copy}`; with -rLl it takes no space where both are on one disk"
 
 
 def undecided(source: TypedSource, error: Undecided, tables: Sequence[str]) -> DataError:

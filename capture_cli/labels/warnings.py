@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from capture_cli.labels import Scan
 from capture_cli.labels.names import similar
-from capture_cli.labels.refusals import command, count, quoted, some, try_others
+from capture_cli.labels.refusals import command, copy_of_links, count, quoted, some, try_others
 from capture_cli.labels.rules import natural_order
 from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
 
@@ -13,8 +13,25 @@ def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
     if "test" in found.splits:
         return []
-    checks = (_table, _groups, _single_images, _rivals, _similar_names, _doubtful, _split_words, _merged_folders, _lost_classes)
+    checks = (
+        _table,
+        _groups,
+        _single_images,
+        _rivals,
+        _similar_names,
+        _doubtful,
+        _split_words,
+        _merged_folders,
+        _lost_classes,
+        _links,
+    )
     return [text for check in checks for text in check(found)]
+
+
+def _links(found: Scan) -> list[str]:
+    links = sorted(one.file for one in found.skipped if one.reason == "symlink")
+    which = count(len(links), "symbolic link is", "symbolic links are")
+    return [f"{which} skipped: {quoted(links)}; {copy_of_links(found.source)}"] if links else []
 
 
 def _table(found: Scan) -> list[str]:

@@ -240,6 +240,8 @@ class Epoch:
     captured: int
     """Samples whose batch was recorded; captured + not_captured = n."""
     not_captured: int
+    step: int | None = None
+    """Of an evaluation in somebody's own loop: batches of the phase `train` before it, over the whole run."""
     class_counts: Mapping[str, Sequence[int]] | None = None
     """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. None in the phase `train`, for other
     tasks than classification and for more than 1,000 classes."""

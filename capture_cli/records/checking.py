@@ -191,6 +191,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_int),
         "loss": _is_number,
         "accuracy": _optional(_is_number),
+        "step": _optional(_is_int),
         "class_counts": _optional(_are_class_counts),
     },
     End: {"status": _is_text, "counts": _is_object},

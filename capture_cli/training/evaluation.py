@@ -9,8 +9,8 @@ from pathlib import Path
 from capture_cli.config import TrainConfig
 from capture_cli.errors import UsageError
 from capture_cli.plan import plan_evaluation
-from capture_cli.training.job import Ready, prepare
 from capture_cli.training.loading import Trained, read_trained
+from capture_cli.training.preparing import Ready, prepare
 
 
 def prepare_evaluation(

@@ -1,6 +1,6 @@
 """One whole run: the device, the model, the output, and how it ends.
 
-    ready = prepare(plan)                                # device and model; nothing is written yet
+    ready = prepare(plan)                                # capture_cli.training.preparing
     run_training(ready, Session(output, view, stopping), every=every, resources=resources)
 
 Whatever ends a run, its records are sealed with its status, as far as they can still be written.
@@ -15,34 +15,26 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from capture_cli import models
 from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Progress, save
 from capture_cli.config import Every
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError
 from capture_cli.mixing import Mixing
-from capture_cli.models import saved
-from capture_cli.models.freezing import freeze, head_of
-from capture_cli.models.pretrained import begins_with_own_stem, load
 from capture_cli.models.saved import ModelHeader, to_bytes
-from capture_cli.objective import Objective, balanced_weights
 from capture_cli.pixels.store import Store, open_store
-from capture_cli.plan import Plan
-from capture_cli.records import Epoch, RunInfo, Skip
+from capture_cli.records import Epoch, Skip
 from capture_cli.resources import Resources
 from capture_cli.runfolder import BEST, MODEL, Output
-from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
 from capture_cli.training import BEGINNING, Setup, Stopped, evaluate, train
 from capture_cli.training.batches import Data
 from capture_cli.training.best import Best
-from capture_cli.training.learning import Average, Learning, make_optimizer
+from capture_cli.training.preparing import Ready, make_learning
 from capture_cli.training.resuming import PreviousRun
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
@@ -84,89 +76,6 @@ class Session:
             self.view.warn(text.splitlines()[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A run that can begin."""
-
-    plan: Plan
-    runtime: Runtime
-    model: nn.Module
-    """On the device, as built."""
-    initial_digest: str
-    """Digest of its weights."""
-    frozen: Sequence[nn.Module] = ()
-    """Modules that are not trained."""
-    original_stem: bool = False
-    """As in models.build."""
-    notes: Sequence[str] = ()
-    """Sentences about it, for people."""
-
-    @property
-    def class_weights(self) -> list[float] | None:
-        """The weight of each class in the loss; None where all count alike."""
-        scan = self.plan.scan
-        if self.plan.config.class_weights == "none":
-            return None
-        labels = [label for label, split in zip(scan.labels, scan.splits, strict=True) if split == "train"]
-        return balanced_weights([labels.count(label) for label in range(len(scan.classes))])
-
-    def run_info(self, options: dict[str, Any] | None = None) -> RunInfo:
-        """Make the first record; `options` replace those of a training."""
-        config, scan = self.plan.config, self.plan.scan
-        listing = blake2b(digest_size=16)
-        for item in zip(scan.files, scan.labels, scan.splits, strict=True):
-            listing.update(repr(item).encode())
-        return RunInfo(
-            config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
-            folder=self.plan.root,
-            images={
-                **{split: scan.splits.count(split) for split in sorted(set(scan.splits))},
-                "listing_digest": listing.hexdigest(),
-            },
-            classes=scan.classes,
-            class_weights=self.class_weights if options is None else None,
-            label_rule=scan.rule.name,
-            model=self._model_info(is_training=options is None),
-            recipe=self.plan.recipe.to_dict(),
-            versions=versions(),
-            device=self.runtime.name,
-            threads=self.runtime.threads,
-        )
-
-    def _model_info(self, *, is_training: bool) -> dict[str, Any]:
-        info: dict[str, Any] = {"name": self.plan.config.model, "parameters": sum(p.numel() for p in self.model.parameters())}
-        if is_training:
-            info["initial_digest"] = self.initial_digest
-        if self.original_stem:
-            info["original_stem"] = True
-        return info
-
-
-def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
-    """Choose the device and build the model, with its initial weights if the plan has some.
-
-    `original_stem` as in models.build. Raises UsageError for an option that is not valid.
-    """
-    config, size, classes = plan.config, plan.geometry, plan.scan.classes
-    runtime = start(config.device, amp=config.amp)
-    seed_step(config.seed, "model", 0)
-    shape = {"channels": size.channels, "height": size.height, "width": size.width}
-    original_stem = original_stem or begins_with_own_stem(plan.initial)
-    model = models.build(config.model, original_stem=original_stem, classes=len(classes), **shape)
-    notes = [load(plan.initial, model, classes=classes)] if plan.initial else []
-    frozen = freeze(model, config.freeze, classes=len(classes))
-    digest = saved.digest(model)
-    return Ready(
-        plan=plan,
-        runtime=runtime,
-        model=model.to(runtime.device),
-        initial_digest=digest,
-        frozen=frozen,
-        original_stem=original_stem,
-        notes=notes,
-    )
-
-
 def run_training(
     ready: Ready,
     session: Session,
@@ -188,7 +97,7 @@ def run_training(
         if checkpoint is None or repeat_info:
             writer.write(ready.run_info())
         setup = _set_up(ready, writer, store, session, previous)
-        learning = _learning(ready)
+        learning = make_learning(ready)
         average = learning.average.model if learning.average else None
         if checkpoint:
             checkpoint.restore(ready.model, learning.optimizer, average)
@@ -317,38 +226,6 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, p
         phase_ended=functools.partial(_note_phase, session.output),
         stopping=session.stopping,
         allow_nonfinite=config.allow_nonfinite or "test" in plan.scan.splits,
-    )
-
-
-def _learning(ready: Ready) -> Learning:
-    model, config = ready.model, ready.plan.config
-    if not config.compile:
-        keep_compiler_out()
-    weights = ready.class_weights
-    head = None
-    if config.lr_head is not None and (head := head_of(model, len(ready.plan.scan.classes))) is None:
-        raise UsageError(f"--lr-head {config.lr_head}: the model has no last layer for the classes", "drop --lr-head")
-    optimizer = make_optimizer(
-        model, opt=config.opt, lr=config.learning_rate, weight_decay=config.weight_decay, head=head[1] if head else None
-    )
-    factors = (1.0, (config.lr_head or 1.0) / config.learning_rate) if head else (1.0,)
-    return Learning(
-        optimizer=optimizer,
-        update=optimizer.step if config.compile else without_compiler(optimizer),
-        epochs=config.epochs,
-        lr=config.learning_rate,
-        sched=config.sched,
-        seed=config.seed,
-        warmup=config.warmup,
-        lr_factors=factors[-len(optimizer.param_groups) :],
-        frozen=ready.frozen,
-        accumulate=config.grad_accum,
-        clip=config.clip,
-        objective=Objective(
-            class_weights=torch.tensor(weights, device=ready.runtime.device) if weights else None,
-            label_smoothing=config.label_smoothing,
-        ),
-        average=Average(model, config.ema, compiled=config.compile) if config.ema else None,
     )
 
 

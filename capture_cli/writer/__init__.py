@@ -17,7 +17,7 @@ comes from somebody else's loop. It promises:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from time import monotonic
 from types import TracebackType
@@ -91,6 +91,8 @@ class BatchWriter:
         self._waiting_since = 0.0
         self._staging = Staging()
         self._uncounted: _Count | None = None
+        self._evaluated_at: dict[str, int] = {}
+        """Phase of an evaluation that is open -> the step it began after."""
         self._journal = output.journal
         self._kept = KeptInputs(output, stored_inputs(inputs))
         batches = task == CLASSIFICATION and output.journal.is_file and not self._kept.keeps_some
@@ -205,6 +207,8 @@ class BatchWriter:
         self.classes = pending.classes
         if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
             self._end_phase(phase)
+        if self._run_info and phase not in self.phases.open and phase != "train":
+            self._evaluated_at[phase] = header.step
         sums = self.phases.enter(phase, epoch)
         wrong = pending.reason
         if wrong is None:
@@ -245,6 +249,8 @@ class BatchWriter:
 
     def _end_phase(self, phase: str | None) -> Epoch:
         record = self.phases.sums(phase).to_record(accuracy=self._task != "regression")
+        if step := self._evaluated_at.pop(record.phase, 0):
+            record = replace(record, step=step)
         self._emit(record)
         self.phases.leave(record.phase)
         return record

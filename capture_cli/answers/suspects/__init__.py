@@ -25,7 +25,7 @@ from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
-from capture_cli.answers.suspects.score import MIN_EPOCHS, Bools, Floats, Ints, score_labels
+from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, score_labels
 from capture_cli.errors import RecordsError, UsageError
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ class _Ranked:
 
 def _rank(dynamics: SampleDynamics) -> _Ranked:
     probs = dynamics.probs
-    if probs is None or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2:
+    too_many = len(dynamics.classes) > MAX_CLASSES
+    if probs is None or too_many or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2:
         return _by_margin(dynamics)
     scored = score_labels(probs, dynamics.labels)
     return _Ranked(
@@ -292,6 +293,8 @@ def _notes(dynamics: SampleDynamics) -> list[str]:
     n, classes, epochs = len(dynamics), len(dynamics.classes), dynamics.usable_epochs
     if epochs < MIN_EPOCHS:
         notes.append(f"{epochs} of at least {MIN_EPOCHS} epochs: ranked by the mean margin, without a count")
+    elif classes > MAX_CLASSES:
+        notes.append(f"{classes:,} classes, more than {MAX_CLASSES}: ranked by the mean margin, without a count")
     elif dynamics.probs is None:
         notes.append("too many probabilities to keep: ranked by the mean margin, without a count")
     if not dynamics.probs_are_complete:
