@@ -1,6 +1,7 @@
 """What the pixels show: copies, near-duplicates, leaks, contradicting labels, pictures of one colour, lost classes."""
 
 import json
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.similarity import MAX_DISTANCE, perceptual_hashes, sampled, similar_pairs
 from capture_cli.pixels.store import DiskStore, MemoryStore
 from capture_cli.pixels.verdicts import Names, refuse_lost, warnings
+from capture_cli.training import batches
+from cutting import trainer
 from image_bytes import saved
 
 SIZE = Geometry(height=40, width=40, channels=3)
@@ -212,3 +215,60 @@ def test_labels_check_shows_it_before_training(call: Caller, tmp_path: Path) -> 
     assert sorted(map(sorted, checked["conflicts"])) == [[f"cat/{i}.png", f"dog/copy{i}.png"] for i in range(3)]
     assert checked["inputs"].startswith("50x60, RGB")
     assert call("labels", "images", "--depth", "8").code == 2
+
+
+@pytest.mark.parametrize("looked_at", [3, 1024])
+def test_a_run_that_looks_ahead_resumes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    """Whether all images are read before the first step or one of each class and split, and wherever it was killed."""
+    monkeypatch.setattr(batches, "LOOKED_AT", looked_at)
+    train = trainer(tmp_path, monkeypatch)
+    (tmp_path / "images/ant_000.png").write_bytes(b"no image")
+    assert train("images", "-e", "2", "-o", "whole") == 0
+    lines = (tmp_path / "whole/records.jsonl").read_bytes().splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    first = kinds.index("batch")
+    read = sum(len(json.loads(line).get("ids", [1])) for line in lines[1:first])
+    assert read == 24 if looked_at == 1024 else read < 24
+    for cut_after in (2, first, first + 1, len(lines) // 2):
+        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
+        assert train("images", "-e", "2", "-o", "cut", "--checkpoint-every=1", cut_after=cut_after) == -9
+        assert train("--resume", "cut") == 0
+        assert (tmp_path / "cut/records.jsonl").read_bytes() == (tmp_path / "whole/records.jsonl").read_bytes()
+
+
+def test_of_many_images_one_of_each_class_is_looked_at(call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost class is found before the first step without reading the others; what all pixels show is said in the end."""
+    monkeypatch.setattr(batches, "LOOKED_AT", 3)
+    folder_with_trouble(tmp_path / "images")
+    refused = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "lost")
+    assert refused.code == 3
+    assert "no training image of the class 'eel' can be used: " in refused.err
+    lines = (tmp_path / "lost/records.jsonl").read_bytes().splitlines()
+    assert sum(len(json.loads(line).get("files", [])) for line in lines) <= 4
+    trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run", "--exclude", "eel/*")
+    assert "warning: 3 pairs have identical pixels and different labels" in trained.err
+
+
+def test_images_that_are_all_the_same_are_refused(call: Caller, tmp_path: Path) -> None:
+    """Two classes of black pictures teach nothing, whatever the accuracy."""
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (8, 8), 0).save(tmp_path / "images" / label / f"{i}.png")
+    refused = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run")
+    assert refused.code == 3
+    assert "all 12 usable images have the same pixels" in refused.err
+
+
+def test_half_of_the_files_skipped_is_said_though_quiet(call: Caller, tmp_path: Path) -> None:
+    """With the reasons and names."""
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(8):
+            photograph(i + 50 * (label == "dog")).save(tmp_path / "images" / label / f"{i}.png")
+            (tmp_path / "images" / label / f"{i}.jpg").write_bytes(b"<html>not found</html>")
+    trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run", "--keep-companions")
+    assert trained.code == 0
+    assert "warning: 16 of 32 images cannot be used: 16 not-an-image, such as 'cat/0.jpg'" in trained.err
