@@ -69,6 +69,10 @@ format: $(VENV)/dev.stamp ## format the code and fix what ruff can fix
 bench: $(VENV)/dev.stamp ## measure what capture costs (half an hour, on an idle machine)
 	$(BIN)/python benchmarks/bench.py
 
+.PHONY: bench-pillow
+bench-pillow: $(VENV)/dev.stamp ## decode Pillow's own test images: make bench-pillow FROM=pillow-13.0.0.tar.gz
+	$(BIN)/python benchmarks/pillow_images.py $(FROM)
+
 .PHONY: bench-answers
 bench-answers: $(VENV)/dev.stamp ## measure for an hour how well planted wrong labels are found
 	$(BIN)/python benchmarks/answers.py

@@ -35,7 +35,7 @@ class Checked:
 
 def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[str], object]) -> Checked:
     """Decode every image of a scan and compare them. `warn` is told of trouble with memory and disk."""
-    geometry, inputs = choose_geometry(scan.files, scan.source.read, wishes)
+    geometry, inputs, _ = choose_geometry(scan.files, scan.source.read, wishes)
     names = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
     observed = Observed(len(scan.files))
     with closing(open_store(len(scan.files), geometry, resources, warn=warn)) as store:

@@ -45,6 +45,8 @@ class Plan:
     recipe: Recipe
     initial: Initial | None = None
     """Weights to begin with."""
+    warning: str = ""
+    """What the headers of the images tell already; not escaped."""
 
 
 def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) -> Plan:
@@ -61,7 +63,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         refuse_skipped(found)
     _check_validation(found, config)
     trained_with = _trained_with(initial) if initial else {}
-    geometry, inputs = choose_geometry(found.files, source.read, _wished(config, trained_with))
+    geometry, inputs, warning = choose_geometry(found.files, source.read, _wished(config, trained_with))
     geometry = replace(geometry, **{name: trained_with[name] for name in ("filter", "crop_share") if name in trained_with})
     if trained_with and not (config.size or config.resize):
         inputs = f"{describe(geometry)}; as the weights were trained"
@@ -76,6 +78,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         inputs=inputs,
         recipe=recipe,
         initial=initial,
+        warning=warning,
     )
 
 

@@ -167,6 +167,14 @@ def test_of_many_files_a_thousand_are_looked_at() -> None:
     assert len(looked[0] & set(files[:PEEKED_FILES])) < PEEKED_FILES / 2  # and they are not the first ones
 
 
+def test_of_many_files_that_half_cannot_be_used_is_known_from_their_headers() -> None:
+    """Before anything is decoded; fewer are not worth a word, and of few files all are decoded before the first step."""
+    files = [f"{i:04}.png" for i in range(PEEKED_FILES + 1)]
+    for share, said in ((2, True), (3, False)):
+        found = choose_geometry(files, lambda file, n=share: GOOD["PNG"] if int(file[:4]) % n else b"")  # type: ignore[misc]
+        assert bool(found.warning) == (said and "not-an-image, such as '0000.png'" in found.warning)
+
+
 SIZE = Geometry(height=6, width=5, channels=3)
 FILES = [*GOOD.values(), b"", GOOD["PNG"][:200], png(9000, 9000)] * 20
 BAD = [i for i in range(len(FILES)) if i % 10 >= 7]

@@ -61,7 +61,7 @@ def session(
             inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
             for text in [*filter(None, [models.notice(plan.config.model)]), *summary(plan.scan), inputs, *ready.notes, *notes]:
                 view.note(text)
-            for text in [*label_warnings(plan.scan), *_unvalidated(plan), *warnings]:
+            for text in [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning]), *warnings]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
                 around = Session(output, view, stopping, sinks)

@@ -18,7 +18,7 @@ files that cannot be used do not count:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -59,16 +59,18 @@ class Choice(NamedTuple):
     geometry: Geometry
     sentence: str
     """For people: the size, what happens to proportions and to deep values, and the reason."""
+    warning: str
+    """Of many files, that half of those looked at cannot be used; else empty. Of few, decoding finds out soon."""
 
 
 def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes()) -> Choice:
     """Choose how to make inputs of these files; `read` returns the bytes of one, or raises Unusable."""
     if None not in (wishes.size, wishes.channels, wishes.resize, wishes.depth):
-        seen: list[Peek] = []
-        deep: list[str] = []
+        peeked: dict[str, Peek | Unusable] = {}
     else:
-        peeked = list(_peeked(files, read, wishes.max_pixels))
-        seen, deep = [one for _, one in peeked], [file for file, one in peeked if one.deep]
+        peeked = dict(_peeked(files, read, wishes.max_pixels))
+    seen = [one for one in peeked.values() if isinstance(one, Peek)]
+    deep = [file for file, one in peeked.items() if isinstance(one, Peek) and one.deep]
     channels = wishes.channels or (1 if seen and all(one.grey for one in seen) else 3)
     (height, width), resize, why = _size(seen, wishes)
     depth, depth_why = _depth(deep, read, wishes)
@@ -82,7 +84,7 @@ def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes())
         max_pixels=wishes.max_pixels,
     )
     sentence = "; ".join(filter(None, [describe(geometry), why, depth_why]))
-    return Choice(geometry, sentence)
+    return Choice(geometry, sentence, _warning(peeked, len(files)))
 
 
 def describe(geometry: Geometry) -> str:
@@ -91,15 +93,24 @@ def describe(geometry: Geometry) -> str:
     return f"{geometry.height}x{geometry.width}, {'RGB' if geometry.channels == 3 else 'grey'}{how[geometry.resize]}"
 
 
-def _peeked(files: Sequence[str], read: Read, max_pixels: int) -> Iterator[tuple[str, Peek]]:
+def _warning(peeked: Mapping[str, Peek | Unusable], files: int) -> str:
+    unusable = {file: one for file, one in peeked.items() if isinstance(one, Unusable)}
+    if files <= PEEKED_FILES or 2 * len(unusable) < len(peeked):
+        return ""
+    reasons = Counter(one.reason for one in unusable.values()).most_common()
+    said = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    return f"{len(unusable):,} of {len(peeked):,} images looked at cannot be used: {said}, such as '{min(unusable)}'"
+
+
+def _peeked(files: Sequence[str], read: Read, max_pixels: int) -> Iterator[tuple[str, Peek | Unusable]]:
     chosen: Sequence[int] = range(len(files))
     if len(files) > PEEKED_FILES:
         chosen = np.argsort(draw(path_keys(files), seed=0, epoch=0, purpose="peek"), kind="stable")[:PEEKED_FILES].tolist()
     for i in chosen:
         try:
             yield files[i], peek(read(files[i]), max_pixels)
-        except Unusable:  # recorded when it is admitted
-            continue
+        except Unusable as unusable:  # recorded when it is admitted
+            yield files[i], unusable
 
 
 def _size(seen: Sequence[Peek], wishes: Wishes) -> tuple[tuple[int, int], str, str]:
