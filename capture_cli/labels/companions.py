@@ -16,7 +16,8 @@ from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, toke
 
 _SURE = frozenset(["groundtruth", "trimap", "trimaps", "gt", "saliency"])
 _SUFFIX = re.compile(
-    r"(?i)[ _.-]*(masks?|gt|ground_?truth|seg|segmentation|trimap|annotation|overlay|contour|heatmap|label)([ _.-]?[0-9]+)?\Z"
+    r"(?i)[ _.-]*(final[ _-]masked|masked|segmented|masks?|gt|ground_?truth|seg|segmentation|trimap|annotation|overlay|contour"
+    r"|heatmap|label)([ _.-]?[0-9]+)?\Z"
 )
 _MAY_BE = re.compile(r"(?i)mask|gt|truth|seg|trimap|annot|overlay|contour|heatmap|label")
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")

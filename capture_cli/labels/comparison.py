@@ -62,7 +62,10 @@ def choose(files: Sequence[str]) -> Choice:
     if by_folder and not (best_name == Kind.WORDS and _names_say_more(by_folder, _of_kind(by_name, best_name), files)):
         return _decide(_of_kind(by_folder, best), [*by_folder, *by_name])
     if by_name:
-        return _decide(_of_kind(by_name, best_name), [*by_name, *by_folder])
+        choice = _decide(_of_kind(by_name, best_name), [*by_name, *by_folder])
+        if choice.kind < Kind.WORDS:
+            _demand_fewer_classes(choice, by_name, counters)
+        return choice
     if counters:
         raise Undecided(f"the names hold only numbers that may be running numbers, such as '{files[0]}'", "", counters)
     raise Undecided(f"no label in the names of {len(files):,} images, such as '{files[0]}'", "")
@@ -73,6 +76,14 @@ def _is_loose(by_folder: Sequence[Candidate]) -> bool:
     if simple_rule("parent").name in {one.fit.rule.name for one in by_folder}:
         return False
     return all(len(name) <= 1 for one in by_folder for name in one.fit.names)
+
+
+def _demand_fewer_classes(choice: Choice, by_name: Sequence[Candidate], counters: Sequence[Fit]) -> None:
+    """Raise Undecided if what looks like a running number, `1` in `img-017-1.png`, has far fewer classes than the choice."""
+    chosen = next(one.fit for one in by_name if one.fit.rule.name == choice.rule.name)
+    fewer = [one for one in counters if 2 * one.classes < chosen.classes]
+    if fewer:
+        raise _equal([chosen, *fewer])
 
 
 def _names_say_more(by_folder: Sequence[Candidate], by_name: Sequence[Candidate], files: Sequence[str]) -> bool:
@@ -107,9 +118,16 @@ def _decide(best: list[Candidate], every: Sequence[Candidate]) -> Choice:
         raise _equal([chosen.fit, *(one.fit for one in crossing)])
     if crossed := _crossed_fields(chosen, every) or _crossed_levels(chosen, every):
         raise _equal([chosen.fit, *crossed])
-    return Choice(
-        replace(chosen.fit.rule, why=_why(chosen)), chosen.kind, [one.fit for one in best if _is_rival(one, chosen)][:2]
-    )
+    rivals = [one for one in best if _is_rival(one, chosen)]
+    if chosen.is_folder and chosen.kind == Kind.WORDS:
+        rivals += [one for one in every if one.is_folder and _are_models(one)]
+    return Choice(replace(chosen.fit.rule, why=_why(chosen)), chosen.kind, [one.fit for one in rivals[:2]])
+
+
+def _are_models(one: Candidate) -> bool:
+    """Tell names like F16, F22 and B52, with images enough, from those of one patient after the other."""
+    texts = {re.sub(r"[0-9]+", "", label) for label in one.labels if label is not None}
+    return one.kind == Kind.NUMBERED and len(texts) > 1 and one.fit.labelled >= 3 * one.fit.classes
 
 
 def _equal(fits: Sequence[Fit]) -> Undecided:

@@ -28,7 +28,7 @@ SPLIT_WORDS = {
 
 MASK_WORDS = _words("""
     mask masks gt groundtruth trimap trimaps annotation annotations segmentation segmentations contour contours overlay
-    overlays heatmap heatmaps saliency
+    overlays heatmap heatmaps saliency label labels target targets
 """)
 """Words of pictures that belong to another picture: outlines of what is shown in it."""
 
@@ -87,10 +87,9 @@ def tokens(name: str) -> tuple[str, ...]:
 
 def is_hash(text: str) -> bool:
     """Tell hexadecimal digests, UUIDs and random names from words."""
-    compact = text.replace("-", "")
-    if _HASH.match(compact):
+    if _HASH.match(text.replace("-", "")):
         return True
-    return len(compact) >= 9 and compact.isalnum() and compact.isascii() and len(_MIXED.findall(compact)) * 4 > len(compact)
+    return len(text) >= 9 and text.isalnum() and text.isascii() and len(_MIXED.findall(text)) * 4 > len(text)
 
 
 def kind_of(labels: Collection[str]) -> Kind:
