@@ -145,14 +145,24 @@ class Duplicating:
         names = [one for block in self._samples for one in block.ids] + list(self._named)
         places = {name: place for place, name in enumerate(names)} if self._inputs else {}
         found: dict[tuple[int, ...], str] = {}
-        for kind, alike in (("bytes", self._by_bytes()), ("input", self._by_input(places)), ("near", self._by_hash())):
+        found_by = (
+            ("bytes", self._by_bytes()),
+            ("input", self._by_pixels()),
+            ("input", self._by_input(places)),
+            ("near", self._by_hash()),
+        )
+        for kind, alike in found_by:
             for group in alike:
                 if not any(set(group) <= set(other) for other in found):
                     found[tuple(group)] = kind
         member = self._members(names)
         groups = [DuplicateGroup(kind=kind, members=tuple(map(member, group))) for group, kind in found.items()]
         groups.sort(key=lambda one: (len(one.labels) < 2, len(one.splits) < 2, KINDS.index(one.kind), one.members[0].file))
-        has = {"bytes": bool(self._samples), "input": bool(self._inputs), "near": self._hashes() is not None}
+        has = {
+            "bytes": bool(self._samples),
+            "input": bool(self._inputs) or any(block.pixels for block in self._samples),
+            "near": self._hashes() is not None,
+        }
         return Duplicates(groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]))
 
     def _members(self, names: Sequence[int | str]) -> Callable[[int], Member]:
@@ -173,6 +183,13 @@ class Duplicating:
     def _by_bytes(self) -> list[list[int]]:
         digests = bytes.fromhex("".join(one for block in self._samples for one in block.digests))
         return _equal(np.frombuffer(digests, np.uint64).reshape(-1, _DIGEST_BYTES // 8))
+
+    def _by_pixels(self) -> list[list[int]]:
+        """Samples whose decoded pixels are recorded and equal: augmented inputs of copies differ."""
+        pixels = [one for block in self._samples for one in block.pixels or ()]
+        if len(pixels) != sum(len(block.ids) for block in self._samples):
+            return []
+        return _equal(np.frombuffer(bytes.fromhex("".join(pixels)), np.uint64).reshape(-1, 1))
 
     def _by_input(self, places: dict[int | str, int]) -> list[list[int]]:
         several = (names for names in self._inputs.values() if len(names) > 1)
