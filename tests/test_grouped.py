@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from calling import Caller
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
+from capture_cli.records import NO_LABEL, Batch
 from capture_cli.tables.grouped import TYPES
 from runs import run_records, task_records, write_run
 
@@ -128,3 +130,21 @@ def test_names_and_ids_of_any_kind(call: Caller, tmp_path: Path) -> None:
     (first, *_) = call("rows", "texts", "--per", "sample").out.splitlines()
     assert json.loads(first)["id"].endswith(" \udce9")
     assert call("rows", "texts", "--per", "sample", "--where", "id like 'val%'", "--csv", "--columns", "label").code == 0
+
+
+def test_samples_without_labels_are_told(call: Caller, tmp_path: Path) -> None:
+    """As `capture predict --records` writes them: no accuracy, no dynamics, and no gate that passes."""
+    for seed in (0, 1):
+        records = [
+            replace(one, labels=np.full(len(one.labels), NO_LABEL), losses=np.full(len(one.losses), np.nan, np.float32))
+            if isinstance(one, Batch)
+            else one
+            for one in run_records(seed=seed)
+        ]
+        write_run(tmp_path / f"run{seed}", records)
+    for per in TYPES:
+        done = call("rows", "run0", "--per", per)
+        assert (done.code, "have no labels" in done.err) == (2, True), done.err
+    assert call("suspects", "run0").code == 2
+    done = call("diff", "run0", "run1", "--fail-if", "flips > 0")
+    assert (done.code, "cannot be judged" in done.err) == (1, True)

@@ -375,6 +375,8 @@ def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges
             reader.error = reader.error or error
             return None
     a, b = pair
+    if not a.fold or not b.fold:
+        return None
     changes = prediction_changes(a.fold, b.fold, limit=limit)
     wanted = {one.file for flips in (changes.right_to_wrong, changes.wrong_to_right) for one in flips.first}
     digests: dict[str, str] = {}

@@ -21,7 +21,7 @@ from capture_cli.answers.calibration import Calibration, calibration
 from capture_cli.answers.comparison import mcnemar
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.visits import plain_value
-from capture_cli.records import Epoch, RunInfo
+from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits
 from capture_cli.runs.visits import Floats, Ints
 
@@ -130,12 +130,18 @@ class Predictions:
         if isinstance(block, Epoch):
             self.is_complete = True
         elif isinstance(block, Visits):
+            if len(block) and block["label"].min() == NO_LABEL:
+                return  # nothing can be right or wrong
             columns = (block["label"], block["pred"], block["p_label"], block["p_pred"], block["loss"])
             names: list[str] = block["file"].tolist()
             if self.info.task == "sequence":  # every position has a prediction of its own
                 names = [f"{name}:{position}" for name, position in zip(names, block["position"].tolist(), strict=True)]
             numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names]
             self._blocks.append(_Columns(np.array(numbers, np.int64), *columns))
+
+    def __bool__(self) -> bool:
+        """Return whether there is any prediction of a labelled image."""
+        return bool(self._blocks)
 
     def columns(self) -> _Columns:
         """The last prediction for each image; at least one block must have been taken."""

@@ -48,8 +48,6 @@ class Summary:
     """The best epoch, by the metric of the run; None without validation."""
     lesson: tuple[Finding, ...]
     """What to know first."""
-    is_whole: bool
-    """False if the run was too large to look at every visit for the lesson."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:
@@ -157,5 +155,4 @@ class Summarising:
                 dynamics=dynamics,
                 digests=self._digests,
             ),
-            is_whole=self._waiting.is_whole,
         )

@@ -22,7 +22,7 @@ from capture_cli.answers.calibration import calibration
 from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.errors import UsageError
-from capture_cli.records import Epoch
+from capture_cli.records import NO_LABEL, Epoch
 from capture_cli.runs import Block, Visits
 from capture_cli.tables.condition import Condition, reason
 from capture_cli.tables.rows import FORMATS
@@ -238,6 +238,8 @@ class _Sums:
         if not isinstance(block, Visits) or not len(block):
             return
         key, labels = (block.epoch, block.phase), block["label"]
+        if labels.min() == NO_LABEL:
+            raise UsageError("the samples of this run have no labels", "sums by class and epoch need one label a sample")
         correct = block["correct"]
         weights = (None, None, None, block["loss"].astype(float), block["p_label"].astype(float))
         columns = (labels, block["pred"], labels[correct], labels, labels)
