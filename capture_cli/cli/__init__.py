@@ -1,8 +1,8 @@
 """The command line: one small file per command. Errors are caught once, here.
 
 A command parses, makes one library call and one view call. Data goes to stdout, everything for people to stderr. Exit codes:
-0 done, 1 failed, 2 wrong usage, 3 no usable images or labels, 4 records damaged or untrue, 5 a gate failed, 130 Ctrl-C, 143 SIGTERM. A closed
-pipe (`| head`) ends a command quietly.
+0 done, 1 failed, 2 wrong usage, 3 no usable images or labels, 4 records damaged or untrue, 5 a gate failed, 130 Ctrl-C, 143
+SIGTERM. A closed pipe (`| head`) ends a command quietly.
 
 Nothing heavy is imported here or at the top of a command's module, only when its body runs. Help imports no other command, and
 of Rich only what it needs.
