@@ -44,10 +44,10 @@ def test_the_table_shows_what_differs(runs: Path, capsys: pytest.CaptureFixture[
     """Name, age, model, best accuracy, the options that differ, size and state; options that are equal are not shown."""
     assert run(["runs"]) == 0
     head, first, _, third = capsys.readouterr().out.splitlines()[2:6]
-    assert head.split() == ["run", "written", "model", "best", "accuracy", "seed", "lr", "size", "state"]
+    assert head.split() == ["run", "written", "model", "best", "accuracy", "epoch", "seed", "lr", "size", "state"]
     best = max(one.accuracy for one in listed_run(runs / "a").epochs if one.phase == "val" and one.accuracy)
     assert first.split()[:5] == ["@1", "a", "5", "s", "ago"]
-    assert f"cnn     {best:.4f} val, epoch" in first
+    assert f"cnn    {best:.4f} val  " in first
     assert first.endswith("completed")
     assert third.endswith("cut off, epoch 2 of 3")
 

@@ -41,9 +41,7 @@ def ran(args: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.Compl
     return subprocess.run([*CAPTURE, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    "command", ["", "labels", "train", "evaluate", "inspect", "suspects", "rows", "diff", "replay", "log", "verify", "cache"]
-)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Path) -> None:
     """`--help` of every command, those that train too, works where torch cannot be imported."""
     done = ran([*command.split(), "--help"], trapped, tmp_path)
@@ -67,6 +65,8 @@ def test_help_needs_no_torch(command: str, trapped: dict[str, str], tmp_path: Pa
         ["labels", "images", "--json"],
         ["cache"],
         ["cache", "--json"],
+        ["runs", "."],
+        ["runs", "run", "--json", "--where", "epoch = 0"],
     ],
     ids=" ".join,
 )

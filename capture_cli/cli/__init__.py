@@ -35,7 +35,7 @@ COMMANDS = {
     "inspect": "Show what happened: epochs, classes, confusions, the worst samples.",
     "suspects": "Rank the samples whose label is probably wrong.",
     "rows": "Write one flat row per sample and visit to stdout.",
-    "diff": "Compare two runs: where they diverge, and which predictions changed.",
+    "diff": "Compare runs: where they diverge, and which predictions changed.",
     "mcp": "Serve runs to a coding assistant, read-only, over the Model Context Protocol.",
     "replay": "Reproduce captured inputs from the image files and the recorded recipe, and compare their digests.",
     "log": "Send a run to MLflow or TensorBoard.",

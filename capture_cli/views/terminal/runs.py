@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _MAX_OPTIONS = 6
-"""Options with a column of their own."""
+"""Options with a column of their own, at most."""
+_HEADS = [
+    ("", "dim"),
+    ("run", "fold"),
+    ("written", ""),
+    ("model", ""),
+    ("best accuracy", ""),
+    ("epoch", "#"),
+    ("size", "#"),
+    ("state", ""),
+]
+"""Columns without those of the options, which come before the last two."""
+_NAME_CELLS = 12
+"""Cells that a name gets at least."""
 
 
 def show_runs(
@@ -37,31 +50,50 @@ def show_runs(
     `places` are their numbers for `@N` (0: none), `options` the names of those that differ, `folders` hold further runs, and
     those of `more` are only counted. `width` is that of the terminal in cells, None for a pipe.
     """
-    heads = [("", "dim"), ("run", "fold"), ("written", ""), ("model", "fold"), ("best accuracy", "")]
-    heads += [(name, "") for name in options[:_MAX_OPTIONS]]
-    heads += [("size", "#"), ("state", "")]
-    rows = [_row(run, place, options[:_MAX_OPTIONS], now) for run, place in zip(runs, places, strict=True)]
-    table = table_of(heads, rows, more=len(more), noun="runs")
+    rows = [_row(run, place, now) for run, place in zip(runs, places, strict=True)]
+    values = {name: [_text(run.options.get(name)) for run in runs] for name in options[:_MAX_OPTIONS]}
+    shown = _fitting(values, rows, width)
+    columns = [*zip(*(row[:-2] for row in rows), strict=True), *(values[name] for name in shown)]
+    columns += [*zip(*(row[-2:] for row in rows), strict=True)]
+    heads = [*_HEADS[:-2], *((name, "") for name in shown), *_HEADS[-2:]]
+    table = table_of(heads, zip(*columns, strict=True), more=len(more), noun="runs")
+    for column in table.columns:  # only the name may take a second line
+        column.no_wrap = column.header != "run"
     every = [*runs, *more]
     count = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
     parts: list[RenderableType] = [plain(f"{where}: {count}, {size(sum(run.size for run in every))}", "bold"), "", table]
-    if len(options) > _MAX_OPTIONS:
-        parts.append(plain(f"also different (--json): {', '.join(options[_MAX_OPTIONS:])}", "dim"))
+    if len(options) > len(shown):
+        parts.append(plain(f"also different (--json): {', '.join(name for name in options if name not in shown)}", "dim"))
     if any(run.epochs_omitted for run in runs):
         parts.append(plain(f"*: of the last epochs in {size(8 << 20)} of records; `capture inspect RUN` reads all", "dim"))
     parts += [plain(f"more runs in {folder}: capture runs {folder}", "dim") for folder in folders]
     show(parts, width=width)
 
 
-def _row(run: ListedRun, place: int, options: Sequence[str], now: float) -> list[str]:
+def _fitting(values: Mapping[str, Sequence[str]], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The first of the options whose columns fit beside the others."""
+    if width is None:
+        return list(values)
+    left = width - _NAME_CELLS - 2
+    for (head, _), cells in zip(_HEADS, zip(*rows, strict=True), strict=True):
+        left -= 0 if head == "run" else 2 + max(map(len, (head, *cells)))
+    shown = []
+    for name, texts in values.items():
+        left -= 2 + max(map(len, (name, *texts)))
+        if left < 0:
+            break
+        shown.append(name)
+    return shown
+
+
+def _row(run: ListedRun, place: int, now: float) -> list[str]:
     best = run.best
-    found = ""
+    found = epoch = ""
     if best and (best.accuracy is not None or isfinite(best.loss)):
         value = f"{best.accuracy:.4f}" if best.accuracy is not None else f"loss {number(best.loss)}"
-        found = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}, epoch {best.epoch}"
-    values = [_text(run.options.get(name)) for name in options]
-    row = [f"@{place}" if place else "", run.name, age(now - run.written), run.model, found, *values]
-    return [*row, size(run.size), _state(run)]
+        found, epoch = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}", f"{best.epoch}"
+    name = f"@{place}" if place else ""
+    return [name, run.name, age(now - run.written), run.model, found, epoch, size(run.size), _state(run)]
 
 
 def _state(run: ListedRun) -> str:
