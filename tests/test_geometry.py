@@ -1,10 +1,8 @@
 """Pictures of other sizes, depths and backgrounds: nothing is distorted, cut, blackened or whitened that was not chosen."""
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
+from calling import Caller
 from capture_cli.errors import Unusable
 from capture_cli.pixels.decoding import Pixels, decode
 from capture_cli.pixels.geometry import FILTERS, Geometry, fit, parse_background
@@ -225,14 +224,14 @@ def mixed(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "options", ["--resize crop --depth minmax --img-size 20", "--background 10,20,30 --resize pad --ram 0 --channels 3", ""]
 )
-def test_every_option_is_reproduced(mixed: Path, capture: Callable[..., CompletedProcess[str]], options: str) -> None:
+def test_every_option_is_reproduced(mixed: Path, call: Caller, options: str) -> None:
     """`capture replay` makes every input again; a second run, from the cache or from the disk, writes the same bytes."""
     for run in ("one", "two"):
-        done = capture("train", mixed, "--labels", "parent", "-m", "linear", "-e", 1, "-o", run, *options.split())
-        assert done.returncode == 0, done.stderr
-    assert "Inputs: " in done.stderr
+        done = call("train", mixed, "--labels", "parent", "-m", "linear", "-e", 1, "-o", run, *options.split())
+        assert done.code == 0, done.err
+    assert "Inputs: " in done.err
     folder = mixed.parent
     assert (folder / "one/records.jsonl").read_bytes() == (folder / "two/records.jsonl").read_bytes()
-    again = capture("replay", "one")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "24" in again.stdout
+    again = call("replay", "one")
+    assert again.code == 0, again.out + again.err
+    assert again.out.startswith("24 inputs reproduced")
