@@ -14,7 +14,7 @@ from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli import augmentation
 from capture_cli.errors import UsageError
-from capture_cli.pixels.geometry import MAX_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
+from capture_cli.pixels.geometry import MAX_PIXELS, MOST_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
 
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
 OPTIMIZERS = tuple(DEFAULT_LR)
@@ -150,7 +150,7 @@ class TrainConfig:
         self._require("resize", self.resize is None or self.resize in RESIZES, " or ".join(RESIZES))
         self._require("background", parse_background(self.background) is not None, "white, black or R,G,B, each from 0 to 255")
         self._require("depth", self.depth == "auto" or is_depth(self.depth), "auto, high-byte, minmax or 1 to 16 bits")
-        self._require("max_pixels", 1 <= self.max_pixels <= 2**30, "a number of pixels from 1 to 2^30")
+        self._require("max_pixels", 1 <= self.max_pixels <= MOST_PIXELS, f"a number from 1 to {MOST_PIXELS:,}")
         self._require("img_size", self.img_size is None or image_size(self.img_size), "N or HxW, each from 1 to 4096")
         top_k(self.probs, 2)
         stored_inputs(self.inputs)

@@ -23,7 +23,7 @@ ORIENTATIONS = ("exif", "exif-or-xmp")
 """`exif`: of runs by earlier versions, which did not look into XMP."""
 CROP_SHARE = 0.875  # 224 of 256, as in torchvision's evaluation transforms
 MAX_PIXELS = 2**26  # 67 megapixels: a phone's 8160 x 6120, and what memory bears
-MAX_BITS = 16
+MOST_PIXELS = 178_956_970  # above which Pillow itself refuses
 WHITE = 255
 
 Background = int | tuple[int, int, int]

@@ -18,7 +18,7 @@ from capture_cli import augmentation
 from capture_cli.errors import RecordsError
 from capture_cli.keyed_random import path_keys, repeated
 from capture_cli.pixels.decoding import Pixels, codec_versions
-from capture_cli.pixels.geometry import MAX_PIXELS, Geometry
+from capture_cli.pixels.geometry import MAX_PIXELS, MOST_PIXELS, Geometry
 from capture_cli.preprocessing import Recipe, make_inputs
 from capture_cli.records import RunInfo
 
@@ -83,6 +83,6 @@ class RunRecipe:
 def _max_pixels(info: RunInfo) -> int:
     """Read the limit of the run, with which it may have admitted larger pictures than by default. Raises RecordsError."""
     limit = info.config.get("max_pixels", MAX_PIXELS)
-    if type(limit) is not int or not 1 <= limit <= 2**30:
+    if type(limit) is not int or not 1 <= limit <= MOST_PIXELS:
         raise RecordsError(f"a run record with max_pixels {limit!r}")
     return limit

@@ -11,6 +11,7 @@ relative paths.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ from capture_cli.writer import BatchWriter
 
 LOOKED_AT = MAX_SAMPLES_PER_LINE
 """Images up to this number are all decoded before the first step, so that whatever is wrong with them is said there."""
+
+_NOTED_SECONDS = 2.0
 
 Ids = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int64]
@@ -97,13 +100,14 @@ class Data:
         """Return the samples of a split in the order of the scan, usable or not."""
         return np.flatnonzero(np.asarray(self.scan.splits) == split)
 
-    def look_ahead(self, stopping: Callable[[], bool]) -> None:
+    def look_ahead(self, stopping: Callable[[], bool], note: Callable[[str], object] = lambda _: None) -> None:
         """Read files before the first step: all of at most LOOKED_AT, of more one usable image for each class and split.
 
-        They keep their places in the first epoch. Returns early once `stopping()`. Raises DataError if a class or a split has
-        no usable image.
+        They keep their places in the first epoch. `note` is told if it takes long. Returns early once `stopping()`. Raises
+        DataError if a class or a split has no usable image.
         """
         everything = len(self.scan.files) <= LOOKED_AT
+        noted, started = False, monotonic()
         for split in sorted(set(self.scan.splits), key=("train", "val", "test").index):
             ids = self.ids(split)
             if everything:
@@ -115,6 +119,9 @@ class Data:
                 if stopping():
                     return
                 self._read_usable(block, split)
+                if not noted and monotonic() - started > _NOTED_SECONDS:
+                    noted = True
+                    note("Decoding images, to see what is wrong with them before the first step")
         if "test" not in self.scan.splits:
             refuse_lost(self._observed, self._names)
         self._check_pixels()

@@ -111,7 +111,7 @@ def run_training(
             _note_phase(output, totals, seconds, steps)
 
         setup = replace(setup, save_checkpoint=checkpoints.save, phase_ended=phase_ended, is_exhausted=best.is_exhausted)
-        setup.data.look_ahead(session.stopping)
+        setup.data.look_ahead(session.stopping, session.view.note)
         train(setup, learning, previous.progress if previous else BEGINNING)
         save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
