@@ -32,7 +32,7 @@ from capture_cli.errors import UsageError
 from capture_cli.recorder import lifetime, soft_labels, validation
 from capture_cli.recorder.appending import RecordedState
 from capture_cli.recorder.opening import current_rank, inner_model, open_records
-from capture_cli.recorder.shapes import in_batch_form, without_ignored
+from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
@@ -207,11 +207,12 @@ class Recorder:
     def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
         writer, phase, epoch = self._writer, header.phase, header.epoch
-        inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
-        if validation.is_empty(inputs, forward):
-            return
-        if soft_labels.are_given(self._task, forward):
-            header.soft_labels, forward = soft_labels.harden(forward)
+        if not is_usual(inputs, forward):
+            inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
+            if validation.is_empty(inputs, forward):
+                return
+            if soft_labels.are_given(self._task, forward):
+                header.soft_labels, forward = soft_labels.harden(forward)
         b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
         self._check_classes(forward.logits)
@@ -222,7 +223,7 @@ class Recorder:
             writer.phases.check_ids(phase, epoch, header.ids)
         header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
         header.lr = validation.check_lr(header.lr)
-        if self._task == CLASSIFICATION and device_ids is None:
+        if self._task == CLASSIFICATION and device_ids is None and has_ignored(forward.labels, self._ignore_index):
             inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
             if validation.is_empty(inputs, forward):
                 return

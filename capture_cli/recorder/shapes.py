@@ -9,7 +9,8 @@
 | targets [B] for outputs [B, 1], or the other way      | targets in the shape of the outputs                           |
 | inputs that are a tuple, list or mapping of tensors   | the only tensor; of several the bytes of all, uint8 [B, N]    |
 
-Anything else is left as it is, for capture_cli.recorder.validation to judge. Only `without_ignored` reads values.
+Anything else is left as it is, for capture_cli.recorder.validation to judge. Only `has_ignored` and
+`without_ignored` read values.
 """
 
 from __future__ import annotations
@@ -21,6 +22,21 @@ from capture_cli.writer.columns import CLASSIFICATION, Forward, Header
 
 if TYPE_CHECKING:
     import torch
+
+
+def is_usual(inputs: Any, forward: Forward) -> bool:
+    """Tell if this is a batch of images or rows and their class numbers, for which nothing here needs to be done."""
+    import torch
+
+    logits, labels = forward.logits, forward.labels
+    if type(inputs) is not torch.Tensor or type(logits) is not torch.Tensor or type(labels) is not torch.Tensor:
+        return False
+    return labels.dtype == torch.int64 and logits.ndim == 2 and labels.ndim == 1 and len(labels) > 0
+
+
+def has_ignored(labels: torch.Tensor, ignore_index: int) -> bool:
+    """Tell if samples are to be ignored; on the host only, where values are at hand."""
+    return labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
 
 
 def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[Any, Forward, Any]:
@@ -47,13 +63,8 @@ def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[A
 
 
 def without_ignored(header: Header, inputs: torch.Tensor, forward: Forward, ignore_index: int) -> tuple[torch.Tensor, Forward]:
-    """Drop the samples whose label is `ignore_index`, as the loss function does; on the host only, where values are at hand.
-
-    The columns of `header` lose them, too.
-    """
+    """Drop the samples whose label is `ignore_index`, as the loss function does, and their values in `header`."""
     labels = forward.labels
-    if not labels.is_cpu or labels.ndim != 1 or labels.is_floating_point() or not (labels == ignore_index).any():
-        return inputs, forward
     kept = (labels != ignore_index).nonzero()[:, 0]
     places = kept.tolist()
     header.ids, header.files = (column and [column[i] for i in places] for column in (header.ids, header.files))

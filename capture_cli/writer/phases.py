@@ -87,6 +87,8 @@ class Phases:
 
     def check(self, phase: str, epoch: int) -> None:
         """Raise UsageError unless a batch of this phase and epoch may come: epochs of a phase never go back."""
+        if isinstance(phase, str) and type(epoch) is int and phase in self.open and self.open[phase].epoch == epoch:
+            return
         if not isinstance(phase, str) or not re.fullmatch(PHASE, phase):
             raise UsageError(f"phase={phase!r} is not valid", "choose a short lower-case word, such as train or val")
         if type(epoch) is not int or not 0 <= epoch < 2**63:
