@@ -63,7 +63,7 @@ def choose(files: Sequence[str]) -> Choice:
         return _decide(_of_kind(by_folder, best), [*by_folder, *by_name])
     if by_name:
         choice = _decide(_of_kind(by_name, best_name), [*by_name, *by_folder])
-        if choice.kind < Kind.WORDS:
+        if choice.kind == Kind.NUMBERS:
             _demand_fewer_classes(choice, by_name, counters)
         return choice
     if counters:
