@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from capture_cli.answers.best import BestEpochs, best_epoch, uneven_scores
+from capture_cli.answers.best import BestEpochs, best_epoch, scalars, uneven_scores
 from capture_cli.models import saved
 from capture_cli.records import Epoch
 from capture_cli.runs import open_run
@@ -86,6 +86,8 @@ def test_balanced_accuracy_counts_every_class_alike() -> None:
     assert found is not None
     assert (found.epoch, found.value) == (2, 0.625)
     assert uneven_scores(totals("val", 1, 1.0, 0.8, counts)) == pytest.approx((0.5, 4 / 9))
+    assert scalars(totals("val", 1, 1.0, 0.8, counts)).keys() == {"loss", "accuracy", "balanced_accuracy", "macro_f1"}
+    assert scalars(totals("train", 1, 1.0, 0.8)).keys() == {"loss", "accuracy"}
     assert uneven_scores(totals("val", 1, 1.0, 0.8, {"labelled": [5, 5], "predicted": [5, 5], "correct": [4, 4]})) is None
 
 

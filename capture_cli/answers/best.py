@@ -150,6 +150,13 @@ def uneven_scores(totals: Epoch) -> tuple[float, float] | None:
     return None if accuracy is None or f1 is None else (accuracy, f1)
 
 
+def scalars(totals: Epoch) -> dict[str, float]:
+    """Return what a phase is judged by, by name: loss, accuracy, and for uneven classes balanced accuracy and macro F1."""
+    uneven = uneven_scores(totals) or (None, None)
+    values = {"loss": totals.loss, "accuracy": totals.accuracy, "balanced_accuracy": uneven[0], "macro_f1": uneven[1]}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _counts(totals: Epoch) -> ClassCounts:
     columns = totals.class_counts or {}
     return ClassCounts(*(np.asarray(columns[name], np.int64) for name in ClassCounts._fields))

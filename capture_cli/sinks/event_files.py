@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.answers.best import scalars
 from capture_cli.errors import UsageError
 from capture_cli.records import RunInfo
 from capture_cli.runfolder import TENSORBOARD
@@ -186,9 +187,7 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def _scalars(result: PhaseResult) -> dict[str, float]:
-    sums = result.sums
-    values = {f"{sums.phase}/loss": sums.loss, f"{sums.phase}/accuracy": sums.accuracy}
-    return {tag: value for tag, value in values.items() if value is not None}
+    return {f"{result.sums.phase}/{name}": value for name, value in scalars(result.sums).items()}
 
 
 def _key(step: int, scalars: Mapping[str, float]) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from capture_cli import __version__
+from capture_cli.answers.best import scalars
 from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.records.chain import claimed_chain
@@ -163,9 +164,7 @@ class MlflowRun:
         sums, now = result.sums, int(time.time() * 1000)
         if result.worst and self.pictures(result) < sum(one.image is not None for one in result.worst):
             self._send_worst(result)
-        self._metrics.append(_Metric(f"{sums.phase}/loss", sums.loss, now, sums.epoch))
-        if sums.accuracy is not None:
-            self._metrics.append(_Metric(f"{sums.phase}/accuracy", sums.accuracy, now, sums.epoch))
+        self._metrics += [_Metric(f"{sums.phase}/{name}", value, now, sums.epoch) for name, value in scalars(sums).items()]
 
     def pictures(self, result: PhaseResult) -> int:
         if not self._continues:
