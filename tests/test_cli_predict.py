@@ -18,6 +18,7 @@ from capture_cli.cli import run
 from capture_cli.errors import DataError
 from capture_cli.preprocessing import digests
 from capture_cli.records import Batch
+from capture_cli.sinks.pictures import picture_name
 from capture_cli.training.prediction import Classifier
 from conftest import make_images
 
@@ -251,3 +252,12 @@ def test_loading_a_model_leaves_torch_as_it_was(here: Path) -> None:
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.is_grad_enabled()
     load_model("runs/cnn")("images/ant_000.png")
     assert (torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.is_grad_enabled()) == before
+
+
+def test_predictions_can_be_sent_to_a_tracker(here: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Without labels; and `suspects` says that it needs some."""
+    assert run(["predict", "linear", "images", "-q", "--records", str(tmp_path / "run")]) == 0
+    assert run(["log", str(tmp_path / "run"), "--tensorboard"]) == 0
+    assert run(["suspects", str(tmp_path / "run")]) == 4
+    assert b"no captured visits with labels" in capfdbinary.readouterr().err
+    assert picture_name(0, {"file": "a b.png", "pred": "ant"}) == "00-a_b.png-as-ant.png"

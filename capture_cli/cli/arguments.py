@@ -48,6 +48,7 @@ Data = partial(typer.Option, rich_help_panel="Data")
 Machine = partial(typer.Option, rich_help_panel="Machine")
 Output = partial(typer.Option, rich_help_panel="Output")
 
+BatchSize = Annotated[int, Machine("--batch-size", "-b", min=1, help="Images per batch.")]
 Device = Annotated[str, Machine(help="auto, cpu, cuda or cuda:N; never falls back.")]
 Amp = Annotated[bool, Machine("--amp", help="Compute in bfloat16 where it is safe.")]
 _THREADS = "Threads that compute. Results may differ in the last digits. Default: OMP_NUM_THREADS, or one per core."

@@ -31,7 +31,7 @@ def evaluate(
     merge_names: shared.MergeNames = None,
     strict: shared.Strict = TrainConfig.strict,
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
-    batch_size: Annotated[int, shared.Machine("--batch-size", "-b", help="Images per batch.")] = TrainConfig.batch_size,
+    batch_size: shared.BatchSize = TrainConfig.batch_size,
     device: shared.Device = TrainConfig.device,
     amp: shared.Amp = TrainConfig.amp,
     ram: shared.Ram = None,

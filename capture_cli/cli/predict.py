@@ -51,7 +51,7 @@ def predict(
     ] = None,
     force: shared.Force = False,
     quiet: shared.Quiet = False,
-    batch_size: Annotated[int, shared.Machine("--batch-size", "-b", min=1, help="Images per batch.")] = TrainConfig.batch_size,
+    batch_size: shared.BatchSize = TrainConfig.batch_size,
     device: shared.Device = TrainConfig.device,
     amp: shared.Amp = TrainConfig.amp,
     threads: shared.Threads = None,

@@ -76,5 +76,6 @@ def picture_name(rank: int, sample: Mapping[str, Any]) -> str:
     """A harmless file name that says what the picture shows: `00-bag_0012.png-bag-as-dress.png`."""
     words = [f"{rank:02d}", sample["file"]]
     if "pred" in sample:
-        words.append(f"{sample['label']}-as-{sample['pred']}")
+        label = sample.get("label")  # absent in the phase `predict`
+        words.append(f"as-{sample['pred']}" if label is None else f"{label}-as-{sample['pred']}")
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120] + ".png"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from capture_cli.errors import CaptureError, RecordsError, redacted
-from capture_cli.records import Batch, Epoch, Numbers, RunInfo, Samples
+from capture_cli.records import NO_LABEL, Batch, Epoch, Numbers, RunInfo, Samples
 from capture_cli.replay import Replay, Selection
 from capture_cli.runs import Block, Cursor, Line, Run, Visits
 from capture_cli.sinks.evaluations import WORST, PhaseResult, Phases, Step
@@ -147,7 +147,7 @@ class Sending:
 
     def _log_labels(self, rows: Iterable[tuple[str, int, str]]) -> None:
         classes = self._run.info.classes
-        self._to.log_labels([(file, classes[label], split) for file, label, split in rows])
+        self._to.log_labels([(file, classes[label], split) for file, label, split in rows if label != NO_LABEL])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,7 +158,8 @@ def find_suspects(run: Run, *others: Run) -> Suspects:
     error = run.fold(*folds, digests, duplicating)
     found = [fold.result() for fold in folds if fold]
     if not found:
-        raise error or RecordsError(f"{run.name}: no captured visits", "nothing was captured, or not yet")
+        hint = "nothing was captured, or not yet, or these are predictions without labels"
+        raise error or RecordsError(f"{run.name}: no captured visits with labels", hint)
     if len(found[0].classes) < 2:
         raise UsageError(f"{run.name} has one class only", "a wrong label needs another class to be right")
     duplicates = duplicating.result()
