@@ -258,6 +258,15 @@ def test_the_review_list_has_every_contradiction(tmp_path: Path, call: Caller) -
     assert call("suspects", "run", "--review", "--duplicates").code == 2
 
 
+def test_of_one_epoch_the_review_list_has_the_wrong_predictions(tmp_path: Path, call: Caller) -> None:
+    """The mean of one prediction is that prediction."""
+    write_run(tmp_path / "run", run_records(epochs=1))
+    wrong = {row["file"] for row in map(json.loads, call("rows", "run", "--where", "not correct").out.splitlines())}
+    review = [json.loads(line) for line in call("suspects", "run", "--json", "--all", "--review").out.splitlines()]
+    assert {one["file"] for one in review} == wrong
+    assert wrong
+
+
 def test_few_images_are_called_a_guess(tmp_path: Path, call: Caller) -> None:
     """The sentence says that they are too few to tell."""
     write_run(tmp_path / "run", run_records(per_class=40, epochs=3))

@@ -282,7 +282,7 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
         score=-np.nan_to_num(dynamics.aum.astype(float)),
         suggested=suggested,
         confidence=means[rows, suggested],
-        contradicted=suggested != dynamics.labels,
+        contradicted=dynamics.aum < 0 if dynamics.probs is None else others.max(1) > means[rows, dynamics.labels],
         means=means,
         count=None,
     )
