@@ -301,7 +301,7 @@ def _notes(dynamics: SampleDynamics) -> list[str]:
     if not dynamics.probs_are_complete:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
     if n < FEW_PER_CLASS * classes:
-        notes.append(f"{n / classes:.0f} images a class: too few to tell how many labels are wrong, the number is a guess")
+        notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
     if dynamics.not_finite:
         notes.append(f"{dynamics.not_finite:,} visits with a loss that is not finite were not used")
     return notes
