@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pexpect
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +21,8 @@ from capture_cli.preprocessing import digests
 from capture_cli.records import Batch
 from capture_cli.sinks.pictures import picture_name
 from capture_cli.training.prediction import Classifier
-from conftest import make_images
+from conftest import CAPTURE, make_images
+from terminal import Screen
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +220,7 @@ def test_the_best_epoch_is_used_unless_the_last_is_asked_for(here: Path) -> None
         (load_model("runs/linear"), best),
         (load_model("runs/linear", last=True), last),
         (load_model(last), last),
+        (load_model("linear"), best),
     ):
         saved = load_file(file)
         assert all(map(torch.equal, weights(loaded), [saved[name] for name in sorted(saved)]))
@@ -243,6 +246,8 @@ def test_a_picture_that_cannot_be_used_is_an_error_or_none(here: Path) -> None:
     found = classifier(pictures, skip_unusable=True)  # type: ignore[arg-type]
     assert [one and one.file for one in found] == ["images/ant_000.png", None, None, "images/cat_000.png"]
     assert classifier([]) == []
+    with pytest.raises(CaptureError, match="did you mean linear"):
+        load_model("lineal")
     with pytest.raises(CaptureError, match="the device mars is not valid"):
         load_model("runs/linear", device="mars")
 
@@ -261,3 +266,41 @@ def test_predictions_can_be_sent_to_a_tracker(here: Path, tmp_path: Path, capfdb
     assert run(["suspects", str(tmp_path / "run")]) == 4
     assert b"no captured visits with labels" in capfdbinary.readouterr().err
     assert picture_name(0, {"file": "a b.png", "pred": "ant"}) == "00-a_b.png-as-ant.png"
+
+
+def test_a_terminal_shows_pictures(here: Path) -> None:
+    """Half blocks with file, prediction and probability below; the rest, and --format, in lines."""
+    for args, pictures, lines in ((["images"], 32, 4), (["images", "--format", "csv"], 0, 37)):
+        env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        env.pop("NO_COLOR", None)
+        command = [*CAPTURE, "predict", "linear", *args]
+        shown = pexpect.spawn(command[0], command[1:], env=env, dimensions=(60, 100), encoding="utf-8", timeout=120).read()
+        screen = Screen(columns=100)
+        screen.feed(shown)
+        assert sum(line.count("ant_0") + line.count("bee_0") + line.count("cat_0") for line in screen.lines) == 36
+        assert ("▀" in screen.text) is bool(pictures)
+        assert len([line for line in screen.lines if line.startswith(("images/", "file,"))]) == lines
+
+
+def test_what_a_model_prints_is_not_data(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """A network of one's own is announced, and may print."""
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, size, classes):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(size, classes)\n"
+        "    def forward(self, x):\n"
+        "        print('loud')\n"
+        "        return self.layer(x.flatten(1))\n"
+        "def make(classes, channels, height, width):\n"
+        "    return Net(channels * height * width, classes)\n"
+    )
+    out = str(tmp_path / "run")
+    assert run(["train", "images", "-m", f"{tmp_path}/net.py:make", "-e", "1", "--img-size", "8", "-q", "-o", out]) == 0
+    capfdbinary.readouterr()
+    assert run(["predict", out, "images"]) == 0
+    captured = capfdbinary.readouterr()
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == 36
+    assert b"net.py" in captured.err
+    assert b"loud" in captured.err

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -196,6 +197,16 @@ def test_training_names_the_places(tmp_path: Path) -> None:
     data = (out / "records.jsonl").read_bytes()
     ends = [event["records_bytes"] for event in map(orjson.loads, (out / "events.jsonl").open()) if event["event"] == "epoch"]
     assert [b'"kind":"epoch"' in data[:end].splitlines()[-1] for end in ends] == [True] * 6
+
+
+def test_the_files_of_several_ranks_are_one_run(runs: Path) -> None:
+    """Their epochs are added up; the state is the worst."""
+    alone = listed_run(runs / "a")
+    shutil.copy(runs / "c" / "records.jsonl", runs / "a" / "records-rank1.jsonl")
+    both = listed_run(runs / "a")
+    assert (alone.state, both.state) == ("completed", "cut off")
+    sizes = {(one.phase, one.epoch): one.n for one in alone.epochs}
+    assert all(one.n == 2 * sizes[one.phase, one.epoch] for one in both.epochs if (one.phase, one.epoch) in sizes)
 
 
 @pytest.mark.parametrize(

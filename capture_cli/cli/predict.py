@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from capture_cli import models
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.terminal import terminal_width
 from capture_cli.config import TrainConfig
@@ -84,8 +85,10 @@ def predict(
     from capture_cli.training.loading import read_trained
     from capture_cli.training.prediction import Classifier
 
+    trained = read_trained(Path(model), last=last)
+    if (notice := models.notice(trained.header.model)) and not quiet:
+        typer.echo(safe(notice), err=True)
     with other_code():
-        trained = read_trained(Path(model), last=last)
         use_threads(threads)
         runtime = start(config.device, amp=amp)
         classifier = Classifier(trained, runtime, batch_size=batch_size, workers=workers, max_pixels=config.max_pixels)
@@ -99,12 +102,7 @@ def predict(
             output = stack.enter_context(open_output(records, name=None, model="", force=force))
             options = {"batch_size": classifier.batch_size, "amp": amp, "max_pixels": config.max_pixels}
             recording = stack.enter_context(PredictionRecords(output, classifier, trained, runtime, found, options))
-        chunks = classifier.chunks(found.files)
-        while True:
-            with other_code():
-                chunk = next(chunks, None)
-            if chunk is None:
-                break
+        for chunk in _quietly(classifier.chunks(found.files)):
             if recording:
                 recording.write(chunk)
             shown.add(chunk, found.files)
@@ -119,6 +117,18 @@ def predict(
     if not shown.n:
         raise DataError(f"none of the {len(found.files):,} images can be used", "the reasons are above")
     return 0
+
+
+def _quietly(chunks: "Iterator[Chunk]") -> "Iterator[Chunk]":
+    """Yield the chunks; what the model prints meanwhile goes to stderr."""
+    from capture_cli.cli.streams import other_code
+
+    while True:
+        with other_code():
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 @dataclass

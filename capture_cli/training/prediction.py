@@ -31,6 +31,8 @@ from capture_cli.pixels.encoding import encoded
 from capture_cli.pixels.geometry import MAX_PIXELS
 from capture_cli.pixels.store import MemoryStore
 from capture_cli.preprocessing import make_batch, path_keys
+from capture_cli.runfolder import BEST, MODEL
+from capture_cli.runs.names import find_run
 from capture_cli.runtime import Runtime, choose_device
 from capture_cli.sources.named import read_named
 from capture_cli.training.loading import Trained, read_trained
@@ -204,15 +206,16 @@ class Classifier:
 
 
 def load_model(run: str | os.PathLike[str], *, last: bool = False, device: str = "cpu", batch_size: int = 64) -> Classifier:
-    """Load the model of a run folder, or a model file, as a function of pictures.
+    """Load the model of a run, or a model file, as a function of pictures.
 
-    It is the model of the best epoch, or with `last` that of the last. `device` is cpu, cuda, cuda:N or auto. If the model came
-    from FILE.py:FACTORY, that file's code is run. Raises UsageError.
+    `run` is a path, or a name as on the command line (capture_cli.runs.names). The model is that of the best epoch, or with
+    `last` that of the last. `device` is cpu, cuda, cuda:N or auto. If the model came from FILE.py:FACTORY, that file's code is
+    run. Raises UsageError.
     """
-    chosen = choose_device(device)
-    return Classifier(
-        read_trained(Path(run), last=last), Runtime(chosen, False, torch.get_num_threads()), batch_size=batch_size
-    )
+    name = os.fspath(run)
+    path = Path(name) if name.endswith(".safetensors") else find_run(name, having=(MODEL, BEST))
+    runtime = Runtime(choose_device(device), False, torch.get_num_threads())
+    return Classifier(read_trained(path, last=last), runtime, batch_size=batch_size)
 
 
 def _name_of(picture: Picture) -> str | None:
