@@ -111,6 +111,14 @@ def test_masks_are_skipped_and_can_be_kept(tmp_path: Path) -> None:
     assert (len(found.files), len(scan(tmp_path, keep_companions=True).files)) == (6, 12)
 
 
+def test_one_class_and_files_that_may_hold_labels_are_named(tmp_path: Path) -> None:
+    """A folder of one class says so; without any label, a file that may hold them is pointed to."""
+    touch(tmp_path / "one", [f"cat/{i}.png" for i in range(12)])
+    assert refusal(tmp_path / "one").startswith("only one class: all 12 images are of 'cat' by their names; ")
+    touch(tmp_path / "none", [f"image_{i:05d}.jpg" for i in range(12)] + ["imagelabels.mat"])
+    assert "; if 'imagelabels.mat' holds the labels, convert to a table; or put the images" in refusal(tmp_path / "none")
+
+
 def test_similar_names_are_merged_on_request(tmp_path: Path) -> None:
     """Under the most frequent spelling."""
     touch(tmp_path, ["Cat/1.png", "cat/1.png", "cat/2.png", "dog /1.png", "dog/2.png", "dog/3.png"])

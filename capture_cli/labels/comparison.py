@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Candidate, Fit, folder_candidates, name_candidates, partition, sample_of
 from capture_cli.labels.rules import SEPARATORS, Rule, folder_rule, simple_rule
-from capture_cli.labels.tokens import Kind
+from capture_cli.labels.tokens import Kind, may_be_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ def choose(files: Sequence[str]) -> Choice:
         return choice
     if counters:
         raise Undecided(f"the names hold only numbers that may be running numbers, such as '{files[0]}'", "", counters)
+    if single := _single_class(files):
+        raise Undecided(f"only one class: all {len(files):,} images are of '{single}' by their names", "")
     raise Undecided(f"no label in the names of {len(files):,} images, such as '{files[0]}'", "")
 
 
@@ -76,6 +78,15 @@ def _is_loose(by_folder: Sequence[Candidate]) -> bool:
     if simple_rule("parent").name in {one.fit.rule.name for one in by_folder}:
         return False
     return all(len(name) <= 1 for one in by_folder for name in one.fit.names)
+
+
+def _single_class(files: Sequence[str]) -> str | None:
+    """Find the one label that all files have by their folder, or by the text before or after a number."""
+    for name in ("parent", "prefix", "suffix") if len(files) > 1 else ():
+        labels = set(map(simple_rule(name).label_of, sample_of(files)))
+        if len(labels) == 1 and (label := labels.pop()) and may_be_class(label):
+            return label
+    return None
 
 
 def _demand_fewer_classes(choice: Choice, by_name: Sequence[Candidate], counters: Sequence[Fit]) -> None:

@@ -14,6 +14,7 @@ from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, TypedSource
 
 MOST_COMMANDS = 4
+_MAY_HOLD_LABELS = (".mat", ".json", ".xml", ".xlsx", ".xls", ".parquet", ".npy", ".npz", "labels.txt", "classes.txt")
 
 
 def command(source: TypedSource, *options: str) -> str:
@@ -44,7 +45,7 @@ def copy_of_links(source: TypedSource) -> str:
     return f"copy what they lead to: `cp -rL {folder} {copy}`; with -rLl it takes no space where both are on one disk"
 
 
-def undecided(source: TypedSource, error: Undecided, tables: Sequence[str]) -> DataError:
+def undecided(source: TypedSource, error: Undecided, tables: Sequence[str], skipped: Sequence[Skipped] = ()) -> DataError:
     """Make the error for names from which `auto` takes no rule; `tables` are --labels values of tables that name the images."""
     if tables:
         commands = [command(source, "--labels", table) for table in tables]
@@ -53,7 +54,10 @@ def undecided(source: TypedSource, error: Undecided, tables: Sequence[str]) -> D
         commands = [command(source, "--labels", one.rule.name) for one in error.fits[:MOST_COMMANDS]]
         how = "choose one" if len(commands) > 1 else "take it with"
         return DataError(error.message, f"{how}: {' or '.join(commands)}")
-    return DataError(error.message, no_label_hint(source))
+    hint = no_label_hint(source)
+    if others := [one.file for one in skipped if one.file.lower().endswith(_MAY_HOLD_LABELS)]:
+        hint = f"if {quoted(others[:2])} {'holds' if len(others) == 1 else 'hold'} the labels, convert to a table; or {hint}"
+    return DataError(error.message, hint)
 
 
 def pooled(source: TypedSource, error: Undecided) -> DataError:

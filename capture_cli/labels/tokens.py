@@ -111,6 +111,11 @@ def kind_of(labels: Collection[str]) -> Kind:
     return Kind.WORDS
 
 
+def may_be_class(label: str) -> bool:
+    """Tell whether a single label reads like the name of a class."""
+    return _kind(label, ()) == Kind.WORDS
+
+
 def _kind(label: str, common: Collection[str]) -> Kind:
     """Judge one label of a set whose labels all hold the words `common`."""
     parts = tokens(label)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MAX_CLASSES = 200
 _EXAMPLES = 3
 SUMMARY_CLASSES = 8
+_WAYS_BACK = {"companion": ", used with --keep-companions"}
+"""Reason to skip -> the option that uses such files."""
 
 
 def show_scan(found: Scan, *, width: int | None = None) -> None:
@@ -51,7 +53,7 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
         others.add_row(plain(f"--labels {fit.rule.name}"), f"{fit.classes:,}", f"{len(found.files) - fit.labelled:,}")
     skipped = new_table(("skipped", "fold"), ("files", "#"), ("such as", "fold"))
     for reason, files in _skipped(found):
-        skipped.add_row(plain(reason), f"{len(files):,}", plain(_few(files, _EXAMPLES)))
+        skipped.add_row(plain(reason + _WAYS_BACK.get(reason, "")), f"{len(files):,}", plain(_few(files, _EXAMPLES)))
     for table in (others, skipped):
         if table.row_count:
             parts += ["", table]
@@ -68,7 +70,9 @@ def summary(found: Scan) -> list[str]:
         f"Images: {shown}{_reason_of_splits(found)}",
     ]
     skipped = [
-        f"{len(files):,} {reason} ({_few(files, _EXAMPLES)})" for reason, files in _skipped(found) if reason != "test-split"
+        f"{len(files):,} {reason} ({_few(files, _EXAMPLES)}){_WAYS_BACK.get(reason, '')}"
+        for reason, files in _skipped(found)
+        if reason != "test-split"
     ]
     return [*lines, f"Skipped: {'; '.join(skipped)}"] if skipped else lines
 
