@@ -28,7 +28,7 @@ def trained(factory: pytest.TempPathFactory) -> Path:
         place = factory.mktemp("replay")
         make_images(place / "images", classes=5, each=12, size=(12, 10), colour=True)
         options = ["-m", "cnn", "-b", "8", "--augment", "flip+crop", "-q"]
-        _run(place, "train", "images", *options, "-e", "2", "--inputs", "all", "--checkpoint-every", "6", "-o", "whole")
+        _run(place, "train", "images", *options, "-e", "2", "--inputs", "all", "--checkpoint-every", "10", "-o", "whole")
         _run(place, "train", "images", *options, "-e", "1", "--inputs", "2", "--probs", "top:2", "-o", "grown")
         _run(place, "train", "--resume", "grown", "-e", "2", "-q")
         _place.append(place)

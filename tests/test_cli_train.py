@@ -215,7 +215,7 @@ class TestEvaluate:
         assert "ant_000.png" in done.stderr
         done = capture("evaluate", "nowhere.safetensors", images)
         assert done.returncode == 2
-        assert "no model can be read from 'nowhere.safetensors': there is no such file" in done.stderr
+        assert "no model can be read from 'nowhere.safetensors': no such file" in done.stderr
 
     @pytest.mark.parametrize("header", ["[]", "[" * 100_000, '{"model":7,"classes":"ab","recipe":[]}', '{"model":"cnn"}'])
     def test_a_header_that_no_run_has_is_refused(self, capture: Capture, images: Path, tmp_path: Path, header: str) -> None:

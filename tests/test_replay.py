@@ -108,8 +108,8 @@ print(len(visits), equal)
         [
             (Selection(epoch=1), 60),
             (Selection(phase="train", limit=11), 11),
-            (Selection(batch=0), 30),
-            (Selection(batch=0, epoch=1, phase="val"), 7),
+            (Selection(batch=0), 32),
+            (Selection(batch=0, epoch=1, phase="val"), 8),
             (Selection(sample="bee_003.png"), 2),
             (Selection(sample="03.png"), 10),
             (Selection(epoch=3), 0),

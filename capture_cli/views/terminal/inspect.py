@@ -142,6 +142,11 @@ def _shell(text: str) -> str:
     return shlex.quote(text) if set(text) & set('$`"\\!') else f'"{text}"'
 
 
+_INPUT = ("height", "width", "channels", "resize", "background", "depth", "augment")
+_USUAL = {"resize": "stretch", "background": 255, "depth": "high-byte"}
+"""What the recipe of most runs says, and nobody needs to read."""
+
+
 def _header(summary: Summary) -> Table:
     info, ending = summary.info, summary.state.ending
     lines = "" if ending.state == "damaged" else f" ({ending.lines:,} lines)"
@@ -157,7 +162,7 @@ def _header(summary: Summary) -> Table:
         "task": info.task or "",
         "outputs" if info.task in NUMBER_TASKS else "classes": ", ".join(info.classes[:_MAX_CLASSES]) + more,
         "config": _pairs(info.config.items()),
-        "input": _pairs((name, info.recipe.get(name)) for name in ("height", "width", "channels", "augment")),
+        "input": _pairs((name, info.recipe.get(name)) for name in _INPUT if info.recipe.get(name) != _USUAL.get(name)),
         "versions": _pairs(info.versions.items()),
         "device": f"{info.device}, {info.threads} thread{'' if info.threads == 1 else 's'}",
     }
