@@ -4,13 +4,15 @@ pictures, notes = pictures_of(run, [("cat/1.png", digest), ...], folder=None)
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.errors import RecordsError, Unusable, UsageError
+from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe
 from capture_cli.runs import Run
 
@@ -34,11 +36,8 @@ def pictures_of(
     nothing: list[Picture | None] = [None] * len(wanted)
     if not any(digest for _, digest in wanted):
         return nothing, []
-    try:
-        geometry = Recipe.from_dict(run.info.recipe).geometry
-    except RecordsError as error:
-        return nothing, [f"no pictures: {error.message}"]
-    if max(geometry.height, geometry.width) > _MAX_SIDE:
+    geometry = _geometry(run.info.recipe)
+    if geometry is None:
         return nothing, ["no pictures: the recipe has no usable size"]
     try:
         images = run.images_in(folder)
@@ -53,3 +52,14 @@ def pictures_of(
         except Unusable as error:
             missing[_REASONS.get(error.reason, error.reason)] += 1
     return pictures, [f"{count} without a picture: {reason}" for reason, count in missing.items()]
+
+
+def _geometry(recipe: Mapping[str, Any]) -> Geometry | None:
+    """Read how pictures were made from a recipe, or of one that this version cannot carry out at least their size."""
+    height, width, channels = (recipe.get(name) for name in ("height", "width", "channels"))
+    if not all(isinstance(side, int) and 0 < side <= _MAX_SIDE for side in (height, width)) or channels not in (1, 3):
+        return None
+    try:
+        return Recipe.from_dict(recipe).geometry
+    except RecordsError:
+        return Geometry(height=height, width=width, channels=channels)  # type: ignore[arg-type] # checked above
