@@ -38,7 +38,8 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     logits, labels, losses, loss = forward
     for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses), ("loss", loss)):
         if isinstance(value, torch.Tensor):
-            _demand_readable(name, value)
+            if not (type(value) is torch.Tensor and value.layout is torch.strided) or value.is_nested or value.is_meta:
+                _demand_readable(name, value)
         elif name != "loss" and not (value is None and name == "losses"):
             raise UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
     shape = logits.shape
@@ -58,6 +59,11 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
         raise UsageError(
             f"inputs {describe(inputs)} do not match the {b} samples of the logits", "pass them as the model got them, [B, ...]"
         )
+    for name, value in (("losses", losses), ("loss", loss)):
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            raise UsageError(
+                f"{name}: {describe(value)} are complex numbers", "pass losses that are real numbers, or omit them"
+            )
     if losses is not None and losses.shape != (rows := labels.shape[: 2 if task == "sequence" else 1]):
         raise UsageError(
             f"losses {describe(losses)} are not one per sample, {list(rows)}", 'use reduction="none", or omit them'
@@ -94,8 +100,6 @@ def _demand_readable(name: str, tensor: torch.Tensor) -> None:
             f"{name}: a {kind.__name__} wraps other tensors",
             "pass a plain torch.Tensor, such as x.full_tensor() or x.to_tensor()",
         )
-    if name in ("losses", "loss") and tensor.is_complex():
-        raise UsageError(f"{name}: {describe(tensor)} are complex numbers", "pass losses that are real numbers, or omit them")
 
 
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
