@@ -262,6 +262,14 @@ def test_images_that_are_all_the_same_are_refused(call: Caller, tmp_path: Path) 
     assert "all 12 usable images have the same pixels" in refused.err
 
 
+def test_a_class_that_lost_half_of_its_images_is_named() -> None:
+    """Also where most images of the others can be used."""
+    labels = [0] * 10 + [1] * 4
+    found = Findings(usable=11, skipped={i: Unusable("truncated") for i in (3, 11, 13)})
+    names = Names(files=[f"{i}.png" for i in range(14)], labels=labels, splits=["train"] * 14, classes=["cat", "dog"])
+    assert warnings(found, names) == ["half of the images of a class or more cannot be used: 2 of 4 of 'dog', such as '11.png'"]
+
+
 def test_half_of_the_files_skipped_is_said_though_quiet(call: Caller, tmp_path: Path) -> None:
     """With the reasons and names."""
     for label in ("cat", "dog"):

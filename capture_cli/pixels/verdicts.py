@@ -91,7 +91,7 @@ def _reason(unusable: Unusable) -> str:
 def warnings(found: Findings, names: Names) -> list[str]:
     """Describe what is wrong with the images of a data set, the worst first."""
     said = [
-        _skipped(found, names),
+        _skipped(found, names) or _halved_classes(found, names),
         _constant(found, names),
         _leaks(found.leaks, names, "identical to a training image"),
         _conflicts(found.conflicts, names, "identical pixels"),
@@ -111,6 +111,18 @@ def _skipped(found: Findings, names: Names) -> str:
         by_reason[_reason(unusable)].append(i)
     reasons = ", ".join(f"{len(images):,} {reason}" for reason, images in by_reason.items())
     return f"{count:,} of {found.usable + count:,} images cannot be used: {reasons}, such as {_some(found.skipped, names)}"
+
+
+def _halved_classes(found: Findings, names: Names) -> str:
+    """Name the classes of which half of the images or more were skipped, where not half of all were."""
+    total, lost = Counter(names.labels), Counter(names.labels[i] for i in found.skipped)
+    halved = sorted((label for label in lost if lost[label] >= _HALF * total[label]), key=lambda one: -lost[one])
+    if not halved:
+        return ""
+    some = ", ".join(f"{lost[one]:,} of {total[one]:,} of '{names.classes[one]}'" for one in halved[:_EXAMPLES])
+    more = f" and {len(halved) - _EXAMPLES:,} more classes" if len(halved) > _EXAMPLES else ""
+    example = min(i for i in found.skipped if names.labels[i] in halved)
+    return f"half of the images of a class or more cannot be used: {some}{more}, such as '{names.files[example]}'"
 
 
 def _constant(found: Findings, names: Names) -> str:
