@@ -59,7 +59,7 @@ def test_samples_that_only_batches_name_are_compared_by_input(tmp_path: Path) ->
 
 
 def near(hashes: list[int]) -> list[list[str]]:
-    fold = Duplicating(inputs=False)
+    fold = Duplicating(thorough=True)
     n = len(hashes)
     for one in run_records(per_class=n):
         if isinstance(one, RunInfo):
@@ -74,7 +74,7 @@ def near(hashes: list[int]) -> list[list[str]]:
 
 def test_equal_pixels_are_one_input() -> None:
     """Whatever the files, and though augmented inputs differ."""
-    fold = Duplicating(inputs=False)
+    fold = Duplicating(thorough=True)
     for one in run_records(per_class=4):
         if isinstance(one, Samples):
             fold.update(replace(one, pixels=[f"{5 if i in (1, 3) else i:016x}" for i in range(len(one.ids))]))

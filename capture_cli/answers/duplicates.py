@@ -30,7 +30,7 @@ KINDS = ("bytes", "input", "near")
 NEAR_BITS = 1
 """Perceptual hashes of 128 bits that differ in at most so many bits are near-duplicates: without their pixels, more would be
 too many. `capture labels --check` compares pixels, and finds more."""
-MAX_NEAR = 20_000
+MAX_NEAR = 10_000
 """Samples up to which every pair of perceptual hashes is compared; of more samples only equal hashes are found."""
 _DIGEST_BYTES = 16
 
@@ -95,7 +95,7 @@ class Duplicates:
 
 def find_duplicates(run: Run) -> Duplicates:
     """Find the duplicates of a run in one pass over its records."""
-    fold = Duplicating(inputs=True)
+    fold = Duplicating(thorough=True)
     run.fold(fold)
     return fold.result()
 
@@ -103,9 +103,9 @@ def find_duplicates(run: Run) -> Duplicates:
 class Duplicating:
     """The fold that finds them."""
 
-    def __init__(self, *, inputs: bool) -> None:
-        """With `inputs` the digests of input tensors are read too, of the first epoch of every phase."""
-        self._reads_inputs = inputs
+    def __init__(self, *, thorough: bool) -> None:
+        """Compare bytes and pixels; if `thorough` also inputs, of the first epoch of every phase, and perceptual hashes."""
+        self._is_thorough = thorough
         self._classes: Sequence[str] = ()
         self._samples: list[Samples] = []
         self._first_epochs: dict[str, int] = {}
@@ -122,7 +122,7 @@ class Duplicating:
             self._samples.append(block)
         elif (
             isinstance(block, Visits)
-            and self._reads_inputs
+            and self._is_thorough
             and block.info.task != "sequence"
             and self._first_epochs.setdefault(block.phase, block.epoch) == block.epoch
         ):
@@ -197,8 +197,8 @@ class Duplicating:
 
     def _hashes(self) -> npt.NDArray[np.uint64] | None:
         """[N, 2] the perceptual hashes; None unless every sample has one of 128 bits."""
-        columns = [getattr(block, "phash", None) for block in self._samples]
-        if not columns or not all(columns):
+        columns = [block.phash for block in self._samples]
+        if not self._is_thorough or not columns or not all(columns):
             return None
         try:
             digits = b"".join(bytes.fromhex(one) for column in columns for one in column or ())

@@ -101,7 +101,7 @@ class Summarising:
         self._skipped: Counter[str] = Counter()
         self._epochs: list[Epoch] = []
         self._digests = SampleDigests()
-        self._duplicates = Duplicating(inputs=False)
+        self._duplicates = Duplicating(thorough=False)
         self._waiting = Waiting()
         self._phases = LatestPhases(
             lambda phase, epoch, info: Scores(

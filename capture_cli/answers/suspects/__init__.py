@@ -154,7 +154,7 @@ def find_suspects(run: Run, *others: Run) -> Suspects:
         from capture_cli.answers.suspects.combining import combined
 
         return combined([find_suspects(one) for one in (run, *others)], [one.info.classes for one in (run, *others)])
-    folds, digests, duplicating = [Dynamics(phase) for phase in PHASES], SampleDigests(), Duplicating(inputs=True)
+    folds, digests, duplicating = [Dynamics(phase) for phase in PHASES], SampleDigests(), Duplicating(thorough=True)
     error = run.fold(*folds, digests, duplicating)
     found = [fold.result() for fold in folds if fold]
     if not found:
