@@ -148,7 +148,7 @@ def test_heic_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the reason says what to install."""
     monkeypatch.setattr(decoding.importlib.util, "find_spec", lambda _name: None)
     decoding._register.cache_clear()
-    with pytest.raises(Unusable, match=r"pip install capture-cli\[heif\]"):
+    with pytest.raises(Unusable, match=r"pip install pillow-heif"):
         peek(b"\0\0\0\x18ftypheic" + bytes(100))
     decoding._register.cache_clear()
 

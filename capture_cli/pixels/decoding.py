@@ -203,7 +203,7 @@ def _register(name: str) -> None:
     """Load the one plug-in of a format; Pillow would load all that it has. Raises Unusable if it is not installed."""
     if name == "HEIF":
         if importlib.util.find_spec("pillow_heif") is None:
-            raise Unusable("format-not-allowed", "HEIF, which needs pip install capture-cli[heif]")
+            raise Unusable("format-not-allowed", "HEIF, which needs pip install pillow-heif")
         import pillow_heif
 
         pillow_heif.register_heif_opener(thumbnails=False)
