@@ -124,6 +124,19 @@ def test_similar_names_are_merged_on_request(tmp_path: Path) -> None:
     touch(tmp_path, ["Cat/1.png", "cat/1.png", "cat/2.png", "dog /1.png", "dog/2.png", "dog/3.png"])
     assert scan(tmp_path).classes == ["Cat", "cat", "dog", "dog "]
     assert scan(tmp_path, merge_names=True).classes == ["cat", "dog"]
+    touch(
+        tmp_path / "split",
+        [
+            f"{split}/{name}/{i}.png"
+            for split, names in (("train", ("Cat", "Dog")), ("val", ("cat", "dog")))
+            for name in names
+            for i in range(9)
+        ],
+    )
+    assert "; --merge-names ignores case, spaces and Unicode form; the training images have 'Cat', 'Dog'" in refusal(
+        tmp_path / "split"
+    )
+    assert [(c.train, c.val) for c in scan(tmp_path / "split", merge_names=True).per_class()] == [(9, 9), (9, 9)]
 
 
 def test_other_entries_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,17 @@ def test_test_folders_are_left_alone_and_pointed_to(tmp_path: Path) -> None:
     assert typed(*shlex.split(command[1]), "--split", "some")[0] == 2
 
 
+def test_split_words_in_names_are_read_alike_in_training_and_evaluation(tmp_path: Path) -> None:
+    """`train_ant_000.png` is an ant, and so is `test_ant_000.png`."""
+    for file in make_images(tmp_path / "data", classes=2).iterdir():
+        file.rename(file.with_name(f"{'test' if file.stem.endswith(('0', '1')) else 'train'}_{file.name}"))
+    code, _, err = typed("train", str(tmp_path / "data"), "-m", "linear", "-e", "1", "-q", "-o", str(tmp_path / "run"))
+    assert code == 0, err
+    code, out, err = typed("evaluate", str(tmp_path / "run"), str(tmp_path / "data"), "-q", "-o", str(tmp_path / "ev"))
+    assert code == 0, err
+    assert "images 4" in out
+
+
 def test_the_screen_before_training_names_what_is_skipped(digits: Path, tmp_path: Path) -> None:
     """Rule, classes, images, inputs, and skipped files by reason with names; nothing of it with --quiet."""
     make_images(tmp_path / "data", classes=2)

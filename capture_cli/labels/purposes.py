@@ -191,7 +191,8 @@ def place_files(files: Sequence[str], *, classes: Collection[str] = (), use: str
         return placed
     places, doubtful = split_folders({file.rpartition("/")[0] for file in files}, classes=classes)
     plain = [file for file in files if not places[file.rpartition("/")[0]].split]
-    named = bool(plain) and not classes and names_with_split([file.rpartition("/")[2] for file in plain])
+    may_name = not any(set(tokens(name)) & SPLIT_WORDS.keys() for name in classes)
+    named = bool(plain) and may_name and names_with_split([file.rpartition("/")[2] for file in plain])
     if named or any(folder != place.folder or place.split for folder, place in places.items()):
         for file in files:
             folder, _, name = file.rpartition("/")

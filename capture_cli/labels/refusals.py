@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.comparison import Undecided
+from capture_cli.labels.names import similar
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, TypedSource
 
@@ -193,6 +194,7 @@ def unknown_classes(
     """Make the error for labels that a model, or the training images, do not have."""
     who = "the model does not know" if from_model else "no training image has"
     known = "it knows" if from_model else "the training images have"
+    known = "--merge-names ignores case, spaces and Unicode form; " * bool(similar({*unknown.values(), *classes})) + known
     return DataError(
         f"{len(unknown):,} of {images(total)} have a label that {who}: {quoted(natural_order(set(unknown.values())))}",
         _instead(fitting) or f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,

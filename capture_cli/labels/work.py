@@ -20,7 +20,7 @@ from capture_cli.labels.companions import companions
 from capture_cli.labels.comparison import Choice, Undecided, choose
 from capture_cli.labels.filters import choose_files
 from capture_cli.labels.groups import groups_of
-from capture_cli.labels.names import merged
+from capture_cli.labels.names import merged, similar
 from capture_cli.labels.purposes import Placed, place_files, place_two
 from capture_cli.labels.reading import Reading
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
@@ -227,7 +227,7 @@ class Work:
         from_model, skips = self.model_classes is not None, self.reading.unmatched == "error"
         if skips or len(unknown) == len(named):
             held_out = [file for file in named if self.placed.splits.get(file) == "val"]
-            if not from_model and all(file in unknown for file in held_out):
+            if not from_model and not similar({*unknown.values(), *classes}) and all(file in unknown for file in held_out):
                 raise refusals.unlabelled_validation(self.source, held_out, named[held_out[0]])
             fitting = refusals.rules_for(self._paths(list(named)), classes) if from_model else []
             raise refusals.unknown_classes(unknown, len(named), classes, fitting, from_model=from_model, skips=skips)
