@@ -11,7 +11,8 @@ import pexpect
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from capture_cli import CaptureError, load_model, open_run
 from capture_cli.answers.summary import summarise
@@ -304,3 +305,15 @@ def test_what_a_model_prints_is_not_data(here: Path, capfdbinary: pytest.Capture
     assert len([json.loads(line) for line in captured.out.splitlines()]) == 36
     assert b"net.py" in captured.err
     assert b"loud" in captured.err
+
+
+def test_a_model_that_says_nan_gives_null(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """The lines stay JSON, and the records verify."""
+    weights = {name: torch.full_like(value, torch.nan) for name, value in load_file("runs/linear/model.safetensors").items()}
+    with safe_open("runs/linear/model.safetensors", "pt") as file:
+        save_file(weights, tmp_path / "nan.safetensors", file.metadata())
+    lines = _predicted(capfdbinary, tmp_path / "nan.safetensors", "images", "--records", tmp_path / "run")
+    assert {(one["p_pred"], one["entropy"]) for one in lines} == {(None, None)}
+    assert run(["verify", str(tmp_path / "run")]) == 0
+    assert run(["inspect", str(tmp_path / "run")]) == 0
+    assert run(["predict", str(tmp_path / "nan.safetensors"), "images", "--format", "csv"]) == 0

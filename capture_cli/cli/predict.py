@@ -152,7 +152,8 @@ class _Shown:
         """Take the predictions for some of `files`; name those that cannot be used."""
         for place, reason in chunk.unusable:
             typer.echo(safe(f"skipped {files[place]}: {reason}"), err=True)
-        chosen = [i for i, one in enumerate(chunk.predictions) if np.float32(one.p_pred) >= np.float32(self.min_confidence)]
+        least = np.float32(self.min_confidence)
+        chosen = [i for i, one in enumerate(chunk.predictions) if not least or np.float32(one.p_pred) >= least]
         ones = [chunk.predictions[i] for i in chosen]
         if self.style == "csv":
             self._write(view.csv_rows(ones, self.top))

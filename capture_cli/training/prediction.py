@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from capture_cli.errors import DataError, Unusable
+from capture_cli.errors import CaptureError, DataError, Unusable
 from capture_cli.pixels.admission import Admission, Loader
 from capture_cli.pixels.encoding import encoded
 from capture_cli.pixels.geometry import MAX_PIXELS
@@ -173,8 +173,11 @@ class Classifier:
         n = len(inputs)
         if missing := -n % ROWS:
             inputs = torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])])
-        with torch.inference_mode(), self._runtime.autocast():
-            logits: torch.Tensor = self.model(inputs)
+        try:
+            with torch.inference_mode(), self._runtime.autocast():
+                logits: torch.Tensor = self.model(inputs)
+        except torch.OutOfMemoryError as error:
+            raise CaptureError("the device is out of memory", "lower --batch-size") from error
         return logits[:n].float().cpu()
 
     def _admitted(self, n: int, read: Callable[[int], bytes]) -> tuple[Admission, npt.NDArray[np.uint8]]:

@@ -83,12 +83,12 @@ def _name(one: Predicted) -> str:
 
 
 def _shortest(value: float) -> Any:
-    """The shortest decimal that reads back as the same float32."""
-    return float(str(np.float32(value)))
+    """The shortest decimal that reads back as the same float32; None if it is not finite."""
+    return float(str(np.float32(value))) if np.isfinite(value) else None
 
 
-def _entropy(one: Predicted) -> float:
-    return round(one.entropy, 6)
+def _entropy(one: Predicted) -> float | None:
+    return round(one.entropy, 6) if np.isfinite(one.entropy) else None
 
 
 def _is_utf8(text: str | None) -> bool:
