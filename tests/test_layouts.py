@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from capture_cli.cli import run
-from layouts import LAYOUTS, Layout
+from layout import Layout
+from layouts import LAYOUTS
 
 
 def make(folder: Path, layout: Layout) -> Path:
