@@ -107,7 +107,7 @@ def test_an_image_that_changed_is_noticed_though_its_pixels_are_kept(trainer: Tr
         (copied / file.name).write_bytes(file.read_bytes())
     trainer.pictures = copied
     trainer.train("run")
-    Image.new("RGB", (176, 176), "red").save(copied / "a_00.png")
+    Image.linear_gradient("L").resize((176, 176)).convert("RGB").save(copied / "a_00.png")
     trainer("train", "--resume", "run", "-e", "3", "-q", code=3, stderr=None)
     assert trainer.train("new")[1] == ("memory", 1, COUNT - 1)
 

@@ -236,7 +236,7 @@ def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
 
 PUBLIC = {
     "__version__",
-    *{"Recorder", "ListSink", "identified", "open_run", "Run", "Cursor", "CaptureError"},
+    *{"Recorder", "ListSink", "identified", "open_run", "load_model", "Run", "Cursor", "CaptureError"},
     *{"MlflowSink", "TensorBoardSink", "LightningCapture", "TransformersCapture"},
 }
 """The public API. Adding or removing a name is a decision."""
