@@ -45,6 +45,17 @@ def test_data_that_cannot_be_written_is_an_error(here: Path, images: Path, comma
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["--help", "train --help", "--version"])
+def test_help_that_cannot_be_written_is_an_error(here: Path, command: str) -> None:
+    """As data is: one line and exit code 1, or 0 if the reader has gone."""
+    for where, why in ((">&-", "Bad file descriptor"), ("> /dev/full", "No space left on device")):
+        done = shell(here, f"{command} {where}")
+        said = f"capture: standard output could not be written: {why}; the output is incomplete\n"
+        assert (done.returncode, done.stderr) == (1, said)
+    done = shell(here, f"{command} | true; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_training_needs_no_streams(here: Path, images: Path) -> None:
     """Without any of them it runs to the end, and no file gets their descriptors."""
     done = shell(here, f"train {images.name} -m linear -e 1 --device cpu -o new <&- >&- 2>&-")

@@ -79,7 +79,13 @@ def _stop(*_: object) -> None:
 
 def row(name: str, found: dict[str, Any]) -> str:
     """One figure as a line of Markdown; the bound is that of the rule of three."""
-    bound = "all" if found["all"] else f"{100 * 3 / found['tried']:.2g} %" if found["tried"] and not found["failed"] else ""
+    bound = (
+        "all"
+        if found["all"]
+        else f"{min(100, 100 * 3 / found['tried']):.3g} %"
+        if found["tried"] and not found["failed"]
+        else ""
+    )
     done = "; ".join(filter(None, [found["note"], found["missing"], "" if found["ended"] else "not finished"]))
     return f"| `{name}` | {found['failed']:,} in {found['tried']:,} | {bound} | {found['seconds']:.0f} | {done} |"
 

@@ -54,6 +54,28 @@ SETTINGS: dict[str, Any] = {
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
     open_streams()
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except StdoutError as error:
+        return _lost(error)
+    except SystemExit as leaving:  # Typer's answer to a closed pipe
+        if isinstance(leaving.__context__, StdoutError):
+            return _lost(leaving.__context__)
+        raise
+    return code
+
+
+def _lost(error: StdoutError) -> int:
+    """Return the exit code for data that could not be written to stdout: 0 if its reader, a process or a terminal, has gone."""
+    # Nothing can take what is still buffered, and the interpreter would complain at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if error.reader_is_gone:
+        return 0
+    return _fail(CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete"))
+
+
+def _run(args: Sequence[str]) -> int:
     command = args[0] if args and args[0] in COMMANDS else ""
     try:
         refuse_empty(args)
@@ -75,6 +97,8 @@ def run(args: Sequence[str]) -> int:
             typer.echo(error.format_message(), err=True)
             return 2
         return _fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
+    except StdoutError:
+        raise
     except Exception as error:  # noqa: BLE001 - the last resort: tracebacks are for CAPTURE_DEBUG
         from capture_cli.cli.failures import explained
 
@@ -182,12 +206,6 @@ def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = command(*args, **kwargs)
             sys.stdout.flush()
-        except StdoutError as error:
-            # Nothing can take what is still buffered, and the interpreter would complain at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if error.reader_is_gone:
-                return 0
-            raise CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete") from error
         except BrokenPipeError:  # the reader of records that go to a pipe
             return 0
         return result

@@ -47,10 +47,13 @@ def _encoding(stream: io.TextIOWrapper) -> str:
 class StdoutError(OSError):
     """Data could not be written to stdout."""
 
+    on_terminal = False
+    """Whether stdout is, or was, a terminal."""
+
     @property
     def reader_is_gone(self) -> bool:
         """True if the pipe or the terminal was closed by whoever read it."""
-        return self.errno == errno.EPIPE or (self.errno == errno.EIO and stat.S_ISCHR(os.fstat(1).st_mode))
+        return self.errno == errno.EPIPE or (self.errno == errno.EIO and self.on_terminal)
 
 
 class _Data(io.FileIO):
@@ -60,7 +63,9 @@ class _Data(io.FileIO):
         try:
             write_all(self.fileno(), data)  # type: ignore[arg-type] # bytes-like, from the buffer above
         except OSError as error:
-            raise StdoutError(error.errno, error.strerror) from error
+            lost = StdoutError(error.errno, error.strerror)
+            lost.on_terminal = stat.S_ISCHR(os.fstat(1).st_mode)
+            raise lost from error
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
