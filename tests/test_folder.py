@@ -177,13 +177,22 @@ def test_a_run_folder_that_is_named_itself_is_searched(tmp_path: Path) -> None:
     assert scan(tmp_path).classes == ["cat", "dog"]
 
 
-def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
-    """A train is a thing that is photographed, as a test may be: nothing is mixed here."""
-    touch(tmp_path, [f"{name}/{i}.png" for name in ("bus", "test", "train") for i in range(2)])
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    """A train is a thing that is photographed; that it may be a split is said."""
+    touch(tmp_path, [f"{name}/{i}.png" for name in ("bus", "train") for i in range(2)])
     found = scan(tmp_path)
-    assert found.classes == ["bus", "test", "train"]
+    assert found.classes == ["bus", "train"]
     (said,) = warnings(found)
-    assert "'test', 'train' may be splits: here they are classes" in said
+    assert "'train' may be splits: here they are classes" in said
+
+
+def test_folders_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
+    """Unless the user says so: what is beside them, such as more images for training, does not make them classes."""
+    touch(tmp_path, [f"{name}/{i}.png" for name in ("extra", "test", "train") for i in range(20)])
+    with pytest.raises(DataError, match="no label") as caught:
+        scan(tmp_path)
+    assert "--split-folders ignore" in caught.value.hint
+    assert scan(tmp_path, split_folders="ignore").classes == ["extra", "test", "train"]
 
 
 def test_a_link_to_a_folder_outside_is_not_followed(tmp_path: Path) -> None:

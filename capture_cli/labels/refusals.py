@@ -5,7 +5,7 @@ Every hint that names a rule holds whole commands between backticks. They run as
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit, try_rules
@@ -58,6 +58,15 @@ def undecided(source: TypedSource, error: Undecided, tables: Sequence[str], skip
     hint = no_label_hint(source)
     if others := [one.file for one in skipped if one.file.lower().endswith(_MAY_HOLD_LABELS)]:
         hint = f"if {quoted(others[:2])} {'holds' if len(others) == 1 else 'hold'} the labels, convert to a table; or {hint}"
+    return DataError(error.message, hint)
+
+
+def splits_or_classes(source: TypedSource, error: Undecided, folders: Collection[str]) -> DataError:
+    """Make the error for images without labels in folders that are called like splits."""
+    names = quoted(natural_order(folders))
+    hint = (
+        f"if {names} are classes: {command(source, '--split-folders', 'ignore')}; if they are splits, {no_label_hint(source)}"
+    )
     return DataError(error.message, hint)
 
 

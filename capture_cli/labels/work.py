@@ -21,7 +21,7 @@ from capture_cli.labels.comparison import Choice, Undecided, choose
 from capture_cli.labels.filters import choose_files
 from capture_cli.labels.groups import groups_of
 from capture_cli.labels.names import merged, similar
-from capture_cli.labels.purposes import Placed, place_files, place_two
+from capture_cli.labels.purposes import Placed, place_files, place_two, split_word
 from capture_cli.labels.reading import Reading
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
 from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
@@ -113,6 +113,8 @@ class Work:
                 before, self.placed = self.placed, place_files(self.files, classes=self.placed.doubtful)
                 with contextlib.suppress(Undecided):
                     choice = choose(self._paths(self._trained()))
+                    if len({split_word(name)[0] for name in before.doubtful}) > 1:  # `train` alone may be a thing in pictures
+                        raise refusals.splits_or_classes(self.source, error, before.doubtful) from error
                     self.placed = self.placed._replace(doubtful=before.doubtful)
                     return choice
                 self.placed = before
