@@ -135,7 +135,7 @@ def test_options(capture: Capture) -> None:
         (["run", "--where", "not"], "syntax error"),
         (["run", "--where", "copy (select 1) to 'x'"], "syntax error"),
         (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
-        (["run", "--columns", ""], "no such column: ''"),
+        (["run", "--columns", ""], "'--columns' is empty"),
         (["run", "--format", "xml"], "no such format: 'xml'; choose jsonl, csv or parquet"),
         (["run", "--out", "run/records.jsonl"], "'run/records.jsonl' exists; name a new file with --out"),
         (["run", "--limit", "-1"], "--limit"),

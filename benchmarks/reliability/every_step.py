@@ -74,8 +74,8 @@ def _after_checkpoint(step: int) -> None:
 
     save, left = job.save, [step]
 
-    def counted(*args: Any) -> None:
-        save(*args)
+    def counted(*args: Any, **options: Any) -> None:
+        save(*args, **options)
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
