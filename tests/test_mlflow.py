@@ -287,7 +287,7 @@ def test_anyones_loop_leaves_the_same(server: Server, tmp_path: Path, capsys: py
     listed = json.loads(artifacts["worst/val-epoch-0001/worst.json"])
     assert len(listed) == 2
     assert {f"worst/val-epoch-0001/{one['picture']}" for one in listed} < set(artifacts)
-    assert sunk(run)["sent"] == {"metrics": 2 + 4 * 2, "evaluations": 2, "parts": 1}
+    assert sunk(run)["sent"] == {"metrics": 2 + 6 * 2, "evaluations": 2, "parts": 1}
     assert sunk(run)["lines"] == len((run / "records.jsonl").read_bytes().splitlines())
     send(run, server.uri)
     assert sunk(run)["run_id"] == server.run(run).info.run_id

@@ -25,18 +25,23 @@ def test_a_checkpoint_is_written_after_everything_it_refers_to(
     calls: list[tuple[str, str]] = []
     fsync, replace, opened = os.fsync, os.replace, os.open
 
+    def place(path: str | Path, folder: int | None) -> str:
+        """Return a path from here; `path` may be below an open folder."""
+        above = Path() if folder is None else Path(f"/proc/self/fd/{folder}").readlink()
+        return os.path.relpath(above / path)
+
     def noted_fsync(descriptor: int) -> None:
-        calls.append(("sync", os.path.relpath(os.fspath(Path(f"/proc/self/fd/{descriptor}").readlink()))))
+        calls.append(("sync", place("", descriptor)))
         fsync(descriptor)
 
-    def noted_replace(source: Path, target: Path) -> None:
-        calls.append(("name", os.path.relpath(target)))
-        replace(source, target)
+    def noted_replace(source: Path, target: Path, **folders: int) -> None:
+        calls.append(("name", place(target, folders.get("dst_dir_fd"))))
+        replace(source, target, **folders)
 
-    def noted_open(path: str | Path, flags: int, *args: int, **kwargs: int) -> int:
+    def noted_open(path: str | Path, flags: int, *args: int, **options: int) -> int:
         if flags & os.O_CREAT:
-            calls.append(("make", os.path.relpath(path)))
-        return opened(path, flags, *args, **kwargs)
+            calls.append(("make", place(path, options.get("dir_fd"))))
+        return opened(path, flags, *args, **options)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
