@@ -64,6 +64,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 def test_rows_without_a_file_and_labels_that_contradict(tmp_path: Path) -> None:
     """Extra rows are listed; two labels for one file are an error, as is a table that names nothing."""
     assert matched(tmp_path, "id,label\n1,a\n9,b\n").extra == ["9"]
+    assert matched(tmp_path, "id,label,skipped\n1,a,\n9,b,\nnotes.txt,,unsupported-extension\n").extra == ["9"]
     with pytest.raises(DataError, match=r"gives 'train/1.png' two labels: 'a' and 'b'"):
         matched(tmp_path, "id,label\n1,a\n1.png,b\n")
     with pytest.raises(DataError, match=r"no row of 't.csv' has a label for an image: 'x' in the column id"):

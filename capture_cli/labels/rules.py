@@ -45,6 +45,7 @@ _MORE = {
     "parent:N": "the folder N levels above the image",
     "start": "the text before the first number of the name",
     "end": "the text after the last number of the name",
+    "table": "the label in the row of the image",
 }
 
 SEPARATORS, _DIGITS = " _-.#", "0123456789"

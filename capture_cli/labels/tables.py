@@ -154,12 +154,12 @@ def match(table: Table, files: Sequence[str], others: Sequence[str] = (), *, gro
     columns = f"{table.columns[file_at]},{name}"
     found = Matched(name=table.name, columns=columns, groups=None if group is None else {}, rows=len(table.rows))
     for row in table.rows:
-        file = finder.find(row[file_at])
-        if file is None:
-            found.extra.append(row[file_at])
-            continue
-        label = label_of(row)
+        file, label = finder.find(row[file_at]), label_of(row)
         reason = row[skipped_at].strip() if skipped_at is not None else ""
+        if file is None:
+            if label or not reason:  # a file that was skipped when the table was written may be no image
+                found.extra.append(row[file_at])
+            continue
         if reason and not (label and reason in _OVERRIDDEN):
             found.skipped[file] = reason
             continue

@@ -46,7 +46,7 @@ def _table(found: Scan) -> list[str]:
         texts.append(f"{count(len(missing), 'image has', 'images have')} no label in '{found.table.name}': {quoted(missing)}")
     if found.table.extra:
         rows = count(len(found.table.extra), "row", "rows")
-        texts.append(f"{rows} of '{found.table.name}' name no image in the folder: {quoted(found.table.extra)}")
+        texts.append(f"{rows} of '{found.table.name}' without an image in the folder: {quoted(found.table.extra)}")
     return texts
 
 
