@@ -147,10 +147,10 @@ def test_writing_that_is_killed_over_and_over(capture: Capture, tmp_path: Path) 
         with subprocess.Popen([*CAPTURE, "log", str(run), "--tensorboard"], stderr=subprocess.DEVNULL) as process:
             while len(list(run.glob("tensorboard/*"))) == files and process.poll() is None:
                 time.sleep(0.002)
-            time.sleep(0.05 * draw.random())
+            time.sleep(0.02 * draw.random())
             process.kill()
         killed += process.returncode == -signal.SIGKILL
-    assert killed > 10
+    assert killed > 10  # the others ended before
     (run / "records.jsonl").write_bytes(b"".join(records))
     assert capture("log", run, "--tensorboard").returncode == 0
     check(run)
