@@ -24,7 +24,7 @@ _BLOCK = 1024  # images that are decoded between two looks at what the store war
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the images of a folder are once they are decoded."""
+    """The images of a folder, decoded and compared."""
 
     inputs: str
     """The size of the inputs and how they are made, and why, for people; not escaped."""
@@ -34,7 +34,7 @@ class Checked:
 
 
 def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[str], object]) -> Checked:
-    """Decode every image of a scan and compare them. `warn` is told of trouble with memory and disk."""
+    """Decode every image of a scan and compare them. Trouble with memory and disk goes to `warn`."""
     geometry, inputs, _ = choose_geometry(scan.files, scan.source.read, wishes)
     names = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
     observed = Observed(len(scan.files))

@@ -46,7 +46,7 @@ class Plan:
     initial: Initial | None = None
     """Weights to begin with."""
     warning: str = ""
-    """What the headers of the images tell already; not escaped."""
+    """Warnings from the headers of the images; not escaped."""
 
 
 def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) -> Plan:

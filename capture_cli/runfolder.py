@@ -44,7 +44,7 @@ class Output:
     where: str
     """Its name in messages: a path, or `standard output`."""
     descriptor: int | None = None
-    """Of the folder: everything in it is written through it, so a run continues where its folder is moved to."""
+    """Descriptor of the folder: everything in it is written through it, so a run continues where its folder is moved to."""
     _events: BinaryIO | None = None
 
     def event(self, event: str, **values: Any) -> None:

@@ -105,7 +105,9 @@ def test_learned_classes_are_those_that_stay_right(tmp_path: Path) -> None:
 def test_a_task_without_labels_has_a_lesson_too(tmp_path: Path) -> None:
     """An empty one, or what can be said of it."""
     for task in ("regression", "multilabel", "sequence"):
-        lesson_of(tmp_path / task, list(task_records(task)))
+        lesson = lesson_of(tmp_path / task, list(task_records(task)))
+        assert not lesson.keys() & {"suspects", "learned", "contradictions"}, task
+        assert task == "sequence" or "confusion" not in lesson
 
 
 def test_calibration_is_the_definition(tmp_path: Path) -> None:

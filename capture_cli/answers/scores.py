@@ -260,7 +260,7 @@ def balanced_accuracy(counts: ClassCounts) -> float | None:
 
         mean over the classes k with labelled[k] > 0 of correct[k] / labelled[k]
 
-    Every class counts alike, however few samples it has. Classes without samples are left out of the mean, as in
+    Every class counts alike, however few samples it has. Classes without samples do not enter the mean, as in
     scikit-learn's `balanced_accuracy_score`. Source: Brodersen et al. 2010, "The balanced accuracy and its posterior
     distribution", for two classes; Mosley 2013 for more.
     """

@@ -47,7 +47,7 @@ class Summary:
     best: BestEpoch | None
     """The best epoch, by the metric of the run; None without validation."""
     lesson: tuple[Finding, ...]
-    """What to know first."""
+    """Sentences to read first."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:

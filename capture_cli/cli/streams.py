@@ -48,7 +48,7 @@ class StdoutError(OSError):
     """Data could not be written to stdout."""
 
     on_terminal = False
-    """Whether stdout is, or was, a terminal."""
+    """True if stdout is, or was, a terminal."""
 
     @property
     def reader_is_gone(self) -> bool:

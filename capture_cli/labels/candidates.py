@@ -26,7 +26,7 @@ MOST_LEVELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a rule finds in some files."""
+    """The labels that a rule finds in some files."""
 
     rule: Rule
     labelled: int

@@ -50,12 +50,20 @@ _ID_WORDS = _words("""
 """)
 """Words of pictures of one patient, video, camera or day: a running number follows, never a class."""
 
-_VIEW_WORDS = _words("""
-    l r od os left right front back rear side top bottom upper lower frontal lateral profile ap pa aug augmented
-    augmentation flip flipped hflip vflip fliplr flipud mirror mirrored rot rotate rotated rotation orig blur blurred
-    noise noisy bright brightness dark contrast crop cropped zoom zoomed shift shifted scale scaled resized color
-    colour gray grey grayscale greyscale rgb segmented small medium large thumb thumbnail low high res
+COPY_WORDS = _words("""
+    aug augmented augmentation flipped hflip vflip fliplr flipud mirrored rot rotated blurred cropped zoomed shifted
+    scaled resized
 """)
+"""Words of changed copies of other pictures."""
+
+_VIEW_WORDS = (
+    _words("""
+    l r od os left right front back rear side top bottom upper lower frontal lateral profile ap pa flip mirror rotate
+    rotation orig blur noise noisy bright brightness dark contrast crop zoom shift scale color colour gray grey
+    grayscale greyscale rgb segmented small medium large thumb thumbnail low high res
+""")
+    | COPY_WORDS
+)
 """Words of one thing seen in several ways."""
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^\W\d_a-zA-Z]+")

@@ -6,7 +6,7 @@ from capture_cli.labels import Scan
 from capture_cli.labels.names import similar
 from capture_cli.labels.refusals import command, copy_of_links, count, quoted, some, try_others
 from capture_cli.labels.rules import natural_order
-from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
+from capture_cli.labels.tokens import COPY_WORDS, MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
 
 
 def warnings(found: Scan) -> list[str]:
@@ -104,6 +104,9 @@ def _split_words(found: Scan) -> list[str]:
     names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
     masks = [name for name in found.classes if set(tokens(name)) <= MASK_WORDS]
     texts = [f"classes called like splits: {quoted(names)}"] if names else []
+    copies = [name for name in found.classes if {one for one in tokens(name) if not one.isdigit()} <= COPY_WORDS]
+    if copies and len(copies) < len(found.classes):
+        texts.append(f"classes called like changed copies of other images: {quoted(copies)}; --exclude skips them")
     others = [name for name in found.classes if name not in masks and "mask" in name.casefold()]
     return [*texts, f"classes called like masks: {quoted(masks)}; --exclude skips them"] if masks and not others else texts
 

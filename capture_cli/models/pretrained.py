@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "DEFAULT"
 MODEL_FILES = ("best.safetensors", "model.safetensors")
-"""Of a run folder: the best epoch if there is one, as for every other command."""
+"""Files of a run folder: the best epoch if there is one, as for every other command."""
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -46,7 +46,7 @@ class Inputs:
     crop_share: float
     filter: str
     mean: Sequence[float]
-    """Of each channel, for pixels from 0 to 1, like `std`."""
+    """Values of each channel, for pixels from 0 to 1, like `std`."""
     std: Sequence[float]
 
 
@@ -61,7 +61,7 @@ class Initial:
     path: Path | None = None
     inputs: Inputs | None = None
     header: saved.ModelHeader | None = None
-    """Of a model that capture saved."""
+    """The header of a model that capture saved."""
     classes: Sequence[str] | None = None
     """Names of the classes that they know, if that is known."""
 

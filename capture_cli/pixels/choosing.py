@@ -42,7 +42,7 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What the user asked for; None: the images decide."""
+    """The wish of the user; None: the images decide."""
 
     size: tuple[int, int] | None = None
     """(height, width)"""
@@ -60,7 +60,7 @@ class Choice(NamedTuple):
     sentence: str
     """For people: the size, what happens to proportions and to deep values, and the reason."""
     warning: str
-    """Of many files, that half of those looked at cannot be used; else empty. Of few, decoding finds out soon."""
+    """A warning if half of the files looked at, of many, cannot be used; else empty. Of few, decoding finds out soon."""
 
 
 def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes()) -> Choice:

@@ -1,4 +1,4 @@
-"""What the decoded pixels of a data set show: images of one colour, copies, leaks between splits, contradicting labels.
+"""Findings in the decoded pixels of a data set: images of one colour, copies, leaks between splits, contradicting labels.
 
     observed = Observed(n)
     observed.add(store.admit(ids, read))            # block by block
@@ -32,7 +32,7 @@ Pair = tuple[int, int]
 
 
 class Observed:
-    """What was seen of N images as they were decoded, one entry for each."""
+    """Observations of N images as they were decoded, one entry for each."""
 
     def __init__(self, n: int) -> None:
         self.usable: npt.NDArray[np.bool_] = np.zeros(n, np.bool_)

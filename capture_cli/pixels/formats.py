@@ -1,4 +1,4 @@
-"""What the bytes of an image file say before they are decoded: its format, by content, and which way up it is.
+"""The bytes of an image file before they are decoded: its format, by content, and which way up it is.
 
     FORMATS[format_of(data)]                        # Pillow's name of the one decoder that is started
     data, metadata = lean_jpeg(data)                # a JPEG without the metadata that Pillow would trip over

@@ -1,4 +1,4 @@
-"""What the findings in decoded pixels mean for a training: an error, or warnings, in words.
+"""Verdicts on findings in decoded pixels, for a training: an error, or warnings, in words.
 
     refuse_lost(observed, names)                    # raises DataError where a class or a split has no usable image left
     for text in warnings(found, names): ...         # one sentence each

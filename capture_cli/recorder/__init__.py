@@ -14,7 +14,7 @@ Beside what capture_cli.writer promises:
 * On the CPU a record is written before `record` returns, on CUDA one call later, so the step never synchronises; `flush` writes
   it at once. An error that only the values show (a label that is no class, NaN) is then raised by the next call; it names the
   batch it is about, and that call records nothing.
-* With `on_error="warn"` nothing that goes wrong here ends the loop: it is told of once, and what is missed is counted.
+* With `on_error="warn"` nothing that goes wrong here ends the loop: one warning says so, and missed batches are counted.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Recorder:
         """Open `out`: FILE.jsonl for the records alone, otherwise a run folder.
 
         `force` overwrites an existing run; `append` verifies and continues it, for a script that was started again. With
-        `on_error="warn"`, a batch that cannot be recorded, or a disk that is full, is told of once and counted in `missed`,
-        and the loop continues.
+        `on_error="warn"`, a batch that cannot be recorded, or a full disk, is a single warning, counted in `missed`, and the
+        loop continues.
 
         `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), or a mapping
         between names and numbers; by default "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain
@@ -180,7 +180,7 @@ class Recorder:
         self.attempt(self._record, header, inputs, Forward(logits, labels, losses, loss))
 
     def attempt(self, record: Callable[..., None], *args: Any) -> None:
-        """Record a batch by this call, outside of a compiled step; an error is raised, or told of, as `on_error` says."""
+        """Record a batch by this call, outside of a compiled step; raise its error, or warn, as `on_error` says."""
         import torch
 
         if torch.compiler.is_compiling():  # the graph is broken here

@@ -25,7 +25,7 @@ from capture_cli.writer.phases import CLASS_COUNTS, Sums
 
 @dataclass(kw_only=True)
 class RecordedState:
-    """What is needed to continue."""
+    """Everything needed to continue."""
 
     info: RunInfo | None = None
     """The last run record."""

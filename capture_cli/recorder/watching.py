@@ -56,7 +56,7 @@ class _Pass:
     latest: IdentifiedBatch | None = None
     inputs: torch.Tensor | None = None
     called_model: bool = False
-    """Whether the watched model has got this batch."""
+    """True if the watched model has got this batch."""
 
 
 class Watch:

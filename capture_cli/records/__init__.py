@@ -241,7 +241,7 @@ class Epoch:
     """Samples whose batch was recorded; captured + not_captured = n."""
     not_captured: int
     step: int | None = None
-    """Of an evaluation in somebody's own loop: batches of the phase `train` before it, over the whole run."""
+    """Batches of the phase `train` before an evaluation, over the whole run; only in somebody's own loop."""
     class_counts: Mapping[str, Sequence[int]] | None = None
     """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. None in the phase `train`, for other
     tasks than classification and for more than 1,000 classes."""

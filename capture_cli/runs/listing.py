@@ -30,7 +30,7 @@ from capture_cli.runs.names import RECORDS_OF_RANK, Place
 
 EVENTS = "events.jsonl"
 TAIL_BYTES = 8 << 20
-"""Where the events do not say where the epoch records are, they are looked for in so many bytes at the end."""
+"""Bytes at the end to search for epoch records if the events do not say where they are."""
 _END_BYTES = 1 << 16
 _EPOCH_BYTES = 1 << 10
 """An epoch record is shorter."""

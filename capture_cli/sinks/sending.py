@@ -71,7 +71,7 @@ class Sending:
         self.lines = 0
         """Records that were read so far."""
         self.behind = False
-        """Whether `advance` left records for its next call."""
+        """True if `advance` left records for its next call."""
         self._labelled: set[str] = set()
         """Phases whose samples are known. Where no record lists the samples, they are those of a phase's first epoch."""
 

@@ -101,7 +101,7 @@ class Suspects:
     suspects: Sequence[Suspect]
     duplicates: Duplicates | None = None
     states: Sequence[RunState] = ()
-    """Of each run."""
+    """The state of each run."""
 
     @property
     def flagged(self) -> list[Suspect]:

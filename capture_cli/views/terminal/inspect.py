@@ -62,7 +62,7 @@ def show_summary(
 
 
 def _lesson(summary: Summary, run: str) -> list[RenderableType]:
-    """What to know first, each sentence with the command that shows more."""
+    """Render the lesson, each sentence with the command that shows more."""
     parts: list[RenderableType] = []
     for finding in summary.lesson:
         command = capture_command(finding.command, run)
@@ -144,7 +144,7 @@ def _shell(text: str) -> str:
 
 _INPUT = ("height", "width", "channels", "resize", "background", "depth", "augment")
 _USUAL = {"resize": "stretch", "background": 255, "depth": "high-byte"}
-"""What the recipe of most runs says, and nobody needs to read."""
+"""Values that the recipe of most runs has, and nobody needs to read."""
 
 
 def _header(summary: Summary) -> Table:
