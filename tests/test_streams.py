@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 from itertools import count
 from pathlib import Path
@@ -143,13 +144,14 @@ def on_a_terminal_that_goes(folder: Path, args: str, *, after: int) -> int:
     """Run `capture ARGS` on a terminal that is closed after so many bytes; SIGHUP is ignored. Return the exit code."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        ["bash", "-c", f"trap '' HUP; exec {shlex.join(CAPTURE)} {args}"],
+        [*CAPTURE, *shlex.split(args)],
         cwd=folder,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # before the terminal can go
     ) as process:
         os.close(theirs)
         seen = 0
