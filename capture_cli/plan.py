@@ -13,7 +13,7 @@ from capture_cli import models
 from capture_cli.augmentation import canonical
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
-from capture_cli.labels import Reading, Scan, scan
+from capture_cli.labels import ReadingOptions, Scan, scan
 from capture_cli.labels.splits import single_split, stratified_split
 from capture_cli.models.pretrained import Initial, find
 from capture_cli.normalisation import from_mean_and_std
@@ -58,7 +58,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
     initial = find(config.model, config.weights) if config.weights else None
     source = _source(folder, config.val, moved_to)
     split = stratified_split(config.val_split)
-    found = scan(source, split=split, reading=Reading.of(config.to_dict()))
+    found = scan(source, split=split, reading=ReadingOptions.of(config.to_dict()))
     if config.strict:
         refuse_skipped(found)
     _check_validation(found, config)
@@ -138,7 +138,7 @@ def _check_validation(found: Scan, config: TrainConfig) -> None:
 def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig, part: str = "auto") -> Plan:
     """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split."""
     source, split = FolderSource(folder), single_split("test")
-    found = scan(source, split=split, reading=Reading.of(config.to_dict()), classes=classes, part=part)
+    found = scan(source, split=split, reading=ReadingOptions.of(config.to_dict()), classes=classes, part=part)
     if config.strict:
         refuse_skipped(found)
     geometry = recipe.geometry_within(config.max_pixels)

@@ -14,15 +14,15 @@ from PIL import Image
 
 from capture_cli.records import Batch, Epoch, Record
 from capture_cli.runs import Visits, open_run
-from capture_cli.sinks.evaluations import Largest, PhaseResult, Phases, Step, steps_of
+from capture_cli.sinks.evaluations import BatchStep, EvaluationCollector, Largest, PhaseResult, steps_of
 from capture_cli.sinks.event_files import EDGES, _histogram
 from capture_cli.sinks.pictures import Spool, picture_name, png
 from runs import ANIMALS, run_records, task_records, write_run
 
 
-def finished(folder: Path, records: list[Record], worst: int = 8) -> tuple[list[Step], list[PhaseResult]]:
+def finished(folder: Path, records: list[Record], worst: int = 8) -> tuple[list[BatchStep], list[PhaseResult]]:
     """Training steps and finished phases of a run with these records."""
-    phases, steps, results = Phases(worst=worst), list[Step](), list[PhaseResult]()
+    phases, steps, results = EvaluationCollector(worst=worst), list[BatchStep](), list[PhaseResult]()
     with open_run(write_run(folder, records)) as run:
         for block in run.follow():
             if isinstance(block, Visits):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from capture_cli.config import TrainConfig
 from capture_cli.errors import CaptureError, DataError, UsageError
-from capture_cli.labels import Reading, Scan
+from capture_cli.labels import ReadingOptions, Scan
 from capture_cli.labels import scan as scan_source
 from capture_cli.labels.splits import single_split, stratified_split
 from capture_cli.labels.warnings import warnings
@@ -29,7 +29,7 @@ def scan(folder: Path, *, val_split: float = TrainConfig.val_split, **options: A
     split = single_split("test") if "classes" in options else stratified_split(val_split)
     classes = options.pop("classes", None)
     with FolderSource(folder) as source:
-        return scan_source(source, split=split, reading=Reading(**options), classes=classes)
+        return scan_source(source, split=split, reading=ReadingOptions(**options), classes=classes)
 
 
 def touch(folder: Path, names: Iterable[str]) -> Path:

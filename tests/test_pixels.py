@@ -11,7 +11,7 @@ from PIL import Image
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
 from capture_cli.pixels.admission import TRIED, WORTH_A_THREAD_SECONDS, Loader, in_threads
-from capture_cli.pixels.choosing import PEEKED_FILES, Choice, Wishes, choose_geometry
+from capture_cli.pixels.choosing import PEEKED_FILES, GeometryChoice, Wishes, choose_geometry
 from capture_cli.pixels.decoding import decode
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.pixels.store import MemoryStore
@@ -22,7 +22,7 @@ def picture(width: int, height: int, mode: str = "L") -> bytes:
     return saved(Image.new(mode, (width, height)))
 
 
-def choice(pictures: list[bytes], **asked: object) -> Choice:
+def choice(pictures: list[bytes], **asked: object) -> GeometryChoice:
     files = [f"{i}.png" for i in range(len(pictures))]
     return choose_geometry(files, lambda file: pictures[files.index(file)], Wishes(**asked))  # type: ignore[arg-type]
 

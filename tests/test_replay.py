@@ -24,7 +24,7 @@ from capture_cli.records import Batch, Inputs, Record, RunInfo, Samples, decode
 from capture_cli.records.chain import GENESIS, link
 from capture_cli.replay import Replay, Reproduced, Selection
 from capture_cli.replay.exports import Tensors, picture_name
-from capture_cli.replay.images import DecodedImages, File
+from capture_cli.replay.images import DecodedImages, ImageFile
 from capture_cli.replay.recipes import RunRecipe
 from capture_cli.replay.report import CAUSES, Report
 from capture_cli.replay.stored import StoredInputs
@@ -184,11 +184,11 @@ class TestFiles:
             source = run.images_in(place / "images")
             every, few = DecodedImages(source, geometry), DecodedImages(source, geometry, cache_bytes=4 * 360)
             samples = [r for r in records(place / "whole") if isinstance(r, Samples)]
-            files = [File(*one) for r in samples for one in zip(r.files, r.digests, strict=True)]
+            files = [ImageFile(*one) for r in samples for one in zip(r.files, r.digests, strict=True)]
             draw = np.random.default_rng(2)
             for _ in range(60):
                 some = [files[i] for i in draw.integers(0, len(files), 5)]
-                some[0] = File("nowhere.png", "0" * 32) if draw.random() < 0.3 else some[0]
+                some[0] = ImageFile("nowhere.png", "0" * 32) if draw.random() < 0.3 else some[0]
                 one, other = every.get(some), few.get(some)
                 assert {i: u.reason for i, u in one.unusable.items()} == {i: u.reason for i, u in other.unusable.items()}
                 assert one.found == other.found

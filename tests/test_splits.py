@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capture_cli.errors import UsageError
-from capture_cli.labels import Reading, Scan, scan
+from capture_cli.labels import ReadingOptions, Scan, scan
 from capture_cli.labels.splits import stratified_split
 from capture_cli.sources.folder import FolderSource
 from conftest import make_images
@@ -23,7 +23,7 @@ def touch(folder: Path, names: list[str]) -> Path:
 
 def scanned(folder: Path, share: float = 0.25, **options: str) -> Scan:
     with FolderSource(folder) as source:
-        return scan(source, split=stratified_split(share), reading=Reading(**options))  # type: ignore[arg-type]
+        return scan(source, split=stratified_split(share), reading=ReadingOptions(**options))  # type: ignore[arg-type]
 
 
 PATIENTS = [
@@ -63,7 +63,7 @@ def test_groups_that_match_nothing_or_are_no_pattern_are_errors(tmp_path: Path) 
     assert code == 3
     assert "--group case_[0-9]+ finds no group in any of 100 images, such as 'ill/P00_0.png'; give a regular expression" in err
     with pytest.raises(UsageError, match=r"--group \( is not a regular expression"):
-        Reading(group="(")
+        ReadingOptions(group="(")
 
 
 def test_groups_in_both_splits_of_folders_are_reported(tmp_path: Path) -> None:

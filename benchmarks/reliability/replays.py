@@ -60,11 +60,11 @@ def shuffled(run: str, seed: int) -> dict[str, Any]:
     """Make every captured input of a run again, alone, in an order drawn from `seed`; what was made, and what differs."""
     from capture_cli.preprocessing import digests
     from capture_cli.records import Batch, RunInfo, Samples
-    from capture_cli.replay.images import DecodedImages, File
+    from capture_cli.replay.images import DecodedImages, ImageFile
     from capture_cli.replay.recipes import RunRecipe
     from capture_cli.runs import open_run
 
-    files: dict[str, File] = {}
+    files: dict[str, ImageFile] = {}
     visits: list[tuple[str, int, str, str]] = []  # phase, epoch, file, digest
     differences = []
     with open_run(run) as reading:
@@ -72,7 +72,7 @@ def shuffled(run: str, seed: int) -> dict[str, Any]:
             if isinstance(record, RunInfo):
                 recipe = RunRecipe.from_info(record)
             elif isinstance(record, Samples):
-                files |= {name: File(name, digest) for name, digest in zip(record.files, record.digests, strict=True)}
+                files |= {name: ImageFile(name, digest) for name, digest in zip(record.files, record.digests, strict=True)}
             elif isinstance(record, Batch):
                 names = zip(record.files, record.inputs.digests, strict=True)
                 visits += [(record.phase, record.epoch, name, digest) for name, digest in names]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from capture_cli import runs
 from capture_cli.answers.diff import Diff, compare
 from capture_cli.answers.duplicates import Duplicates, find_duplicates
-from capture_cli.answers.learning import Learning, find_learning
+from capture_cli.answers.learning import DynamicsSummary, find_learning
 from capture_cli.answers.summary import Summary, summarise
 from capture_cli.answers.suspects import Suspects, find_suspects
 
@@ -40,7 +40,7 @@ class Run(runs.Run):
         """The run at a glance, as `capture inspect` shows it, with its lesson."""
         return summarise(self, worst=worst)
 
-    def dynamics(self, *, most: int = 8) -> Learning:
+    def dynamics(self, *, most: int = 8) -> DynamicsSummary:
         """How classes and samples were learned, as `capture inspect --dynamics` shows it."""
         return find_learning(self, most=most)
 

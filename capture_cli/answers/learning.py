@@ -75,7 +75,7 @@ class PhaseLearning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learning:
+class DynamicsSummary:
     """Every phase of a run."""
 
     phases: tuple[PhaseLearning, ...]
@@ -86,7 +86,7 @@ class Learning:
         return {**self.state.to_json(), "dynamics": [asdict(one) for one in self.phases]}
 
 
-def find_learning(run: Run, *, most: int = 8) -> Learning:
+def find_learning(run: Run, *, most: int = 8) -> DynamicsSummary:
     """Sum up the dynamics of a run in one pass; list at most `most` samples of each kind.
 
     Raises RecordsError where nothing was captured, UsageError where samples do not have one label each.
@@ -96,7 +96,7 @@ def find_learning(run: Run, *, most: int = 8) -> Learning:
     found = [fold.result() for fold in folds if fold]
     if not found:
         raise error or RecordsError(f"{run.name}: no captured visits", "nothing was captured, or not yet")
-    return Learning(phases=tuple(_phase(one, most) for one in found), state=RunState.of(run, error))
+    return DynamicsSummary(phases=tuple(_phase(one, most) for one in found), state=RunState.of(run, error))
 
 
 def _phase(found: SampleDynamics, most: int) -> PhaseLearning:

@@ -66,7 +66,7 @@ def labels(
         option = f"--{named[0].replace('_', '-')}"
         raise UsageError(f"{option} is only valid with --check", f"add --check, or drop {option}")
     from capture_cli.cli.terminal import terminal_width
-    from capture_cli.labels import Reading, scan
+    from capture_cli.labels import ReadingOptions, scan
     from capture_cli.labels.rules import RULES
     from capture_cli.labels.splits import stratified_split
     from capture_cli.labels.warnings import warnings
@@ -77,7 +77,7 @@ def labels(
     from capture_cli.views.terminal.text import safe
 
     with FolderSource(folder, val) as source:
-        found = scan(source, split=stratified_split(val_split), reading=Reading.of(options), unlabelled_too=files)
+        found = scan(source, split=stratified_split(val_split), reading=ReadingOptions.of(options), unlabelled_too=files)
     if found.labels:
         others = "|".join(name for name in RULES if name != found.rule.name)
         typer.echo(safe(f"Labels: {found.example}. Not right? Choose another rule with --labels {others}"), err=True)

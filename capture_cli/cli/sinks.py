@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class SinkOptions:
     """The sinks that a command line asks for. None of them affects results."""
 
     mlflow: str | None = None
@@ -19,7 +19,7 @@ class Wanted:
     run_name: str | None = None
 
 
-def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
+def make_ready(plan: "Plan", wanted: SinkOptions) -> "tuple[Ready, list[Sink]]":
     """Prepare a run, and start its sinks meanwhile. Raises UsageError for what is not valid or not there."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -36,7 +36,7 @@ def make_ready(plan: "Plan", wanted: Wanted) -> "tuple[Ready, list[Sink]]":
     return ready, sinks
 
 
-def make_sinks(wanted: Wanted) -> "list[Sink]":
+def make_sinks(wanted: SinkOptions) -> "list[Sink]":
     """Start the sinks. Raises UsageError if one cannot send."""
     sinks = list["Sink"]()
     if wanted.tensorboard:

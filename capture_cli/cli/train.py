@@ -176,7 +176,7 @@ def train(
     options: dict[str, Any] = locals()
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
     every = Every.parse(checkpoint_every)
-    from capture_cli.cli.sinks import Wanted
+    from capture_cli.cli.sinks import SinkOptions
     from capture_cli.resources import Resources
 
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
@@ -197,7 +197,7 @@ def train(
     from capture_cli.training.resuming import check_continuation, read_previous_run
 
     use_threads(threads)
-    wanted = Wanted(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
+    wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     previous, notes, warnings, repeat_info = None, list[str](), list[str](), False
     if resume is None:
         ready, sinks = make_ready(plan, wanted)

@@ -35,14 +35,14 @@ from dataclasses import dataclass, field
 
 from capture_cli.errors import DataError
 from capture_cli.labels.candidates import Fit
-from capture_cli.labels.reading import Reading
+from capture_cli.labels.reading import ReadingOptions
 from capture_cli.labels.rules import NO_RULE, Rule, natural_order
 from capture_cli.labels.splits import Split, divide
 from capture_cli.labels.tables import Matched
 from capture_cli.labels.work import Work
 from capture_cli.sources import Skipped, TypedSource
 
-__all__ = ["ClassCount", "Reading", "Scan", "scan"]
+__all__ = ["ClassCount", "ReadingOptions", "Scan", "scan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def scan(
     source: TypedSource,
     *,
     split: Split,
-    reading: Reading | None = None,
+    reading: ReadingOptions | None = None,
     classes: Sequence[str] | None = None,
     part: str = "auto",
     unlabelled_too: bool = False,
@@ -122,7 +122,7 @@ def scan(
 
     Raises UsageError for an option or a source that is not valid, DataError where there is nothing to learn.
     """
-    work = Work(source, reading or Reading(), classes)
+    work = Work(source, reading or ReadingOptions(), classes)
     work.look()
     try:
         rule, rivals = work.find_rule()

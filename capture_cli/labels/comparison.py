@@ -34,7 +34,7 @@ from capture_cli.labels.tokens import Kind, may_be_class
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RuleChoice:
     """The rule that was chosen, and others that were close."""
 
     rule: Rule
@@ -50,7 +50,7 @@ class Undecided(DataError):  # noqa: N818 - becomes a DataError with commands
         self.fits = list(fits)
 
 
-def choose(files: Sequence[str]) -> Choice:
+def choose(files: Sequence[str]) -> RuleChoice:
     """Choose a rule for `files`, which must not be empty. Raises Undecided."""
     folders = Counter(file.rpartition("/")[0] for file in files)
     by_folder = folder_candidates(folders)
@@ -89,7 +89,7 @@ def _single_class(files: Sequence[str]) -> str | None:
     return None
 
 
-def _demand_fewer_classes(choice: Choice, by_name: Sequence[Candidate], counters: Sequence[Fit]) -> None:
+def _demand_fewer_classes(choice: RuleChoice, by_name: Sequence[Candidate], counters: Sequence[Fit]) -> None:
     """Raise Undecided if what looks like a running number, `1` in `img-017-1.png`, has far fewer classes than the choice."""
     chosen = next(one.fit for one in by_name if one.fit.rule.name == choice.rule.name)
     fewer = [one for one in counters if 2 * one.classes < chosen.classes]
@@ -108,7 +108,7 @@ def _of_kind(candidates: Iterable[Candidate], kind: Kind) -> list[Candidate]:
     return [one for one in candidates if one.kind == kind]
 
 
-def _decide(best: list[Candidate], every: Sequence[Candidate]) -> Choice:
+def _decide(best: list[Candidate], every: Sequence[Candidate]) -> RuleChoice:
     """Choose among candidates of one kind. Raises Undecided if two of them cross."""
     if best[0].kind == Kind.VIEWS:
         raise Undecided(
@@ -132,7 +132,7 @@ def _decide(best: list[Candidate], every: Sequence[Candidate]) -> Choice:
     rivals = [one for one in best if _is_rival(one, chosen)]
     if chosen.is_folder and chosen.kind == Kind.WORDS:
         rivals += [one for one in every if one.is_folder and _are_models(one)]
-    return Choice(replace(chosen.fit.rule, why=_why(chosen)), chosen.kind, [one.fit for one in rivals[:2]])
+    return RuleChoice(replace(chosen.fit.rule, why=_why(chosen)), chosen.kind, [one.fit for one in rivals[:2]])
 
 
 def _are_models(one: Candidate) -> bool:

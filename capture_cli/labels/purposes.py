@@ -1,8 +1,8 @@
 """Words in paths that tell what images are for: `train/`, `val2017/`, `cars_test/`, `cat_train/`, `seg_pred/`, `Train_0.jpg`.
 
     places = split_folders(["train/cat", "test1"])
-    places["train/cat"]     # Place(folder="cat", split="train"): the words that name a split are no part of a label
-    places["test1"]         # Place(folder="", split="test")
+    places["train/cat"]     # FolderRole(folder="cat", split="train"): the words that name a split are no part of a label
+    places["test1"]         # FolderRole(folder="", split="test")
 
 Folders that lie side by side are judged together. They are splits if all of them hold a split word, or two or more with
 different ones do, or one does and the others are classes. A lonely `train` among `bus` and `car` is a class, as is `test
@@ -19,7 +19,7 @@ from capture_cli.labels.tokens import MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, toke
 NO_SPLIT = ""
 
 
-class Place(NamedTuple):
+class FolderRole(NamedTuple):
     """A folder as label rules see it, and the split of its images."""
 
     folder: str
@@ -46,7 +46,7 @@ def split_word(name: str) -> tuple[str, str]:
     return found.pop(), "_".join(rest)
 
 
-def split_folders(folders: Collection[str], *, classes: Collection[str] = ()) -> tuple[dict[str, Place], set[str]]:
+def split_folders(folders: Collection[str], *, classes: Collection[str] = ()) -> tuple[dict[str, FolderRole], set[str]]:
     """Map each folder that holds images to its place; return also the names of folders that may be splits or classes.
 
     `folders` are paths without a final `/`, the empty string is the root.
@@ -109,7 +109,7 @@ def _labels(level: Mapping[str, _Child]) -> dict[str, str]:
     return {name: _without_split(name) for name, child in level.items() if child.split}
 
 
-def _place(folder: str, children: Mapping[str, Mapping[str, _Child]], levels: Mapping[str, Mapping[str, str]]) -> Place:
+def _place(folder: str, children: Mapping[str, Mapping[str, _Child]], levels: Mapping[str, Mapping[str, str]]) -> FolderRole:
     split, kept, above = NO_SPLIT, list[str](), ""
     for name in folder.split("/") if folder else ():
         labels = levels.get(above)
@@ -126,7 +126,7 @@ def _place(folder: str, children: Mapping[str, Mapping[str, _Child]], levels: Ma
         above = f"{above}/{name}" if above else name
     if not split and folder in levels and any(child.split == "train" for child in children[folder].values()):
         split = "outside"  # images beside the split folders
-    return Place("/".join(kept), split)
+    return FolderRole("/".join(kept), split)
 
 
 def _without_split(name: str) -> str:
@@ -159,7 +159,7 @@ class Placed(NamedTuple):
     """The files of a source with the splits that words tell."""
 
     splits: dict[str, str]
-    """File -> split (see `Place`), only where one is told."""
+    """File -> split (see `FolderRole`), only where one is told."""
     paths: dict[str, str]
     """File -> its path without words that name a split, only where that differs."""
     doubtful: set[str]

@@ -16,7 +16,7 @@ SPLIT_FOLDERS = ("use", "pool", "ignore")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadingOptions:
     """The options that say how names are read."""
 
     labels: str = "auto"
@@ -35,7 +35,7 @@ class Reading:
     """Make one class of names that differ only in case, spaces or Unicode form."""
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Reading:
+    def of(cls, options: Mapping[str, Any]) -> ReadingOptions:
         """Take what is given of these options out of all options of a command."""
         names = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in options.items() if name in names and value is not None})

@@ -37,7 +37,7 @@ _OVERRIDDEN = {"no-label", "not-in-table", "unknown-class", "companion", "exclud
 _TRIED_ROWS = 500
 
 
-class Wanted(NamedTuple):
+class TableOption(NamedTuple):
     """A table as it was asked for."""
 
     path: str
@@ -46,13 +46,13 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class LabelTable:
     """The columns and rows of a table, all values as text."""
 
     name: str
     columns: list[str]
     rows: list[list[str]]
-    wanted: Wanted
+    wanted: TableOption
 
 
 @dataclass(kw_only=True)
@@ -74,7 +74,7 @@ class Matched:
     rows: int = 0
 
 
-def parse_table(text: str) -> Wanted | None:
+def parse_table(text: str) -> TableOption | None:
     """Parse a value of `--labels` that names a table; None for a rule."""
     match = _TABLE.match(text)
     if not match:
@@ -84,10 +84,10 @@ def parse_table(text: str) -> Wanted | None:
         raise UsageError(
             f"--labels {text} is not valid", "write the columns behind a colon: labels.csv:FILE_COLUMN,LABEL_COLUMN"
         )
-    return Wanted(match[1], names[0] if len(names) == 2 else None, names[-1] if names else None)
+    return TableOption(match[1], names[0] if len(names) == 2 else None, names[-1] if names else None)
 
 
-def read_table(wanted: Wanted, folder: str, *, rows: int | None = None) -> Table:
+def read_table(wanted: TableOption, folder: str, *, rows: int | None = None) -> LabelTable:
     """Read a table, or its first `rows`. Its path is tried as it is, then inside `folder`. Raises UsageError and DataError."""
     path = next((one for one in (Path(wanted.path), Path(folder) / wanted.path) if one.is_file()), None)
     if path is None:
@@ -108,7 +108,7 @@ def read_table(wanted: Wanted, folder: str, *, rows: int | None = None) -> Table
         raise DataError(
             f"the table '{wanted.path}' has no rows", "it needs a header line, such as file,label, and a row per image"
         )
-    return Table(name=wanted.path, columns=columns, rows=found, wanted=wanted)
+    return LabelTable(name=wanted.path, columns=columns, rows=found, wanted=wanted)
 
 
 def _separated(file: Iterable[str], suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
@@ -139,7 +139,7 @@ def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def match(table: Table, files: Sequence[str], others: Sequence[str] = (), *, group: str | None = None) -> Matched:
+def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *, group: str | None = None) -> Matched:
     """Match rows with files; `others`, such as test images, are tried where no file has the name; `group` is a column.
 
     Raises UsageError for columns that are not there or not clear, DataError if no row names a file, a row names several, or two
@@ -232,7 +232,7 @@ class _Finder:
         return total
 
 
-def _file_column(table: Table, finder: _Finder) -> int:
+def _file_column(table: LabelTable, finder: _Finder) -> int:
     if table.wanted.file_column is not None:
         return _column(table, table.wanted.file_column)
     rows = table.rows[:_TRIED_ROWS]
@@ -240,13 +240,13 @@ def _file_column(table: Table, finder: _Finder) -> int:
     return max(range(len(counts)), key=counts.__getitem__)
 
 
-def _column(table: Table, name: str) -> int:
+def _column(table: LabelTable, name: str) -> int:
     if name not in table.columns:
         raise UsageError(f"'{table.name}' has no column '{name}'", f"its columns are {', '.join(table.columns)}")
     return table.columns.index(name)
 
 
-def _split_column(table: Table, file_at: int) -> int | None:
+def _split_column(table: LabelTable, file_at: int) -> int | None:
     for at, name in enumerate(table.columns):
         if at != file_at and name.casefold() in _SPLIT_COLUMNS and name != table.wanted.label_column:
             values = {row[at].strip().casefold() for row in table.rows} - {""}
@@ -255,7 +255,7 @@ def _split_column(table: Table, file_at: int) -> int | None:
     return None
 
 
-def _label_reader(table: Table, taken: Collection[int | None]) -> tuple[Callable[[Sequence[str]], str], str]:
+def _label_reader(table: LabelTable, taken: Collection[int | None]) -> tuple[Callable[[Sequence[str]], str], str]:
     """Choose the label column; return a function from a row to its label, and the name of the column for people."""
     if table.wanted.label_column is not None:
         return _reader(_column(table, table.wanted.label_column)), table.wanted.label_column
@@ -278,7 +278,7 @@ def _reader(at: int) -> Callable[[Sequence[str]], str]:
     return lambda row: row[at].strip()
 
 
-def _one_hot_columns(table: Table, columns: Sequence[int]) -> list[int]:
+def _one_hot_columns(table: LabelTable, columns: Sequence[int]) -> list[int]:
     """Return the columns of numbers, if each row has a single 1 and zeros in them."""
     numbers = [at for at in columns if all(row[at].strip() in _ONE_HOT for row in table.rows)]
     return numbers if len(numbers) >= 2 and all(sum(_is_one(row[at]) for at in numbers) == 1 for row in table.rows) else []
@@ -291,7 +291,7 @@ def _is_one(text: str) -> bool:
     return text.strip() in ("1", "1.0", "true", "True")
 
 
-def label_columns(table: Table, columns: Iterable[int]) -> list[str]:
+def label_columns(table: LabelTable, columns: Iterable[int]) -> list[str]:
     """List the columns that may be labels: two values or more, each on two rows on average."""
     values: Mapping[int, set[str]] = {at: {row[at] for row in table.rows} for at in columns}
     return [table.columns[at] for at, found in values.items() if 2 <= len(found) <= len(table.rows) / 2][:4]
@@ -317,7 +317,7 @@ def find_tables(
     values = []
     for name in names:
         try:
-            table = read_table(Wanted(name, None, None), folder, rows=None if share else _TRIED_ROWS)
+            table = read_table(TableOption(name, None, None), folder, rows=None if share else _TRIED_ROWS)
             finder = _Finder(files, others)
             at = _file_column(table, finder)
             named = finder.count(row[at] for row in table.rows)

@@ -17,14 +17,23 @@ from capture_cli.errors import DataError
 from capture_cli.labels import refusals
 from capture_cli.labels.candidates import Fit
 from capture_cli.labels.companions import companions
-from capture_cli.labels.comparison import Choice, Undecided, choose
+from capture_cli.labels.comparison import RuleChoice, Undecided, choose
 from capture_cli.labels.filters import choose_files
 from capture_cli.labels.groups import groups_of
 from capture_cli.labels.names import merged, similar
 from capture_cli.labels.purposes import Placed, place_files, place_two, split_word
-from capture_cli.labels.reading import Reading
+from capture_cli.labels.reading import ReadingOptions
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
-from capture_cli.labels.tables import EXTENSIONS, Matched, Wanted, find_tables, match, parse_table, read_table, tables_beside
+from capture_cli.labels.tables import (
+    EXTENSIONS,
+    Matched,
+    TableOption,
+    find_tables,
+    match,
+    parse_table,
+    read_table,
+    tables_beside,
+)
 from capture_cli.labels.tokens import Kind
 from capture_cli.sources import Skipped, TypedSource
 
@@ -36,7 +45,7 @@ _UNUSED = {"outside": "outside-split", "unlabelled": "unlabelled"}
 class Work:
     """Files that are left, and those that are skipped."""
 
-    def __init__(self, source: TypedSource, reading: Reading, classes: Sequence[str] | None) -> None:
+    def __init__(self, source: TypedSource, reading: ReadingOptions, classes: Sequence[str] | None) -> None:
         self.source, self.reading, self.model_classes = source, reading, classes
         self.files: list[str] = []
         self.skipped: list[Skipped] = []
@@ -81,7 +90,7 @@ class Work:
                 raise refusals.numbers_and_tables(self.source, choice.rule, self.tables)
         return choice.rule, choice.rivals
 
-    def _match_table(self, wanted: Wanted) -> Matched:
+    def _match_table(self, wanted: TableOption) -> Matched:
         """Match the table with the files; what it says of splits counts more than words in paths."""
         splits = self.placed.splits
         others = {file for file in self.files if splits.get(file) in ("test", "unlabelled")}
@@ -104,7 +113,7 @@ class Work:
         self.files = kept
         return table
 
-    def _choose(self) -> Choice:
+    def _choose(self) -> RuleChoice:
         """Choose a rule for the training images; without one, take folders that may be classes for classes."""
         try:
             return choose(self._paths(self._trained()))

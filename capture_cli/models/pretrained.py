@@ -36,7 +36,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class WeightInputs:
     """The inputs that weights were trained with."""
 
     height: int
@@ -59,7 +59,7 @@ class Initial:
     model: str
     """The value of `--model`."""
     path: Path | None = None
-    inputs: Inputs | None = None
+    inputs: WeightInputs | None = None
     header: saved.ModelHeader | None = None
     """The header of a model that capture saved."""
     classes: Sequence[str] | None = None
@@ -107,7 +107,7 @@ def _published(model: str, text: str) -> Initial:
     return Initial(text=text, model=model, inputs=_torchvision_inputs(entry), classes=entry.meta["categories"])
 
 
-def _usual_inputs(model: str) -> Inputs | None:
+def _usual_inputs(model: str) -> WeightInputs | None:
     """The inputs of the weights that a library publishes for a model: those of a file are likely to have been the same."""
     if model.startswith(timm_zoo.PREFIX):
         config = timm_zoo.default_config(model)
@@ -136,10 +136,10 @@ def _entry(model: str, text: str) -> Any:
     return entries[text]
 
 
-def _torchvision_inputs(entry: Any) -> Inputs:
+def _torchvision_inputs(entry: Any) -> WeightInputs:
     preset = entry.transforms()
     side, scaled = preset.crop_size[0], preset.resize_size[0]
-    return Inputs(
+    return WeightInputs(
         height=side,
         width=side,
         resize="crop",
@@ -150,9 +150,9 @@ def _torchvision_inputs(entry: Any) -> Inputs:
     )
 
 
-def _timm_inputs(config: Mapping[str, Any]) -> Inputs:
+def _timm_inputs(config: Mapping[str, Any]) -> WeightInputs:
     _, height, width = config["input_size"]
-    return Inputs(
+    return WeightInputs(
         height=height,
         width=width,
         resize={"squash": "stretch", "border": "pad"}.get(config.get("crop_mode", "center"), "crop"),

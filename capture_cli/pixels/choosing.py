@@ -53,7 +53,7 @@ class Wishes:
     max_pixels: int = MAX_PIXELS
 
 
-class Choice(NamedTuple):
+class GeometryChoice(NamedTuple):
     """A geometry, and why."""
 
     geometry: Geometry
@@ -63,7 +63,7 @@ class Choice(NamedTuple):
     """A warning if half of the files looked at, of many, cannot be used; else empty. Of few, decoding finds out soon."""
 
 
-def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes()) -> Choice:
+def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes()) -> GeometryChoice:
     """Choose how to make inputs of these files; `read` returns the bytes of one, or raises Unusable."""
     if None not in (wishes.size, wishes.channels, wishes.resize, wishes.depth):
         peeked: dict[str, Peek | Unusable] = {}
@@ -84,7 +84,7 @@ def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes())
         max_pixels=wishes.max_pixels,
     )
     sentence = "; ".join(filter(None, [describe(geometry), why, depth_why]))
-    return Choice(geometry, sentence, _warning(peeked, len(files)))
+    return GeometryChoice(geometry, sentence, _warning(peeked, len(files)))
 
 
 def describe(geometry: Geometry) -> str:

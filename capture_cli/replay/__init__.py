@@ -31,7 +31,7 @@ from capture_cli.errors import RecordsError, UsageError
 from capture_cli.mixing import Mix
 from capture_cli.preprocessing import digests
 from capture_cli.records import Batch, Numbers, RunInfo, Samples
-from capture_cli.replay.images import DecodedImages, File
+from capture_cli.replay.images import DecodedImages, ImageFile
 from capture_cli.replay.recipes import RunRecipe
 from capture_cli.replay.report import Difference, Report
 from capture_cli.replay.stored import StoredInputs, inputs_before
@@ -132,7 +132,7 @@ class Replay:
         self._without_recipe = without_recipe
         self._stored = StoredInputs(run.folder) if stored else None
         self._left = selection.limit
-        self._samples: dict[str, tuple[int, File]] = {}
+        self._samples: dict[str, tuple[int, ImageFile]] = {}
         self._source: RunImages | None = None
         self._images: DecodedImages | None = None
         self._recipe: RunRecipe | None = None
@@ -147,7 +147,7 @@ class Replay:
                 if isinstance(block, RunInfo):
                     self._begin(block)
                 elif isinstance(block, Samples):
-                    files = map(File, block.files, block.digests)
+                    files = map(ImageFile, block.files, block.digests)
                     self._samples.update(zip(block.files, zip(block.ids, files, strict=True), strict=True))
                 elif isinstance(block, Visits):
                     for number, line in enumerate(block.lines):

@@ -1,7 +1,7 @@
 """Decoded images of a run, a limited number held at a time.
 
     images = DecodedImages(run.images, geometry)
-    pixels, found, unusable = images.get([File("cat_1.png", digest), ...])     # pixels: uint8 [len(found), C, H, W]
+    pixels, found, unusable = images.get([ImageFile("cat_1.png", digest), ...])     # pixels: uint8 [len(found), C, H, W]
 
 Only bytes with the recorded BLAKE2b reach a decoder (capture_cli.runs.images).
 """
@@ -28,7 +28,7 @@ MAX_SIDE = 4096
 """Longest side of an input in pixels, as for `--img-size`."""
 
 
-class File(NamedTuple):
+class ImageFile(NamedTuple):
     """One image file as a samples record names it."""
 
     name: str
@@ -61,13 +61,13 @@ class DecodedImages:
         self.capacity = max(1, cache_bytes // math.prod(geometry.shape))
         """Images that are held between two calls."""
         self._images = images
-        self._held: OrderedDict[File, Pixels] = OrderedDict()
+        self._held: OrderedDict[ImageFile, Pixels] = OrderedDict()
 
     def __len__(self) -> int:
         """Images held now."""
         return len(self._held)
 
-    def get(self, files: Sequence[File]) -> Got:
+    def get(self, files: Sequence[ImageFile]) -> Got:
         """Decode files, which may be named more than once. Needs memory for all of them."""
         for file in files:
             if file in self._held:

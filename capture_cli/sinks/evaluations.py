@@ -1,6 +1,6 @@
 """Views of a run that trackers show besides its sums: training steps, and the worst samples and margins of evaluations.
 
-phases = Phases(worst=8)
+phases = EvaluationCollector(worst=8)
 for block in run.follow(cursor):
     if isinstance(block, Visits):
         steps = phases.update(block)            # loss and learning rate of each batch
@@ -27,7 +27,7 @@ _HEADER_BYTES = 512
 T = TypeVar("T")
 
 
-class Step(NamedTuple):
+class BatchStep(NamedTuple):
     """One batch."""
 
     step: int
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class EvaluatedSample:
     """One sample of an evaluation and its prediction."""
 
     visit: AnyVisit
@@ -59,7 +59,7 @@ class PhaseResult:
     sums: Epoch
     step: int
     """Updates before its end."""
-    worst: Sequence[Sample] = ()
+    worst: Sequence[EvaluatedSample] = ()
     """Samples of an evaluation with the largest losses, largest first."""
     margins: Sequence[npt.NDArray[np.float32]] = ()
     """Margins of an evaluation in nats, in arrays [N]."""
@@ -83,17 +83,17 @@ class Largest(Generic[T]):
             self.falling = sorted(self.falling + found, key=lambda one: -one[0])[: self._count]
 
 
-class Phases:
+class EvaluationCollector:
     """Collects steps, worst samples and margins from the visits of a run, in the order of the records."""
 
     def __init__(self, *, worst: int) -> None:
         """Keep the `worst` samples of each evaluation."""
         self._count = worst
-        self._worst: dict[str, Largest[Sample]] = {}
+        self._worst: dict[str, Largest[EvaluatedSample]] = {}
         self._margins: dict[str, list[npt.NDArray[np.float32]]] = {}
         self._step = 0
 
-    def update(self, visits: Visits) -> list[Step]:
+    def update(self, visits: Visits) -> list[BatchStep]:
         """Take visits and return their batches."""
         steps = steps_of(visits)
         self._step = steps[-1].step + (visits.phase == "train")
@@ -112,19 +112,19 @@ class Phases:
         )
 
 
-def steps_of(visits: Visits) -> list[Step]:
+def steps_of(visits: Visits) -> list[BatchStep]:
     """Read step, loss and learning rate of each batch without parsing its record."""
     steps = []
     for number, line in enumerate(visits.lines):
         found = _HEADER.search(line.block, line.start, min(line.end, line.start + _HEADER_BYTES))
         if found and found[2] != b"null":
-            steps.append(Step(int(found[1]), float(found[2]), None if found[3] == b"null" else float(found[3])))
+            steps.append(BatchStep(int(found[1]), float(found[2]), None if found[3] == b"null" else float(found[3])))
         else:
             record = visits.record(number)
-            steps.append(Step(record.step, record.loss, record.lr))
+            steps.append(BatchStep(record.step, record.loss, record.lr))
     return steps
 
 
-def _sample(visits: Visits, row: int) -> Sample:
+def _sample(visits: Visits, row: int) -> EvaluatedSample:
     (visit,) = visits_at(visits, [row])
-    return Sample(visit, row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]))
+    return EvaluatedSample(visit, row - int(visits.starts[np.searchsorted(visits.starts, row, side="right") - 1]))

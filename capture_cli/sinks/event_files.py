@@ -24,7 +24,7 @@ from capture_cli.errors import UsageError
 from capture_cli.records import RunInfo
 from capture_cli.runfolder import TENSORBOARD
 from capture_cli.runs import Cursor
-from capture_cli.sinks.evaluations import PhaseResult, Sample, Step
+from capture_cli.sinks.evaluations import BatchStep, EvaluatedSample, PhaseResult
 from capture_cli.sinks.pictures import png
 
 NAME = "tensorboard"
@@ -81,7 +81,7 @@ class EventFiles:
     def log_labels(self, _labels: Sequence[tuple[str, str, str]]) -> None:
         """Ignore them: TensorBoard has no place for labels."""
 
-    def log_steps(self, steps: Sequence[Step]) -> None:
+    def log_steps(self, steps: Sequence[BatchStep]) -> None:
         for step in steps:
             values = {"loss": step.loss} | ({} if step.lr is None else {"lr": step.lr})
             self.sent["steps"] += self._write(_Event(step.step, values))
@@ -213,7 +213,7 @@ def _text(markdown: str) -> dict[str, Any]:
     return {"metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": tensor}
 
 
-def _table(samples: Sequence[Sample]) -> str:
+def _table(samples: Sequence[EvaluatedSample]) -> str:
     """A table in Markdown; what could be markup in a name is escaped."""
     rows = [sample.to_json() for sample in samples]
     names = list(dict.fromkeys(name for row in rows for name in row))  # what is not finite is missing from its row

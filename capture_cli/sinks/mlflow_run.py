@@ -24,7 +24,7 @@ from capture_cli.records import Epoch, RunInfo
 from capture_cli.records.chain import claimed_chain
 from capture_cli.runfolder import EVENTS
 from capture_cli.runs import Cursor
-from capture_cli.sinks.evaluations import PhaseResult, Step
+from capture_cli.sinks.evaluations import BatchStep, PhaseResult
 from capture_cli.sinks.pictures import picture_name, png
 from capture_cli.sinks.sending import described
 from capture_cli.sinks.uri import absolute, check
@@ -151,7 +151,7 @@ class MlflowRun:
         with self._labels.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(labels)
 
-    def log_steps(self, steps: Sequence[Step]) -> None:
+    def log_steps(self, steps: Sequence[BatchStep]) -> None:
         now = int(time.time() * 1000)
         for step in steps:
             self._metrics.append(_Metric("loss", step.loss, now, step.step))

@@ -26,7 +26,7 @@ from capture_cli.errors import CaptureError, RecordsError, redacted
 from capture_cli.records import NO_LABEL, Batch, Epoch, Numbers, RunInfo, Samples
 from capture_cli.replay import Replay, Selection
 from capture_cli.runs import Block, Cursor, Line, Run, Visits
-from capture_cli.sinks.evaluations import WORST, PhaseResult, Phases, Step
+from capture_cli.sinks.evaluations import WORST, BatchStep, EvaluationCollector, PhaseResult
 from capture_cli.sinks.pictures import Spool
 
 LOCK_SECONDS = 120.0
@@ -53,7 +53,7 @@ class Destination(Protocol):
     def open(self, *, where: str, folder: str | None, records: str | None) -> Path | None: ...
     def begin(self, info: RunInfo) -> None: ...
     def log_labels(self, labels: Sequence[tuple[str, str, str]], /) -> None: ...
-    def log_steps(self, steps: Sequence[Step]) -> None: ...
+    def log_steps(self, steps: Sequence[BatchStep]) -> None: ...
     def log_phase(self, result: PhaseResult) -> None: ...
     def pictures(self, result: PhaseResult) -> int: ...
     def caught_up(self, cursor: Cursor, /) -> None: ...
@@ -66,7 +66,7 @@ class Sending:
     def __init__(self, run: Run, destination: Destination, spool: Spool, *, worst: int = WORST) -> None:
         """Show the `worst` samples of each evaluation, with the inputs that are in `spool`."""
         self._run, self._to, self._spool, self._worst = run, destination, spool, worst
-        self._phases = Phases(worst=worst)
+        self._phases = EvaluationCollector(worst=worst)
         self._cursor: Cursor | None = None
         self.lines = 0
         """Records that were read so far."""
@@ -81,7 +81,7 @@ class Sending:
         `images` is where these are now, if not where the run says. Only evaluations within the first `until` bytes of the
         records count, by default all. Returns why some inputs could not be made; empty if all were.
         """
-        missing, phases = list[PhaseResult](), Phases(worst=self._worst)
+        missing, phases = list[PhaseResult](), EvaluationCollector(worst=self._worst)
         with suppress(RecordsError):  # raised again by `advance`, which sends what comes before
             for block in self._run.follow(None):
                 if until is not None and self._run.cursor.at.bytes > until:

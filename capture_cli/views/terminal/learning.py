@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from capture_cli.answers.learning import Learning, PhaseLearning, SampleLearning
+from capture_cli.answers.learning import DynamicsSummary, PhaseLearning, SampleLearning
 from capture_cli.views.terminal.tables import number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def show_learning(learning: Learning, *, command: str, limit: int = 20, width: int | None = None) -> None:
+def show_learning(learning: DynamicsSummary, *, command: str, limit: int = 20, width: int | None = None) -> None:
     """Print the dynamics of every phase on stdout; `command` lists them sample by sample."""
     parts: list[RenderableType] = []
     for phase in learning.phases:
