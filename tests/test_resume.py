@@ -1,13 +1,11 @@
 """`capture train --resume`: a run ends with the bytes of one that was never interrupted, or is refused with a reason."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from capture_cli import checkpoint, runtime
 from capture_cli.records.chain import GENESIS, link, open_envelope
 from conftest import CAPTURE
 from cutting import OPTIONS, Trainer, kept, trainer
+from holding import held, held_at, held_model, let_go
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Capture = Callable[..., subprocess.CompletedProcess[str]]
@@ -245,43 +244,24 @@ def test_the_checkpoint_before_a_damaged_one_is_used(train: Trainer, capsys: pyt
     assert kept(Path("cut")) == kept(Path("whole"))
 
 
-@contextlib.contextmanager
-def started(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the real command with its stderr; kill it at the end if it still runs."""
-    with subprocess.Popen(
-        [*CAPTURE, "train", *args], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for(path: Path, text: bytes, count: int) -> None:
-    """Wait until the file has `text` so many times."""
-    until = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(text) < count:
-        assert time.monotonic() < until, "nothing came"
-        time.sleep(0.005)
-
-
 def test_the_real_command_killed_and_stopped_ends_with_equal_bytes(capture: Capture, images: Path) -> None:
     """SIGKILL of the group, then SIGINT, then SIGTERM, then undisturbed: equal bytes."""
     folder = images.parent
-    options = [*OPTIONS, "images", "-e", "150", "--inputs=all"]
+    options = ["-m", held_model(folder), *OPTIONS[2:], "images", "-e", "60", "--inputs=all"]
     done = capture("train", *options, "-o", "whole")
     assert done.returncode == 0, done.stderr
-    records = folder / "run" / "records.jsonl"
     args = [*options, "-o", "run", "--checkpoint-every=7"]
-    for signum, batches in ((signal.SIGKILL, 100), (signal.SIGINT, 300), (signal.SIGTERM, 500)):
-        with started(folder, *args) as process:
-            wait_for(records, b'"kind":"batch"', batches)
+    for signum in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        command = [*CAPTURE, "train", *args]
+        with subprocess.Popen(
+            command, cwd=folder, env=held_at(100), stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            held(folder, process)
             os.killpg(process.pid, signum)
-            process.wait(timeout=60)
-            assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
+            let_go(folder)
+        assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
         args = ["--resume", "run", "--checkpoint-every=7", "-q"]
     done = capture("train", *args)
     assert done.returncode == 0, done.stderr
     assert kept(folder / "run") == kept(folder / "whole")
-    assert json.loads(records.read_bytes().splitlines()[-1])["status"] == "completed"
+    assert json.loads((folder / "run/records.jsonl").read_bytes().splitlines()[-1])["status"] == "completed"

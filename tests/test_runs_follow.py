@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import End, Epoch, Record, RunInfo
 from capture_cli.runs import Block, Cursor, RewrittenError, Run, Visits, open_run
 from conftest import CAPTURE
+from holding import held_at, held_model, let_go
 from runs import chained, run_records, write_run
 
 
@@ -212,19 +214,21 @@ def test_a_training_that_is_interrupted_and_resumed_is_followed(
     images: Path, capture: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """The real thing: Ctrl-C in the middle, an end line, `--resume`, and a reader that sees every batch once."""
-    folder = images.parent / "run"
-    options = ["images", "-m", "linear", "-b", "4", "--device=cpu", "-q", "-e", "60", "-o", "run", "--checkpoint-every=7"]
-    found: list[Block] = []
-    with subprocess.Popen([*CAPTURE, "train", *options], cwd=images.parent, start_new_session=True) as process:
-        while process.poll() is None and not (folder / "records.jsonl").exists():
-            pass
+    place, folder = images.parent, images.parent / "run"
+    options = ["images", "-m", held_model(place), "-b", "4", "--device=cpu", "-q", "-e", "20", "-o", "run"]
+    command, found = [*CAPTURE, "train", *options, "--checkpoint-every=7"], list[Block]()
+    with subprocess.Popen(command, cwd=place, env=held_at(50), start_new_session=True) as process:
+        while not (folder / "records.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.005)
         run = open_run(folder)
-        while process.poll() is None:
-            for block in run.follow(run.cursor):
-                found.append(block)
-                if isinstance(block, Epoch) and block.epoch > 5 and process.poll() is None:
-                    os.killpg(process.pid, signal.SIGINT)
-                    process.wait(timeout=60)
+        while not (place / "held").exists():  # before, while and after records are written
+            assert process.poll() is None
+            found += run.follow(run.cursor)
+        found += run.follow(run.cursor)
+        assert any(isinstance(block, Epoch) and block.epoch > 5 for block in found)
+        os.killpg(process.pid, signal.SIGINT)
+        let_go(place)
     found += run.follow(run.cursor)
     assert process.returncode == 130
     assert isinstance(found.pop(), End)

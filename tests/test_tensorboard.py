@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from capture_cli.errors import UsageError
 from capture_cli.records import Batch
 from capture_cli.runs import open_run
 from conftest import CAPTURE, make_images
+from holding import held, held_at, held_model, let_go
 from runs import chained, run_records, write_run
 from test_recorder import give, lines, recording
 
@@ -119,40 +119,58 @@ def test_a_run_with_more_epochs_keeps_the_last_one_before_them(capture: Capture,
 
 def test_a_run_that_is_killed_and_resumed_is_there_once(tmp_path: Path) -> None:
     """`kill -9` of trainings without and with the sink: the steps that it had not written come from the records."""
-    images, run = make_images(tmp_path / "images", each=40), tmp_path / "run"
-    options = [*TRAIN[:-1], "-e", "100000", "-o", str(run), "--checkpoint-every", "50"]
-    command, more = [*CAPTURE, "train", str(images), *options], 100
-    for number in range(4):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            while not (run / "records.jsonl").exists() or len(complete(run)) < more:
-                time.sleep(0.05)
-            process.send_signal(signal.SIGKILL if number < 3 else signal.SIGTERM)
-        more = len(complete(run)) + 100
-        command = [*CAPTURE, "train", "--resume", str(run), "-q", "--tensorboard"]
-    check(run)
+    make_images(tmp_path / "images", each=40)
+    options = ["-m", held_model(tmp_path), *TRAIN[2:-1], "-e", "100", "-o", "run", "--checkpoint-every", "50"]
+    command = [*CAPTURE, "train", "images", *options]
+    for signum in (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path, env=held_at(130)) as process:
+            held(tmp_path, process)
+            process.send_signal(signum)
+            let_go(tmp_path)
+        assert process.returncode == (143 if signum == signal.SIGTERM else -signum)
+        command = [*CAPTURE, "train", "--resume", "run", "-q", "--tensorboard"]
+    check(tmp_path / "run")
 
 
-def complete(run: Path) -> list[bytes]:
-    """The complete lines of its records."""
-    return (run / "records.jsonl").read_bytes().split(b"\n")[:-1]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from capture_cli.cli.log import log
+from capture_cli.sinks.event_files import EventFiles
+
+def last(left, flushed, put=EventFiles._put_message):
+    def put_or_die(self, **fields):
+        nonlocal left
+        put(self, **fields)
+        left -= 1
+        if not left:
+            self._file.flush() if flushed else None  # else without what is in the buffer, in the middle of an event
+            os.kill(os.getpid(), signal.SIGKILL)
+    return put_or_die
+
+run, draw = Path(sys.argv[1]), np.random.default_rng(0)
+records = Path(sys.argv[2]).read_bytes().splitlines(keepends=True)
+for have in np.linspace(len(records) // 4, len(records) - 5, 20).astype(int):
+    (run / "records.jsonl").write_bytes(b"".join(records[:have]) + records[have][:9])
+    at, flushed = int(draw.integers(1, 25)), draw.random() < 0.5
+    if os.fork() == 0:
+        EventFiles._put_message = last(at, flushed)
+        log(str(run), tensorboard=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
 
 
-def test_writing_that_is_killed_over_and_over(capture: Capture, tmp_path: Path) -> None:
-    """While the run grows `capture log` is killed at any moment, 20 times; in the end every value is there once."""
+def test_writing_that_is_killed_over_and_over(tmp_path: Path) -> None:
+    """While the run grows `capture log` is killed at any event, 20 times; in the end every value is there once."""
     records = chained(run_records(per_class=40, epochs=60))
-    run, draw, killed = write_run(tmp_path / "run", []), np.random.default_rng(0), 0
-    for have in np.linspace(len(records) // 4, len(records) - 5, 20).astype(int):
-        (run / "records.jsonl").write_bytes(b"".join(records[:have]) + records[have][:9])
-        files = len(list(run.glob("tensorboard/*")))
-        with subprocess.Popen([*CAPTURE, "log", str(run), "--tensorboard"], stderr=subprocess.DEVNULL) as process:
-            while len(list(run.glob("tensorboard/*"))) == files and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(0.02 * draw.random())
-            process.kill()
-        killed += process.returncode == -signal.SIGKILL
-    assert killed > 10  # the others ended before
+    run, whole = write_run(tmp_path / "run", []), tmp_path / "whole.jsonl"
+    whole.write_bytes(b"".join(records))
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run), str(whole)], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == ([str(-signal.SIGKILL)] * 20, "")
     (run / "records.jsonl").write_bytes(b"".join(records))
-    assert capture("log", run, "--tensorboard").returncode == 0
+    assert log(str(run), tensorboard=True) == 0
     check(run)
 
 
