@@ -30,6 +30,7 @@ OFF: Mapping[str, Any] = {
     "sampler": "shuffle",
 }
 """Options that records leave out while they are off, so that what is on can be seen."""
+MOST_FOLDS = 1000
 CHECKPOINT_EVERY = "60s"
 
 
@@ -91,6 +92,8 @@ class TrainConfig:
     augment: str = "none"
     val_split: float = 0.2
     """Share of the images held out for validation."""
+    folds: int | None = None
+    """Trainings of which each holds out other images, in place of val_split; None: one training."""
     labels: str = "auto"
     unmatched: str = "error"
     """error or skip: how to treat files that the label rule does not match."""
@@ -144,6 +147,9 @@ class TrainConfig:
         self._check_regularisation()
         self._require("spike", 0 <= self.spike < float("inf"), "a number of standard deviations, or 0 for off")
         self._require("val_split", 0 <= self.val_split < 1, "a share from 0 to below 1")
+        self._require("folds", self.folds is None or 2 <= self.folds <= MOST_FOLDS, f"a number from 2 to {MOST_FOLDS:,}")
+        if self.folds is not None and self.val is not None:
+            raise UsageError("--folds and --val both say which images are held out", "give one of them")
         self._require("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         self._require("channels", self.channels in (None, 1, 3), "1 or 3")
         self._require("device", re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device), "auto, cpu, cuda or cuda:N")
@@ -193,7 +199,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by name, without those that are None or switched off."""
-        return {name: value for name, value in asdict(self).items() if value is not None and value != OFF.get(name)}
+        unused = "val_split" if self.folds is not None else ""
+        values = asdict(self).items()
+        return {name: value for name, value in values if value is not None and value != OFF.get(name) and name != unused}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from capture_cli.augmentation import canonical
 from capture_cli.config import TrainConfig
 from capture_cli.errors import DataError, UsageError
 from capture_cli.labels import ReadingOptions, Scan, scan
-from capture_cli.labels.splits import single_split, stratified_split
+from capture_cli.labels.splits import folds_of, single_split, stratified_split
 from capture_cli.models.pretrained import Initial, find
 from capture_cli.normalisation import from_mean_and_std
 from capture_cli.pixels.choosing import Wishes, choose_geometry, describe
@@ -47,20 +47,24 @@ class Plan:
     """Weights to begin with."""
     warning: str = ""
     """Warnings from the headers of the images; not escaped."""
+    fold: Mapping[str, int] | None = None
+    """Its number and how many there are, as in records, if this is one of several trainings."""
 
 
 def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) -> Plan:
     """Scan and label the folder, which may have moved since the run began, and choose the size of the inputs.
 
-    Raises UsageError and DataError.
+    With `config.folds` all images are for training; `plan_folds` divides them. Raises UsageError and DataError.
     """
     models.check(config.model)
     initial = find(config.model, config.weights) if config.weights else None
     source = _source(folder, config.val, moved_to)
-    split = stratified_split(config.val_split)
+    split = single_split("train") if config.folds else stratified_split(config.val_split)
     found = scan(source, split=split, reading=ReadingOptions.of(config.to_dict()))
     if config.strict:
         refuse_skipped(found)
+    if config.folds:
+        _check_folds(found, config.folds)
     _check_validation(found, config)
     trained_with = _trained_with(initial) if initial else {}
     geometry, inputs, warning = choose_geometry(found.files, source.read, _wished(config, trained_with))
@@ -129,10 +133,50 @@ def wishes(config: TrainConfig) -> Wishes:
 
 def _check_validation(found: Scan, config: TrainConfig) -> None:
     """Raise UsageError for an option that needs validation images, or counts of each class, where there are none."""
-    if config.patience and "val" not in found.splits:
+    if config.patience and "val" not in found.splits and not config.folds:
         raise UsageError("--patience needs validation images, and none is held out", "raise --val-split, or drop --patience")
     if config.best == "balanced_accuracy" and len(found.classes) > MAX_COUNTED_CLASSES:
         raise UsageError(f"--best {config.best} takes at most {MAX_COUNTED_CLASSES:,} classes", "use --best val_accuracy")
+
+
+def _check_folds(found: Scan, folds: int) -> None:
+    """Raise UsageError where the images cannot be divided into so many folds."""
+    if "val" in found.splits:
+        raise UsageError(
+            f"--folds {folds} holds out every image once, and folders, names or a table already say which are for validation",
+            "--split-folders pool folds all images; without --folds there is one training with that validation",
+        )
+    if folds > len(found.files):
+        raise UsageError(f"--folds {folds} is more than there are images ({len(found.files):,})", "choose fewer folds")
+    noun, units = ("images", found.files) if found.groups is None else ("groups", found.groups)
+    of_class: dict[int, set[str]] = {}
+    for label, unit in zip(found.labels, units, strict=True):
+        of_class.setdefault(label, set()).add(unit)
+    least = min(of_class, key=lambda label: len(of_class[label]))
+    if len(of_class[least]) < folds:
+        name, number = found.classes[least], len(of_class[least])
+        raise UsageError(
+            f"--folds {folds}: class '{name}' has {number} {noun if number > 1 else noun[:-1]}, fewer than there are folds",
+            f"choose --folds {number} or fewer" if number > 1 else f"add {noun} of that class, or leave it out with --exclude",
+        )
+
+
+def plan_folds(plan: Plan) -> list[Plan]:
+    """Divide a training with `config.folds` into as many, each of which holds out other images as its validation.
+
+    Raises UsageError where one would have no image of a class to train on.
+    """
+    found, folds = plan.scan, plan.config.folds or 1
+    numbers = folds_of(found.labels, found.files, found.groups, folds)
+    plans = []
+    for fold in range(1, folds + 1):
+        splits = ["val" if number == fold else "train" for number in numbers]
+        trained = {label for label, split in zip(found.labels, splits, strict=True) if split == "train"}
+        if lost := set(range(len(found.classes))) - trained:  # small groups of several classes
+            name = found.classes[min(lost)]
+            raise UsageError(f"--folds {folds}: one fold would hold out all images of class '{name}'", "choose another --group")
+        plans.append(replace(plan, scan=replace(found, splits=splits), fold={"number": fold, "of": folds}))
+    return plans
 
 
 def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig, part: str = "auto") -> Plan:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
 from capture_cli.cli import all_commands
@@ -38,6 +39,8 @@ def _command(name: str, function: Callable[..., Any]) -> str:
     usage = [f"capture {name} [OPTIONS]"]
     panels: dict[str, list[tuple[str, str]]] = {}
     for parameter in inspect.signature(function).parameters.values():
+        if hints[parameter.name] is typer.Context:
+            continue
         kind, info = _parameter(hints[parameter.name])
         if isinstance(info, ArgumentInfo):
             called = info.metavar or parameter.name.upper()

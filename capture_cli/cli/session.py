@@ -33,11 +33,14 @@ def session(
     warnings: Sequence[str] = (),
     sinks: Sequence[Sink] = (),
     earlier: Sequence[Epoch] = (),
+    introduced: bool = False,
+    run: str | None = None,
 ) -> Iterator[tuple[Session, Stopping]]:
     """Open the output and the view of a run; afterwards tell how it ended and what to type next.
 
     `piped` says that the records go to standard output; `notes` and `warnings` are shown first; `earlier` are the
-    totals of phases that an earlier process ran.
+    totals of phases that an earlier process ran. A training of a run with folds names the `run` that it is part of; what
+    was said before the first of them (`introduced`) is not said again.
     """
     plan = ready.plan
     phases = [phase for phase in ("train", "val", "test") if phase in plan.scan.splits]
@@ -58,10 +61,9 @@ def session(
             animate=animate,
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:
-            inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
-            for text in [*filter(None, [models.notice(plan.config.model)]), *summary(plan.scan), inputs, *ready.notes, *notes]:
+            for text in [*(() if introduced else _introduction(ready)), *_fold(plan), *notes]:
                 view.note(text)
-            for text in [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning]), *warnings]:
+            for text in [*(() if introduced else _warnings(plan)), *warnings]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
                 around = Session(output, view, stopping, sinks)
@@ -69,15 +71,40 @@ def session(
             view.close()
             for text in around.notes:
                 view.note(text)
-            where = shlex.quote(output.place)
+            where = shlex.quote(run or output.place)
             if stopping():
                 resume = f"; resume it with: capture train --resume {where}" if output.folder and "train" in phases else ""
                 view.note(f"stopped; the records so far are sealed in {output.place}{resume}")
-            elif not piped:
+            elif not piped and run is None:
                 view.note(f"recorded in {output.place}; look at it with: capture inspect {where}")
                 if tests := sum(one.reason == "test-split" and bool(one.detail) for one in plan.scan.skipped):
                     command = f"capture evaluate {where} {shlex.quote(plan.scan.source.name)}"
                     view.note(f"{tests:,} test images were not used; evaluate them with: {command}")
+
+
+def _introduction(ready: Ready) -> list[str]:
+    """Say what is trained on, and how."""
+    plan = ready.plan
+    inputs = f"Inputs: {plan.inputs}. Other choices: --img-size, --resize"
+    return [
+        *filter(None, [models.notice(plan.config.model)]),
+        *summary(plan.scan, folds=plan.config.folds),
+        inputs,
+        *ready.notes,
+    ]
+
+
+def _warnings(plan: Plan) -> list[str]:
+    return [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning])]
+
+
+def _fold(plan: Plan) -> list[str]:
+    """Say which of several trainings this is."""
+    if plan.fold is None:
+        return []
+    trained, held_out = (plan.scan.splits.count(split) for split in ("train", "val"))
+    number = f"Fold {plan.fold['number']} of {plan.fold['of']}"
+    return [f"{number}: {trained:,} images to train on, {held_out:,} held out"]
 
 
 def _unvalidated(plan: Plan) -> list[str]:

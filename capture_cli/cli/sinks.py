@@ -30,10 +30,15 @@ def make_ready(plan: "Plan", wanted: SinkOptions) -> "tuple[Ready, list[Sink]]":
         making = pool.submit(make_sinks, wanted)
         ready = prepare(plan)
         sinks = making.result()
+    introduce(sinks, ready)
+    return ready, sinks
+
+
+def introduce(sinks: "list[Sink]", ready: "Ready") -> None:
+    """Give the model to the sinks that log it."""
     for sink in sinks:
         if hasattr(sink, "model"):
             sink.model = ready.model
-    return ready, sinks
 
 
 def make_sinks(wanted: SinkOptions) -> "list[Sink]":

@@ -1,5 +1,7 @@
 """`capture train FOLDER`: train on a folder of images and record every batch."""
 
+import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +31,7 @@ SAMPLER = "Draw each class equally often in an epoch: samples of rare classes co
 MIXUP = "Mix each input with another of its batch; ALPHA such as 0.2 (0: off)."
 CUTMIX = "Paste a part of another input of the batch into each; ALPHA such as 1 (0: off)."
 AUGMENT = "none, or some of flip, crop, rotate:15, color:0.4, randaugment:9 and erase:0.25, separated by commas."
+FOLDS = "Train K times and hold out every image once, for the accuracy on held-out images; needs no --val-split."
 RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
@@ -73,6 +76,7 @@ def _path_of_weights(text: str | None) -> str | None:
 
 
 def train(
+    ctx: typer.Context,
     folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or subfolders carry the labels.")] = None,
     model: Annotated[
         str,
@@ -120,6 +124,7 @@ def train(
     max_pixels: shared.MaxPixels = TrainConfig.max_pixels,
     augment: Annotated[str, Data(metavar="NAMES", help=AUGMENT)] = TrainConfig.augment,
     val_split: shared.ValSplit = TrainConfig.val_split,
+    folds: Annotated[int | None, shared.Data(metavar="K", help=FOLDS)] = TrainConfig.folds,
     val: shared.Val = None,
     group: shared.Group = None,
     labels: shared.Labels = TrainConfig.labels,
@@ -198,6 +203,10 @@ def train(
 
     use_threads(threads)
     wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
+    if settings.folds is not None:
+        from capture_cli.cli.folds import train_folds
+
+        return train_folds(plan, options, every=every, resources=resources, wanted=wanted)
     previous, notes, warnings, repeat_info = None, list[str](), list[str](), False
     if resume is None:
         ready, sinks = make_ready(plan, wanted)
@@ -220,6 +229,8 @@ def train(
 def _demand_compatible(options: dict[str, Any]) -> None:
     """Raise UsageError for an option that would have no effect."""
     run = options["resume"]
+    if options["folds"] is not None:
+        _demand_folds(options["ctx"], run)
     if run is None:
         for name, option in (("moved", "--folder"), ("allow_env_change", "--allow-env-change")):
             if options[name]:
@@ -228,6 +239,20 @@ def _demand_compatible(options: dict[str, Any]) -> None:
     for name in ("out", "name", "force"):
         if options[name]:
             raise UsageError(f"--{name} is not valid with --resume", f"the run continues in '{run}'; drop --{name}")
+
+
+def _demand_folds(ctx: typer.Context, run: str | None) -> None:
+    """Raise UsageError where --folds meets an option that says the same, or a run that is to be resumed."""
+    sources = {name: source.name for name in ("folds", "val_split") if (source := ctx.get_parameter_source(name))}
+    if sources["val_split"] == "COMMANDLINE" or set(sources.values()) == {"DEFAULT_MAP"}:
+        raise UsageError("--folds and --val-split both say which images are held out", "give one of them")
+    if run is None:
+        return
+    if sources["folds"] == "COMMANDLINE":
+        raise UsageError("--folds is not valid with --resume: a run keeps its folds", "drop it, or start a new run")
+    if (Path(run) / "records.jsonl").exists():
+        whole = shlex.quote(os.path.relpath(Path(run).resolve().parent))
+        raise UsageError(f"'{run}' is one fold of a run", f"resume them together: capture train --resume {whole}")
 
 
 def _show(plan: "Plan") -> None:

@@ -2,6 +2,7 @@
 
     split = stratified_split(0.2)
     split(files, labels, None)          # ["train", "val", "train", ...], one for each file
+    folds_of(labels, files, None, 5)    # [3, 1, 5, ...], the fold that holds each file out
 
 A split is a function of names and labels alone, so a run can be resumed on another machine.
 """
@@ -67,7 +68,7 @@ def _held_out_groups(labels: Sequence[int], groups: Sequence[str], share: float)
         counts[group][label] += 1
     by_class: dict[int, list[tuple[float, str]]] = defaultdict(list)
     for group, of in counts.items():
-        by_class[min(of, key=lambda label: (-of[label], label))].append((_hash(group), group))
+        by_class[_main_class(of)].append((_hash(group), group))
     held_out: set[str] = set()
     for members in by_class.values():
         members.sort()
@@ -77,6 +78,42 @@ def _held_out_groups(labels: Sequence[int], groups: Sequence[str], share: float)
         number = misses.index(min(misses)) + 1 if misses else 0
         held_out |= {group for _, group in members[:number]}
     return held_out
+
+
+def folds_of(labels: Sequence[int], files: Sequence[str], groups: Sequence[str] | None, folds: int) -> list[int]:
+    """Give each image the number, from 1, of the fold that holds it out.
+
+    There are at least as many images, or groups, as folds. The images of each class are dealt out in the order of their
+    hashes, one class after the other, so the sizes of two folds differ by at most one image, and so do their shares of a class.
+    Groups stay together: the largest first, each goes to the fold with the fewest images of its main class, of equal ones to
+    the smallest.
+    """
+    if groups is not None:
+        return _folds_of_groups(labels, groups, folds)
+    order = sorted(range(len(files)), key=lambda i: (labels[i], _hash(files[i]), files[i]))
+    numbers = [0] * len(files)
+    for place, i in enumerate(order):
+        numbers[i] = 1 + place % folds
+    return numbers
+
+
+def _folds_of_groups(labels: Sequence[int], groups: Sequence[str], folds: int) -> list[int]:
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for label, group in zip(labels, groups, strict=True):
+        counts[group][label] += 1
+    held = [Counter[int]() for _ in range(folds)]
+    fold_of: dict[str, int] = {}
+    for group in sorted(counts, key=lambda one: (-counts[one].total(), _hash(one), one)):
+        main = _main_class(counts[group])
+        fold = min(range(folds), key=lambda k: (held[k][main], held[k].total(), k))
+        held[fold] += counts[group]
+        fold_of[group] = fold + 1
+    return [fold_of[group] for group in groups]
+
+
+def _main_class(counts: Counter[int]) -> int:
+    """Return the class that most images of a group have, of equal ones the first."""
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def divide(

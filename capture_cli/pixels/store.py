@@ -36,11 +36,16 @@ from capture_cli.resources import Resources
 class Store(Protocol):
     """The pixels of N images, one byte per channel, filled block by block."""
 
-    held: ClassVar[str]
-    """`memory` or `disk`."""
     usable: npt.NDArray[np.bool_]
     """[N], True where the image was admitted and can be used."""
-    tally: Tally
+
+    @property
+    def held(self) -> str:
+        """`memory` or `disk`."""
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of usable images by the origin of their pixels."""
 
     def admit(self, ids: Iterable[int], read: Read) -> Admission:
         """Read, digest and decode these files. What `read` raises other than Unusable ends the call.

@@ -65,6 +65,8 @@ class RunInfo:
     """Images per split as scanned, and `listing_digest`: BLAKE2b (16 bytes, hex) of all files' names, labels and splits."""
     classes: Sequence[str]
     """Class names; labels and predictions index this list. For `multilabel` and `regression`: names of the K outputs."""
+    fold: Mapping[str, int] | None = None
+    """With `--folds`: the `number` of this training, from 1, and how many there are (`of`). Each holds out other samples."""
     label_rule: str | None = None
     """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them."""
     task: str | None = None

@@ -123,6 +123,12 @@ def _are_sequences(value: Any) -> bool:
     return known and _are_ids(value["ids"]) and _list_of(_is_int)(value["n_valid"]) and _is_int(value["padded_length"])
 
 
+def _is_fold(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"number", "of"} or not all(map(_is_int, value.values())):
+        return False
+    return bool(1 <= value["number"] <= value["of"])
+
+
 def _is_mix(value: Any) -> bool:
     known = isinstance(value, dict) and value.keys() >= {"method", "weight", "partners", "labels"}
     return known and _is_number(value["weight"]) and all(_list_of(_is_int)(value[name]) for name in ("partners", "labels"))
@@ -159,6 +165,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
         "classes": lambda value: value != [] and _list_of(_is_text)(value),
+        "fold": _optional(_is_fold),
         "label_rule": _optional(_is_text),
         "task": _optional(("sequence", "multilabel", "regression").__contains__),
         "class_weights": _optional(_list_of(_is_number)),

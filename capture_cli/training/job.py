@@ -13,7 +13,7 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
@@ -41,6 +41,18 @@ from capture_cli.writer.sink import Sink
 
 BATCHING_SECONDS = 0.05
 """Records of batches on the CPU wait this long to be written together."""
+
+
+NO_DIGESTS: Mapping[str, str | None] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What several trainings on the same images have in common."""
+
+    pixels: Store
+    digests: Mapping[str, str | None]
+    """File -> digest of its bytes, None if it could not be used, of files that a training of an earlier process has read."""
 
 
 class View(Sink, Protocol):
@@ -84,19 +96,21 @@ def run_training(
     resources: Resources,
     previous: PreviousRun | None = None,
     repeat_info: bool = False,
+    shared: Shared | None = None,
 ) -> None:
     """Train, record, save a checkpoint as often as `every` says and the model at the end, and seal the records.
 
-    With `previous`, continue that run; `repeat_info` writes the run record again, since something in it has changed. Raises
-    Stopped if the user asked to stop, CaptureError if the run failed, BrokenPipeError if the reader of a pipe has gone.
+    `shared` is what it has in common with other trainings. With `previous`, continue that run; `repeat_info` writes the run
+    record again, since something in it has changed. Raises Stopped if the user asked to stop, CaptureError if the run failed,
+    BrokenPipeError if the reader of a pipe has gone.
     """
     plan, config, output = ready.plan, ready.plan.config, session.output
     checkpoint = previous.checkpoint if previous else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, session, previous) as writer, _pixels(ready, session, resources) as store:
+    with _recording(ready, session, previous) as writer, _pixels(ready, session, resources, shared) as store:
         if checkpoint is None or repeat_info:
             writer.write(ready.run_info())
-        setup = _set_up(ready, writer, store, session, previous)
+        setup = _set_up(ready, writer, store, session, previous, shared.digests if shared else {})
         learning = make_learning(ready)
         average = learning.average.model if learning.average else None
         if checkpoint:
@@ -185,18 +199,28 @@ def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> 
 
 
 @contextlib.contextmanager
-def _pixels(ready: Ready, session: Session, resources: Resources) -> Iterator[Store]:
-    """Open the pixel store; afterwards note among the events how it went."""
+def _pixels(ready: Ready, session: Session, resources: Resources, shared: Shared | None = None) -> Iterator[Store]:
+    """Open the pixel store, unless one is shared; afterwards note among the events how it went."""
     scan = ready.plan.scan
     warn = functools.partial(session.warn, category="pixels")
-    store = open_store(len(scan.files), ready.plan.geometry, resources, warn=warn)
+    store = shared.pixels if shared else open_store(len(scan.files), ready.plan.geometry, resources, warn=warn)
     with contextlib.closing(scan.source), contextlib.closing(store):
         yield store
     session.output.event("pixels", held=store.held, decoded=store.tally.decoded, from_cache=store.tally.from_cache)
 
 
-def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, previous: PreviousRun | None) -> Setup:
-    """Set up the passes over the images. Skipped files are recorded; files that `previous` has read are read again."""
+def _set_up(
+    ready: Ready,
+    writer: BatchWriter,
+    store: Store,
+    session: Session,
+    previous: PreviousRun | None,
+    digests: Mapping[str, str | None] = NO_DIGESTS,
+) -> Setup:
+    """Set up the passes over the images. Skipped files are recorded; files that `previous` has read are read again.
+
+    `digests` are those of files that must not have changed.
+    """
     plan, config = ready.plan, ready.plan.config
     data = Data(
         plan.scan,
@@ -211,8 +235,9 @@ def _set_up(ready: Ready, writer: BatchWriter, store: Store, session: Session, p
         mixing=Mixing(mixup=config.mixup, cutmix=config.cutmix, seed=config.seed) if config.mixup or config.cutmix else None,
         warn=functools.partial(session.warn, category="images"),
     )
-    if previous:
-        data.expect(previous.files, previous.later_files if session.output.journal.comparing else {})
+    if previous or digests:
+        later = previous.later_files if previous and session.output.journal.comparing else {}
+        data.expect(previous.files if previous else {}, {**digests, **later})
     if not (previous and previous.checkpoint):
         for file, reason, detail in plan.scan.skipped:
             writer.write(Skip(file=file, reason=reason, detail=detail))

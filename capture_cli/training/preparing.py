@@ -66,6 +66,7 @@ class Ready:
             },
             classes=scan.classes,
             class_weights=self.class_weights if options is None else None,
+            fold=self.plan.fold,
             label_rule=scan.rule.name,
             model=self._model_info(is_training=options is None),
             recipe=self.plan.recipe.to_dict(),

@@ -222,6 +222,27 @@ def check_continuation(
         )
     if previous.completed:
         before = replace(before, config={**before.config, "epochs": info.config["epochs"]})
+    environment = _differences(previous, before, info, files, allow_env_change=allow_env_change)
+    warnings += [f"from here on {text}" for text in environment]
+    return warnings, "keep" if previous.completed else "set aside" if environment else "compare"
+
+
+def is_done(previous: PreviousRun, info: RunInfo, files: Collection[str], *, allow_env_change: bool) -> bool:
+    """Return True if the run has completed as many epochs as `info` says, of the same images with the same options.
+
+    Raises as `check_continuation` where they are not the same.
+    """
+    before = previous.info
+    if before is None or not previous.completed or before.config.get("epochs") != info.config["epochs"]:
+        return False
+    _differences(previous, before, info, files, allow_env_change=allow_env_change)
+    return True
+
+
+def _differences(
+    previous: PreviousRun, before: RunInfo, info: RunInfo, files: Collection[str], *, allow_env_change: bool
+) -> list[str]:
+    """Raise where `info` and `files` are of another run than `before`; return differences of the environment, if allowed."""
     options, environment = list[str](), list[str]()
     for change in changes(before, info):
         named = {change.name, change.name.partition(".")[0]}
@@ -234,8 +255,7 @@ def check_continuation(
         message = f"results may differ: {'; '.join(environment)}"
         same = f"--threads {before.threads} computes as the run did; " if before.threads != info.threads else ""
         raise UsageError(message, f"{same}--allow-env-change resumes anyway and says so in the records")
-    warnings += [f"from here on {text}" for text in environment]
-    return warnings, "keep" if previous.completed else "set aside" if environment else "compare"
+    return environment
 
 
 def _exhausted(epochs: Sequence[Epoch], config: Mapping[str, object]) -> str:

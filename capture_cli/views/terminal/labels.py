@@ -60,14 +60,15 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     show(parts, width=width)
 
 
-def summary(found: Scan) -> list[str]:
-    """Describe in a few lines what will be trained on or evaluated; not escaped."""
+def summary(found: Scan, *, folds: int | None = None) -> list[str]:
+    """Describe in a few lines what will be trained on, in how many folds, or evaluated; not escaped."""
     counts = Counter(found.splits)
     shown = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split])
+    images = f"{len(found.files):,} in {folds} folds, each held out once{_kept(found)}" if folds else None
     lines = [
         f"Labels: {found.example}. Not right? Try `capture labels FOLDER` or --labels",
         f"Classes: {len(found.classes):,}: {_few(found.classes, SUMMARY_CLASSES)}",
-        f"Images: {shown}{_reason_of_splits(found)}",
+        f"Images: {images or shown + _reason_of_splits(found)}",
     ]
     skipped = [
         f"{len(files):,} {reason} ({_few(files, _EXAMPLES)}){_WAYS_BACK.get(reason, '')}"
@@ -78,11 +79,15 @@ def summary(found: Scan) -> list[str]:
 
 
 def _reason_of_splits(found: Scan) -> str:
-    tests = sum(one.reason == "test-split" for one in found.skipped)
-    kept = f"; {tests:,} test images are kept for `capture evaluate`" if tests else ""
+    kept = _kept(found)
     if "val" in found.split_names:
         return f", as folders or names say{kept}"
     return f"{kept}; --val-split and --val say which are for validation" if "val" in found.splits else kept
+
+
+def _kept(found: Scan) -> str:
+    tests = sum(one.reason == "test-split" for one in found.skipped)
+    return f"; {tests:,} test images are kept for `capture evaluate`" if tests else ""
 
 
 def _few(names: Sequence[str], number: int) -> str:

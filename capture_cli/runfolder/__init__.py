@@ -10,7 +10,6 @@ Files are only added to a folder that is new, empty or, with `force`, was a run 
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -27,11 +26,37 @@ import orjson
 from capture_cli.errors import CaptureError, UsageError, absent, redacted
 from capture_cli.files import is_removed, sync_folder, write_all, write_atomically
 from capture_cli.journal import Journal, JournalPosition, Tail
+from capture_cli.runfolder.names import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    EVENTS,
+    INPUTS,
+    MODEL,
+    PREVIOUS,
+    RECORDS,
+    TENSORBOARD,
+)
+from capture_cli.runfolder.removing import check_removable, folds_in, remove_run
 
-RECORDS, EVENTS, CONFIG, MODEL, INPUTS = "records.jsonl", "events.jsonl", "config.toml", "model.safetensors", "inputs"
-BEST = "best.safetensors"
-TENSORBOARD = "tensorboard"
-CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "CONFIG",
+    "EVENTS",
+    "INPUTS",
+    "MODEL",
+    "PREVIOUS",
+    "RECORDS",
+    "TENSORBOARD",
+    "Output",
+    "check_removable",
+    "name_of_rank",
+    "not_written",
+    "open_output",
+    "remove_run",
+    "reopen_output",
+]
 
 
 @dataclass
@@ -61,9 +86,7 @@ class Output:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Save the options as a file for `--config`."""
         if self.folder:
-            import tomli_w
-
-            self._write(CONFIG, tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape"))
+            self._write(CONFIG, to_toml(config))
 
     def write_model(self, data: bytes, name: str = MODEL) -> None:
         """Save the trained weights."""
@@ -86,17 +109,7 @@ class Output:
     @property
     def place(self) -> str:
         """The run folder where it is now, in messages; the name as it was called unless it was moved."""
-        if self.folder is None or self.descriptor is None:
-            return self.where
-        try:
-            if os.path.samestat(os.fstat(self.descriptor), self.folder.stat()):
-                return self.where
-        except OSError:
-            pass
-        try:
-            return os.path.relpath(os.readlink(f"/proc/self/fd/{self.descriptor}"))  # noqa: PTH115 - no file
-        except OSError:
-            return self.where
+        return self.where if self.folder is None or self.descriptor is None else place_of(self.folder, self.descriptor)
 
     def close(self) -> None:
         """Close the files. May be called twice."""
@@ -133,16 +146,16 @@ def open_output(
     """
     if out is not None and name is not None:
         raise UsageError("--out and --name both say where the run goes", "give one of them")
-    only_records = out is not None and (out == "-" or _is_file(Path(out)))
+    only_records = is_only_records(out)
     if needs_folder and only_records:
         raise UsageError(f"{needs_folder} needs a run folder", "give -o a folder, or --name")
     if out == "-":
         return Output(Journal(os.dup(sys.stdout.fileno()), "standard output"), None, "standard output")
     if out is not None and only_records:
         return Output(Journal.create(Path(out), force=force), None, out)
-    folder = Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
-    existing = _make_folder(folder, force=force, processes=processes)
-    with _opened(folder) as descriptor:
+    folder = chosen_folder(out, name, model)
+    existing = make_folder(folder, force=force, processes=processes)
+    with opened(folder) as descriptor:
         journal = Journal.create(folder / RECORDS, force=force, folder=descriptor)  # locked before anything else is touched
         for old in existing:
             if old in (EVENTS, CONFIG, MODEL, BEST, CHECKPOINT, PREVIOUS) or _rank_of(old):
@@ -152,14 +165,42 @@ def open_output(
         return _in_folder(folder, descriptor, journal)
 
 
+def is_only_records(out: str | None) -> bool:
+    """Tell if `-o OUT` asks for the records alone: standard output, a file, a pipe or a device."""
+    return out is not None and (out == "-" or _is_file(Path(out)))
+
+
+def chosen_folder(out: str | None, name: str | None, model: str) -> Path:
+    """Return the run folder that `-o OUT` or `--name NAME` asks for."""
+    return Path(out) if out is not None else Path("runs") / (_checked(name) if name else _new_name(model))
+
+
 def reopen_output(folder: Path, position: JournalPosition, tail: Tail) -> Output:
     """Open the run folder of an earlier process to continue at `position`, as capture_cli.journal.Journal.resume does."""
-    with _opened(folder) as descriptor:
+    with opened(folder) as descriptor:
         return _in_folder(folder, descriptor, Journal.resume(folder / RECORDS, position, tail, folder=descriptor))
 
 
+def place_of(folder: Path, descriptor: int) -> str:
+    """Find where the folder `descriptor` is now: a name to show, `folder` unless it was moved."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return str(folder)
+    try:
+        return os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 - no file
+    except OSError:
+        return str(folder)
+
+
+def to_toml(config: Mapping[str, Any]) -> bytes:
+    """Encode options as a file for `--config`."""
+    import tomli_w
+
+    return tomli_w.dumps(dict(config)).encode("utf-8", "surrogateescape")
+
+
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def opened(folder: Path) -> Iterator[int]:
     """Give a descriptor of the folder, closed only after an error. Raises CaptureError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -170,69 +211,6 @@ def _opened(folder: Path) -> Iterator[int]:
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def check_removable(folder: Path) -> None:
-    """Raise UsageError unless `folder` is a run folder that nobody writes, with nothing in it but what capture wrote."""
-    if folder.is_symlink():
-        raise UsageError(f"'{folder}' is a link", "remove the run where it is")
-    try:
-        names = sorted(one.name for one in folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"'{folder}' is not a run folder: {error.strerror}") from error
-    records = [name for name in names if name.startswith("records") and ".jsonl" in name]
-    if not records or not any(_begins_a_run(folder / name) for name in records):
-        raise UsageError(f"'{folder}' is not a run folder: it has no {RECORDS} of capture", "only runs are removed")
-    if others := [name for name in names if not _OWN.fullmatch(name)]:
-        message = f"'{folder}' also holds '{others[0]}', which capture did not write"
-        raise UsageError(message, "move it elsewhere, or remove the folder yourself")
-    for name in records:
-        with _locked(folder / name):
-            pass
-
-
-def remove_run(folder: Path) -> None:
-    """Remove a run folder, its records last: what is interrupted can be repeated. Raises as `check_removable`."""
-    check_removable(folder)
-    names = sorted((one.name for one in folder.iterdir()), key=lambda name: name == RECORDS)
-    try:
-        with contextlib.ExitStack() as locks:
-            if (folder / RECORDS).exists():
-                locks.enter_context(_locked(folder / RECORDS))  # nobody can resume it meanwhile
-            for name in names:
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        folder.rmdir()
-    except OSError as error:
-        raise CaptureError(f"'{error.filename or folder}' could not be removed: {error.strerror}") from error
-
-
-_OWN = re.compile(
-    rf"records.*\.jsonl.*|{re.escape(EVENTS)}|{re.escape(CONFIG)}|[^/]+\.(safetensors|onnx)|\..+\.part|{INPUTS}|{TENSORBOARD}"
-)
-"""Names in a run folder that capture writes."""
-
-
-def _begins_a_run(path: Path) -> bool:
-    """Tell if the records begin as capture begins them, or are compressed or empty."""
-    if path.suffix in (".gz", ".zst"):
-        return True
-    beginning = b'{"seq":0,"kind":"run"'
-    with path.open("rb") as file:
-        return file.read(len(beginning)) in (beginning, b"")
-
-
-@contextlib.contextmanager
-def _locked(records: Path) -> Iterator[None]:
-    """Hold the lock of a file of records. Raises UsageError if another process does."""
-    descriptor = os.open(records, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except (BlockingIOError, PermissionError) as error:
-        raise UsageError(f"'{records.parent}' is being written", "stop the run first, or wait for its end") from error
-    finally:
-        os.close(descriptor)
 
 
 def _in_folder(folder: Path, descriptor: int, journal: Journal) -> Output:
@@ -277,8 +255,11 @@ def _rank_of(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _make_folder(folder: Path, *, force: bool, processes: int) -> set[str]:
-    """Make the folder; return the names in it: none but those of other processes, unless `force` overwrites a run folder."""
+def make_folder(folder: Path, *, force: bool, processes: int = 1) -> set[str]:
+    """Make the folder; return the names in it: none but those of other processes, unless `force` overwrites a run folder.
+
+    A run with folds that `force` overwrites is removed. Raises UsageError, CaptureError.
+    """
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -293,8 +274,12 @@ def _make_folder(folder: Path, *, force: bool, processes: int) -> set[str]:
         raise UsageError(message, "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
-    if existing and RECORDS not in existing:
+    has_folds = bool(folds_in(folder, existing))
+    if existing and RECORDS not in existing and not has_folds:
         raise UsageError(f"'{folder}' is not empty and not a run folder", "choose another -o or --name")
     if existing and not force:
         raise UsageError(f"'{folder}' already holds a run", "choose another -o or --name, or overwrite it with --force")
+    if has_folds:
+        remove_run(folder)
+        return make_folder(folder, force=False, processes=processes)
     return existing

@@ -1,0 +1,186 @@
+"""`capture train --folds K`: K trainings as one run, which hold out every image once."""
+
+import json
+import signal
+import subprocess
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capture_cli.labels.splits import folds_of
+from conftest import CAPTURE, make_images
+from cutting import OPTIONS, Trainer, kept, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Call `capture train ARGS` beside `images/` with 24 images; with `cut_after` it ends dead after so many records."""
+    return trainer(tmp_path, monkeypatch)
+
+
+def folds_kept(run: str, folds: int = 3) -> list[dict[str, bytes]]:
+    return [kept(Path(run, f"fold-{number}")) for number in range(1, folds + 1)]
+
+
+def header(run: Path) -> dict[str, object]:
+    with (run / "records.jsonl").open() as lines:
+        return json.loads(next(lines))
+
+
+def held_out(run: Path) -> list[str]:
+    """The files of the phase val in its first epoch."""
+    lines = map(json.loads, (run / "records.jsonl").read_text().splitlines())
+    return [
+        file for one in lines if one["kind"] == "batch" and one["phase"] == "val" and one["epoch"] == 1 for file in one["files"]
+    ]
+
+
+def test_every_sample_is_held_out_once_and_equal_runs_are_equal(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each fold is a run folder of its own whose records name it, with an equal share of each class."""
+    assert train("images", "--folds", 3, "-e", 1, "-o", "one", quiet=False) == 0
+    said = capfd.readouterr().err
+    assert "Images: 24 in 3 folds, each held out once" in said
+    assert "Fold 2 of 3: 16 images to train on, 8 held out" in said
+    assert said.count("Labels:") == 1
+    assert train("images", "--folds", 3, "-e", 1, "-o", "other", "--no-cache") == 0
+    assert folds_kept("one") == folds_kept("other")
+    seen = [held_out(Path(f"one/fold-{number}")) for number in (1, 2, 3)]
+    assert Counter(file for one in seen for file in one) == Counter(path.name for path in Path("images").iterdir())
+    assert all(set(Counter(file[:3] for file in one).values()) <= {2, 3} for one in seen)
+    assert header(Path("one/fold-2"))["fold"] == {"number": 2, "of": 3}
+    assert "val_split" not in header(Path("one/fold-2"))["config"]
+    assert not Path("one/records.jsonl").exists()
+
+
+@pytest.mark.parametrize("cut_after", [1, 3, 9, 12, 17, 26])
+def test_a_run_with_folds_that_was_cut_off_resumes_to_equal_bytes(train: Trainer, cut_after: int) -> None:
+    """At its first record, within the first fold, between two folds, and in the second; done folds are not trained again."""
+    assert train("images", "--folds", 3, "-e", 2, "-o", "whole") == 0
+    assert train("images", "--folds", 3, "-e", 2, "-o", "cut", "--checkpoint-every=4", cut_after=cut_after) == -9
+    before = {path: path.stat().st_mtime_ns for path in Path("cut").glob("fold-*/model.safetensors")}
+    assert train("--resume", "cut") == 0
+    assert folds_kept("cut") == folds_kept("whole")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_killed_process_resumes_to_equal_bytes(tmp_path: Path) -> None:
+    """SIGKILL in the second fold."""
+    make_images(tmp_path / "images", each=20)
+    command = [*CAPTURE, "train", "images", *OPTIONS, "--folds", "3", "-e", "8", "-q", "--checkpoint-every=5", "-o"]
+    subprocess.run([*command, "whole"], cwd=tmp_path, check=True)
+    process = subprocess.Popen([*command, "cut"], cwd=tmp_path)
+    until = time.monotonic() + 60
+    records = tmp_path / "cut/fold-2/records.jsonl"
+    while not (records.exists() and records.stat().st_size > 20_000) and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut/fold-3/model.safetensors").exists()
+    subprocess.run([*CAPTURE, "train", "--resume", "cut", "-q"], cwd=tmp_path, check=True)
+    assert folds_kept(str(tmp_path / "cut")) == folds_kept(str(tmp_path / "whole"))
+
+
+def test_more_epochs_continue_every_fold(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """A completed run is refused without more epochs, and gets them in each fold, also after a kill."""
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run") == 0
+    assert train("--resume", "run") == 2
+    assert "'run' has completed the 1 epochs of its 2 folds; add more with --epochs" in capfd.readouterr().err
+    assert train("--resume", "run", "-e", 2, cut_after=15) == -9
+    assert train("--resume", "run") == 0
+    assert [header(Path(f"run/fold-{k}"))["config"]["epochs"] for k in (1, 2)] == [1, 1]  # type: ignore[index]
+    ends = [Path(f"run/fold-{k}/records.jsonl").read_text().count('"kind":"end"') for k in (1, 2)]
+    assert ends == [2, 2]
+
+
+def test_changed_images_and_single_folds_are_refused(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """An image that has changed after a fold was complete, and `--resume run/fold-1`."""
+    assert train("images", "--folds", 3, "-e", 1, "-o", "run", cut_after=12) == -9
+    assert train("--resume", "run/fold-1") == 2
+    assert "'run/fold-1' is one fold of a run; resume them together: capture train --resume run" in capfd.readouterr().err
+    name = held_out(Path("run/fold-1"))[0]
+    image = Path("images", name)
+    data = image.read_bytes()
+    image.write_bytes(Path("images/cat_000.png" if name != "cat_000.png" else "images/cat_001.png").read_bytes())
+    assert train("--resume", "run") == 3
+    assert f"'{name}' has changed since the run began" in capfd.readouterr().err
+    image.write_bytes(data)
+    assert train("--resume", "run") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--folds", 1), "--folds 1 is not valid; choose a number from 2 to 1,000"),
+        (("--folds", 3, "--val-split", 0.2), "--folds and --val-split both say which images are held out"),
+        (("--folds", 3, "--val", "images"), "--folds and --val both say which images are held out"),
+        (("--folds", 9), "--folds 9: class 'ant' has 8 images, fewer than there are folds; choose --folds 8 or fewer"),
+        (("--folds", 25), "--folds 25 is more than there are images (24)"),
+        (("--folds", 3, "-o", "-"), "--folds needs a run folder"),
+        (("--folds", 3, "-o", "run.jsonl"), "--folds needs a run folder"),
+        (("--folds", 3, "--group", "^..."), "--folds 3: class 'ant' has 1 group, fewer than there are folds"),
+    ],
+)
+def test_folds_that_cannot_be_are_errors(
+    train: Trainer, capfd: pytest.CaptureFixture[str], options: tuple[object, ...], message: str
+) -> None:
+    """Each is one line, before anything is written."""
+    assert train("images", *options) == 2
+    assert message in capfd.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_folders_that_decide_validation_are_refused_and_test_images_are_not_folded(
+    train: Trainer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`val/` says what to do; `test/` is left for `capture evaluate`."""
+    for split in ("train", "val", "test"):
+        for name in ("ant", "bee"):
+            make_images(Path("sets", split, name), classes=1, each=4)
+    assert train("sets", "--folds", 2, "-e", 1) == 2
+    assert "already say which are for validation; --split-folders pool folds all images" in capfd.readouterr().err
+    assert train("sets", "--folds", 2, "-e", 1, "--exclude", "val/*", "-o", "run") == 0
+    assert {file.split("/")[0] for k in (1, 2) for file in held_out(Path(f"run/fold-{k}"))} == {"train"}
+
+
+def test_force_overwrites_a_run_with_folds_and_nothing_else(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """By another run with folds or by one without; a file of somebody else stops it."""
+    assert train("images", "--folds", 3, "-e", 1, "-o", "run") == 0
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run") == 2
+    assert "'run' already holds a run" in capfd.readouterr().err
+    Path("run/fold-3/notes.txt").touch()
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run", "--force") == 2
+    assert "'run/fold-3' also holds 'notes.txt'" in capfd.readouterr().err
+    Path("run/fold-3/notes.txt").unlink()
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run", "--force") == 0
+    assert sorted(path.name for path in Path("run").iterdir()) == ["config.toml", "fold-1", "fold-2"]
+    assert train("images", "-e", 1, "-o", "run", "--force") == 0
+    assert Path("run/records.jsonl").exists()
+    assert not Path("run/fold-1").exists()
+
+
+def test_folds_are_of_equal_size_in_every_class_and_keep_groups_together() -> None:
+    """For many sizes; the split depends on names alone, not on their order."""
+    draw = np.random.default_rng(0)
+    for n, classes, folds in ((10, 2, 5), (31, 3, 4), (200, 7, 10), (9, 9, 3)):
+        files = [f"{i:03d}.png" for i in range(n)]
+        labels = draw.integers(classes, size=n).tolist()
+        numbers = folds_of(labels, files, None, folds)
+        sizes = Counter(numbers)
+        assert max(sizes.values()) - min(sizes[k] for k in range(1, folds + 1)) <= 1
+        for label in range(classes):
+            shares = Counter(k for k, one in zip(numbers, labels, strict=True) if one == label)
+            assert max(shares[k] for k in range(1, folds + 1)) - min(shares[k] for k in range(1, folds + 1)) <= 1
+        order = draw.permutation(n).tolist()
+        again = folds_of([labels[i] for i in order], [files[i] for i in order], None, folds)
+        assert again == [numbers[i] for i in order]
+        groups = [f"g{i // 2}" for i in range(n)]
+        together = defaultdict(set)
+        for group, number in zip(groups, folds_of(labels, files, groups, folds), strict=True):
+            together[group].add(number)
+        assert all(len(one) == 1 for one in together.values())
+        assert len(set.union(*together.values())) == min(folds, len(together))
