@@ -207,15 +207,17 @@ class Recorder:
     def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
         writer, phase, epoch = self._writer, header.phase, header.epoch
-        if not is_usual(inputs, forward):
+        if is_usual(self._task, inputs, forward):
+            b = len(inputs)
+        else:
             inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
             if validation.is_empty(inputs, forward):
                 return
             if soft_labels.are_given(self._task, forward):
                 header.soft_labels, forward = soft_labels.harden(forward)
-        b = validation.check_tensors(self._task, inputs, forward)
+            b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
-        self._check_classes(forward.logits)
+        width = self._check_classes(forward.logits)
         writer.phases.check(phase, epoch)
         device_ids = validation.check_device_ids(header.ids, b)
         header.ids = None if device_ids is not None else validation.check_ids(header.ids, b)
@@ -223,13 +225,23 @@ class Recorder:
             writer.phases.check_ids(phase, epoch, header.ids)
         header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
         header.lr = validation.check_lr(header.lr)
-        if self._task == CLASSIFICATION and device_ids is None and has_ignored(forward.labels, self._ignore_index):
-            inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
-            if validation.is_empty(inputs, forward):
-                return
         if self._rank is None:
             self._rank = current_rank()
         header.rank, self._device = self._rank, forward.logits.device
+        if 0 <= self._ignore_index < width or not inputs.is_cpu:
+            drops = device_ids is None and has_ignored(self._task, forward.labels, self._ignore_index)
+        else:  # samples to be ignored are rare, so they are looked for where a label is no class
+            try:
+                writer.record(header, inputs, forward, device_ids=device_ids)
+                return
+            except UsageError:
+                drops = has_ignored(self._task, forward.labels, self._ignore_index)
+                if not drops:
+                    raise
+        if drops:
+            inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
+            if validation.is_empty(inputs, forward):
+                return
         writer.record(header, inputs, forward, device_ids=device_ids)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
@@ -361,8 +373,8 @@ class Recorder:
                 "open a recorder in each process",
             )
 
-    def _check_classes(self, logits: torch.Tensor) -> None:
-        """Raise UsageError unless the logits are as wide as `classes` and as all logits before."""
+    def _check_classes(self, logits: torch.Tensor) -> int:
+        """Return the width of the logits. Raise UsageError unless it is that of `classes` and of all logits before."""
         width = 1 if logits.ndim == 1 else logits.shape[-1]
         if self._classes is not None and width != len(self._classes):
             raise UsageError(
@@ -374,6 +386,7 @@ class Recorder:
                 f"logits {validation.describe(logits)} have {width} classes, but those before had {self._writer.classes}",
                 "use one recorder per model",
             )
+        return width
 
     def _run_info(self, classes: int) -> RunInfo:
         """Make the run record, given the width of the logits."""

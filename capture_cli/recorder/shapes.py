@@ -24,19 +24,37 @@ if TYPE_CHECKING:
     import torch
 
 
-def is_usual(inputs: Any, forward: Forward) -> bool:
-    """Tell if this is a batch of images or rows and their class numbers, for which nothing here needs to be done."""
+def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
+    """Tell if this is a batch of images or rows and their class numbers, to which no other form and no check applies.
+
+    Most batches are, and behind a step of training every further call costs a microsecond.
+    """
     import torch
 
-    logits, labels = forward.logits, forward.labels
-    if type(inputs) is not torch.Tensor or type(logits) is not torch.Tensor or type(labels) is not torch.Tensor:
+    logits, labels, losses, loss = forward
+    tensor, strided = torch.Tensor, torch.strided
+    if task != CLASSIFICATION or losses is not None or not type(inputs) is type(logits) is type(labels) is tensor:
         return False
-    return labels.dtype == torch.int64 and logits.ndim == 2 and labels.ndim == 1 and len(labels) > 0
+    for one in (inputs, logits, labels) if loss is None else (inputs, logits, labels, loss):
+        if type(one) is not tensor or one.layout is not strided or one.is_nested or one.is_meta:
+            return False
+    shape = logits.shape
+    return (
+        len(shape) == 2
+        and shape[0] > 0
+        and shape[1] > 0
+        and labels.shape == shape[:1]
+        and labels.dtype is torch.int64
+        and labels.device == logits.device
+        and logits.is_floating_point()
+        and inputs.shape[:1] == labels.shape
+        and (loss is None or (loss.ndim == 0 and not loss.is_complex()))
+    )
 
 
-def has_ignored(labels: torch.Tensor, ignore_index: int) -> bool:
+def has_ignored(task: str, labels: torch.Tensor, ignore_index: int) -> bool:
     """Tell if samples are to be ignored; on the host only, where values are at hand."""
-    return labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
+    return task == CLASSIFICATION and labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
 
 
 def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[Any, Forward, Any]:

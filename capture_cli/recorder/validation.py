@@ -19,6 +19,7 @@ from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS, Forwa
 if TYPE_CHECKING:
     import torch
 
+_LISTS = (list, tuple, range)
 MAX_DEPTH = 8
 """Nesting of lists and objects in the plain values of a record."""
 _NO_LIST = (str, bytes, Mapping, set, frozenset, type(None))
@@ -122,7 +123,7 @@ def _suggestion(task: str, logits: torch.Tensor, labels: torch.Tensor) -> str:
 
 def check_ids(ids: Any, b: int) -> list[int] | list[str]:
     """Return the ids of a batch as a list of b integers or b strings."""
-    if isinstance(ids, _NO_LIST) or not hasattr(ids, "__iter__"):
+    if type(ids) not in _LISTS and (isinstance(ids, _NO_LIST) or not hasattr(ids, "__iter__")):
         raise UsageError(f"ids: {short(ids)} is not a list of ids", f"pass {b} integers or {b} strings, one per sample")
     names = _values(ids, "ids")
     if not isinstance(names, list):

@@ -286,21 +286,23 @@ class Encoded(NamedTuple):
 
 def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     """Encode `record` as line number `seq` (from 0), after the line whose chain is `previous`."""
+    kind = type(record)
     body: dict[str, Any] = {"seq": seq, "kind": record.kind}
-    body.update(zip(_NAMES[type(record)], _VALUES[type(record)](record), strict=True))
-    for name in [name for name, value in body.items() if value is None and name not in _ALWAYS_WRITTEN]:
-        del body[name]
+    for name, value in zip(_NAMES[kind], _VALUES[kind](record), strict=True):
+        if value is not None or name in _ALWAYS_WRITTEN:
+            body[name] = value
     if "inputs" in body:
         body["inputs"] = inputs_to_json(body["inputs"])
     text = _dumps(body)
-    numbers = _MAY_BE_NONFINITE[type(record)]
-    if not all(_is_finite(body.get(name)) for name in numbers):
-        nonfinite = {name: texts for name in numbers if (texts := _nonfinite(body.get(name)))}
-        if nonfinite:
-            text = _dumps(body | {"nonfinite": nonfinite})
-    text = text[:-1]
-    chain = link(previous, text)
-    return Encoded(b"".join((text, b',"chain":"', chain.hex().encode(), b'"}\n')), chain)
+    numbers = _MAY_BE_NONFINITE[kind]
+    for name in numbers:
+        if name in body and not _is_finite(body[name]):
+            nonfinite = {name: texts for name in numbers if (texts := _nonfinite(body.get(name)))}
+            text = _dumps(body | {"nonfinite": nonfinite}) if nonfinite else text
+            break
+    start = memoryview(text)[:-1]
+    chain = link(previous, start)
+    return Encoded(b"".join((start, b',"chain":"', chain.hex().encode(), b'"}\n')), chain)
 
 
 def decode(line: bytes) -> tuple[int, Record]:
@@ -351,9 +353,14 @@ def loads(line: bytes) -> dict[str, Any]:
 
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
     """Return the JSON object of `inputs`, without the fields that are not set."""
-    body = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
-    optional = {"values": inputs.values, "stored": inputs.stored, "not_stored": inputs.not_stored or None}
-    return body | {name: value for name, value in optional.items() if value is not None}
+    body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
+    if inputs.values is not None:
+        body["values"] = inputs.values
+    if inputs.stored is not None:
+        body["stored"] = inputs.stored
+    if inputs.not_stored:
+        body["not_stored"] = inputs.not_stored
+    return body
 
 
 def _is_finite(value: Any) -> bool:

@@ -17,9 +17,11 @@ GENESIS = bytes(16)
 """The chain before the first line."""
 
 
-def link(previous: bytes, text: bytes) -> bytes:
+def link(previous: bytes, text: bytes | memoryview) -> bytes:
     """Return the chain (16 bytes) of the line that begins with `text`, after the line whose chain is `previous`."""
-    return blake2b(previous + text, digest_size=16).digest()
+    state = blake2b(previous, digest_size=16)
+    state.update(text)
+    return state.digest()
 
 
 _ENVELOPE = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),"kind":"([a-z]{1,16})"')

@@ -186,7 +186,7 @@ class BatchWriter:
         """Check the values of a batch; only then write and count it."""
         header = pending.header
         phase, epoch = header.phase, header.epoch
-        total = float(columns.losses.sum(dtype=np.float64))
+        total = float(np.add.reduce(columns.losses, dtype=np.float64))
         finite = isfinite(total)
         try:
             if pending.device_ids is not None:
@@ -216,7 +216,7 @@ class BatchWriter:
         previous, self._previous = self._previous, pending
         pending.results = None
         captured = pending.captured or bool(wrong) or not finite  # a loss that goes wrong is captured whatever `every` is
-        correct = cols.count_correct(self._task, columns)
+        correct = cols.count_correct(self._task, columns, finite=finite)
         by_class = cols.class_counts(columns, pending.classes) if self._task == CLASSIFICATION and phase != "train" else None
         sums = sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured, classes=by_class)
         count = _Count(sums, header.ids, self._journal.lines + captured)

@@ -183,7 +183,9 @@ def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> Cl
         preds = np.where(probs == probs[:, :1], topk, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
         p_labels = np.exp(own)
     if losses is None:
-        losses = 0.0 - (log_probs[np.arange(len(labels)), labels] if own is None else own)  # and never -0.0
+        rows, width = log_probs.shape
+        own = log_probs.take(np.arange(0, rows * width, width) + labels) if own is None else own
+        losses = 0.0 - own  # and never -0.0
     return ClassColumns(
         labels=labels,
         preds=preds,
@@ -238,7 +240,7 @@ def _repeat(values: Sequence[Any], counts: Sequence[int]) -> list[Any]:
 
 
 def _check_labels(labels: Ints, classes: int, *, hint: str) -> None:
-    if len(labels) and int(labels.view(np.uint64).max()) >= classes:  # a negative number is a very large one
+    if len(labels) and np.maximum.reduce(labels.view(np.uint64)) >= classes:  # a negative number is a very large one
         first = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise UsageError(
             f"labels: {labels[first]} (number {first}) is none of the {classes} classes",
@@ -246,13 +248,14 @@ def _check_labels(labels: Ints, classes: int, *, hint: str) -> None:
         )
 
 
-def count_correct(task: str, columns: Columns) -> float:
-    """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K.
+def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
+    """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K. `finite`: all losses are.
 
     NaN is never correct, although argmax of NaN is class 0.
     """
     if isinstance(columns, ClassColumns):
-        return int(np.count_nonzero((columns.preds == columns.labels) & np.isfinite(columns.losses)))
+        right = columns.preds == columns.labels
+        return int(np.count_nonzero(right if finite else right & np.isfinite(columns.losses)))
     if task == "multilabel":
         right = (columns.outputs > 0.5) == (columns.targets > 0.5)
         return float((right & ~np.isnan(columns.outputs)).mean(1).sum())

@@ -9,8 +9,9 @@ import base64
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -20,6 +21,9 @@ from capture_cli.preprocessing import digests
 from capture_cli.records import Inputs, inputs_to_json
 from capture_cli.runfolder import INPUTS, Output, not_written
 from capture_cli.writer.pending import Pending
+
+if TYPE_CHECKING:
+    import torch
 
 PACK, FLIGHT = "pack-00000.bin", "flight.bin"
 """Files below inputs/: of `inputs="all"`, and of batches whose loss went wrong."""
@@ -46,7 +50,7 @@ class KeptInputs:
 
         Without an array, whose digests were taken earlier, nothing is kept.
         """
-        shape, dtype = tuple(pending.shape), str(pending.dtype).removeprefix("torch.")
+        shape, dtype = tuple(pending.shape), _name(pending.dtype)
         if pending.digests is not None and (array is None or not (whole or self.keeps_some)):
             return Inputs(shape=shape, dtype=dtype, digests=pending.digests, not_stored=len(pending.digests))
         assert array is not None  # noqa: S101
@@ -54,6 +58,8 @@ class KeptInputs:
         if pending.digests is not None and pending.digests != names:  # overwritten: no longer what the model saw
             return Inputs(shape=shape, dtype=dtype, digests=pending.digests, not_stored=len(names))
         pending.digests = names
+        if not (whole or self.keeps_some):
+            return Inputs(shape=shape, dtype=dtype, digests=names, not_stored=len(names))
         pack = self._packs.get(PACK) or (self._packs.get(FLIGHT) if whole else None)
         if pack:
             return Inputs(shape=shape, dtype=dtype, digests=names, stored=pack.store(array, names))
@@ -98,6 +104,11 @@ class KeptInputs:
         """Continue the files at their ends; inputs that are in them may be stored again."""
         for pack in self._packs.values():
             pack.append()
+
+
+@cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Pack:

@@ -146,27 +146,27 @@ class _Seen:
         self._others: set[int | str] = set()
 
     def any_of(self, ids: Sequence[int | str]) -> bool:
-        small, others = _split(ids)
-        known = small if not small or max(small) < len(self._flags) else [one for one in small if one < len(self._flags)]
-        if known and any(itemgetter(*known, known[0])(self._flags)):  # with a single index it would not return a tuple
+        small, others = self._split(ids)
+        if small and any(itemgetter(*small, small[0])(self._flags)):  # with a single index it would not return a tuple
             return True
         return bool(others) and not self._others.isdisjoint(others)
 
     def add(self, ids: Sequence[int | str]) -> None:
-        small, others = _split(ids)
+        small, others = self._split(ids)
         self._others.update(others)
         flags = self._flags
-        if small and (needed := max(small) + 1) > len(flags):
-            flags.extend(bytes(max(needed, 2 * len(flags)) - len(flags)))
         for one in small:
             flags[one] = 1
 
-
-def _split(ids: Sequence[int | str]) -> tuple[Sequence[int], Sequence[int | str]]:
-    """Split ids into small integers and others. For one batch this is faster than making an array."""
-    if isinstance(ids[0], str):
-        return (), ids
-    numbers = cast(Sequence[int], ids)
-    if min(numbers) >= 0 and max(numbers) < _MAX_FLAGS:
-        return numbers, ()
-    return [one for one in numbers if 0 <= one < _MAX_FLAGS], [one for one in numbers if not 0 <= one < _MAX_FLAGS]
+    def _split(self, ids: Sequence[int | str]) -> tuple[Sequence[int], Sequence[int | str]]:
+        """Split ids into small integers, for which there are flags, and others. For one batch this is faster than an array."""
+        if isinstance(ids[0], str):
+            return (), ids
+        numbers = cast(Sequence[int], ids)
+        low, high = min(numbers), max(numbers)
+        flags = len(self._flags)
+        if high >= flags and (most := min(high, _MAX_FLAGS - 1)) >= flags:
+            self._flags.extend(bytes(max(most + 1, min(2 * flags, _MAX_FLAGS)) - flags))
+        if low >= 0 and high < _MAX_FLAGS:
+            return numbers, ()
+        return [one for one in numbers if 0 <= one < _MAX_FLAGS], [one for one in numbers if not 0 <= one < _MAX_FLAGS]
