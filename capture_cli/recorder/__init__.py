@@ -212,7 +212,7 @@ class Recorder:
         else:
             inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
             if validation.is_empty(inputs, forward):
-                return
+                return None
             if soft_labels.are_given(self._task, forward):
                 header.soft_labels, forward = soft_labels.harden(forward)
             b = validation.check_tensors(self._task, inputs, forward)
@@ -228,21 +228,17 @@ class Recorder:
         if self._rank is None:
             self._rank = current_rank()
         header.rank, self._device = self._rank, forward.logits.device
-        if 0 <= self._ignore_index < width or not inputs.is_cpu:
-            drops = device_ids is None and has_ignored(self._task, forward.labels, self._ignore_index)
-        else:  # samples to be ignored are rare, so they are looked for where a label is no class
+        ignored = self._task == CLASSIFICATION and device_ids is None
+        # Samples to be ignored are rare: they are looked for where a label is no class, which the writer finds.
+        at_once = ignored and (0 <= self._ignore_index < width or not inputs.is_cpu)
+        if not at_once or not has_ignored(forward.labels, self._ignore_index):
             try:
-                writer.record(header, inputs, forward, device_ids=device_ids)
-                return
+                return writer.record(header, inputs, forward, device_ids=device_ids)
             except UsageError:
-                drops = has_ignored(self._task, forward.labels, self._ignore_index)
-                if not drops:
+                if at_once or not ignored or not has_ignored(forward.labels, self._ignore_index):
                     raise
-        if drops:
-            inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
-            if validation.is_empty(inputs, forward):
-                return
-        writer.record(header, inputs, forward, device_ids=device_ids)
+        inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
+        return None if validation.is_empty(inputs, forward) else writer.record(header, inputs, forward)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.

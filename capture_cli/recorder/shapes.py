@@ -52,9 +52,9 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
     )
 
 
-def has_ignored(task: str, labels: torch.Tensor, ignore_index: int) -> bool:
+def has_ignored(labels: torch.Tensor, ignore_index: int) -> bool:
     """Tell if samples are to be ignored; on the host only, where values are at hand."""
-    return task == CLASSIFICATION and labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
+    return labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
 
 
 def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[Any, Forward, Any]:

@@ -287,10 +287,9 @@ class Encoded(NamedTuple):
 def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     """Encode `record` as line number `seq` (from 0), after the line whose chain is `previous`."""
     kind = type(record)
+    values = zip(_NAMES[kind], _VALUES[kind](record), strict=True)
     body: dict[str, Any] = {"seq": seq, "kind": record.kind}
-    for name, value in zip(_NAMES[kind], _VALUES[kind](record), strict=True):
-        if value is not None or name in _ALWAYS_WRITTEN:
-            body[name] = value
+    body |= {name: value for name, value in values if value is not None or name in _ALWAYS_WRITTEN}
     if "inputs" in body:
         body["inputs"] = inputs_to_json(body["inputs"])
     text = _dumps(body)
