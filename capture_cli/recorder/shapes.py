@@ -48,7 +48,7 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
         and labels.device == logits.device
         and logits.is_floating_point()
         and inputs.shape[:1] == labels.shape
-        and (loss is None or (loss.ndim == 0 and not loss.is_complex()))
+        and (not isinstance(loss, tensor) or (loss.ndim == 0 and not loss.is_complex()))
     )
 
 
