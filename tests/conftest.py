@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calling import Caller
+from calling import Caller, called
 
 SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
+Capture = Callable[..., subprocess.CompletedProcess[str]]
 CAPTURE = [sys.executable, "-m", "capture_cli"]
 
 
@@ -26,20 +27,34 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hears_ctrl_c() -> Iterator[None]:
-    """Handle SIGINT, which a shell lets the tests ignore if it starts them in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _hears_signals() -> Iterator[None]:
+    """Handle SIGINT and SIGHUP, which a shell lets the tests ignore if it starts them in the background or by nohup."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def command(*args: object, cwd: Path, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    """Run `capture ARGS...` in a process of its own; `env` is added to the environment, other keywords as in subprocess.run."""
+    options: dict[str, object] = {"capture_output": True, "text": True, "cwd": cwd, **kwargs}
+    return subprocess.run([*CAPTURE, *map(str, args)], env={**os.environ, **(env or {})}, **options)
 
 
 @pytest.fixture
-def capture(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `capture ARGS...` in the test's folder; keywords as in subprocess.run, `env` is added to the environment."""
+def capture(tmp_path: Path) -> Capture:
+    """Run `capture ARGS...` in the test's folder, or in `cwd`.
 
-    def run(*args: object, env: dict[str, str] | None = None, **kwargs: object) -> subprocess.CompletedProcess[str]:
-        options: dict[str, object] = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
-        return subprocess.run([*CAPTURE, *map(str, args)], env={**os.environ, **(env or {})}, **{**options, **kwargs})
+    It runs inside the test's process unless keywords of subprocess.run or variables of Python's own need another.
+    """
+
+    def run(
+        *args: object, env: dict[str, str] | None = None, cwd: Path = tmp_path, **kwargs: object
+    ) -> subprocess.CompletedProcess[str]:
+        if kwargs or any(name.startswith("PYTHON") for name in env or {}):
+            return command(*args, env=env, cwd=cwd, **kwargs)
+        return called(*args, env=env, cwd=cwd)
 
     return run
 
