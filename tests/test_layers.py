@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
     },
     # the reading half: it does not
     "runs": {"errors", "records", "sources"},
-    "answers": {"errors", "records", "runs"},
+    "answers": {"errors", "mixing", "records", "runs"},
     "tables": {"answers", "errors", "records", "runs"},
     "replay": {"augmentation", "errors", "keyed_random", "mixing", "pixels", "preprocessing", "records", "runs", "sources"},
     "replay.outputs": {

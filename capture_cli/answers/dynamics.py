@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from capture_cli.answers.mixed import columns_of, shown_rows
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import NO_LABEL, RunInfo
 from capture_cli.runs import Block, Visits
@@ -60,6 +61,8 @@ class SampleDynamics:
     """False where only the largest were kept and the rest of the probability was spread over the other classes."""
     not_finite: int = 0
     """Recorded visits whose loss was not finite."""
+    evenly_mixed: int = 0
+    """Visits whose input was of two samples and mostly of neither (mixup, cutmix): no values are kept of them."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -161,10 +164,11 @@ class Dynamics:
         self._info: RunInfo | None = None
         self._rows: dict[int | str, int] = {}
         self._files: list[str] = []
+        self._labels: list[tuple[Ints, Ints]] = []
         self._parts: list[tuple[int, Ints, dict[str, npt.NDArray[Any]]]] = []
         self._probs_bytes = 0
         self._complete = True
-        self._not_finite = 0
+        self._not_finite = self._even = 0
         self._table = np.full(1024, -1, np.int64)
         """Row by id, -1 for none; of ids that are numbers below MAX_IDS."""
 
@@ -187,12 +191,20 @@ class Dynamics:
             files = visits["file"]
             fresh = np.unique(places, return_index=True)
             self._files += [files[i] for place, i in zip(*fresh, strict=True) if place >= known]
-        columns = {name: visits[name] for name in ("label", "margin", "p_label", "loss")}
-        if self._probs_bytes <= MAX_PROBS_BYTES:
-            columns["probs"] = self._dense(visits)
-            self._probs_bytes += columns["probs"].nbytes
+        shown = shown_rows(visits)
+        if shown is None:
+            columns = {name: visits[name] for name in ("margin", "p_label", "loss")}
+            if self._probs_bytes <= MAX_PROBS_BYTES:
+                columns["probs"] = self._dense(visits)
+            of_visits = places
+        else:
+            columns = columns_of(visits, self._dense(visits), shown)
+            of_visits = places[shown[shown >= 0]]
+            self._even += int((shown < 0).sum())
+        self._probs_bytes += columns["probs"].nbytes if "probs" in columns else 0
         self._not_finite += int((~np.isfinite(columns["loss"])).sum())
-        self._parts.append((visits.epoch, places, columns))
+        self._labels.append((places, visits["label"]))
+        self._parts.append((visits.epoch, of_visits, columns))
 
     def _places(self, ids: npt.NDArray[Any]) -> Ints:
         """The row of each sample; new ones get the next rows. Numbers below MAX_IDS are looked up in an array: that is fast."""
@@ -232,9 +244,10 @@ class Dynamics:
         fits = self._probs_bytes <= MAX_PROBS_BYTES
         probs = np.full((*shape, len(self._info.classes)), np.nan, np.float32) if fits else None
         labels = np.zeros(len(self._rows), np.int64)
+        for places, of_samples in self._labels:
+            labels[places] = of_samples
         for epoch, places, columns in self._parts:
             at = epochs.index(epoch)
-            labels[places] = columns["label"]
             for name, array in arrays.items():
                 array[at, places] = columns[name]
             if probs is not None:
@@ -253,6 +266,7 @@ class Dynamics:
             probs=probs,
             probs_are_complete=self._complete,
             not_finite=self._not_finite,
+            evenly_mixed=self._even,
             **arrays,
         )
 

@@ -302,6 +302,10 @@ def _notes(dynamics: SampleDynamics) -> list[str]:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
     if n < FEW_PER_CLASS * classes:
         notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
+    if dynamics.evenly_mixed:
+        notes.append(
+            f"{dynamics.evenly_mixed:,} visits were not used: their inputs were mixed of two images, mostly of neither"
+        )
     if dynamics.not_finite:
         notes.append(f"{dynamics.not_finite:,} visits with a loss that is not finite were not used")
     return notes
