@@ -161,4 +161,4 @@ def test_records_of_another_format_are_refused_by_number(number: str, age: str) 
 
 def test_the_kinds_are_those_of_the_format() -> None:
     """Adding or removing a kind is a decision, to be documented in docs/records.md."""
-    assert set(KINDS) == {"run", "samples", "skip", "batch", "numbers", "epoch", "end"}
+    assert set(KINDS) == {"run", "samples", "skip", "batch", "numbers", "measures", "epoch", "end"}

@@ -25,10 +25,11 @@ from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.predictions import Flip, PredictionChanges, Predictions, prediction_changes
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import End, Epoch, RunInfo, Samples, Skip, loads
+from capture_cli.records import End, Epoch, RunInfo, Samples, Skip
 from capture_cli.records.comparing import Change, changes
+from capture_cli.records.values import loads
 from capture_cli.runs import BATCHES, Block, Line, Run
-from capture_cli.runs.visits import NUMBER_TASKS
+from capture_cli.runs.visits import predicts_classes
 
 if TYPE_CHECKING:
     import pandas
@@ -37,7 +38,10 @@ MAX_FILES = 5
 """Files listed of those whose values differ."""
 
 _SAMPLE_COLUMNS = ("digests", "sizes", "labels", "splits")
-_COLUMNS = ("inputs", *_SAMPLE_COLUMNS, "targets", "losses", "preds", "outputs", "p_labels", "topk", "probs")
+_COLUMNS = (
+    *("inputs", *_SAMPLE_COLUMNS, "targets", "losses", "preds", "outputs", "p_labels", "topk", "probs"),
+    *("counted", "correct", "present", "labelled", "intersections", "unions"),
+)
 """Columns of samples and batches, causes before their effects."""
 
 
@@ -213,7 +217,7 @@ class _Reader:
             self.epochs[block.epoch, block.phase] = block
         if isinstance(block, Samples | Skip) and self.info:
             self._files.update(self._side, block, self.info)
-        elif block is not None and self.info and self.info.task not in NUMBER_TASKS:
+        elif block is not None and self.info and predicts_classes(self.info.task):
             self.phases.update(block)
 
     def drain(self) -> None:

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.answers.calibration import Calibration, calibration
+from capture_cli.answers.masks import MaskScore, Measured, NumberMean
 from capture_cli.answers.visits import AnyVisit, visits_at
 from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits
-from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints
+from capture_cli.runs.masks import LOSS, MEASURE_TASKS, has_losses
+from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints, predicts_classes
 
 MAX_MATRIX = 50
 """Classes up to which the confusion matrix is kept whole."""
@@ -129,6 +131,10 @@ class PhaseScore:
     """The highest loss first; losses that are not finite before all others. Without labels, the least certain first."""
     predicted: tuple[PredictedClass, ...] = ()
     """Every class that was predicted, the most frequent first, where samples have no labels."""
+    masks: MaskScore | None = None
+    """Only for `segmentation`."""
+    numbers: tuple[NumberMean, ...] = ()
+    """Numbers that the loop named."""
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain values."""
@@ -156,6 +162,8 @@ class Scores:
         self._max_confusions = confusions
         self._digest_of = digest_of
         self._has_numbers = info.task in NUMBER_TASKS
+        self._has_classes = predicts_classes(info.task)
+        self._measured = Measured(info) if info.task in MEASURE_TASKS or info.number_names else None
         self._sums: Epoch | None = None
         self._losses: list[Floats] = [np.zeros(0, np.float32)]
         self._labels: list[Ints] = [np.zeros(0, np.int64)]
@@ -174,8 +182,15 @@ class Scores:
         if not isinstance(block, Visits):
             return
         worst = self._worst_with(block)
+        losses = block["loss"]
+        if self._info.task == LOSS:
+            losses = np.where(np.isnan(losses), block["batch_loss"], losses)
+        if self._measured:
+            self._measured.update(block)
         if self._has_numbers:
             self._output_sums = _output_sums(block, self._output_sums)
+        elif not self._has_classes:
+            losses = losses[block["counted"] > 0] if "counted" in block else losses
         elif _has_no_labels(block):
             self._unlabelled.append((block["pred"], block["p_pred"]))
         else:
@@ -183,12 +198,14 @@ class Scores:
             self._labels.append(labels)
             self._preds.append(preds)
             self._p_preds.append(p_preds)
-        self._losses.append(block["loss"])
+        self._losses.append(losses)
         self._worst = worst
 
     def _worst_with(self, visits: Visits) -> list[tuple[float, AnyVisit]]:
         """The worst samples so far, those of `visits` included. Few batches have any: only these are read whole."""
         keep = self._max_worst
+        if not has_losses(visits):
+            return self._worst
         values = -visits["p_pred"] if _has_no_labels(visits) else visits["loss"]
         ranks = np.where(np.isnan(values), np.float32(np.inf), values)
         least = np.partition(ranks, -keep)[-keep] if 0 < keep < len(ranks) else -np.inf
@@ -202,7 +219,7 @@ class Scores:
     def result(self) -> PhaseScore:
         """The scores of what was taken."""
         losses, labels, preds = np.concatenate(self._losses), np.concatenate(self._labels), np.concatenate(self._preds)
-        correct = None if self._has_numbers or self._unlabelled else (labels == preds) & np.isfinite(losses)
+        correct = None if not self._has_classes or self._unlabelled else (labels == preds) & np.isfinite(losses)
         confusions, omitted = _confusions(labels, preds, self._info.classes, self._max_confusions)
         counts = None if correct is None else class_counts(labels, preds, correct, len(self._info.classes))
         return PhaseScore(
@@ -223,11 +240,13 @@ class Scores:
             outputs=_output_scores(self._output_sums, len(losses), self._info) if self._has_numbers else (),
             worst=tuple(Worst(visit=visit, digest=self._digest_of(visit.id)) for _, visit in self._worst),
             predicted=_predicted(self._unlabelled, self._info.classes),
+            masks=self._measured.masks(self._max_confusions) if self._measured else None,
+            numbers=self._measured.means() if self._measured else (),
         )
 
 
 def _has_no_labels(visits: Visits) -> bool:
-    return visits.info.task not in NUMBER_TASKS and bool((visits["label"] == NO_LABEL).any())
+    return predicts_classes(visits.info.task) and bool((visits["label"] == NO_LABEL).any())
 
 
 def _predicted(columns: Sequence[tuple[Ints, Floats]], classes: Sequence[str]) -> tuple[PredictedClass, ...]:

@@ -19,12 +19,14 @@ from capture_cli.answers.best import BestEpoch, best_epoch, uneven_scores
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicating
 from capture_cli.answers.lesson import Finding, Waiting, lesson
+from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.phases import LatestPhases
 from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run
+from capture_cli.runs.masks import SEGMENTATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Summary:
             "samples": dict(self.splits),
             "skipped": dict(self.skipped),
             "epochs": [
-                {"epoch": epoch, **{phase: _sums_to_json(sums) for phase, sums in phases.items()}}
+                {"epoch": epoch, **{phase: _sums_to_json(sums, self.info.task) for phase, sums in phases.items()}}
                 for epoch, phases in self.by_epoch.items()
             ],
             "under_way": [{name: getattr(one, name) for name in ("phase", "epoch", "n", "loss")} for one in self.under_way],
@@ -76,11 +78,14 @@ class Summary:
         }
 
 
-def _sums_to_json(sums: Epoch) -> dict[str, Any]:
-    body = {name: getattr(sums, name) for name in ("n", "loss", "accuracy", "captured", "not_captured")}
+def _sums_to_json(sums: Epoch, task: str | None) -> dict[str, Any]:
+    body: dict[str, Any] = {name: getattr(sums, name) for name in ("n", "loss", "accuracy", "captured", "not_captured")}
     if uneven := uneven_scores(sums):
         body |= dict(zip(("balanced_accuracy", "macro_f1"), uneven, strict=True))
-    return {name: value if value is not None and isfinite(value) else None for name, value in body.items()}
+    if task == SEGMENTATION:
+        body["mean_iou"] = mean_iou(sums, task)
+    body = {name: value if value is not None and isfinite(value) else None for name, value in body.items()}
+    return body | ({"numbers": dict(sums.number_means)} if sums.number_means else {})
 
 
 def summarise(run: Run, *, worst: int = 8, confusions: int = 10) -> Summary:

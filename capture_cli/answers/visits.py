@@ -8,7 +8,7 @@ Floats are the shortest decimals of the recorded float32; None where the value w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from capture_cli.records import NO_LABEL
 from capture_cli.runs import Visits
+from capture_cli.runs.masks import MEASURE_TASKS
 from capture_cli.runs.visits import NUMBER_TASKS
 
 
@@ -69,7 +70,36 @@ class NumbersVisit:
     loss: float | None
 
 
-AnyVisit = Visit | NumbersVisit
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredVisit:
+    """A sample of the tasks `segmentation` and `loss`."""
+
+    phase: str
+    epoch: int
+    batch: int
+    step: int
+    id: int | str
+    file: str
+    counted: int | None
+    """Pixels that count, and below those whose label is ignored; None for `loss`, as all that is about pixels."""
+    ignored: int | None
+    accuracy: float | None
+    """Correct pixels as a fraction of those that count; None without any."""
+    mean_iou: float | None
+    """Over the classes that the image has, as a label or a prediction."""
+    loss: float | None
+    batch_loss: float | None
+    """Loss of the whole batch; None for `segmentation`."""
+    numbers: Mapping[str, float | None]
+    """Named numbers."""
+
+    @property
+    def correct(self) -> bool | None:
+        """None: there is no single prediction."""
+        return None
+
+
+AnyVisit = Visit | NumbersVisit | MeasuredVisit
 
 
 def visits_at(visits: Visits, rows: Iterable[int]) -> list[AnyVisit]:
@@ -87,7 +117,12 @@ def visit_at(visits: Visits, row: int) -> AnyVisit:
     """One row of a block as a value. Raises RecordsError."""
     classes = visits.info.classes
     values: dict[str, Any] = {"phase": visits.phase, "epoch": visits.epoch, "correct": None}
-    values |= {name: plain_value(visits[name][row]) for name in visits.names if name != "probs"}
+    named = visits.info.number_names or ()
+    values |= {name: plain_value(visits[name][row]) for name in visits.names if name != "probs" and name not in named}
+    if visits.info.task in MEASURE_TASKS:
+        del values["correct"]
+        columns: dict[str, Any] = dict.fromkeys(("counted", "ignored", "accuracy", "mean_iou", "batch_loss"))
+        return MeasuredVisit(**columns | values, numbers={name: plain_value(visits[name][row]) for name in named})
     if visits.info.task in NUMBER_TASKS:
         return NumbersVisit(**values)
     has_label = values["label"] != NO_LABEL

@@ -45,7 +45,9 @@ def rows(
 
     Sequences have a row for each position, with its place in the column position.
     Multi-label and regression runs have targets, outputs, correct and loss after
-    file. Values passed to a recorder as `extra=` are in the JSON column extra.
+    file; segmentation runs the pixels counted and ignored, accuracy, mean_iou and
+    loss; runs of losses alone loss and batch_loss. Numbers that a recorder was
+    given by name are columns. Values passed to a recorder as `extra=` are in the JSON column extra.
 
     `--per sample` has one row per sample and phase, its training dynamics: visits,
     aum (mean margin, nats), confidence (mean p_label), variability (its standard

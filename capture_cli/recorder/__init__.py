@@ -5,7 +5,6 @@
             for inputs, labels, ids in loader:
                 logits = model(inputs)
                 recorder.record(epoch=epoch, phase="train", inputs=inputs, logits=logits, labels=labels, ids=ids)
-                ...
 
 Beside what capture_cli.writer promises:
 
@@ -23,19 +22,20 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
-from capture_cli.recorder import lifetime, soft_labels, validation
+from capture_cli.recorder import lifetime, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
 from capture_cli.recorder.opening import current_rank, inner_model, open_records
 from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.writer import BatchWriter
-from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header
+from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header, width
+from capture_cli.writer.measures import LOSS, SEGMENTATION
 from capture_cli.writer.sink import Sink, call_all
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Recorder:
         every: int = 1,
         probs: str | None = None,
         inputs: str | int = "digest",
+        masks: bool = False,
+        numbers: Iterable[str] | None = None,
         spike: float = 10.0,
         nonfinite: str = "raise",
         repeats: bool = False,
@@ -75,16 +77,16 @@ class Recorder:
     ) -> None:
         """Open `out`: FILE.jsonl for the records alone, otherwise a run folder.
 
-        `force` overwrites an existing run; `append` verifies and continues it, for a script that was started again. With
-        `on_error="warn"`, a batch that cannot be recorded, or a full disk, is a single warning, counted in `missed`, and the
-        loop continues.
+        `force` overwrites an existing run; `append` verifies and continues it. With `on_error="warn"`, a batch that cannot be
+        recorded, or a full disk, is a single warning, counted in `missed`, and the loop continues.
 
         `classes` are names in the order of the logits (for `multilabel` and `regression`: names of the outputs), or a mapping
         between names and numbers; by default "0", "1", ... `task` is one of capture_cli.writer.columns.TASKS. `config` (plain
         values) and `model` go into the run record. `every`, `probs`, `inputs` and `spike` are the options of `capture train`.
         NaN logits raise UsageError unless `nonfinite` is "record", an id that repeats within an epoch of a phase unless
-        `repeats`. Labels equal to `ignore_index` are padding if the task is `sequence`. `sinks` see every record after it was
-        written.
+        `repeats`. Labels equal to `ignore_index` are padding if the task is `sequence`, and pixels that do not count if it is
+        `segmentation`, for which `masks` keeps labels and predictions whole. `numbers` names the numbers that batches will
+        have, default: those of the first. `sinks` see every record after it was written.
 
         Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
@@ -99,7 +101,9 @@ class Recorder:
         self._classes = validation.class_names(classes)
         require(config is None or isinstance(config, Mapping), "config", config, "a mapping of names to plain values")
         top_k(probs, 2, option="probs")
-        keeps_all = stored_inputs(inputs, option="inputs") is None
+        require(type(masks) is bool and (not masks or task == SEGMENTATION), "masks", masks, "True only for segmentation")
+        needs = 'inputs="all"' if stored_inputs(inputs, option="inputs") is None else "masks=True" if masks else ""
+        self._number_names = tasks.check_number_names(numbers)
         self._task, self._ignore_index = task, ignore_index
         self._config = validation.check_plain("config", dict(config or {}))
         self._model: dict[str, Any] = {}
@@ -118,9 +122,7 @@ class Recorder:
         out = os.fspath(out)
         if force or append:
             lifetime.take_over(out)
-        self._output, self._previous = open_records(
-            out, rank=current_rank(), force=force, append=append, needs_folder=keeps_all
-        )
+        self._output, self._previous = open_records(out, rank=current_rank(), force=force, append=append, needs_folder=needs)
         try:
             self._writer = BatchWriter(
                 self._output,
@@ -128,6 +130,7 @@ class Recorder:
                 every=every,
                 probs=probs,
                 inputs=inputs,
+                masks=masks,
                 spike=spike,
                 ignore_index=ignore_index,
                 reject_nan=nonfinite == "raise",
@@ -153,14 +156,15 @@ class Recorder:
         epoch: int,
         phase: str,
         inputs: torch.Tensor,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
+        logits: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         ids: Ids,
         files: Sequence[str] | None = None,
         losses: torch.Tensor | None = None,
         loss: torch.Tensor | float | None = None,
         lr: float | None = None,
         extra: Mapping[str, Sequence[Any]] | None = None,
+        numbers: Mapping[str, Any] | None = None,
     ) -> None:
         """Record one batch after its forward pass and before its update. An empty batch is no batch.
 
@@ -169,15 +173,16 @@ class Recorder:
         name the samples: all integers or all strings, as a list, an array or a tensor. `files` [B] where the samples come
         from. `losses` [B], for sequences [B, T], are the plain cross-entropy in nats; computed here by default. `loss` is the
         scalar that is differentiated, by default their mean. `lr` is the learning rate of the update that follows. `extra`
-        adds columns of B plain values each (string, number, bool, None, or lists and objects of them).
+        adds columns of B plain values each (string, number, bool, None, or lists and objects of them), `numbers` numbers by
+        name: B each, or one for the whole batch.
 
         Batches count from 0 within each phase of each epoch, steps over all batches whose phase is `train`. An epoch of a phase
         ends, and its sums are written, when the phase comes with a later epoch, at `end_phase`, or at the end.
 
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
-        header = Header(phase=phase, epoch=epoch, lr=lr, ids=ids, files=files, extra=extra)
-        self.attempt(self._record, header, inputs, Forward(logits, labels, losses, loss))
+        header = Header(phase=phase, epoch=epoch, lr=lr, ids=ids, files=files, extra=extra, numbers=numbers)
+        self.attempt(self._record, header, inputs, Forward(cast(Any, logits), cast(Any, labels), losses, loss))
 
     def attempt(self, record: Callable[..., None], *args: Any) -> None:
         """Record a batch by this call, outside of a compiled step; raise its error, or warn, as `on_error` says."""
@@ -210,14 +215,16 @@ class Recorder:
         if is_usual(self._task, inputs, forward):
             b = len(inputs)
         else:
-            inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids)
+            inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids, self._ignore_index)
             if validation.is_empty(inputs, forward):
                 return None
             if soft_labels.are_given(self._task, forward):
                 header.soft_labels, forward = soft_labels.harden(forward)
             b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
-        width = self._check_classes(forward.logits)
+        classes = width(self._task, forward.logits)
+        if self._task != LOSS:
+            tasks.check_width(forward.logits, classes, names=self._classes, before=writer.classes)
         writer.phases.check(phase, epoch)
         device_ids = validation.check_device_ids(header.ids, b)
         header.ids = None if device_ids is not None else validation.check_ids(header.ids, b)
@@ -225,12 +232,14 @@ class Recorder:
             writer.phases.check_ids(phase, epoch, header.ids)
         header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
         header.lr = validation.check_lr(header.lr)
+        if header.numbers:
+            header.numbers = tasks.check_numbers(header.numbers, b, known=self._number_names, begun=writer.classes > 0)
         if self._rank is None:
             self._rank = current_rank()
-        header.rank, self._device = self._rank, forward.logits.device
+        header.rank, self._device = self._rank, (inputs if self._task == LOSS else forward.logits).device
         ignored = self._task == CLASSIFICATION and device_ids is None
         # Samples to be ignored are rare: they are looked for where a label is no class, which the writer finds.
-        at_once = ignored and (0 <= self._ignore_index < width or not inputs.is_cpu)
+        at_once = ignored and (0 <= self._ignore_index < classes or not inputs.is_cpu)
         if not at_once or not has_ignored(forward.labels, self._ignore_index):
             try:
                 return writer.record(header, inputs, forward, device_ids=device_ids)
@@ -358,6 +367,7 @@ class Recorder:
             raise UsageError(f"task={self._task!r} is not that of the run, {info.task or CLASSIFICATION!r}", "use its task")
         if info and classes is not None and list(info.classes) != classes:
             raise UsageError("classes are not those of the run", f"it has {validation.short(list(info.classes))}")
+        self._number_names = list((info and info.number_names) or self._number_names)
         self._writer.append(previous.step, previous.open, previous.ended, info)
 
     def _require_open(self) -> None:
@@ -369,21 +379,6 @@ class Recorder:
                 "open a recorder in each process",
             )
 
-    def _check_classes(self, logits: torch.Tensor) -> int:
-        """Return the width of the logits. Raise UsageError unless it is that of `classes` and of all logits before."""
-        width = 1 if logits.ndim == 1 else logits.shape[-1]
-        if self._classes is not None and width != len(self._classes):
-            raise UsageError(
-                f"logits {validation.describe(logits)} have {width} classes, but `classes` names {len(self._classes)}",
-                "name each class once, in the order of the logits",
-            )
-        if width != (self._writer.classes or width):
-            raise UsageError(
-                f"logits {validation.describe(logits)} have {width} classes, but those before had {self._writer.classes}",
-                "use one recorder per model",
-            )
-        return width
-
     def _run_info(self, classes: int) -> RunInfo:
         """Make the run record, given the width of the logits."""
         import torch
@@ -393,7 +388,8 @@ class Recorder:
         return RunInfo(
             config=self._config,
             folder="",
-            classes=self._classes or [str(number) for number in range(classes)],
+            classes=self._classes or [str(number) for number in range(classes if self._task != LOSS else 0)],
+            number_names=self._number_names or None,
             task=None if self._task == CLASSIFICATION else self._task,
             model=self._model,
             recipe={},

@@ -17,9 +17,10 @@ import numpy as np
 
 from capture_cli.errors import RecordsError
 from capture_cli.journal import BEGINNING, JournalPosition, verified_lines
-from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo, decode
+from capture_cli.records import AnyBatch, Batch, End, Epoch, Record, RunInfo, decode
 from capture_cli.records.checking import check
-from capture_cli.writer.columns import class_counts
+from capture_cli.writer.columns import class_counts, count_and_sum, number_sums
+from capture_cli.writer.measures import SEGMENTATION
 from capture_cli.writer.phases import CLASS_COUNTS, Sums
 
 
@@ -71,19 +72,22 @@ def read_state(path: Path) -> RecordedState:
 def _add(state: RecordedState, record: Record) -> None:
     if isinstance(record, RunInfo):
         state.info = record
-    elif isinstance(record, Batch | Numbers):
+    elif isinstance(record, AnyBatch):
         before = state.open.get(record.phase)
         if before is None or before.epoch != record.epoch:
             before = Sums(record.phase, record.epoch)
         info = state.info
-        counted = info is not None and info.task is None and record.phase != "train"
+        masks = info is not None and info.task == SEGMENTATION
+        counted = masks or (info is not None and info.task is None and record.phase != "train")
+        n, loss = count_and_sum(record, len(record.ids))
         added = before.plus(
-            n=len(record.losses),
-            loss=float(record.losses.sum()),
+            n=n,
+            loss=loss,
             correct=int((record.preds == record.labels).sum()) if isinstance(record, Batch) else 0,
             captured=True,
             classes=class_counts(record, len(info.classes)) if info and counted else None,
         )
+        added = added.with_numbers(number_sums(record)) if record.numbers or record.batch_numbers else added
         state.open[record.phase] = replace(added, batches=record.batch + 1)
         state.step = record.step + (record.phase == "train")
 
@@ -108,4 +112,5 @@ def _reopened(epoch: Epoch, captured: Sums | None) -> Sums:
         correct=round((epoch.accuracy or 0.0) * epoch.n),
         captured=epoch.captured,
         classes=None if counts is None else np.array([counts[name] for name in CLASS_COUNTS]),
+        numbers={name: ((one["mean"] or 0.0) * one["n"], one["n"]) for name, one in (epoch.number_means or {}).items()},
     )

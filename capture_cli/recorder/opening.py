@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def open_records(out: str, *, rank: int, force: bool, append: bool, needs_folder: bool) -> tuple[Output, RecordedState | None]:
-    """Open the output of the process of `rank`, with the state of what is continued. Hints name arguments of the Recorder."""
+def open_records(out: str, *, rank: int, force: bool, append: bool, needs_folder: str) -> tuple[Output, RecordedState | None]:
+    """Open the output of the process of `rank`, with the state of what is continued. Hints name arguments of the Recorder.
+
+    `needs_folder` is the argument that needs a run folder, if any does.
+    """
     if not out.strip():
         raise UsageError("out: the name is empty", "use FILE.jsonl for the records alone, or the name of a folder")
     if out.endswith(".json"):
@@ -39,7 +42,7 @@ def open_records(out: str, *, rank: int, force: bool, append: bool, needs_folder
             if path.is_dir():
                 return reopen_output(path, state.position, "set aside"), state
             return Output(Journal.resume(path, state.position, "set aside"), None, str(path)), state
-        needs = 'inputs="all"' if needs_folder and not rank else ""
+        needs = "" if rank else needs_folder
         return open_output(str(path), name=None, model="", force=force, needs_folder=needs, processes=_world_size()), None
     except RecordsError:
         raise

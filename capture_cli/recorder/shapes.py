@@ -7,6 +7,7 @@
 | one sample without a batch dimension: logits [C]      | a batch of one                                                |
 | labels [B, 1] of classes                              | labels [B]                                                    |
 | targets [B] for outputs [B, 1], or the other way      | targets in the shape of the outputs                           |
+| masks [B, 1, H, W], one logit a pixel                 | see capture_cli.recorder.tasks                                |
 | inputs that are a tuple, list or mapping of tensors   | the only tensor; of several the bytes of all, uint8 [B, N]    |
 
 Anything else is left as it is, for capture_cli.recorder.validation to judge. Only `has_ignored` and
@@ -18,7 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from capture_cli.recorder.tasks import as_classes
 from capture_cli.writer.columns import CLASSIFICATION, Forward, Header
+from capture_cli.writer.measures import SEGMENTATION
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +60,7 @@ def has_ignored(labels: torch.Tensor, ignore_index: int) -> bool:
     return labels.is_cpu and not labels.is_floating_point() and ignore_index in labels.numpy()
 
 
-def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[Any, Forward, Any]:
+def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any, ignore_index: int) -> tuple[Any, Forward, Any]:
     """Return inputs, results and ids in the form that the table gives."""
     import torch
 
@@ -66,6 +69,8 @@ def in_batch_form(task: str, inputs: Any, forward: Forward, ids: Any) -> tuple[A
         inputs = _joined(inputs)
     if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor):
         return inputs, forward, ids
+    if task == SEGMENTATION:
+        return inputs, as_classes(forward, ignore_index), ids
     if task == CLASSIFICATION and logits.ndim == 1 and labels.ndim == 0 and isinstance(inputs, torch.Tensor):
         losses = (
             forward.losses[None] if isinstance(forward.losses, torch.Tensor) and forward.losses.ndim == 0 else forward.losses
@@ -87,6 +92,9 @@ def without_ignored(header: Header, inputs: torch.Tensor, forward: Forward, igno
     places = kept.tolist()
     header.ids, header.files = (column and [column[i] for i in places] for column in (header.ids, header.files))
     header.extra = header.extra and {name: [column[i] for i in places] for name, column in header.extra.items()}
+    header.numbers = header.numbers and {
+        name: one[kept.to(one.device)] if one.ndim else one for name, one in header.numbers.items()
+    }
     losses = forward.losses if forward.losses is None else forward.losses[kept]
     rows = forward._replace(logits=forward.logits[kept], labels=labels[kept], losses=losses)
     return inputs[kept.to(inputs.device)], rows

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS, Forward
+from capture_cli.writer.measures import LOSS, SEGMENTATION
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,8 @@ _EXPECTED = {
     "sequence": "logits [B, T, C] and labels [B, T], integers",
     "multilabel": "logits [B, K] or [B] and labels of the same shape, 0 and 1",
     "regression": "logits [B, K] or [B] and labels of the same shape",
+    SEGMENTATION: "logits [B, C, H, W] and labels [B, H, W], integers; or one logit a pixel and labels 0 and 1",
+    LOSS: "inputs [B, ...], losses [B] or loss, and no logits and labels",
 }
 
 
@@ -37,12 +40,15 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     import torch
 
     logits, labels, losses, loss = forward
+    optional = ("losses", "logits", "labels") if task == LOSS else ("losses",)
     for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses), ("loss", loss)):
         if isinstance(value, torch.Tensor):
             if not (type(value) is torch.Tensor and value.layout is torch.strided) or value.is_nested or value.is_meta:
                 _demand_readable(name, value)
-        elif name != "loss" and not (value is None and name == "losses"):
+        elif name != "loss" and not (value is None and name in optional):
             raise UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
+    if task == LOSS:
+        return _check_losses(inputs, forward)
     shape = logits.shape
     if not logits.is_floating_point() or not _fits(task, shape, labels):
         raise UsageError(
@@ -60,19 +66,40 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
         raise UsageError(
             f"inputs {describe(inputs)} do not match the {b} samples of the logits", "pass them as the model got them, [B, ...]"
         )
+    per_pixel = task == SEGMENTATION and losses is not None and losses.shape == labels.shape
+    _check_loss_values(forward, labels.shape if per_pixel else labels.shape[: 2 if task == "sequence" else 1])
+    return b
+
+
+def _check_losses(inputs: torch.Tensor, forward: Forward) -> int:
+    """Check a batch of a task without labels; return B."""
+    if forward.logits is not None or forward.labels is not None:
+        raise UsageError("logits, labels: the task loss has none", f"task loss takes {_EXPECTED[LOSS]}")
+    if not inputs.ndim:
+        raise UsageError(f"inputs {describe(inputs)} are not a batch", "pass them as the model got them, [B, ...]")
+    if forward.losses is None and forward.loss is None:
+        raise UsageError("losses: neither losses nor loss is given", "pass losses [B], or loss for the whole batch")
+    _check_loss_values(forward, inputs.shape[:1])
+    return len(inputs)
+
+
+def _check_loss_values(forward: Forward, rows: Sequence[int]) -> None:
+    """Raise UsageError unless losses are real numbers of the shape `rows`, and the loss is one."""
+    import torch
+
+    losses, loss = forward.losses, forward.loss
     for name, value in (("losses", losses), ("loss", loss)):
         if isinstance(value, torch.Tensor) and value.is_complex():
             raise UsageError(
                 f"{name}: {describe(value)} are complex numbers", "pass losses that are real numbers, or omit them"
             )
-    if losses is not None and losses.shape != (rows := labels.shape[: 2 if task == "sequence" else 1]):
+    if losses is not None and losses.shape != tuple(rows):
         raise UsageError(
             f"losses {describe(losses)} are not one per sample, {list(rows)}", 'use reduction="none", or omit them'
         )
     if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(plain(loss)) in (int, float)):
         given = describe(loss) if isinstance(loss, torch.Tensor) else short(loss)
         raise UsageError(f"loss: {given} is not a single number", "pass the scalar that is differentiated, or omit it")
-    return b
 
 
 def is_empty(inputs: Any, forward: Forward) -> bool:
@@ -80,7 +107,7 @@ def is_empty(inputs: Any, forward: Forward) -> bool:
     import torch
 
     return all(
-        isinstance(one, torch.Tensor) and not one.is_nested and one.ndim and not len(one)
+        one is None or (isinstance(one, torch.Tensor) and not one.is_nested and one.ndim and not len(one))
         for one in (inputs, forward.logits, forward.labels)
     )
 
@@ -104,8 +131,12 @@ def _demand_readable(name: str, tensor: torch.Tensor) -> None:
 
 
 def _fits(task: str, logits: torch.Size, labels: torch.Tensor) -> bool:
+    integers = not (labels.is_floating_point() or labels.is_complex())
+    if task == LOSS:
+        return False
+    if task == SEGMENTATION:
+        return len(logits) in (4, 5) and labels.shape == (logits[0], *logits[2:]) and integers
     if task in CLASS_TASKS:
-        integers = not (labels.is_floating_point() or labels.is_complex())
         return len(logits) == (2 if task == CLASSIFICATION else 3) and labels.shape == logits[:-1] and integers
     return labels.shape == logits and len(logits) in (1, 2) and not labels.is_complex()
 

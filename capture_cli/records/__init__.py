@@ -11,6 +11,7 @@ The file is JSON Lines in UTF-8. Every line is one object that begins `{"seq":N,
     samples  up to 1,024 samples, column by column          before the first batch that names them
     batch    one captured batch, column by column           as it happens
     numbers  the same for targets that are numbers          as it happens
+    measures the same for masks, and for losses alone       as it happens
     epoch    totals of one phase of one epoch               after the phase
     end      how the run ended, and line counts by kind     last line: seals the file
 
@@ -26,19 +27,17 @@ Units: `losses` and `loss` in nats, `sizes` in bytes. `epoch` counts from 1 in `
 count from 0.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from capture_cli.errors import FormatError, RecordsError
 from capture_cli.records.chain import link, open_envelope
+from capture_cli.records.values import FLOATS, NAMED, dumps, inputs_to_json, is_finite, loads, nonfinite_values, to_field
 
 FORMAT = 2
 NO_LABEL = -1
@@ -70,7 +69,10 @@ class RunInfo:
     label_rule: str | None = None
     """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them."""
     task: str | None = None
-    """None for classification, else `sequence` (one class per position), `multilabel` or `regression`."""
+    """None for classification, else `sequence` (one class per position), `multilabel`, `regression`, `segmentation` (one class
+    per pixel) or `loss` (no labels, and no classes)."""
+    number_names: Sequence[str] | None = None
+    """Names of the `numbers` and `batch_numbers` of its batches, as far as the first one tells."""
     class_weights: Sequence[float] | None = None
     """Weight of each class in the loss that is differentiated, with `--class-weights`."""
     model: Mapping[str, Any]
@@ -173,6 +175,10 @@ class Batch:
     of each sequence that are not padding) and `ignore_index` (the label that marks padding)."""
     extra: Mapping[str, Sequence[Any]] | None = None
     """Columns added by the caller, one plain value per sample (or sequence)."""
+    numbers: Mapping[str, Floats] | None = None
+    """[B] numbers that the caller named, one per sample (or sequence); losses of further criteria among them."""
+    batch_numbers: Mapping[str, float] | None = None
+    """Named numbers of the whole batch."""
     repeats: Ints | None = None
     """[B] how often each sample came before in this epoch, with `--sampler balanced`; None where none did."""
     mix: Mapping[str, Any] | None = None
@@ -217,6 +223,60 @@ class Numbers:
     losses: Floats
     """[B] mean over K of the binary cross-entropy (nats) or of the squared error, unless the caller passed `losses`."""
     extra: Mapping[str, Sequence[Any]] | None = None
+    numbers: Mapping[str, Floats] | None = None
+    batch_numbers: Mapping[str, float] | None = None
+    inputs: Inputs
+    flight: Mapping[str, Any] | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """[B] the name of each sample: its file, else its id."""
+        return self.files if self.files is not None else [str(one) for one in self.ids]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """One captured batch of B samples that have more than a class or less: the tasks `segmentation` and `loss`.
+
+    Fields that Batch has too hold the same. Those from `counted` to `masks` are only for segmentation.
+    """
+
+    kind: ClassVar[str] = "measures"
+    phase: str
+    epoch: int
+    batch: int
+    step: int
+    rank: int = 0
+    loss: float
+    lr: float | None
+    ids: Sequence[int] | Sequence[str] | Ints
+    files: Sequence[str] | None = None
+    losses: Floats | None = None
+    """[B] mean cross-entropy of an image's counted pixels, in nats, 0 if it has none; for `loss` as the caller passed them,
+    None where only `loss` is known."""
+    counted: Ints | None = None
+    """[B] pixels that count."""
+    ignored: Ints | None = None
+    """[B] pixels whose label is `ignore_index`."""
+    correct: Ints | None = None
+    """[B] counted pixels that are predicted as their label."""
+    present: Sequence[Sequence[int]] | None = None
+    """[B][P] classes that an image has, as a label or a prediction of counted pixels, in rising order."""
+    labelled: Sequence[Sequence[int]] | None = None
+    """[B][P] pixels with that label."""
+    intersections: Sequence[Sequence[int]] | None = None
+    """[B][P] pixels with that label that are predicted as it."""
+    unions: Sequence[Sequence[int]] | None = None
+    """[B][P] pixels with that label, or predicted as it."""
+    confusions: Sequence[Sequence[Sequence[int]]] | None = None
+    """[B][Q] (label, prediction, pixels) of wrong pixels, the most frequent pairs first."""
+    confusions_omitted: Ints | None = None
+    """[B] wrong pixels of further pairs."""
+    masks: Mapping[str, Any] | None = None
+    """`labels` and `preds` as masks, each an object like `inputs`; only where they are kept."""
+    extra: Mapping[str, Sequence[Any]] | None = None
+    numbers: Mapping[str, Floats] | None = None
+    batch_numbers: Mapping[str, float] | None = None
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
 
@@ -237,16 +297,18 @@ class Epoch:
     loss: float
     """Mean of `losses` over the n samples, in nats; NaN where n is 0."""
     accuracy: float | None
-    """Fraction of correct predictions; for `multilabel`, of outputs on the correct side of 0.5. None for `regression` and
-    where n is 0."""
+    """Fraction of correct predictions; for `multilabel`, of outputs on the correct side of 0.5; for `segmentation`, of counted
+    pixels. None for `regression` and `loss`, and where n is 0."""
     captured: int
     """Samples whose batch was recorded; captured + not_captured = n."""
     not_captured: int
     step: int | None = None
     """Batches of the phase `train` before an evaluation, over the whole run; only in somebody's own loop."""
     class_counts: Mapping[str, Sequence[int]] | None = None
-    """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. None in the phase `train`, for other
-    tasks than classification and for more than 1,000 classes."""
+    """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. For `segmentation` they count pixels.
+    None in the phase `train` of a classification, for other tasks and for more than 1,000 classes."""
+    number_means: Mapping[str, Mapping[str, Any]] | None = None
+    """Of each named number its `mean`, None where that is not finite, and `n`, the samples that had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,19 +322,15 @@ class End:
     """Lines of each kind before this one."""
 
 
-Record = RunInfo | Samples | Skip | Batch | Numbers | Epoch | End
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (RunInfo, Samples, Skip, Batch, Numbers, Epoch, End)}
-_FLOATS = {"losses", "probs", "p_labels", "targets", "outputs"}
-_INTS = {"labels", "preds", "topk", "positions", "repeats"}
-_TABLES = {"probs", "topk", "targets", "outputs"}
-"""Columns of shape [B, K]. A batch of sequences may be all padding: they keep two dimensions where B is 0."""
-_ARRAYS = _FLOATS | _INTS
+Record = RunInfo | Samples | Skip | Batch | Numbers | Measures | Epoch | End
+AnyBatch = Batch | Numbers | Measures
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (RunInfo, Samples, Skip, Batch, Numbers, Measures, Epoch, End)}
 _ALWAYS_WRITTEN = {"lr", "loss", "accuracy"}
 """Fields that are written as null where they are None."""
 _NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in KINDS.values()}
 _VALUES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
 _MAY_BE_NONFINITE = {
-    kind: [one.name for one in fields(kind) if one.name in _FLOATS or float in (one.type, *get_args(one.type))]
+    kind: [one.name for one in fields(kind) if one.name in FLOATS | NAMED or float in (one.type, *get_args(one.type))]
     for kind in KINDS.values()
 }
 
@@ -292,12 +350,12 @@ def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     body |= {name: value for name, value in values if value is not None or name in _ALWAYS_WRITTEN}
     if "inputs" in body:
         body["inputs"] = inputs_to_json(body["inputs"])
-    text = _dumps(body)
+    text = dumps(body)
     numbers = _MAY_BE_NONFINITE[kind]
     for name in numbers:
-        if name in body and not _is_finite(body[name]):
-            nonfinite = {name: texts for name in numbers if (texts := _nonfinite(body.get(name)))}
-            text = _dumps(body | {"nonfinite": nonfinite}) if nonfinite else text
+        if name in body and not is_finite(body[name]):
+            nonfinite = {name: texts for name in numbers if (texts := nonfinite_values(body.get(name)))}
+            text = dumps(body | {"nonfinite": nonfinite}) if nonfinite else text
             break
     start = memoryview(text)[:-1]
     chain = link(previous, start)
@@ -319,8 +377,8 @@ def decode(line: bytes) -> tuple[int, Record]:
         raise _other_format(body.get("format"))
     try:
         nonfinite = body.get("nonfinite", {})
-        values = {name: _to_field(name, body[name], nonfinite.get(name, ())) for name in _NAMES[cls] if name in body}
-        if cls in (Batch, Numbers):
+        values = {name: to_field(name, body[name], nonfinite.get(name, ())) for name in _NAMES[cls] if name in body}
+        if cls in (Batch, Numbers, Measures):
             values["inputs"] = Inputs(**values["inputs"])
         record: Record = cls(**values)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration) as error:
@@ -334,67 +392,3 @@ def _other_format(number: object) -> FormatError:
         f"written by {age} version of capture (record format {number}; this version reads format {FORMAT})",
         "read it with the version that wrote it, or train again",
     )
-
-
-def loads(line: bytes) -> dict[str, Any]:
-    """Parse one line into plain Python values. Raises RecordsError unless it is a JSON object."""
-    try:
-        body = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        try:
-            body = json.loads(line.decode("utf-8"))  # orjson refuses the lone surrogates of names that are not UTF-8
-        except (ValueError, RecursionError) as error:
-            raise RecordsError("the line is not JSON") from error
-    if not isinstance(body, dict):
-        raise RecordsError("the line is not a JSON object")
-    return body
-
-
-def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
-    """Return the JSON object of `inputs`, without the fields that are not set."""
-    body: dict[str, Any] = {"shape": inputs.shape, "dtype": inputs.dtype, "digests": inputs.digests}
-    if inputs.values is not None:
-        body["values"] = inputs.values
-    if inputs.stored is not None:
-        body["stored"] = inputs.stored
-    if inputs.not_stored:
-        body["not_stored"] = inputs.not_stored
-    return body
-
-
-def _is_finite(value: Any) -> bool:
-    """Test a number or array by its sum of squares, which is quicker than searching the text for null."""
-    return value is None or isfinite(np.vdot(value, value) if isinstance(value, np.ndarray) else value)
-
-
-def _nonfinite(value: Any) -> list[str]:
-    """List what the nulls of a float or float array stand for, in order: nan, inf or -inf."""
-    if value is None:
-        return []
-    array = np.asarray(value)
-    return [str(v) for v in array[~np.isfinite(array)].tolist()]
-
-
-def _to_field(name: str, value: Any, nonfinite: Sequence[str]) -> Any:
-    if value is None and not nonfinite:
-        return None
-    if name not in _ARRAYS:
-        return float(nonfinite[0]) if nonfinite else value
-    with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
-        array = np.array(value, np.float32 if name in _FLOATS else np.int64)  # null reads as nan
-    if nonfinite:
-        array[np.isnan(array)] = np.array(nonfinite, np.float32)
-    return array if array.size or name not in _TABLES else array.reshape(0, 0)
-
-
-def _dumps(body: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:  # a name that is not UTF-8: orjson refuses surrogates, json writes them as \udcXX
-        return orjson.dumps({key: _escaped(value) for key, value in body.items()}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value
-    return orjson.Fragment(json.dumps(value, separators=(",", ":"), allow_nan=False))

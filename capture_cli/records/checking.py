@@ -13,34 +13,43 @@ from math import isfinite
 from typing import Any
 
 from capture_cli.errors import RecordsError
-from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
+from capture_cli.records import AnyBatch, Batch, End, Epoch, Measures, Numbers, Record, RunInfo, Samples, Skip
 
 _MAX_DEPTH = 8
 PHASE = "[a-z0-9_-]{1,32}"
 """The name of a phase, as a regular expression."""
+NUMBER_NAME = "[A-Za-z_][A-Za-z0-9_]{0,63}"
+"""The name of a number that a caller records, as a regular expression."""
+TASKS = ("sequence", "multilabel", "regression", "segmentation", "loss")
+"""Tasks that a run record names; without one it is classification."""
 
 
 def check(record: Record) -> None:
     """Raise RecordsError where a field is not what the format says, or the columns do not fit together."""
     checks = _FIELDS[type(record)]
     wrong = [name for name, is_valid in checks.items() if not is_valid(getattr(record, name))]
-    if not wrong and isinstance(record, Samples | Batch | Numbers):
+    if not wrong and isinstance(record, Samples | Batch | Numbers | Measures):
         columns = [name for name in checks if name in _COLUMNS and getattr(record, name) is not None]
-        n = len(record.losses if isinstance(record, Numbers) else record.labels)
+        own = {Numbers: "losses", Measures: "ids"}.get(type(record), "labels")
+        n = len(getattr(record, own))
         wrong = [name for name in columns if len(getattr(record, name)) != n]
-    if not wrong and isinstance(record, Batch | Numbers):
+    if not wrong and isinstance(record, RunInfo) and not record.classes and record.task != "loss":
+        wrong = ["classes"]
+    if not wrong and isinstance(record, Batch | Numbers | Measures):
         wrong = _inconsistent(record)
     if wrong:
         raise RecordsError(f"a {record.kind} record whose fields do not fit: {', '.join(wrong)}")
 
 
-def _inconsistent(batch: Batch | Numbers) -> list[str]:
+def _inconsistent(batch: AnyBatch) -> list[str]:
     """List the fields that contradict others."""
     wrong = []
     sequences = batch.sequences if isinstance(batch, Batch) else None
     samples = len(batch.ids) if sequences is None else len(sequences["ids"])
     if isinstance(batch, Numbers):
         wrong += ["outputs"] * (batch.outputs.shape != batch.targets.shape)
+    elif isinstance(batch, Measures):
+        wrong += _inconsistent_masks(batch)
     else:
         has_topk = batch.topk is not None
         fits = has_topk == (batch.p_labels is not None) and (batch.topk is None or batch.topk.shape == batch.probs.shape)
@@ -54,7 +63,20 @@ def _inconsistent(batch: Batch | Numbers) -> list[str]:
         wrong += ["mix"] * (not len(mix["partners"]) == len(mix["labels"]) == len(batch.labels))
     wrong += ["inputs"] * (len(batch.inputs.digests) != samples)
     wrong += ["extra"] * any(len(column) != samples for column in (batch.extra or {}).values())
+    wrong += ["numbers"] * any(len(column) != samples for column in (batch.numbers or {}).values())
     return wrong
+
+
+def _inconsistent_masks(batch: Measures) -> list[str]:
+    """List the fields of a segmentation that contradict others: it has all of them, and the counts of an image agree."""
+    columns = (batch.present, batch.labelled, batch.intersections, batch.unions, batch.confusions)
+    given = (*columns, batch.counted, batch.ignored, batch.correct, batch.confusions_omitted)
+    if all(one is None for one in given):
+        return ["masks"] * (batch.masks is not None)
+    if any(one is None for one in (*given, batch.losses)):
+        return ["counted"]
+    widths = [list(map(len, one or ())) for one in columns[:4]]
+    return [] if widths.count(widths[0]) == 4 else ["present"]
 
 
 Check = Callable[[Any], bool]
@@ -142,6 +164,28 @@ def _are_soft_labels(value: Any) -> bool:
     return same and list(map(len, classes)) == list(map(len, weights))
 
 
+def _are_named(value: Any) -> bool:
+    """Test for an object of numbers or columns of numbers, whose names cannot be taken for fields."""
+    if not isinstance(value, dict) or not all(re.fullmatch(NUMBER_NAME, name) for name in value):
+        return False
+    return not RESERVED.intersection(map(str.lower, value)) and all(
+        isinstance(one, float) or _array(1)(one) for one in value.values()
+    )
+
+
+def _are_means(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(re.fullmatch(NUMBER_NAME, name) for name in value):
+        return False
+    return all(isinstance(one, dict) and one.keys() == {"mean", "n"} and _is_int(one["n"]) for one in value.values()) and all(
+        _optional(_is_number)(one["mean"]) for one in value.values()
+    )
+
+
+def _is_mask(value: Any) -> bool:
+    known = _is_object(value) and value.keys() >= {"shape", "dtype", "digests"}
+    return known and _list_of(_is_int)(value["shape"]) and all(map(_is_text, (value["dtype"], *value["digests"])))
+
+
 def _are_class_counts(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"labelled", "predicted", "correct"}:
         return False
@@ -149,6 +193,7 @@ def _are_class_counts(value: Any) -> bool:
     return all(_list_of(_is_int)(one) and min(one, default=0) >= 0 for one in columns) and len(set(map(len, columns))) == 1
 
 
+_COUNTS = _list_of(lambda value: _is_int(value) and value >= 0)
 _ANY_BATCH: dict[str, Check] = {
     "phase": _is_phase,
     **dict.fromkeys(("epoch", "batch", "step", "rank"), _is_int),
@@ -157,6 +202,8 @@ _ANY_BATCH: dict[str, Check] = {
     "ids": _are_ids,
     "files": _optional(_list_of(_is_text)),
     "extra": _optional(_is_extra),
+    "numbers": _optional(_are_named),
+    "batch_numbers": _optional(_are_named),
     "flight": _optional(_is_object),
     "inputs": _is_inputs,
 }
@@ -164,10 +211,13 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
     RunInfo: {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
-        "classes": lambda value: value != [] and _list_of(_is_text)(value),
+        "classes": _list_of(_is_text),
         "fold": _optional(_is_fold),
+        "number_names": _optional(
+            _list_of(lambda one: _is_text(one) and bool(re.fullmatch(NUMBER_NAME, one)) and one.lower() not in RESERVED)
+        ),
         "label_rule": _optional(_is_text),
-        "task": _optional(("sequence", "multilabel", "regression").__contains__),
+        "task": _optional(TASKS.__contains__),
         "class_weights": _optional(_list_of(_is_number)),
         "threads": _is_int,
     },
@@ -193,6 +243,13 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         "soft_labels": _optional(_are_soft_labels),
     },
     Numbers: {**_ANY_BATCH, **dict.fromkeys(("targets", "outputs"), _array(2)), "losses": _array(1)},
+    Measures: {
+        **_ANY_BATCH,
+        **dict.fromkeys(("losses", "counted", "ignored", "correct", "confusions_omitted"), _optional(_array(1))),
+        **dict.fromkeys(("present", "labelled", "intersections", "unions"), _optional(_list_of(_COUNTS))),
+        "confusions": _optional(_list_of(_list_of(lambda pair: _COUNTS(pair) and len(pair) == 3))),
+        "masks": _optional(lambda value: isinstance(value, dict) and all(map(_is_mask, value.values()))),
+    },
     Epoch: {
         "phase": _is_phase,
         **dict.fromkeys(("epoch", "n", "captured", "not_captured"), _is_int),
@@ -200,11 +257,19 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         "accuracy": _optional(_is_number),
         "step": _optional(_is_int),
         "class_counts": _optional(_are_class_counts),
+        "number_means": _optional(_are_means),
     },
     End: {"status": _is_text, "counts": _is_object},
 }
 _COLUMNS = {
     *{"ids", "files", "positions", "labels", "splits", "sizes", "digests", "pixels", "phash"},
     *{"preds", "losses", "probs", "topk", "p_labels", "targets", "outputs", "repeats"},
+    *{"counted", "ignored", "correct", "present", "labelled", "intersections", "unions", "confusions", "confusions_omitted"},
 }
 """Fields with one value per sample of the record."""
+RESERVED: set[str] = {
+    *{name for kind in (Batch, Numbers, Measures) for name in _FIELDS[kind]},
+    *{"id", "file", "label", "pred", "position", "p_label", "p_pred", "margin", "loss_nats", "batch_loss", "accuracy", "n"},
+    *{"mean_iou", "seq", "kind", "chain", "nonfinite", "named", "whole_loss", "line", "one"},
+}
+"""Names that a caller's number cannot have: fields of records, and columns of tables."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from capture_cli.records import RunInfo, loads
+from capture_cli.records import RunInfo
+from capture_cli.records.values import loads
 
 
 def first_difference(one: bytes, other: bytes) -> str:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.mixing import Mix
 from capture_cli.preprocessing import digests
-from capture_cli.records import Batch, Numbers, RunInfo, Samples
+from capture_cli.records import AnyBatch, Batch, RunInfo, Samples
 from capture_cli.replay.images import DecodedImages, ImageFile
 from capture_cli.replay.recipes import RunRecipe
 from capture_cli.replay.report import Difference, Report
@@ -63,7 +63,7 @@ class Selection:
             return False
         return self.sample is None or not _same_in_json(self.sample) or self.sample.encode() in line.data
 
-    def positions(self, batch: Batch | Numbers) -> list[int]:
+    def positions(self, batch: AnyBatch) -> list[int]:
         """Positions of the chosen inputs in a batch, without regard to `limit`."""
         if self.batch not in (None, batch.batch):
             return []
@@ -84,7 +84,7 @@ class Reproduced:
 
     info: RunInfo
     """The run record in force."""
-    batch: Batch | Numbers
+    batch: AnyBatch
     line: int
     """Its line in the records, from 1."""
     n: int = 0
@@ -258,7 +258,7 @@ class Replay:
         files = [names[i] for i in found]
         return found, recipe.make(got.pixels, files, phase=batch.phase, epoch=batch.epoch, repeats=repeats), problems
 
-    def _compare_stored(self, batch: Batch | Numbers, positions: Sequence[int], line: int) -> tuple[int, list[Difference]]:
+    def _compare_stored(self, batch: AnyBatch, positions: Sequence[int], line: int) -> tuple[int, list[Difference]]:
         """Count the stored inputs of these samples and list those that differ; the first part has the batch before as well."""
         if self._stored is None:
             return 0, []
@@ -276,14 +276,14 @@ class Replay:
         return self._stored.count - before, differences
 
 
-def input_names(batch: Batch | Numbers) -> Sequence[str]:
+def input_names(batch: AnyBatch) -> Sequence[str]:
     """The name of each input of a batch: its file, else its id; a sequence has one for all its positions."""
     if isinstance(batch, Batch) and batch.sequences is not None:
         return [str(one) for one in batch.sequences["ids"]]
     return batch.names
 
 
-def place(batch: Batch | Numbers) -> str:
+def place(batch: AnyBatch) -> str:
     """A batch, for people."""
     return f"{batch.phase} batch {batch.batch} of epoch {batch.epoch}"
 

@@ -33,7 +33,7 @@ from capture_cli.journal import Journal
 from capture_cli.models import saved
 from capture_cli.models.freezing import freeze
 from capture_cli.objective import PLAIN, Objective
-from capture_cli.records import Batch, Numbers, RunInfo
+from capture_cli.records import AnyBatch, Batch, RunInfo
 from capture_cli.replay import Reproduced, place
 from capture_cli.replay.report import Difference
 from capture_cli.runfolder import CHECKPOINT, MODEL, PREVIOUS, RECORDS, Output
@@ -105,7 +105,7 @@ class Outputs:
         detail = differing_fields(batch, self._model.recompute(batch, reproduced.inputs))
         return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.names)} samples")] if detail else []
 
-    def _weights(self, batch: Batch | Numbers, model: RestoredModel) -> Weights | None:
+    def _weights(self, batch: AnyBatch, model: RestoredModel) -> Weights | None:
         if self._final is None:
             return (self._steps if batch.phase == "train" else self._evaluated).get(batch.step)
         return self._final if batch.phase != "train" and batch.epoch == model.config.epochs else None

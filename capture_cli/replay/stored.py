@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Self
 import xxhash
 
 from capture_cli.errors import RecordsError, Unusable, UsageError
-from capture_cli.records import Batch, Inputs, Numbers
+from capture_cli.records import AnyBatch, Inputs
 from capture_cli.sources.access import open_file, opened
 
 _DTYPE = re.compile(r"bool|(?:u?int|b?float|complex)(8|16|32|64|128)(?:_e[0-9]m[0-9][a-z]*)?")
@@ -109,7 +109,7 @@ class StoredInputs:
         self._opened.close()
 
 
-def inputs_before(batch: Batch | Numbers) -> Inputs | None:
+def inputs_before(batch: AnyBatch) -> Inputs | None:
     """The inputs of the batch before one that the flight recorder kept, if it kept them. Raises RecordsError."""
     before = (batch.flight or {}).get("before")
     if not before:

@@ -23,7 +23,7 @@ from capture_cli.runs.cursor import Cursor
 
 AFTER_THE_END = "comes after the end line, which seals the file"
 _PHASE_AND_EPOCH = re.compile(
-    rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode()
+    rb'\{"seq":[0-9]+,"kind":"(?:batch|numbers|measures)","phase":"(%b)","epoch":([0-9]{1,18}),' % PHASE.encode()
 )
 
 
@@ -116,7 +116,7 @@ class Line(NamedTuple):
         return RecordsError(f"line {self.seq + 1}: {message}", hint, line=self.seq + 1)
 
 
-BATCHES = ("batch", "numbers")
+BATCHES = ("batch", "numbers", "measures")
 """Kinds of batch records; the task of a run decides which one it has."""
 
 

@@ -13,13 +13,18 @@ with different lengths, and class numbers out of range, raise RecordsError.
     file                object [N]          all; the id as text if samples have no files
     position            int64 [N]           sequence; place in the sequence, from 0
     label, pred         int64 [N]           classification, sequence; label NO_LABEL where a sample has none
-    correct             bool [N]            all but regression; False where the loss is not finite, or there is no label
+    correct             bool [N]            all with predictions but regression; False where the loss is not finite, or there
+                                            is no label
     p_label, p_pred     float32 [N]         classification, sequence; p_label NaN where there is no label
     margin              float32 [N]         classification, sequence; in nats, see `margins`
     loss                float32 [N]         all; nats (regression: squared error)
+    batch_loss          float32 [N]         loss; that of the whole batch
     probs               float32 [N, C or K] classification, sequence; with `topk`, the K largest, descending
     topk                int64 [N, K]        the classes of `probs`, only if not all were kept
     targets, outputs    float32 [N, K]      multilabel, regression
+    counted, ignored    int64 [N]           segmentation; pixels
+    accuracy, mean_iou  float32 [N]         segmentation; of an image's pixels, and over the classes that it has
+    a named number      float32 [N]         all; those of `info.number_names`
     extra               object [N]          the values passed as `extra=`: a dict, or None
 
 A number that was not finite reads as NaN.
@@ -28,7 +33,7 @@ A number that was not finite reads as NaN.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,7 +43,9 @@ import numpy.typing as npt
 import orjson
 
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import NO_LABEL, Batch, Numbers, RunInfo, loads
+from capture_cli.records import NO_LABEL, AnyBatch, Batch, Measures, Numbers, RunInfo
+from capture_cli.records.values import loads
+from capture_cli.runs import masks
 
 if TYPE_CHECKING:
     from capture_cli.runs.lines import Line
@@ -55,14 +62,26 @@ NUMBER_TASKS = ("multilabel", "regression")
 _EVERY_TASK = ("batch", "step", "id", "file")
 _CLASSES = ("label", "pred", "correct", "p_label", "p_pred", "margin", "loss")
 _BATCH_AND_STEP = re.compile(rb'"batch":([0-9]{1,18}),"step":([0-9]{1,18}),')
-_AFTER_FILES = (b'],"positions":[', b'],"labels":[', b'],"targets":[')
+_AFTER_FILES = (
+    *(b'],"positions":[', b'],"labels":[', b'],"targets":[', b'],"losses":[', b'],"extra":{', b'],"numbers":{'),
+    *(b'],"batch_numbers":{', b'],"inputs":{'),
+)
+_COLUMNS = {
+    **dict.fromkeys(NUMBER_TASKS, ("targets", "outputs", "correct", "loss")),
+    masks.SEGMENTATION: ("counted", "ignored", "accuracy", "mean_iou", "loss"),
+    masks.LOSS: ("loss", "batch_loss"),
+    "sequence": ("position", *_CLASSES),
+}
 
 
-def column_names(task: str | None) -> tuple[str, ...]:
-    """Columns with one plain value a row, in the order in which tables show them."""
-    if task in NUMBER_TASKS:
-        return (*_EVERY_TASK, "targets", "outputs", "correct", "loss")
-    return (*_EVERY_TASK, *(("position",) if task == "sequence" else ()), *_CLASSES)
+def column_names(task: str | None, numbers: Sequence[str] = ()) -> tuple[str, ...]:
+    """Columns with one plain value a row, as tables order them; `numbers` are the named numbers of the run."""
+    return (*_EVERY_TASK, *_COLUMNS.get(task or "", _CLASSES), *numbers)
+
+
+def predicts_classes(task: str | None) -> bool:
+    """Tell if each row of a task has one label and one predicted class."""
+    return task in (None, "sequence")
 
 
 def margins(losses: Floats, labels: Ints, probs: Floats, topk: Ints | None) -> Floats:
@@ -121,16 +140,16 @@ class Visits:
     @property
     def names(self) -> tuple[str, ...]:
         """Columns of the run's task, `topk` and `extra` aside."""
-        numbers = self.info.task in NUMBER_TASKS
-        known = column_names(self.info.task) + (() if numbers else ("probs",))
+        known = column_names(self.info.task, self.info.number_names or ())
+        known += ("probs",) if predicts_classes(self.info.task) else ()
         return tuple(name for name in known if name != "correct" or self.info.task != "regression")
 
     def __getitem__(self, name: str) -> Array:
         """One column, parsed on first use. Raises UsageError if the task has no such column, RecordsError for a bad record."""
         if name not in self._columns:
-            reader: Callable[[], Array] | None = (
-                getattr(self, f"_{name}", None) if name in (*self.names, "topk", "extra") else None
-            )
+            reader = masks.reader(self, name)
+            if reader is None and name in (*self.names, "topk", "extra"):
+                reader = getattr(self, f"_{name}", None)
             if reader is None:
                 raise UsageError(f"no column '{name}' in {self._name}", f"the columns are {', '.join(self.names)}")
             try:
@@ -148,7 +167,7 @@ class Visits:
         wanted = set(ids)
         try:
             found = [
-                not wanted.isdisjoint(column) for column in self._loaded("ids", [line.column("ids") for line in self.lines])
+                not wanted.isdisjoint(column) for column in self.loaded("ids", [line.column("ids") for line in self.lines])
             ]
         except TypeError as error:  # not hashable: no ids
             raise self.error("a batch record whose ids are neither numbers nor texts") from error
@@ -156,7 +175,7 @@ class Visits:
             raise self._located(error) from error
         return (self.batch(number) for number, holds in enumerate(found) if holds)
 
-    def record(self, batch: int) -> Batch | Numbers:
+    def record(self, batch: int) -> AnyBatch:
         """Decode and check the record of one of the batches, by its position in the block. Raises RecordsError."""
         line = self.lines[batch]
         try:
@@ -171,11 +190,11 @@ class Visits:
             limits = [classes - NO_LABEL, *[classes] * (len(numbers) - 1)]
             known = all(one.min(initial=0) >= 0 and one.max(initial=0) < n for one, n in zip(numbers, limits, strict=True))
             wide = record.topk is not None or not len(record.labels) or record.probs.shape[1] == classes
-            right_task = self.info.task not in NUMBER_TASKS and (record.sequences is None) == (self.info.task != "sequence")
+            right_task = predicts_classes(self.info.task) and (record.sequences is None) == (self.info.task != "sequence")
             fits = known and wide and right_task
         else:
-            fits = False
-        if not fits or not isinstance(record, Batch | Numbers):
+            fits = isinstance(record, Measures) and masks.fits(record, self.info.task, classes)
+        if not fits or not isinstance(record, AnyBatch):
             raise self.error(f"this {line.kind} record does not fit the run's task and its {classes:,} classes", batch)
         return record
 
@@ -191,7 +210,10 @@ class Visits:
     # Readers of columns, by the public name.
 
     def _loss(self) -> Array:
-        sizes, losses = self._flat("losses", np.float32)
+        if masks.lacks_losses(self):
+            sizes, losses = masks.losses_or_nan(self)
+        else:
+            sizes, losses = self._flat("losses", np.float32)
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         return losses
 
@@ -202,7 +224,7 @@ class Visits:
         return self._class_numbers("preds")
 
     def _position(self) -> Array:
-        return self._of_rows("positions", np.int64)
+        return self.of_rows("positions", np.int64)
 
     def _probs(self) -> Array:
         return self._table("probs", None if self._has_topk else len(self.info.classes))
@@ -218,7 +240,7 @@ class Visits:
 
     def _p_label(self) -> Array:
         if self._has_topk:
-            return self._of_rows("p_labels", np.float32)
+            return self.of_rows("p_labels", np.float32)
         labels = self["label"]
         of_label: Array = self["probs"][np.arange(len(self)), labels]
         return np.where(labels == NO_LABEL, np.float32(np.nan), of_label)
@@ -248,7 +270,7 @@ class Visits:
     def _id(self) -> Array:
         ids = self._parsed("ids", [line.column("ids") for line in self.lines])
         are_texts = bool(ids) and isinstance(ids[0], str)
-        self._demand(len(ids) == len(self) and all(isinstance(one, str) == are_texts for one in ids), "ids")
+        self.demand(len(ids) == len(self) and all(isinstance(one, str) == are_texts for one in ids), "ids")
         return _objects(ids) if are_texts else self._array("ids", ids, np.int64)
 
     def _file(self) -> Array:
@@ -256,7 +278,7 @@ class Visits:
         if names and names[0] is None:
             return _objects([str(one) for one in self["id"].tolist()])
         files = self._parsed("files", [text or b"[]" for text in names])
-        self._demand(len(files) == len(self) and all(isinstance(one, str) for one in files), "files")
+        self.demand(len(files) == len(self) and all(isinstance(one, str) for one in files), "files")
         return _objects(files)
 
     def _extra(self) -> Array:
@@ -278,7 +300,7 @@ class Visits:
     @cached_property
     def _has_topk(self) -> bool:
         """Tell if only the largest probabilities were kept; the same in all batches of a run."""
-        return self.info.task not in NUMBER_TASKS and bool(self.lines) and self.lines[0].has_column("topk")
+        return predicts_classes(self.info.task) and bool(self.lines) and self.lines[0].has_column("topk")
 
     @cached_property
     def _batches_and_steps(self) -> Ints:
@@ -289,7 +311,7 @@ class Visits:
         return np.array([[int(one[1]), int(one[2])] for one in found if one], np.int64).reshape(-1, 2)
 
     def _class_numbers(self, field: str, *, lowest: int = 0) -> Array:
-        return self._demand_classes(self._of_rows(field, np.int64), field, lowest=lowest)
+        return self._demand_classes(self.of_rows(field, np.int64), field, lowest=lowest)
 
     def _demand_classes(self, numbers: Ints, field: str, *, lowest: int = 0) -> Ints:
         classes = len(self.info.classes)
@@ -297,39 +319,39 @@ class Visits:
             raise self.lines[0].error(f"in this batch record {field} are outside the {classes:,} classes")
         return numbers
 
-    def _of_rows(self, field: str, dtype: type[T]) -> npt.NDArray[T]:
+    def of_rows(self, field: str, dtype: type[T]) -> npt.NDArray[T]:
         """A column with one number a row, as long in each batch as its losses."""
         sizes, array = self._flat(field, dtype)
-        self._demand(np.array_equal(sizes, np.diff(self.starts)), field)
+        self.demand(np.array_equal(sizes, np.diff(self.starts)), field)
         return array
 
     def _flat(self, field: str, dtype: type[T]) -> tuple[list[int], npt.NDArray[T]]:
         """A column with one number a row: its length in each batch, and its values."""
-        columns = self._loaded(field, [line.column(field) for line in self.lines])
+        columns = self.loaded(field, [line.column(field) for line in self.lines])
         sizes = [len(column) for column in columns]
         return sizes, self._array(field, list(chain.from_iterable(columns)), dtype)
 
     def _table(self, field: str, width: int | None) -> Floats:
         """A column [N, K] with K numbers a row; `width` is K, if it is known."""
-        columns = self._loaded(field, [line.table(field) for line in self.lines])
-        self._demand([len(column) for column in columns] == np.diff(self.starts).tolist(), field)
+        columns = self.loaded(field, [line.table(field) for line in self.lines])
+        self.demand([len(column) for column in columns] == np.diff(self.starts).tolist(), field)
         rows = list(chain.from_iterable(columns))
         widths = set(map(len, rows)) or {width or 0}
-        self._demand(len(widths) == 1 and (width is None or widths == {width}), field)
+        self.demand(len(widths) == 1 and (width is None or widths == {width}), field)
         flat = self._array(field, list(chain.from_iterable(rows)), np.float32)
         return flat.reshape(len(rows), widths.pop())
 
     def _parsed(self, field: str, texts: Sequence[bytes]) -> list[Any]:
-        return list(chain.from_iterable(self._loaded(field, texts)))
+        return list(chain.from_iterable(self.loaded(field, texts)))
 
-    def _loaded(self, field: str, texts: Sequence[bytes]) -> list[Any]:
+    def loaded(self, field: str, texts: Sequence[bytes]) -> list[Any]:
         """Parse JSON arrays, one for each batch, in one go."""
         joined = b"[%b]" % b",".join(texts)
         try:
             columns = orjson.loads(joined)
         except ValueError:
             columns = loads(b'{"it":%b}' % joined)["it"]  # names that are not UTF-8; raises RecordsError
-        self._demand(len(columns) == len(self.lines) and all(type(one) is list for one in columns), field)
+        self.demand(len(columns) == len(self.lines) and all(type(one) is list for one in columns), field)
         return list(columns)
 
     def _array(self, field: str, values: list[Any], dtype: type[T]) -> npt.NDArray[T]:
@@ -338,7 +360,7 @@ class Visits:
                 array = np.array(values, dtype)
         except (ValueError, TypeError, OverflowError) as error:
             raise self.lines[0].error(f"in this batch record {field} are not numbers") from error
-        self._demand(array.ndim == 1, field)
+        self.demand(array.ndim == 1, field)
         return array
 
     def _files_text(self, line: Line) -> bytes | None:
@@ -352,7 +374,7 @@ class Visits:
             raise line.error("in this batch record files have no end")
         return line.block[start + len(b',"files":') : end + 1]
 
-    def _demand(self, fits: object, field: str) -> None:
+    def demand(self, fits: object, field: str) -> None:
         if not fits:
             raise self.lines[0].error(f"in this batch record {field} do not fit the other columns")
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.answers.visits import AnyVisit, NumbersVisit, visits_at
+from capture_cli.answers.visits import AnyVisit, Visit, visits_at
 from capture_cli.records import Epoch
 from capture_cli.runs import Visits
 
@@ -47,7 +47,7 @@ class EvaluatedSample:
 
     def to_json(self) -> dict[str, Any]:
         """Return file, label, prediction, its probability and the loss, as far as they are known and finite."""
-        loss = self.visit.loss if isinstance(self.visit, NumbersVisit) else self.visit.loss_nats
+        loss = self.visit.loss_nats if isinstance(self.visit, Visit) else self.visit.loss
         values = {name: getattr(self.visit, name, None) for name in ("file", "label", "pred", "p_pred")} | {"loss": loss}
         return {name: value for name, value in values.items() if value is not None}
 

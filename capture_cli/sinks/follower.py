@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from capture_cli.errors import CaptureError, UsageError, redacted
 from capture_cli.files import write_all
-from capture_cli.records import Batch, Epoch, Numbers, Record
+from capture_cli.records import AnyBatch, Epoch, Record
 from capture_cli.runfolder import RECORDS, Output
 from capture_cli.sinks.evaluations import Largest
 from capture_cli.sinks.pictures import Spool, is_picture
@@ -91,7 +91,7 @@ class Follower:
         if self.error or not (self._worst and self._output and self._output.journal.position["bytes"] > self._until):
             return  # inputs of evaluations that an earlier process recorded are made again in the process
         try:
-            if isinstance(record, Batch | Numbers):
+            if isinstance(record, AnyBatch):
                 if record.phase != "train" and inputs is not None and is_picture(record.inputs.shape, inputs.dtype):
                     self._keep(record, inputs)
             elif isinstance(record, Epoch) and (largest := self._evaluations.pop(record.phase, None)):
@@ -179,11 +179,12 @@ class Follower:
             if self._output:
                 self._output.event("sink", sink=self._tracker, **values)
 
-    def _keep(self, record: Batch | Numbers, inputs: npt.NDArray[Any]) -> None:
+    def _keep(self, record: AnyBatch, inputs: npt.NDArray[Any]) -> None:
         if record.phase not in self._evaluations:
             self.spool.announce(record.phase, record.epoch)
             self._evaluations[record.phase] = Largest(self._worst)
-        self._evaluations[record.phase].add(record.losses, lambda index: (record.batch, index, inputs[index].copy()))
+        if record.losses is not None:
+            self._evaluations[record.phase].add(record.losses, lambda index: (record.batch, index, inputs[index].copy()))
 
     def _copy_line(self, line: bytes) -> None:
         try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from capture_cli.errors import CaptureError, RecordsError, redacted
-from capture_cli.records import NO_LABEL, Batch, Epoch, Numbers, RunInfo, Samples
+from capture_cli.records import NO_LABEL, AnyBatch, Epoch, RunInfo, Samples
 from capture_cli.replay import Replay, Selection
 from capture_cli.runs import Block, Cursor, Line, Run, Visits
 from capture_cli.sinks.evaluations import WORST, BatchStep, EvaluationCollector, PhaseResult
@@ -160,7 +160,7 @@ class _Chosen(Selection):
     def may_hold(self, line: Line) -> bool:
         return line.phase_and_epoch() in self.places
 
-    def positions(self, batch: Batch | Numbers) -> list[int]:
+    def positions(self, batch: AnyBatch) -> list[int]:
         return sorted(self.places.get((batch.phase, batch.epoch), {}).get(batch.batch, ()))
 
 

@@ -59,6 +59,10 @@ class Condition:
         """The columns of `table` that it reads."""
         return [name for name in (*table.columns, EXTRA) if self._reads_all or name in self._names]
 
+    def reads_only(self, columns: Sequence[str]) -> bool:
+        """Tell if it reads none but these columns and `extra`."""
+        return self._names <= {*columns, EXTRA}
+
     def bind(self, tasks: Sequence[str | None]) -> None:
         """Raise UsageError unless the condition can be asked of the rows of one of these tasks."""
         self.bind_to([Table(task=task, text_ids=text_ids) for task in tasks for text_ids in (False, True)])

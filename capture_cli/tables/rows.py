@@ -22,15 +22,16 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from capture_cli.answers.visits import plain_value
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.records import RunInfo
 from capture_cli.runs import BATCHES, Line, Run, Visits
 from capture_cli.tables.condition import Condition, reason
-from capture_cli.tables.sql import EXTRA, Table, escape, feedable, locked_database, row_text, unescape
+from capture_cli.tables.sql import EXTRA, Table, escape, feedable, locked_database, quoted, row_text, unescape
 
 FORMATS = ("jsonl", "csv")
 """Parquet is made from JSON Lines: capture_cli.tables.parquet."""
-_TASKS = (None, "sequence", "multilabel", "regression")
+_TASKS = (None, "sequence", "multilabel", "regression", "segmentation", "loss")
 _KNOWN = tuple(dict.fromkeys(name for task in _TASKS for name in Table(task=task).columns))
 _CHUNK_BYTES = 2 << 20
 _MAX_WORKERS = 2
@@ -58,10 +59,16 @@ def rows(
         raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
     if columns is not None and not columns:
         raise UsageError("no columns", f"the columns are {', '.join(_KNOWN)}")
-    _check_columns(columns or (), _KNOWN)
     database = locked_database()
     condition = None if where is None else Condition(where, database)
-    if condition:
+    known: Sequence[str] = _KNOWN
+    if not {*known, EXTRA}.issuperset(columns or ()) or (condition and not condition.reads_only(known)):
+        known = (*known, *_column_names(run.info.number_names or ()))
+    _check_columns(columns or (), known)
+    if condition and condition.reads_only(known):
+        numbers = tuple(known[len(_KNOWN) :])
+        condition.bind_to([Table(task=task, text_ids=texts, numbers=numbers) for task in _TASKS for texts in (False, True)])
+    elif condition:
         condition.bind(_TASKS)
     return _Rows(run, database, condition, tuple(columns or ()), limit, style).blocks()
 
@@ -89,6 +96,8 @@ class _Rows:
     classes: list[str] = field(default_factory=list)
     """Escaped."""
     text_ids: bool = False
+    numbers: tuple[str, ...] = ()
+    """Named numbers of the run that can be columns."""
 
     def blocks(self) -> Iterator[bytes]:
         heading = self.style == "csv"
@@ -108,7 +117,7 @@ class _Rows:
             yield self._heading()
 
     def _heading(self) -> bytes:
-        columns = self.columns or Table(task=self.info.task if self.info else None).columns
+        columns = self.columns or (self.table() if self.info else Table(task=None)).columns
         return ",".join(columns).encode() + b"\n"
 
     def _parts(self) -> Iterator[_Part]:
@@ -139,9 +148,10 @@ class _Rows:
             raise self.run.located(error) from error
         self.classes = [escape(name) for name in self.info.classes]
         if first:
-            _check_columns(self.columns, Table(task=self.info.task).columns)
+            self.numbers = _column_names(self.info.number_names or ())
+            _check_columns(self.columns, self.table().columns)
             if self.condition:
-                self.condition.bind([self.info.task])
+                self.condition.bind_to([self.table(text_ids=text_ids) for text_ids in (False, True)])
 
     def _groups(self, batches: Sequence[Line]) -> Iterator[tuple[Table, list[Line]]]:
         """The lines that one query can read, and the table that they are to it."""
@@ -149,9 +159,13 @@ class _Rows:
             return
         if not self.columns:
             has_extra = batches[0].block.find(b',"extra":{', batches[0].start, batches[0].end) >= 0
-            self.columns = (*Table(task=self.info.task).columns, *([EXTRA] if has_extra else []))
+            self.columns = (*self.table().columns, *([EXTRA] if has_extra else []))
         for text_ids, group in groupby(batches, self._has_text_ids):
-            yield Table(task=self.info.task, text_ids=text_ids), list(group)
+            yield self.table(text_ids=text_ids), list(group)
+
+    def table(self, *, text_ids: bool = False) -> Table:
+        """The table that the batches of the run are."""
+        return Table(task=self.info.task if self.info else None, text_ids=text_ids, numbers=self.numbers)
 
     def _has_text_ids(self, line: Line) -> bool:
         """Return whether ids are texts; for a batch without samples (all padding), whether those before were."""
@@ -181,18 +195,30 @@ class _Rows:
         visits = table.query((*self.columns, *read))
         most = "" if self.left is None else f"limit {self.left:d}"
         # The columns are ours and the limit is a number; the condition was checked, and DuckDB is locked.
-        chosen = f"select {', '.join(self.columns)} from ({visits}) {where} {most}"  # noqa: S608
+        chosen = f"select {quoted(self.columns)} from ({visits}) {where} {most}"  # noqa: S608
         sql = f"select count(*), string_agg({row_text(self.columns, self.style, self.classes)}, '\n') from ({chosen}) as one"  # noqa: S608
         extra = [self._visits(line)[EXTRA].tolist() if EXTRA in (*self.columns, *read) else None for line in lines]
-        values: dict[str, Any] = {"lines": list(map(feedable, lines, extra))}
+        has_numbers = not set(self.numbers).isdisjoint((*self.columns, *read))
+        named = [self._named(self._visits(line)) if has_numbers else None for line in lines]
+        values: dict[str, Any] = {"lines": list(map(feedable, lines, extra, named))}
         if "$classes" in visits:
             values["classes"] = self.classes
         count, text = self.database.cursor().execute(sql, values).fetchall()[0]
         return _Part(count, unescape(text + "\n", as_json=self.style == "jsonl") if count else b"")
 
+    def _named(self, visits: Visits) -> list[dict[str, Any]]:
+        """The named numbers of each row of a batch."""
+        columns = [list(map(plain_value, visits[name])) for name in self.numbers]
+        return [dict(zip(self.numbers, row, strict=True)) for row in zip(*columns, strict=True)]
+
     def _visits(self, line: Line) -> Visits:
         assert self.info  # noqa: S101 - a run record comes before batches
         return Visits(self.info, "", 0, [line], name=self.run.name)
+
+
+def _column_names(numbers: Sequence[str]) -> tuple[str, ...]:
+    """The named numbers that can be columns: SQL does not tell upper case from lower, so of two the first."""
+    return tuple({name.lower(): name for name in reversed(numbers)}.values())[::-1]
 
 
 def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:

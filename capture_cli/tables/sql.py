@@ -24,14 +24,18 @@ from typing import Any
 
 import duckdb
 
-from capture_cli.records import NO_LABEL, loads
+from capture_cli.records import NO_LABEL
 from capture_cli.records.checking import PHASE
+from capture_cli.records.values import loads
 from capture_cli.runs import Line
-from capture_cli.runs.visits import NUMBER_TASKS, SMALLEST, column_names
+from capture_cli.runs.masks import LOSS
+from capture_cli.runs.visits import SMALLEST, column_names, predicts_classes
 
 MEMORY_MB = 1024
 EXTRA = "extra"
 """A further column, a JSON object: the values that the recorder was given as `extra=`."""
+_NAMED = "named"
+"""Field of a line as DuckDB gets it: for each row the named numbers of the run, as an object."""
 
 _CLASSES = "len($classes::varchar[])"
 _ONE_EACH = "list_count({0}) = n and len({0}) = n"
@@ -51,6 +55,8 @@ _SAMPLE_FIELDS = {
     "p_labels": ('["DOUBLE"]', "if(topk is null, p_labels is null, len(p_labels) = n)"),
     "targets": ('[["DOUBLE"]]', _TABLE.format("{0}", _CLASSES)),
     "outputs": ('[["DOUBLE"]]', _TABLE.format("{0}", _CLASSES)),
+    **dict.fromkeys(("counted", "ignored", "correct"), ('["BIGINT"]', _ONE_EACH)),
+    **dict.fromkeys(("intersections", "unions"), ('[["BIGINT"]]', "len({0}) = n")),
     EXTRA: ('["JSON"]', "(extra is null or len(extra) = n)"),
 }
 """Field -> its type, and what holds of it in a batch of n samples. A number that is read as a double keeps its digits."""
@@ -72,6 +78,9 @@ _EXPRESSIONS = {
     # As capture_cli.runs.visits.margins, which a test holds equal; rows would take 1.7 times as long with its column.
     "margin": f"(-losses::float::double - ln(if(p_other < {SMALLEST!r}, {SMALLEST!r}, p_other)))::float::varchar::double",
     **dict.fromkeys(("loss", "loss_nats"), "losses"),
+    "accuracy": "(correct / nullif(counted, 0))::float::varchar::double",
+    "mean_iou": """list_avg(list_transform(list_zip(intersections, unions), lambda one: one[1] / nullif(one[2], 0)))
+        ::float::varchar::double""",
 }
 """Column -> what makes it from the fields of one sample, which have the names of the batch's; other columns are a field."""
 _RIGHT = "list_transform({}, lambda x: x > 0.5)"
@@ -89,12 +98,14 @@ class Table:
     """The task of the run."""
     text_ids: bool = False
     """True if samples have text for ids."""
+    numbers: tuple[str, ...] = ()
+    """The named numbers of the run, each a column."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of its rows, `extra` aside."""
-        loss = "loss" if self.task in NUMBER_TASKS else "loss_nats"
-        return ("phase", "epoch", *(loss if name == "loss" else name for name in column_names(self.task)))
+        loss = "loss_nats" if predicts_classes(self.task) else "loss"
+        return ("phase", "epoch", *(loss if name == "loss" else name for name in column_names(self.task, self.numbers)))
 
     def query(self, columns: Iterable[str]) -> str:
         """A query for these columns of the records in `$lines`; it may use `$classes`, the class names.
@@ -102,25 +113,43 @@ class Table:
         Labels and predictions are class names, numbers doubles, `extra` is JSON.
         """
         made = {name: _EXPRESSIONS.get(name, name) for name in columns} or {"epoch": "epoch"}
+        made |= {name: f'{_NAMED}."{name}"' for name in made if name in self.numbers}
         if "correct" in made:
             made["correct"] = _CORRECT.get(self.task or "", made["correct"])
+        if self.task == LOSS:
+            made = {**made, **({"batch_loss": "whole_loss"} if "batch_loss" in made else {})}
         names = re.findall(r"\w+", " ".join([*made.values(), _P_OTHER if "margin" in made else ""]))
-        fields = {field: of for field, of in _SAMPLE_FIELDS.items() if field in names}
+        fields = {field: of for field, of in _SAMPLE_FIELDS.items() if field in names or (field, self.task) == ("ids", LOSS)}
         types = {"seq": '"BIGINT"', **_BATCH_FIELDS, "losses": '["DOUBLE"]', **{field: of[0] for field, of in fields.items()}}
+        if self.task == LOSS:
+            types["loss"] = '"DOUBLE"'
+        if any(name in self.numbers for name in made):
+            types[_NAMED] = f"[{json.dumps(dict.fromkeys(self.numbers, 'DOUBLE'))}]"
+            fields[_NAMED] = ("", "len({0}) = n")
         if self.text_ids and "ids" in types:
             types["ids"] = '["VARCHAR"]'
         structure = ",".join(f'"{name}":{declared}' for name, declared in types.items())
         fits = " and ".join(["true", *(check.format(field) for field, (_, check) in fields.items())])
         checked = f"""
-            select *, len(losses) as n
+            select *, len({"ids" if self.task == LOSS else "losses"}) as n
             from (select unnest(from_json(line, '{{{structure}}}')) from (select unnest($lines::varchar[]) as line))
             where if(coalesce({_BATCH_FITS} and n >= 0 and (n = 0 or ({fits})), false), true, error('record ' || seq))
         """
-        cells = [*_BATCH_FIELDS, *(f"unnest({field}) as {field}" for field in (*fields, "losses"))]
+        cells = [
+            *_BATCH_FIELDS,
+            *["loss as whole_loss"] * (self.task == LOSS),
+            *(f"unnest({field}) as {field}" for field in (*fields, "losses")),
+        ]
         table = f"select {', '.join(cells)} from ({checked})"
         if "margin" in made:
             table = f"select *, ({_P_OTHER})::float::double as p_other from ({table})"
-        return f"select {', '.join(f'{expression} as {name}' for name, expression in made.items())} from ({table})"
+        cells = [f'{expression} as "{name}"' for name, expression in made.items()]
+        return f"select {', '.join(cells)} from ({table})"
+
+
+def quoted(columns: Iterable[str]) -> str:
+    """Names of columns for a query: a named number may be called like a word of SQL."""
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def row_text(columns: Sequence[str], style: str, classes: Iterable[str]) -> str:
@@ -140,7 +169,7 @@ _LISTS = ("targets", "outputs", "mean_probs", EXTRA)
 
 
 def _csv_cell(name: str) -> str:
-    as_json = f"coalesce(to_json({name})::varchar, '')"
+    as_json = f"""coalesce(to_json("{name}")::varchar, '')"""
     if name not in (*_TEXTS, *_LISTS):
         return as_json
     text = as_json if name in _LISTS else f"{name}::varchar"
@@ -192,13 +221,17 @@ def unescape(text: str, *, as_json: bool) -> bytes:
     return _ESCAPED.sub(character, data) if _ESCAPE.encode() in data else data
 
 
-def feedable(line: Line, extra: Sequence[Any] | None = None) -> str:
-    """The line as DuckDB can read it, with the values of `extra`, one for each row. Raises RecordsError if it is not UTF-8."""
+def feedable(line: Line, extra: Sequence[Any] | None = None, named: Sequence[Any] | None = None) -> str:
+    """The line as DuckDB can read it, with the values of `extra` and the `named` numbers, one for each row.
+
+    Raises RecordsError if it is not UTF-8.
+    """
     data = line.data
     # Looking for one byte is quick, and most lines have neither.
-    if extra is not None or ((b"\\" in data or b"\xf4" in data) and _UNFIT.search(data)):
+    if extra is not None or named is not None or ((b"\\" in data or b"\xf4" in data) and _UNFIT.search(data)):
         fields = {name: value for name, value in loads(data).items() if name not in ("nonfinite", "inputs", "chain")}
         fields["extra"] = None if extra is None else [value or {} for value in extra]
+        fields[_NAMED] = named
         return escape(json.dumps(fields, ensure_ascii=False))
     try:
         return data.decode()

@@ -17,7 +17,7 @@ from torch import nn
 from capture_cli.checkpoint import Progress
 from capture_cli.errors import CaptureError
 from capture_cli.objective import PLAIN, Objective
-from capture_cli.records import Batch, Epoch, Numbers
+from capture_cli.records import AnyBatch, Epoch
 from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
 from capture_cli.training.learning import Learning
@@ -166,8 +166,9 @@ def _run_phase(
     return totals
 
 
-def _nonfinite_loss(batch: Batch | Numbers) -> CaptureError:
-    files = [name for name, loss in zip(batch.names, batch.losses.tolist(), strict=True) if not math.isfinite(loss)]
+def _nonfinite_loss(batch: AnyBatch) -> CaptureError:
+    losses = [] if batch.losses is None else batch.losses.tolist()
+    files = [name for name, loss in zip(batch.names, losses, strict=True) if not math.isfinite(loss)]
     return CaptureError(
         f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not finite; "
         f"{len(files)} of its {len(batch.names)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",

@@ -16,9 +16,10 @@ from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Checkpoint, Progress, load
 from capture_cli.errors import DataError, FormatError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, JournalPosition, Tail, VerifiedLine, verified_lines
-from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode, inputs_to_json
+from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode
 from capture_cli.records.checking import check
 from capture_cli.records.comparing import changes
+from capture_cli.records.values import inputs_to_json
 from capture_cli.runfolder import RECORDS
 from capture_cli.writer.kept_inputs import FLIGHT, PACK
 

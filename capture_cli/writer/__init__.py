@@ -23,17 +23,17 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
 from capture_cli.preprocessing import digests
-from capture_cli.records import Batch, End, Epoch, Numbers, Record, RunInfo, Samples, Skip
+from capture_cli.records import AnyBatch, End, Epoch, Record, RunInfo, Samples, Skip
 from capture_cli.writer import columns as cols
 from capture_cli.writer.columns import CLASSIFICATION, Columns, Forward, Header, Results
 from capture_cli.writer.flight import SpikeRule
 from capture_cli.writer.kept_inputs import KeptInputs
+from capture_cli.writer.measures import LOSS, SEGMENTATION, MeasureColumns
 from capture_cli.writer.pending import Pending
 from capture_cli.writer.phases import Phases, Sums
 from capture_cli.writer.sink import Sink, Sinks, call_all
@@ -56,6 +56,7 @@ class BatchWriter:
         every: int = 1,
         probs: str | None = None,
         inputs: str | int = "digest",
+        masks: bool = False,
         spike: float = 10.0,
         ignore_index: int = -100,
         reject_nan: bool = False,
@@ -76,11 +77,11 @@ class BatchWriter:
         """Updates so far: batches whose phase is `train`."""
         self.classes = 0
         """Width of the logits of the last batch written, 0 before the first."""
-        self.first_nonfinite: Batch | Numbers | None = None
+        self.first_nonfinite: AnyBatch | None = None
         """The first batch whose loss was NaN or infinite."""
         self.phases = Phases()
         self._task, self._ignore_index = task, ignore_index
-        self._every, self._probs = every, probs
+        self._every, self._probs, self._masks = every, probs, masks
         self._reject_nan, self._unique_ids = reject_nan, unique_ids
         self._run_info = run_info
         self._previous_info: RunInfo | None = None
@@ -94,7 +95,7 @@ class BatchWriter:
         self._evaluated_at: dict[str, int] = {}
         """Phase of an evaluation that is open -> the step it began after."""
         self._journal = output.journal
-        self._kept = KeptInputs(output, stored_inputs(inputs))
+        self._kept = KeptInputs(output, stored_inputs(inputs), masks=masks)
         batches = task == CLASSIFICATION and output.journal.is_file and not self._kept.keeps_some
         self._batching_seconds = batching_seconds if batches else 0.0
         self._sinks = Sinks(sinks, output)
@@ -112,15 +113,17 @@ class BatchWriter:
             self.flush()
         header.step, header.batch = self.step, self.phases.batches(header.phase, header.epoch) + len(self._waiting)
         logits, labels, losses, loss = forward
-        classes = 1 if logits.ndim == 1 else logits.shape[-1]
+        classes = cols.width(self._task, logits)
         rows: slice | None = None
         results: Results | None = None
         if self._batching_seconds and logits.is_cpu and loss is not None and losses is None:
             rows = self._staging.add(logits, labels)
         if rows is None:
             results = detached = _detached(forward)
-            if not (logits.is_cpu and inputs.is_cpu and device_ids is None):  # the caller may overwrite logits on the host
-                results = cols.measure(self._task, detached, top_k=top_k(self._probs, classes))
+            on_host = logits is not None and logits.is_cpu and inputs.is_cpu and device_ids is None
+            if not on_host:  # otherwise at once, since the caller may overwrite logits on the host
+                kept, ignored = top_k(self._probs, classes), self._ignore_index
+                results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
         captured = header.batch % self._every == 0
         pending = Pending.start(header, inputs, results, captured=captured, classes=classes, device_ids=device_ids)
         if rows is not None and loss is not None:
@@ -165,9 +168,9 @@ class BatchWriter:
         first = self._waiting[0]
         first.wait()
         results, classes = first.results or self._staging.staged(), first.classes
-        kept = top_k(self._probs, classes)
+        kept, ignored = top_k(self._probs, classes), self._ignore_index
         try:
-            made = cols.to_columns(self._task, results, top_k=kept, classes=classes, ignore_index=self._ignore_index)
+            made = cols.to_columns(self._task, results, top_k=kept, classes=classes, ignore_index=ignored, masks=self._masks)
         except UsageError as error:
             raise self._refuse(self._waiting.pop(0), error) from error
         except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
@@ -186,7 +189,7 @@ class BatchWriter:
         """Check the values of a batch; only then write and count it."""
         header = pending.header
         phase, epoch = header.phase, header.epoch
-        total = float(np.add.reduce(columns.losses, dtype=np.float64))
+        n, total = cols.count_and_sum(columns, pending.size)
         finite = isfinite(total)
         try:
             if pending.device_ids is not None:
@@ -217,12 +220,18 @@ class BatchWriter:
         pending.results = None
         captured = pending.captured or bool(wrong) or not finite  # a loss that goes wrong is captured whatever `every` is
         correct = cols.count_correct(self._task, columns, finite=finite)
-        by_class = cols.class_counts(columns, pending.classes) if self._task == CLASSIFICATION and phase != "train" else None
-        sums = sums.plus(n=len(columns.losses), loss=total, correct=correct, captured=captured, classes=by_class)
+        counted = self._task == SEGMENTATION or (self._task == CLASSIFICATION and phase != "train")
+        by_class = cols.class_counts(columns, pending.classes) if counted else None
+        sums = sums.plus(n=n, loss=total, correct=correct, captured=captured, classes=by_class)
+        if header.numbers:
+            cols.split_numbers(header)
+            sums = sums.with_numbers(cols.number_sums(header))
         count = _Count(sums, header.ids, self._journal.lines + captured)
         if captured:
             array, pending.copied = pending.input_array(), None
             inputs, flight = self._kept.describe(pending, array, whole=bool(wrong)), self._kept.flight(wrong, previous)
+            if isinstance(columns, MeasureColumns) and columns.masks:
+                columns.masks = self._kept.describe_masks(columns.masks)
             record = cols.to_record(header, columns, classes=pending.classes, inputs=inputs, flight=flight)
             if not finite and self.first_nonfinite is None:
                 self.first_nonfinite = record
@@ -248,7 +257,7 @@ class BatchWriter:
         return self._end_phase(phase)
 
     def _end_phase(self, phase: str | None) -> Epoch:
-        record = self.phases.sums(phase).to_record(accuracy=self._task != "regression")
+        record = self.phases.sums(phase).to_record(accuracy=self._task not in ("regression", LOSS))
         if step := self._evaluated_at.pop(record.phase, 0):
             record = replace(record, step=step)
         self._emit(record)
@@ -345,4 +354,4 @@ def _detached(forward: Forward) -> Forward:
     logits, labels, losses, loss = forward
     if loss is not None:
         loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return Forward(logits.detach(), labels, losses if losses is None else losses.detach(), loss)
+    return Forward(logits if logits is None else logits.detach(), labels, losses if losses is None else losses.detach(), loss)

@@ -10,6 +10,8 @@
                                 `ignore_index` marks padding
     multilabel      [B, K], [B] like the logits, 0 and 1        one of the B samples, with K targets and outputs
     regression      [B, K], [B] like the logits, numbers        one of the B samples, with K targets and outputs
+    segmentation    [B, C, H, W] [B, H, W] class numbers        one of the B images
+    loss            none        none                            one of the B samples
 
 `measure` never waits for the device. Checks that need values (is every label a class, is every logit a number) run on the host,
 before a record is made. No row depends on another, so batches that are measured together give the same bits as each alone.
@@ -25,7 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from capture_cli.errors import UsageError
-from capture_cli.records import MAX_COUNTED_CLASSES, Batch, Inputs, Numbers
+from capture_cli.records import MAX_COUNTED_CLASSES, AnyBatch, Batch, Inputs, Measures, Numbers
+from capture_cli.writer import measures
+from capture_cli.writer.measures import LOSS, MEASURE_TASKS, SEGMENTATION, LossScores, MaskScores, MeasureColumns
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 CLASSIFICATION = "classification"
 CLASS_TASKS = (CLASSIFICATION, "sequence")
-TASKS = (*CLASS_TASKS, "multilabel", "regression")
+TASKS = (*CLASS_TASKS, "multilabel", "regression", *MEASURE_TASKS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,10 +59,13 @@ class Header:
     repeats: Ints | None = None
     mix: Mapping[str, Any] | None = None
     soft_labels: Mapping[str, Any] | None = None
+    numbers: Mapping[str, Any] | None = None
+    """Tensors [B] or of no dimension by name; once they are on the host, see `split_numbers`."""
+    batch_numbers: Mapping[str, float] | None = None
 
 
 class Forward(NamedTuple):
-    """The tensors of one forward pass."""
+    """The tensors of one forward pass; no logits and labels in the task `loss`."""
 
     logits: torch.Tensor
     labels: torch.Tensor
@@ -89,7 +96,8 @@ class NumberScores(NamedTuple):
     loss: torch.Tensor | None = None
 
 
-Results = Forward | ClassScores | NumberScores
+Scores = ClassScores | NumberScores | MaskScores | LossScores
+Results = Forward | Scores
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,14 +125,29 @@ class NumberColumns:
     loss: np.float32
 
 
-Columns = ClassColumns | NumberColumns
+Columns = ClassColumns | NumberColumns | MeasureColumns
 _ONLY_CLASSES = ("repeats", "mix", "soft_labels")
 """Fields of a Header that only records of classes have."""
-_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns)}
+_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns, MeasureColumns)}
 
 
-def measure(task: str, forward: Forward, *, top_k: int | None) -> ClassScores | NumberScores:
-    """Compute on the tensors' own device what a record needs; keep the `top_k` largest probabilities, None for all."""
+def width(task: str, logits: torch.Tensor | None) -> int:
+    """Return the number of classes or outputs; 1 without any."""
+    if logits is None or logits.ndim == 1:
+        return 1
+    return logits.shape[1 if task == SEGMENTATION else -1]
+
+
+def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int, masks: bool = False) -> Scores:
+    """Compute on the tensors' own device what a record needs.
+
+    Of probabilities the `top_k` largest are kept, None for all; of a segmentation the `masks`, if they are wanted.
+    """
+    if task == SEGMENTATION:
+        pixels, labels, losses, loss = forward.logits, forward.labels, forward.losses, _float(forward.loss)
+        return measures.measure_masks(pixels, labels, losses, loss, ignore_index=ignore_index, keep=masks)
+    if task == LOSS:
+        return LossScores(_float(forward.losses), _float(forward.loss))
     logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
     if task in CLASS_TASKS:
         labels, log_probs = forward.labels.long().contiguous(), logits.log_softmax(-1)
@@ -147,7 +170,9 @@ def _float(tensor: Any) -> Any:
     return tensor if tensor is None else tensor.float().contiguous()
 
 
-def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, ignore_index: int) -> Columns:
+def to_columns(
+    task: str, results: Results, *, top_k: int | None, classes: int, ignore_index: int, masks: bool = False
+) -> Columns:
     """Make the columns of a record from results on the host, measuring them first if they are not measured yet.
 
     Losses that the caller did not pass are -ln p(label) in nats, the mean binary cross-entropy in nats, or the mean squared
@@ -155,7 +180,11 @@ def to_columns(task: str, results: Results, *, top_k: int | None, classes: int, 
     if a label is not a class or a `multilabel` target is not 0 or 1.
     """
     if isinstance(results, Forward):
-        results = measure(task, results, top_k=top_k)
+        results = measure(task, results, top_k=top_k, ignore_index=ignore_index, masks=masks)
+    if isinstance(results, MaskScores):
+        return measures.mask_columns(results, classes=classes, ignore_index=ignore_index, keep=masks)
+    if isinstance(results, LossScores):
+        return measures.loss_columns(results)
     if isinstance(results, ClassScores):
         return _class_columns(results, classes, ignore_index if task == "sequence" else None)
     targets, outputs, losses = results.targets.numpy(), results.outputs.numpy(), results.losses.numpy()
@@ -216,12 +245,12 @@ def slice_rows(columns: ClassColumns, rows: slice, loss: float) -> ClassColumns:
     )
 
 
-def to_record(
-    header: Header, columns: Columns, *, classes: int, inputs: Inputs, flight: Mapping[str, Any] | None
-) -> Batch | Numbers:
+def to_record(header: Header, columns: Columns, *, classes: int, inputs: Inputs, flight: Mapping[str, Any] | None) -> AnyBatch:
     """Make the record of a batch. Ids and files of a sequence are repeated for each of its positions."""
-    if isinstance(columns, NumberColumns):
+    if not isinstance(columns, ClassColumns):
         shared = {name: value for name, value in _by_name(header).items() if name not in _ONLY_CLASSES}
+        if isinstance(columns, MeasureColumns):
+            return Measures(**shared, **_by_name(columns), inputs=inputs, flight=flight)
         return Numbers(**shared, **_by_name(columns), inputs=inputs, flight=flight)
     if (sequences := columns.sequences) is not None:
         columns = replace(columns, sequences={"ids": header.ids, **sequences})
@@ -248,11 +277,36 @@ def _check_labels(labels: Ints, classes: int, *, hint: str) -> None:
         )
 
 
-def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
-    """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K. `finite`: all losses are.
+def count_and_sum(columns: Columns | AnyBatch, b: int) -> tuple[int, float]:
+    """Return the number of samples in the columns of a batch of `b`, and the sum of their losses."""
+    if isinstance(columns, MeasureColumns | Measures):
+        return measures.count_and_sum(columns, b)
+    return len(columns.losses), float(np.add.reduce(columns.losses, dtype=np.float64))
 
+
+def split_numbers(header: Header) -> None:
+    """Turn the named numbers of a batch, on the host now, into columns float32 [B] and plain numbers."""
+    given = {name: value.float().numpy() for name, value in (header.numbers or {}).items()}
+    header.numbers = {name: value for name, value in given.items() if value.ndim} or None
+    header.batch_numbers = {name: value[()] for name, value in given.items() if not value.ndim} or None
+
+
+def number_sums(header: Header | AnyBatch) -> dict[str, tuple[float, int]]:
+    """Return the sum and the count of each named number; one of the whole batch counts for each of its samples."""
+    sums = {name: (float(one.sum(dtype=np.float64)), len(one)) for name, one in (header.numbers or {}).items()}
+    b = len(header.ids)
+    return sums | {name: (float(value) * b, b) for name, value in (header.batch_numbers or {}).items() if name not in sums}
+
+
+def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
+    """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K, in `segmentation` each pixel.
+
+    `finite`: all losses are.
     NaN is never correct, although argmax of NaN is class 0.
     """
+    if isinstance(columns, MeasureColumns):
+        shares = () if columns.correct is None or columns.counted is None else columns.correct / np.maximum(columns.counted, 1)
+        return float(np.sum(shares))
     if isinstance(columns, ClassColumns):
         right = columns.preds == columns.labels
         return int(np.count_nonzero(right if finite else right & np.isfinite(columns.losses)))
@@ -262,11 +316,13 @@ def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
     return 0.0
 
 
-def class_counts(columns: Columns | Batch | Numbers, classes: int) -> Ints | None:
+def class_counts(columns: Columns | AnyBatch, classes: int) -> Ints | None:
     """Count the samples of each class: [3, C] labelled, predicted and correct; None where targets are no classes or too many.
 
-    Correct is as in `count_correct`.
+    Correct is as in `count_correct`. For `segmentation` pixels are counted.
     """
+    if isinstance(columns, MeasureColumns | Measures):
+        return measures.pixel_counts(columns, classes)
     if not isinstance(columns, ClassColumns | Batch) or classes > MAX_COUNTED_CLASSES:
         return None
     right = columns.labels[(columns.preds == columns.labels) & np.isfinite(columns.losses)]
@@ -275,6 +331,9 @@ def class_counts(columns: Columns | Batch | Numbers, classes: int) -> Ints | Non
 
 def check_finite(columns: Columns) -> None:
     """Raise UsageError, naming the first sample, if a prediction is NaN, as softmax makes of infinite logits."""
+    if isinstance(columns, MeasureColumns):
+        measures.check_known(columns)
+        return
     values = columns.probs if isinstance(columns, ClassColumns) else columns.outputs
     nan = np.isnan(values)
     if nan.any():

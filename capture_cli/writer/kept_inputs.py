@@ -18,15 +18,16 @@ import numpy.typing as npt
 from capture_cli.errors import CaptureError
 from capture_cli.files import sync_folder, write_all
 from capture_cli.preprocessing import digests
-from capture_cli.records import Inputs, inputs_to_json
+from capture_cli.records import Inputs
+from capture_cli.records.values import inputs_to_json
 from capture_cli.runfolder import INPUTS, Output, not_written
 from capture_cli.writer.pending import Pending
 
 if TYPE_CHECKING:
     import torch
 
-PACK, FLIGHT = "pack-00000.bin", "flight.bin"
-"""Files below inputs/: of `inputs="all"`, and of batches whose loss went wrong."""
+PACK, FLIGHT, MASKS = "pack-00000.bin", "flight.bin", "masks.bin"
+"""Files below inputs/: of `inputs="all"`, of batches whose loss went wrong, and of masks."""
 _STATE = {"pack": PACK, "flight": FLIGHT}
 """Key in a checkpoint -> file."""
 
@@ -34,10 +35,10 @@ _STATE = {"pack": PACK, "flight": FLIGHT}
 class KeptInputs:
     """The kept inputs of one run."""
 
-    def __init__(self, output: Output, stored: int | None) -> None:
-        """Keep the first `stored` inputs of each batch; None for all, which needs a run folder."""
+    def __init__(self, output: Output, stored: int | None, *, masks: bool = False) -> None:
+        """Keep the first `stored` inputs of each batch; None for all, which needs a run folder, as `masks` do."""
         self._stored = stored or 0
-        names = (FLIGHT,) if stored is not None else (FLIGHT, PACK)
+        names = [FLIGHT, *[PACK] * (stored is None), *[MASKS] * masks]
         self._packs = {name: Pack(output, name) for name in names} if output.folder else {}
 
     @property
@@ -65,6 +66,17 @@ class KeptInputs:
             return Inputs(shape=shape, dtype=dtype, digests=names, stored=pack.store(array, names))
         values = [base64.b64encode(one.tobytes()).decode() for one in array[: None if whole else self._stored]]
         return Inputs(shape=shape, dtype=dtype, digests=names, values=values or None, not_stored=len(array) - len(values))
+
+    def describe_masks(self, masks: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Return the field `masks` of a record, for masks [B, H, W] by name, each different one stored once."""
+        described = {}
+        for name, array in masks.items():
+            names = digests(array)
+            stored = self._packs[MASKS].store(array, names)
+            described[name] = inputs_to_json(
+                Inputs(shape=array.shape[1:], dtype=str(array.dtype), digests=names, stored=stored)
+            )
+        return described
 
     def flight(self, reason: str, previous: Pending | None) -> dict[str, Any] | None:
         """Return the field `flight` of a batch whose loss went wrong, with the batch before it saved whole.

@@ -45,6 +45,8 @@ class Pending:
     """Loss of a staged batch, in nats."""
     digests: list[str] | None = None
     """[B] digests of the inputs, once taken."""
+    size: int = 0
+    """Samples in the batch."""
     reason: str | None = None
     """Verdict of the spike rule on its loss; None until the loss is known."""
 
@@ -62,9 +64,16 @@ class Pending:
         """Start copying the results, the ids and, if the batch is captured, the inputs to the host."""
         if inputs.requires_grad:
             inputs = inputs.detach()
-        (copied, device_ids, *rest), arrived = to_host([inputs if captured else None, device_ids, *(results or ())])
-        results = type(results)(*rest) if results else None
-        return cls(header, inputs, inputs.shape[1:], inputs.dtype, captured, classes, results, arrived, copied, device_ids)
+        numbers = header.numbers or {}
+        given = [inputs if captured else None, device_ids, *numbers.values(), *(results or ())]
+        (copied, device_ids, *rest), arrived = to_host(given)
+        if numbers:
+            header.numbers = dict(zip(numbers, rest, strict=False))
+        results = type(results)(*rest[len(numbers) :]) if results else None
+        shape = inputs.shape
+        return cls(
+            header, inputs, shape[1:], inputs.dtype, captured, classes, results, arrived, copied, device_ids, size=shape[0]
+        )
 
     def wait(self) -> None:
         """Return once everything is on the host."""

@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from typing import Any, cast
 
@@ -38,14 +38,24 @@ class Sums:
     correct: float = 0
     captured: int = 0
     classes: Ints | None = None
-    """[3, C] samples labelled, predicted and correct, by class; None where they are not counted."""
+    """[3, C] samples (or pixels) labelled, predicted and correct, by class; None where they are not counted."""
+    numbers: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Sum and count of each named number."""
 
     def plus(self, *, n: int, loss: float, correct: float, captured: bool, classes: Ints | None = None) -> "Sums":
         """Return the sums with one more batch of n samples."""
         loss, correct, kept = self.loss + loss, self.correct + correct, self.captured + captured * n
         if classes is not None and self.classes is not None:
             classes = self.classes + classes
-        return Sums(self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept, classes)
+        return Sums(self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept, classes, self.numbers)
+
+    def with_numbers(self, numbers: Mapping[str, Sequence[float]]) -> "Sums":
+        """Return the sums with the sum and count of each of these."""
+        added = {name: (total, n) for name, (total, n) in self.numbers.items()}
+        for name, (total, n) in numbers.items():
+            before, count = added.get(name, (0.0, 0))
+            added[name] = (before + total, count + n)
+        return replace(self, numbers=added)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Sums":
@@ -59,16 +69,26 @@ class Sums:
 
     def to_record(self, *, accuracy: bool) -> Epoch:
         """Return the record of the phase."""
+        correct, counted = self.correct, float(self.n)
+        if self.classes is not None and self.classes[0].any():
+            correct, counted = int(self.classes[2].sum()), int(self.classes[0].sum())
         return Epoch(
             phase=self.phase,
             epoch=self.epoch,
             n=self.n,
             loss=self.loss / self.n if self.n else math.nan,
-            accuracy=self.correct / self.n if accuracy and self.n else None,
+            accuracy=correct / counted if accuracy and counted else None,
             captured=self.captured,
             not_captured=self.n - self.captured,
             class_counts=None if self.classes is None else dict(zip(CLASS_COUNTS, self.classes.tolist(), strict=True)),
+            number_means=number_means(self.numbers) or None,
         )
+
+
+def number_means(sums: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Return the mean of each named number, None where it is not finite, and the samples that had it."""
+    means = {name: (total / n if n else math.nan, int(n)) for name, (total, n) in sums.items()}
+    return {name: {"mean": mean if math.isfinite(mean) else None, "n": n} for name, (mean, n) in means.items()}
 
 
 class Phases:

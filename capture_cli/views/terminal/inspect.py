@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.lesson import RUN, confusion_where
+from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.summary import Summary
-from capture_cli.records import RunInfo
+from capture_cli.records import Epoch, RunInfo
+from capture_cli.runs.masks import LOSS, MEASURE_TASKS, SEGMENTATION
 from capture_cli.runs.visits import NUMBER_TASKS
 from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.scores import score_parts, visits_table
@@ -35,6 +37,8 @@ MAX_EPOCHS = 40
 """Rows of the table of epochs: the last ones. The JSON has all."""
 _MAX_CLASSES = 12
 """Class names listed in the header."""
+_MAX_NUMBERS = 4
+"""Named numbers in the table of epochs."""
 
 
 def show_summary(
@@ -114,6 +118,9 @@ def commands(summary: Summary, run: str) -> list[str]:
     here = f"phase = '{phase.phase}' and epoch = {phase.epoch}"
     if phase.predicted:
         lines = [f'capture rows {name} --where "p_pred < 0.5" --columns file,pred,p_pred --format csv']
+    elif summary.info.task in MEASURE_TASKS:
+        order = f"capture rows {name} --where {_shell(here)} --format csv"
+        lines = [f"{order} --columns {','.join(('file', *_COLUMNS[summary.info.task], *(summary.info.number_names or ())))}"]
     elif summary.info.task == "regression":
         lines = [f"capture rows {name} --where {_shell(here)} --columns file,targets,outputs,loss --format csv"]
     else:
@@ -128,6 +135,10 @@ def commands(summary: Summary, run: str) -> list[str]:
         lines.append(f"capture suspects {name}")
     shown = {capture_command(one.command, run) for one in summary.lesson}
     return [line for line in lines if safe(line) == line and line not in shown]
+
+
+_COLUMNS = {SEGMENTATION: ("accuracy", "mean_iou", "loss"), LOSS: ("loss",)}
+"""Columns of `capture rows` that say most."""
 
 
 def _name(run: str) -> str:
@@ -196,7 +207,10 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     epochs = sorted(sums_of.keys() | {epoch for epoch, _ in under_way})
     names = {one.phase for one in summary.epochs} | {phase for _, phase in under_way}
     phases = sorted(names, key=lambda name: (name != "train", name))
-    columns = ("loss",) if summary.info.task == "regression" else ("loss", "acc")
+    task, numbers = summary.info.task, _shown_numbers(summary)
+    columns = {"regression": ("loss",), LOSS: ("loss", *numbers), SEGMENTATION: ("loss", "acc", "IoU", *numbers)}.get(
+        task or "", ("loss", "acc", *numbers)
+    )
     best = summary.best.epoch if summary.best and len(epochs) > 1 else None
     rows = []
     for epoch in epochs[-MAX_EPOCHS:]:
@@ -205,10 +219,10 @@ def _epochs(summary: Summary) -> list[RenderableType]:
         for phase in phases:
             sums, begun = sums_of.get(epoch, {}).get(phase), under_way.get((epoch, phase))
             if sums:
-                row += [number(sums.loss), "-" if sums.accuracy is None else f"{sums.accuracy:.3f}"][: len(columns)]
+                row += [_epoch_cell(sums, column, task) for column in columns]
                 captured, missed = captured + sums.captured, missed + sums.not_captured
             else:
-                row += [f"({number_or_dash(begun.loss)})" if begun else "", ""][: len(columns)]
+                row += [f"({number_or_dash(begun.loss)})" if begun else "", *[""] * (len(columns) - 1)]
                 captured += begun.n if begun else 0
         so_far = " so far" if any(epoch == other for other, _ in under_way) else ""
         rows.append([*row, f"{captured:,}{so_far}" + (f" of {captured + missed:,}" if missed else "")])
@@ -217,3 +231,18 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     if len(epochs) <= MAX_EPOCHS:
         return [table]
     return [table, "", plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all", "dim")]
+
+
+def _shown_numbers(summary: Summary) -> tuple[str, ...]:
+    """The named numbers that have a column in the table of epochs: the first few."""
+    names = (name for one in summary.epochs for name in one.number_means or ())
+    return tuple(dict.fromkeys(names))[:_MAX_NUMBERS]
+
+
+def _epoch_cell(sums: Epoch, column: str, task: str | None) -> str:
+    if column == "loss":
+        return number(sums.loss)
+    value = {"acc": sums.accuracy, "IoU": mean_iou(sums, task)}.get(column)
+    if column in ("acc", "IoU"):
+        return "-" if value is None else f"{value:.3f}"
+    return number_or_dash((sums.number_means or {}).get(column, {}).get("mean"))

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
-from capture_cli.answers.visits import AnyVisit, NumbersVisit, TokenVisit, Visit
+from capture_cli.answers.visits import AnyVisit, MeasuredVisit, NumbersVisit, TokenVisit, Visit
+from capture_cli.views.terminal.masks import mask_parts, number_parts
 from capture_cli.views.terminal.matrix import calibration_parts, matrix_parts
 from capture_cli.views.terminal.tables import number_or_dash, table_of
 from capture_cli.views.terminal.text import plain, shorten
@@ -54,6 +55,8 @@ def score_parts(
         parts += ["", *section] if section else []
     if phase.outputs:
         parts += ["", *_outputs(phase, limit)]
+    for section in (mask_parts(phase, limit), number_parts(phase)):
+        parts += ["", *section] if section else []
     if phase.worst:
         shown = gallery(_worst_pictures(phase, pictures), width)
         parts += ["", *shown, *(plain(note, "dim") for note in notes), _worst(phase, width)]
@@ -73,6 +76,9 @@ def _title(phase: PhaseScore, noun: str) -> str:
     missed = f"; {phase.not_captured:,} more were not captured" if phase.not_captured else ""
     if phase.predicted:
         return f"{name}: {phase.n:,} {noun} without labels"
+    if phase.masks and phase.masks.accuracy is not None:
+        right = f"pixel accuracy {phase.masks.accuracy:.1%}, mean IoU {number_or_dash(phase.masks.mean_iou)}"
+        return f"{name}: {phase.n:,} captured images, loss {number_or_dash(phase.loss)}, {right}{missed}"
     if phase.correct is None:
         return f"{name}: {phase.n:,} captured {noun}, loss {number_or_dash(phase.loss)}{missed}"
     title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
@@ -146,6 +152,9 @@ def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
     """Headings of the probabilities and losses, as many as there is room for."""
     if isinstance(visits[0], NumbersVisit):
         return ("loss", "targets", "outputs")
+    if isinstance(visits[0], MeasuredVisit):
+        masks = visits[0].counted is not None
+        return (*(("accuracy", "mean_iou") if masks else ()), "loss", *visits[0].numbers)
     return tuple(_NUMBERS) if width is None or width >= _ROOMY else ("p(label)", "loss")
 
 
@@ -154,7 +163,9 @@ def _kind(head: str) -> str:
 
 
 def _cell(one: AnyVisit, head: str) -> str:
-    value = getattr(one, head if isinstance(one, NumbersVisit) else _NUMBERS.get(head, head))
+    if isinstance(one, MeasuredVisit) and head in one.numbers:
+        return number_or_dash(one.numbers[head])
+    value = getattr(one, _NUMBERS.get(head, head) if isinstance(one, Visit) else head)
     if isinstance(value, tuple):
         return ", ".join(map(number_or_dash, value[:_MAX_VALUES])) + (", ..." if len(value) > _MAX_VALUES else "")
     return str(value) if isinstance(value, str | int) else number_or_dash(value)
@@ -162,7 +173,7 @@ def _cell(one: AnyVisit, head: str) -> str:
 
 def _worst_pictures(phase: PhaseScore, pictures: Sequence[Picture | None]) -> Iterator[tuple[Picture | None, tuple[str, str]]]:
     for rank, (worst, picture) in enumerate(zip(phase.worst, pictures, strict=False), 1):
-        if not isinstance(worst.visit, NumbersVisit):
+        if isinstance(worst.visit, Visit):
             yield picture, (f"{rank} {worst.visit.label or ''}", f"pred {worst.visit.pred}")
 
 
