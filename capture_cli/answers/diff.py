@@ -28,7 +28,7 @@ from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import End, Epoch, RunInfo, Samples, Skip
 from capture_cli.records.comparing import Change, changes
 from capture_cli.records.values import loads
-from capture_cli.runs import BATCHES, Block, Line, Run
+from capture_cli.runs import BATCHES, Block, Line, Run, summed
 from capture_cli.runs.visits import predicts_classes
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class _Reader:
         """The last run record."""
         self.phases = LatestPhases(lambda phase, epoch, info: Predictions(phase, epoch, info, file_numbers))
         self.epochs: dict[tuple[int, str], Epoch] = {}
-        """The totals of each phase."""
+        """The totals of each phase, of a run with folds those of all trainings together."""
+        self._folded: dict[tuple[int, str], list[Epoch]] = {}
         self.samples: list[Samples] = []
         self.error: RecordsError | None = None
         """The first thing wrong with the records."""
@@ -214,7 +215,11 @@ class _Reader:
         elif isinstance(block, Samples):
             self.samples.append(block)
         elif isinstance(block, Epoch):
-            self.epochs[block.epoch, block.phase] = block
+            key = block.epoch, block.phase
+            self.epochs[key] = block
+            if self.info and self.info.fold:
+                self._folded.setdefault(key, []).append(block)
+                self.epochs[key] = summed(self._folded[key])
         if isinstance(block, Samples | Skip) and self.info:
             self._files.update(self._side, block, self.info)
         elif block is not None and self.info and predicts_classes(self.info.task):

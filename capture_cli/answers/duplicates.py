@@ -21,7 +21,7 @@ import numpy.typing as npt
 import orjson
 
 from capture_cli.records import RunInfo, Samples
-from capture_cli.runs import Block, Line, Visits
+from capture_cli.runs import Block, Line, Visits, folds_of
 
 if TYPE_CHECKING:
     from capture_cli.runs import Run
@@ -113,11 +113,15 @@ class Duplicating:
         """Digest of an input -> the samples that had it."""
         self._named: dict[int | str, tuple[str, int | None, str]] = {}
         """File, label and phase of samples that no samples record names."""
+        self._has_folds = False
+        self._first_val: dict[int, int] = {}
+        self._fold_of: dict[int | str, str] = {}
+        """Of a run with folds: the one that holds a sample out, in place of its split."""
 
     def update(self, block: Block) -> None:
         """Take the next block. Raises RecordsError for inputs that do not fit their batch."""
         if isinstance(block, RunInfo):
-            self._classes = block.classes
+            self._classes, self._has_folds = block.classes, bool(folds_of(block))
         elif isinstance(block, Samples):
             self._samples.append(block)
         elif (
@@ -127,6 +131,13 @@ class Duplicating:
             and self._first_epochs.setdefault(block.phase, block.epoch) == block.epoch
         ):
             self._take_inputs(block)
+        if self._has_folds and isinstance(block, Visits) and block.phase == "val" and block.info.fold:
+            self._take_fold(block, block.info.fold["number"])
+
+    def _take_fold(self, visits: Visits, number: int) -> None:
+        """Keep which samples a training holds out, from the first epoch that it has visits of."""
+        if self._first_val.setdefault(number, visits.epoch) == visits.epoch:
+            self._fold_of.update(dict.fromkeys(visits["id"].tolist(), f"fold {number}"))
 
     def _take_inputs(self, visits: Visits) -> None:
         ids = visits["id"].tolist()
@@ -176,7 +187,8 @@ class Duplicating:
             at = int(np.searchsorted(starts, place, "right")) - 1
             block, row = self._samples[at], place - int(starts[at])
             label = self._classes[int(block.labels[row])]
-            return Member(file=block.files[row], id=names[place], label=label, split=block.splits[row])
+            split = self._fold_of.get(names[place]) if self._has_folds else block.splits[row]
+            return Member(file=block.files[row], id=names[place], label=label, split=split)
 
         return member
 

@@ -159,8 +159,9 @@ class SampleDynamics:
 class Dynamics:
     """The fold that collects them."""
 
-    def __init__(self, phase: str) -> None:
-        self._phase = phase
+    def __init__(self, phase: str, *, training: int | None = None, share: int = 1) -> None:
+        """Collect a phase, of a run with folds that of one `training`; `share` folds have MAX_PROBS_BYTES together."""
+        self._phase, self._training, self._max_bytes = phase, training, MAX_PROBS_BYTES // share
         self._info: RunInfo | None = None
         self._rows: dict[int | str, int] = {}
         self._files: list[str] = []
@@ -174,7 +175,9 @@ class Dynamics:
 
     def update(self, block: Block) -> None:
         """Take the visits of the phase. Raises UsageError where samples do not have one label each."""
-        if isinstance(block, Visits) and block.phase == self._phase and len(block):
+        if not isinstance(block, Visits) or block.phase != self._phase or not len(block):
+            return
+        if self._training is None or (block.info.fold or {}).get("number") == self._training:
             self._take(block)
 
     def _take(self, visits: Visits) -> None:
@@ -194,7 +197,7 @@ class Dynamics:
         shown = shown_rows(visits)
         if shown is None:
             columns = {name: visits[name] for name in ("margin", "p_label", "loss")}
-            if self._probs_bytes <= MAX_PROBS_BYTES:
+            if self._probs_bytes <= self._max_bytes:
                 columns["probs"] = self._dense(visits)
             of_visits = places
         else:
@@ -241,7 +244,7 @@ class Dynamics:
         epochs = sorted({epoch for epoch, _, _ in self._parts})
         shape = len(epochs), len(self._rows)
         arrays = {name: np.full(shape, np.nan, np.float32) for name in ("margin", "p_label", "loss")}
-        fits = self._probs_bytes <= MAX_PROBS_BYTES
+        fits = self._probs_bytes <= self._max_bytes
         probs = np.full((*shape, len(self._info.classes)), np.nan, np.float32) if fits else None
         labels = np.zeros(len(self._rows), np.int64)
         for places, of_samples in self._labels:

@@ -49,10 +49,14 @@ class History:
     extra: Mapping[str, Any]
     """Values passed to the recorder as `extra=`, at its last visit."""
     visits: tuple[AnyVisit, ...]
+    folds: tuple[int, ...] | None = None
+    """The number of the training for each visit, in a run with folds."""
 
     def to_json(self) -> dict[str, Any]:
         """The history as plain values."""
         visits = [asdict(one) for one in self.visits]
+        if self.folds is not None:
+            visits = [{"fold": fold, **one} for fold, one in zip(self.folds, visits, strict=True)]
         return {**self.state.to_json(), "sample": asdict(self.sample), "extra": dict(self.extra), "visits": visits}
 
 
@@ -74,8 +78,8 @@ class SampleSearch:
         self._wanted = wanted
         self._info: RunInfo | None = None
         self._candidates: dict[int | str, Sample] = {}
-        self._visits: dict[int | str, list[AnyVisit]] = {}
-        """Visits of each candidate, by id."""
+        self._visits: dict[int | str, list[tuple[int, AnyVisit]]] = {}
+        """Visits of each candidate, by id, each with the number of its training (0 without folds)."""
         self._extra: dict[int | str, Mapping[str, Any]] = {}
         self._n_matching = 0
         """Files that end in `wanted`."""
@@ -127,7 +131,8 @@ class SampleSearch:
         for batch in visits.batches_with(self._visits) if self._visits else ():
             for row, number in enumerate(batch["id"].tolist()):
                 if number in self._visits:
-                    self._visits[number].append(visit_at(batch, row))
+                    training = batch.info.fold["number"] if batch.info.fold else 0
+                    self._visits[number].append((training, visit_at(batch, row)))
                     self._extra[number] = batch["extra"][row] or {}
 
     def result(self) -> History:
@@ -136,12 +141,14 @@ class SampleSearch:
         if self._info is None:
             raise error or RecordsError(f"{self._run.name}: no records")
         sample = self._found(error)
+        visits = sorted(self._visits[sample.id], key=lambda one: one[0])  # one training after the other
         return History(
             state=RunState.of(self._run),
             info=self._info,
             sample=sample,
             extra=self._extra.get(sample.id, {}),
-            visits=tuple(self._visits[sample.id]),
+            visits=tuple(visit for _, visit in visits),
+            folds=tuple(training for training, _ in visits) if self._info.fold else None,
         )
 
     def _found(self, error: RecordsError | None) -> Sample:

@@ -19,7 +19,7 @@ import numpy as np
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
-from capture_cli.runs import Run
+from capture_cli.runs import Run, folds_of
 
 PHASES = ("train", "val", "test")
 
@@ -89,9 +89,11 @@ class DynamicsSummary:
 def find_learning(run: Run, *, most: int = 8) -> DynamicsSummary:
     """Sum up the dynamics of a run in one pass; list at most `most` samples of each kind.
 
+    Of a run with folds they are those of the samples while they were held out.
+
     Raises RecordsError where nothing was captured, UsageError where samples do not have one label each.
     """
-    folds = [Dynamics(phase) for phase in PHASES]
+    folds = [Dynamics(phase) for phase in PHASES if phase == "val" or not folds_of(run.info)]
     error = run.fold(*folds)
     found = [fold.result() for fold in folds if fold]
     if not found:

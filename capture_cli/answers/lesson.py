@@ -19,11 +19,14 @@ import numpy as np
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates
 from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
+from capture_cli.answers.held_out import HeldOut
 from capture_cli.answers.scores import Confusion, PhaseScore
 from capture_cli.answers.suspects import PHASES, Suspect, rank
+from capture_cli.answers.suspects.combining import rank_trainings
 from capture_cli.answers.suspects.score import MIN_EPOCHS
 from capture_cli.errors import CaptureError, RecordsError
-from capture_cli.runs import Block, Visits
+from capture_cli.records import RunInfo
+from capture_cli.runs import Block, Visits, folds_of
 
 RUN = "RUN"
 """Stands for the run in the arguments of a command."""
@@ -45,7 +48,7 @@ class Finding:
     """One sentence of the lesson."""
 
     kind: str
-    """confusion, suspects, best_epoch, learned, calibration, leaks or contradictions."""
+    """held_out, confusion, suspects, best_epoch, learned, calibration, leaks or contradictions."""
     text: str
     command: tuple[str, ...]
     """Arguments of `capture` that show more, with RUN for the run."""
@@ -62,19 +65,30 @@ class Waiting:
         self.is_whole = True
         """False once there was more than MAX_BYTES."""
         self._visits: list[Visits] = []
-        self._bytes = 0
+        self._bytes = self._folds = 0
 
     def update(self, block: Block) -> None:
         """Take the next block."""
-        if isinstance(block, Visits) and self.is_whole:
+        if isinstance(block, RunInfo):
+            self._folds = folds_of(block)
+        elif isinstance(block, Visits) and self.is_whole:
             self._visits.append(block)
             self._bytes += block.size_bytes
             if self._bytes > MAX_BYTES:
                 self.is_whole, self._visits = False, []
 
     def dynamics(self) -> list[SampleDynamics]:
-        """The dynamics of each of PHASES; none of a large run, of one without single labels, or if a batch makes no sense."""
-        folds = [Dynamics(phase) for phase in PHASES]
+        """The dynamics of each of PHASES, of a run with folds those of the samples while they were held out.
+
+        There are none of a large run, of one without single labels, or if a batch makes no sense.
+        """
+        return self._collected([Dynamics(phase) for phase in PHASES if phase == "val" or not self._folds])
+
+    def trainings(self) -> list[SampleDynamics]:
+        """The dynamics of each training of a run with folds; none of any other, or as for `dynamics`."""
+        return self._collected([Dynamics("train", training=number) for number in range(1, self._folds + 1)])
+
+    def _collected(self, folds: Sequence[Dynamics]) -> list[SampleDynamics]:
         try:
             for visits in self._visits:
                 if visits.info.task in CLASS_TASKS:
@@ -87,17 +101,23 @@ class Waiting:
 
 def lesson(
     *,
+    held_out: HeldOut | None = None,
     phase: PhaseScore | None,
     best: str | None,
     duplicates: Duplicates,
     dynamics: Sequence[SampleDynamics],
+    trainings: Sequence[SampleDynamics] = (),
     digests: SampleDigests,
 ) -> tuple[Finding, ...]:
     """Every sentence that is true of a run."""
     found: list[Finding] = []
+    if held_out:
+        calibration = phase.calibration if phase and phase.phase == "val" else None
+        ece = f"; ECE {calibration.ece:.3f}" if calibration else ""
+        found.append(Finding(kind="held_out", text=f"{held_out.sentence}{ece}.", command=("rows", RUN, "--per", "epoch")))
     if phase:
         found += _confusion(phase)
-    found += _suspects(dynamics, digests)
+    found += _suspects(dynamics, trainings, digests)
     if best:
         found.append(Finding(kind="best_epoch", text=f"{best}.", command=("rows", RUN, "--per", "epoch")))
     found += _learned(dynamics)
@@ -128,7 +148,7 @@ def _sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _suspects(dynamics: Sequence[SampleDynamics], digests: SampleDigests) -> list[Finding]:
+def _suspects(dynamics: Sequence[SampleDynamics], trainings: Sequence[SampleDynamics], digests: SampleDigests) -> list[Finding]:
     if (
         not dynamics
         or not 2 <= len(dynamics[0].classes) <= MAX_CLASSES
@@ -136,7 +156,7 @@ def _suspects(dynamics: Sequence[SampleDynamics], digests: SampleDigests) -> lis
     ):
         return []
     try:
-        ranked = rank(dynamics, digests)
+        ranked = rank_trainings(trainings, digests) if trainings else rank(dynamics, digests)
     except (CaptureError, ValueError):
         return []
     flagged: list[Suspect] = [one for one in ranked.suspects if one.flagged]

@@ -6,6 +6,8 @@
     phase.read()                        # feeds its visits to its fold
     phase.fold.result()
 
+Of a run with folds it is the latest visits of each training, together: they may end at different epochs.
+
 Reading a batch costs far more than passing it by, and only the last epoch of a phase is looked at. When more than 16 MB of one
 phase wait, its fold takes them and the bytes are dropped.
 """
@@ -13,18 +15,27 @@ phase wait, its fold takes them and the bytes are dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from functools import cached_property
+from typing import Generic, Protocol, Self, TypeVar
 
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo
-from capture_cli.runs import Block, Fold, Visits
+from capture_cli.runs import Block, Fold, FoldedEpoch, Visits
 
 PREFERRED = ("val", "test", "train")
 """Phases that say most about a run, in this order; others follow."""
 MAX_PHASES = 16
 WAITING_BYTES = 16 << 20
 
-F = TypeVar("F", bound=Fold)
+
+class PhaseFold(Fold, Protocol):
+    """An answer about one phase of one epoch, which takes over what another one of the same phase has found."""
+
+    def absorb(self, other: Self) -> None:
+        """Take over what `other` has found in the same phase of another training."""
+
+
+F = TypeVar("F", bound=PhaseFold)
 
 
 class PhaseVisits(Generic[F]):
@@ -58,41 +69,86 @@ class PhaseVisits(Generic[F]):
                     self.fold.update(visits.batch(number))
 
 
+class JoinedVisits(PhaseVisits[F]):
+    """The visits of one phase in several trainings of a run with folds. Read once, after the pass."""
+
+    def __init__(self, parts: list[PhaseVisits[F]]) -> None:
+        super().__init__(parts[0].phase, max(one.epoch for one in parts), parts[0].fold)
+        self.is_captured = any(one.is_captured for one in parts)
+        self._parts = parts
+
+    def read(self) -> None:
+        """Feed each fold what waits, and let the first absorb the others."""
+        parts, self._parts = self._parts, []
+        for part in parts:
+            part.read()
+        for part in parts[1:]:
+            self.fold.absorb(part.fold)
+
+
 class LatestPhases(Generic[F]):
     """The last complete epoch of each phase, and the one under way. A fold."""
 
     def __init__(self, new_fold: Callable[[str, int, RunInfo], F]) -> None:
         """`new_fold` makes the fold for a phase and epoch. A fold must use all of a block or, if it raises, nothing."""
-        self.complete: dict[str, PhaseVisits[F]] = {}
-        self.under_way: dict[str, PhaseVisits[F]] = {}
+        self._complete: dict[str, PhaseVisits[F]] = {}
+        self._under_way: dict[str, PhaseVisits[F]] = {}
+        self._trainings: dict[int, LatestPhases[F]] = {}
+        """Of a run with folds: the phases of each training, by its number."""
         self._new_fold = new_fold
         self._info: RunInfo | None = None
+
+    @cached_property
+    def complete(self) -> dict[str, PhaseVisits[F]]:
+        """The last complete epoch of each phase. To be asked for after the pass."""
+        return {**self._complete, **_joined([one.complete for one in self._trainings.values()])}
+
+    @cached_property
+    def under_way(self) -> dict[str, PhaseVisits[F]]:
+        """The phases that have begun and not ended. To be asked for after the pass."""
+        return {**self._under_way, **_joined([one.under_way for one in self._trainings.values()])}
 
     def update(self, block: Block) -> None:
         """Take the next block. Raises RecordsError for more than MAX_PHASES phases."""
         if isinstance(block, RunInfo):
             self._info = block
         elif isinstance(block, Visits):
-            if len(self.under_way.keys() | self.complete.keys() | {block.phase}) > MAX_PHASES:
-                raise block.error(f"more than {MAX_PHASES} different phases")
-            self._phase(block.phase, block.epoch, block.info).add(block)
+            if number := _training(block.info):
+                self._of_training(number, block.info)._take(block)
+            else:
+                self._take(block)
+        elif isinstance(block, FoldedEpoch) and self._info:
+            for number, sums in block.folds.items():
+                self._of_training(number, self._info)._finish(sums, self._info)
         elif isinstance(block, Epoch) and self._info:
-            self._finish(block, self._info)
+            number = _training(self._info)
+            (self._of_training(number, self._info) if number else self)._finish(block, self._info)
+
+    def _of_training(self, number: int, info: RunInfo) -> LatestPhases[F]:
+        if number not in self._trainings:
+            self._trainings[number] = LatestPhases(self._new_fold)
+            self._trainings[number]._info = info
+        return self._trainings[number]
+
+    def _take(self, block: Visits) -> None:
+        if len(self._under_way.keys() | self._complete.keys() | {block.phase}) > MAX_PHASES:
+            raise block.error(f"more than {MAX_PHASES} different phases")
+        self._phase(block.phase, block.epoch, block.info).add(block)
 
     def _phase(self, phase: str, epoch: int, info: RunInfo) -> PhaseVisits[F]:
-        found = self.under_way.get(phase)
+        found = self._under_way.get(phase)
         if found is None or found.epoch != epoch:
-            found = self.under_way[phase] = PhaseVisits(phase, epoch, self._new_fold(phase, epoch, info))
+            found = self._under_way[phase] = PhaseVisits(phase, epoch, self._new_fold(phase, epoch, info))
         return found
 
     def _finish(self, sums: Epoch, info: RunInfo) -> None:
         """Close a phase. If nothing of it was captured, an earlier epoch that was captured stays the latest."""
         found = self._phase(sums.phase, sums.epoch, info)
-        del self.under_way[sums.phase]
+        del self._under_way[sums.phase]
         found.fold.update(sums)
-        earlier = self.complete.get(sums.phase)
+        earlier = self._complete.get(sums.phase)
         if found.is_captured or not (earlier and earlier.is_captured):
-            self.complete[sums.phase] = found
+            self._complete[sums.phase] = found
 
     def chosen(self) -> PhaseVisits[F] | None:
         """The phase that says most: the last complete one of `val`, else `test`, `train`, others; else one under way."""
@@ -111,6 +167,20 @@ class LatestPhases(Generic[F]):
 
     def _latest(self) -> dict[str, PhaseVisits[F]]:
         return self.under_way | self.complete
+
+
+def _training(info: RunInfo) -> int:
+    """The number of the training of a run with folds that a run record is of; 0 for any other."""
+    return info.fold.get("number", 0) if info.fold else 0
+
+
+def _joined(of_trainings: Iterable[dict[str, PhaseVisits[F]]]) -> dict[str, PhaseVisits[F]]:
+    """The phases of all trainings, each joined."""
+    parts: dict[str, list[PhaseVisits[F]]] = {}
+    for phases in of_trainings:
+        for phase, visits in phases.items():
+            parts.setdefault(phase, []).append(visits)
+    return {phase: JoinedVisits(ones) if len(ones) > 1 else ones[0] for phase, ones in parts.items()}
 
 
 def preferred(phases: Iterable[str]) -> list[str]:

@@ -139,6 +139,11 @@ class Predictions:
             numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names]
             self._blocks.append(_Columns(np.array(numbers, np.int64), *columns))
 
+    def absorb(self, other: Predictions) -> None:
+        """Take over the predictions for the same phase in another training."""
+        self.is_complete = self.is_complete and other.is_complete
+        self._blocks += other._blocks
+
     def __bool__(self) -> bool:
         """Return whether there is any prediction of a labelled image."""
         return bool(self._blocks)

@@ -22,7 +22,7 @@ from capture_cli.answers.calibration import Calibration, calibration
 from capture_cli.answers.masks import MaskScore, Measured, NumberMean
 from capture_cli.answers.visits import AnyVisit, visits_at
 from capture_cli.records import NO_LABEL, Epoch, RunInfo
-from capture_cli.runs import Block, Visits
+from capture_cli.runs import Block, Visits, summed
 from capture_cli.runs.masks import LOSS, MEASURE_TASKS, has_losses
 from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints, predicts_classes
 
@@ -215,6 +215,17 @@ class Scores:
             chosen = chosen[ranks[chosen] > self._worst[-1][0]]
         found = zip(ranks[chosen].tolist(), visits_at(visits, chosen), strict=True)
         return sorted([*self._worst, *found], key=lambda one: -one[0])[:keep]
+
+    def absorb(self, other: Scores) -> None:
+        """Take over what was taken of the same phase in another training."""
+        if self._sums and other._sums:
+            self._sums = summed([self._sums, other._sums])
+        else:
+            self._sums = None
+        for name in ("_losses", "_labels", "_preds", "_p_preds", "_unlabelled"):
+            getattr(self, name).extend(getattr(other, name))
+        self._output_sums = self._output_sums + other._output_sums
+        self._worst = sorted([*self._worst, *other._worst], key=lambda one: -one[0])[: self._max_worst]
 
     def result(self) -> PhaseScore:
         """The scores of what was taken."""

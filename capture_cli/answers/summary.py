@@ -10,7 +10,7 @@ Memory grows with the samples and classes of a run, not with its length.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from capture_cli.answers.best import BestEpoch, best_epoch, uneven_scores
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicating
+from capture_cli.answers.held_out import HeldOut, HoldingOut
 from capture_cli.answers.lesson import Finding, Waiting, lesson
 from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.phases import LatestPhases
@@ -25,7 +26,7 @@ from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
-from capture_cli.runs import Block, Run
+from capture_cli.runs import Block, FoldedEpoch, Run
 from capture_cli.runs.masks import SEGMENTATION
 
 
@@ -48,6 +49,8 @@ class Summary:
     """None if no phase has begun."""
     best: BestEpoch | None
     """The best epoch, by the metric of the run; None without validation."""
+    held_out: HeldOut | None
+    """The accuracy on held-out samples of a run with folds; None of any other."""
     lesson: tuple[Finding, ...]
     """Sentences to read first."""
 
@@ -75,6 +78,7 @@ class Summary:
             "under_way": [{name: getattr(one, name) for name in ("phase", "epoch", "n", "loss")} for one in self.under_way],
             "best": self.best.to_json() if self.best else None,
             "phase": self.phase.to_json() if self.phase else None,
+            **({"held_out": self.held_out.to_json()} if self.held_out else {}),
         }
 
 
@@ -108,6 +112,7 @@ class Summarising:
         self._digests = SampleDigests()
         self._duplicates = Duplicating(thorough=False)
         self._waiting = Waiting()
+        self._held_out = HoldingOut()
         self._phases = LatestPhases(
             lambda phase, epoch, info: Scores(
                 phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digests.of
@@ -128,6 +133,7 @@ class Summarising:
         self._phases.update(block)
         self._duplicates.update(block)
         self._waiting.update(block)
+        self._held_out.update(block)
 
     def result(self) -> Summary:
         """The summary of what was read. Raises RecordsError if that was not even a run record."""
@@ -143,7 +149,8 @@ class Summarising:
                 error = error or found
         scores = chosen.fold.result() if chosen else None
         dynamics = self._waiting.dynamics()
-        best = best_epoch(self._epochs, self._info.config)
+        held_out = self._held_out.result()
+        best = best_epoch(_with_all_folds(self._epochs), self._info.config)
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,
@@ -153,11 +160,20 @@ class Summarising:
             under_way=tuple(phase.fold.result() for phase in under_way),
             phase=scores,
             best=best,
+            held_out=held_out,
             lesson=lesson(
+                held_out=held_out,
                 phase=scores,
                 best=best.sentence if best and best.last > self._epochs[0].epoch else None,
                 duplicates=self._duplicates.result(),
                 dynamics=dynamics,
+                trainings=self._waiting.trainings(),
                 digests=self._digests,
             ),
         )
+
+
+def _with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
+    """The totals to which every training of a run with folds has come: those of a few are no sums of the run."""
+    folds = max((len(one.folds) for one in epochs if isinstance(one, FoldedEpoch)), default=0)
+    return [one for one in epochs if not isinstance(one, FoldedEpoch) or one.phase != "val" or len(one.folds) == folds]

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from capture_cli.answers.summary import summarise
 from capture_cli.cli.session import session
 from capture_cli.cli.sinks import SinkOptions, make_ready
 from capture_cli.cli.streams import other_code
@@ -19,6 +20,7 @@ from capture_cli.plan import Plan, plan_folds
 from capture_cli.resources import Resources
 from capture_cli.runfolder import open_output, reopen_output
 from capture_cli.runfolder.folds import FoldsFolder, open_folds, reopen_folds
+from capture_cli.runs import open_run
 from capture_cli.training.folds import previous_training, shared_pixels
 from capture_cli.training.job import Session, Shared, run_training
 from capture_cli.training.preparing import prepare
@@ -117,14 +119,18 @@ class _Folds:
         return True
 
     def _wanted_of(self, number: int) -> SinkOptions:
-        """Ask for the same sinks, under the name of the run and its fold."""
-        name = self._wanted.run_name or self._folder.place.resolve().name
-        return replace(self._wanted, run_name=f"{name}-fold-{number}")
+        """Ask for the same sinks, with the number of the training in the name of the run."""
+        name = self._wanted.run_name
+        return replace(self._wanted, run_name=f"{name}-fold-{number}" if name else None)
 
     def show_end(self) -> None:
-        """Tell where the run is and what to type next."""
+        """Tell the accuracy on held-out images, where the run is and what to type next."""
         if self._options["quiet"]:
             return
         place = self._folder.place
-        text = f"recorded in {place}; look at it with: capture inspect {shlex.quote(str(place))}"
-        typer.echo(safe(text), err=True)
+        with open_run(place) as run:
+            summary = summarise(run)
+        sentences = [one.text for one in summary.lesson if one.kind == "held_out"]
+        name = shlex.quote(str(place))
+        for text in [*sentences, f"recorded in {place}; look at it with: capture inspect {name}"]:
+            typer.echo(safe(text), err=True)

@@ -30,8 +30,9 @@ def log(
     """Send a run to MLflow or TensorBoard.
 
     MLflow gets parameters, metrics, labels, worst samples and the records, and
-    TensorBoard metrics and worst samples. Only what is missing is sent: repeat
-    the command after a failure. Prints the run's id in MLflow.
+    TensorBoard metrics and worst samples. The trainings of a run with folds are
+    runs of their own there. Only what is missing is sent: repeat the command after
+    a failure. Prints the run's id in MLflow.
     """
     if mlflow is None and (model or not tensorboard):
         raise UsageError("nothing says where to send the run", "add --mlflow [URI] or --tensorboard")
@@ -39,6 +40,17 @@ def log(
         raise UsageError("stdin cannot be sent: it is read more than once", "give a run folder or a file of records")
     if folder is not None and not folder.is_dir():
         raise UsageError(absent(folder, "folder"), "--folder says where the images of the run are now")
+    from capture_cli.runs.names import fold_folders
+
+    trainings = list(map(str, fold_folders(Path(run)))) or [run]
+    errors = [_log(one, mlflow, tensorboard=tensorboard, folder=folder, model=model) for one in trainings]
+    if error := next(filter(None, errors), None):
+        raise error
+    return 0
+
+
+def _log(run: str, mlflow: str | None, *, tensorboard: bool, folder: Path | None, model: bool) -> RecordsError | None:
+    """Send one run, or one training of a run with folds; return what is wrong with records that were not sent."""
     error = None
     if tensorboard:
         from capture_cli.sinks.event_files import EventFiles
@@ -50,9 +62,7 @@ def log(
         to = MlflowRun(uri=mlflow or None)
         error = _send(run, to, redacted(to.uri), folder, model=to if model else None)
         typer.echo(to.run_id)
-    if error:
-        raise error
-    return 0
+    return error
 
 
 def _send(

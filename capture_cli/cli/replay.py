@@ -74,9 +74,12 @@ def replay(
     from capture_cli.replay import Replay, Selection
     from capture_cli.replay.exports import Pictures, Tensors
     from capture_cli.replay.report import Report
+    from capture_cli.runs.names import demand_one_training
     from capture_cli.views.terminal import replay as view
     from capture_cli.views.terminal.text import safe
 
+    if outputs or stored:
+        demand_one_training(Path(run), f"and {'--outputs' if outputs else '--stored'} needs the files of one")
     selection = Selection(phase=phase, epoch=epoch, batch=batch, sample=sample, limit=limit)
     report = Report()
     with ExitStack() as stack:

@@ -49,6 +49,8 @@ def rows(
     loss; runs of losses alone loss and batch_loss. Numbers that a recorder was
     given by name are columns. Values passed to a recorder as `extra=` are in the JSON column extra.
 
+    Runs with folds have the number of the training in the first column, fold.
+
     `--per sample` has one row per sample and phase, its training dynamics: visits,
     aum (mean margin, nats), confidence (mean p_label), variability (its standard
     deviation), correctness (share of visits that were right), forgetting (times it
@@ -74,8 +76,8 @@ def rows(
     style = "csv" if as_csv else "parquet" if as_parquet else style
     text_style = "jsonl" if style == "parquet" else style
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
-    types = None if per == "visit" else types_of(per, chosen)
     with open_run(run) as records:
+        types = None if per == "visit" else types_of(per, chosen, folds=records.info.fold is not None)
         if types is None:
             blocks = rows(records, where=where, columns=chosen, limit=limit, style=text_style)
         else:

@@ -70,9 +70,13 @@ def _path_of_weights(text: str | None) -> str | None:
     if text is None or text == "DEFAULT" or Path(text).is_file():
         return text
     try:
-        return shared.find_run(text, having="model.safetensors")
+        run = shared.find_run(text, having="model.safetensors")
     except UsageError:  # no run, so it names published weights, or nothing: capture_cli.models.pretrained knows
         return text
+    from capture_cli.runs.names import demand_one_training
+
+    demand_one_training(Path(run))
+    return run
 
 
 def train(

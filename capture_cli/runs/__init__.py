@@ -30,7 +30,8 @@ from capture_cli.runs.cursor import Cursor, RewrittenError
 from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
-from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, run_folders
+from capture_cli.runs.merging import FoldedEpoch, folds_of, summed
+from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, fold_folders, run_folders
 from capture_cli.runs.reading import Reading, read_once
 from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
@@ -44,13 +45,16 @@ __all__ = [
     "Cursor",
     "Ending",
     "Fold",
+    "FoldedEpoch",
     "Line",
     "RewrittenError",
     "Run",
     "RunImages",
     "Visits",
     "batch_beginning",
+    "folds_of",
     "open_run",
+    "summed",
 ]
 
 
@@ -62,7 +66,8 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
     """Open a run folder, a file of records or, for `-`, stdin; several files of one run are read as one.
 
     A run folder holds records.jsonl and, from other processes of a distributed training, records-rank1.jsonl, ...; each may be
-    compressed and then ends in .gz or .zst. The run is of class `kind`. Raises UsageError if there is no such thing,
+    compressed and then ends in .gz or .zst. That of a run with folds holds a run folder for each, see
+    capture_cli.runs.merging. The run is of class `kind`. Raises UsageError if there is no such thing,
     CaptureError if it cannot be read.
     """
     names = [os.fspath(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
@@ -79,11 +84,17 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
         raise UsageError("no run is named", A_RUN_IS)
     folder = Path(names[0]) if len(names) == 1 and files[0].name != names[0] and names[0] != "-" else None
     several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
-    return kind(files, files[0].name if len(files) == 1 else several, folder=folder)
+    is_one = len(files) == 1 and folder in (None, Path(files[0].name).parent)
+    return kind(files, files[0].name if is_one else several, folder=folder)
 
 
 def _paths(name: str) -> list[str]:
-    """The files that `name` stands for: itself, or those of a run folder by rank, of each rank the plain one before others."""
+    """The files that `name` stands for: itself, or those of a run folder by rank, of each rank the plain one before others.
+
+    Of a run with folds they are those of every training.
+    """
+    if name != "-" and (folds := fold_folders(Path(name))):
+        return [path for fold in folds for path in _paths(str(fold))]
     try:
         if name == "-" or not Path(name).is_dir():
             return [name]

@@ -22,6 +22,7 @@ import orjson
 
 from capture_cli.errors import CaptureError, Unusable, UsageError
 from capture_cli.records import Samples
+from capture_cli.runs.names import fold_folders
 from capture_cli.sources import MAX_FILE_BYTES, Listing
 from capture_cli.sources.access import opened, read_file
 
@@ -121,9 +122,9 @@ def _recorded(run: Run) -> Iterator[str]:
     """Folders that the run names, the most likely first."""
     if run.info.folder:
         yield run.info.folder
-    if run.folder is not None:
+    for folder in [] if run.folder is None else fold_folders(run.folder)[::-1] or [run.folder]:
         with suppress(Unusable):
-            events = io.BytesIO(read_file(run.folder, EVENTS, max_bytes=_EVENTS_BYTES))
+            events = io.BytesIO(read_file(folder, EVENTS, max_bytes=_EVENTS_BYTES))
             yield from reversed(deque(_noted(events), maxlen=64))
 
 

@@ -145,10 +145,15 @@ class Ending:
     """Number of the first line that does not verify, from 1; 0 if all do."""
     reason: str = ""
     """The damage, a clause that begins with `line N`."""
+    missing_folds: int = 0
+    """Trainings of a run with folds that have not begun."""
 
     @property
     def sentence(self) -> str:
         """The state in words."""
+        if self.missing_folds and self.state != "damaged":
+            trainings = "1 training has" if self.missing_folds == 1 else f"{self.missing_folds} trainings have"
+            return f"{trainings} not begun: still running or cut off"
         return {
             "sealed": f"sealed, {self.status}",
             "unsealed": "no end line: still running or cut off",

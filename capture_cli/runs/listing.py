@@ -26,7 +26,8 @@ import orjson
 from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.records import End, Epoch, Record, RunInfo, decode
 from capture_cli.records.checking import check
-from capture_cli.runs.names import RECORDS_OF_RANK, Place
+from capture_cli.runs.merging import summed, whole
+from capture_cli.runs.names import RECORDS_OF_RANK, Place, fold_folders
 
 EVENTS = "events.jsonl"
 TAIL_BYTES = 8 << 20
@@ -58,6 +59,8 @@ class ListedRun:
     (the end was not looked for) or `damaged`."""
     problem: str = ""
     """The reason, if it is damaged."""
+    folds: str = ""
+    """`2 of 3 folds`: the trainings of a run with folds that are complete; empty for any other run."""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,8 @@ class ListedRun:
         phases = dict.fromkeys(one.phase for one in self.epochs if one.n)
         phase = next((one for one in ("val", "test") if one in phases), next(reversed(phases), None))
         here = [one for one in self.epochs if one.phase == phase and one.n]
+        if self.folds:  # an epoch that only some of the trainings have says nothing of the others
+            here = [one for one in here if one.n == max(one.n for one in here)]
         return max(here, key=lambda one: (one.accuracy or 0.0, -one.loss if isfinite(one.loss) else -inf), default=None)
 
     @property
@@ -130,6 +135,7 @@ class ListedRun:
             "options": dict(self.options),
             "bytes": self.size,
             "state": self.state,
+            "folds": self.folds or None,
             "problem": self.problem or None,
         }
 
@@ -138,16 +144,24 @@ def listed(place: Place) -> ListedRun:
     """Look at one run folder. What is wrong with it is part of the answer, not an error."""
     folder = place.folder
     info, epochs, omitted, state = None, list[Epoch](), False, "damaged"
-    problem = ""
+    problem = folds = ""
     try:
-        files = sorted(one for one in folder.iterdir() if RECORDS_OF_RANK.fullmatch(one.name) and one.is_file())
+        trainings = fold_folders(folder)
+        within = trainings or [folder]
+        files = sorted(one for run in within for one in run.iterdir() if RECORDS_OF_RANK.fullmatch(one.name) and one.is_file())
         if all(one.suffix in _COMPRESSED for one in files):
             info, state = _compressed_info(folder), "compressed"
         else:
-            parts = [_Part(one, folder / EVENTS) for one in files if one.suffix not in _COMPRESSED]
+            parts = [_Part(one, one.parent / EVENTS) for one in files if one.suffix not in _COMPRESSED]
             info = next((part.info for part in parts if part.info), None)
             epochs, omitted = _summed([part.epochs for part in parts]), any(part.omitted for part in parts)
             state = max((part.state for part in parts), key=_STATES.index)
+            if trainings and info and info.fold:
+                complete, planned = sum(part.state == "completed" for part in parts), info.fold["of"]
+                folds = f"{complete} of {planned} folds"
+                info = whole(info)
+                if state == "completed" and complete < planned:
+                    state = "running" if is_held(folder) else "cut off"
     except (CaptureError, OSError) as error:
         problem = error.message if isinstance(error, CaptureError) else error.strerror or str(error)
     return ListedRun(
@@ -159,6 +173,7 @@ def listed(place: Place) -> ListedRun:
         epochs_omitted=omitted,
         state=state,
         problem=problem,
+        folds=folds,
     )
 
 
@@ -178,6 +193,20 @@ def is_written(records: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_held(folder: Path) -> bool:
+    """Tell if a process holds the lock of the folder of a run with folds."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
     except OSError:  # a file system without locks
         return False
@@ -258,8 +287,6 @@ def _summed(parts: Sequence[Sequence[Epoch]]) -> list[Epoch]:
     """The epochs of all ranks together."""
     if len(parts) == 1:
         return list(parts[0])
-    from capture_cli.runs.merging import summed
-
     together: dict[tuple[str, int], list[Epoch]] = {}
     for part in parts:
         for one in part:

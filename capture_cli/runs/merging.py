@@ -2,6 +2,10 @@
 
 Each file has a chain of its own and is verified by itself. The visits of a phase come file by file, then one epoch record with
 the sums of all. Run records, samples and skipped files that several files name are handed out once.
+
+The trainings of a run with folds are read likewise, as a run in which every sample is held out once: its run record counts all
+samples as `val`, and so do its samples. Its epoch records are FoldedEpoch; each block of visits is of one training, which
+`visits.info.fold` names.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,27 @@ _COLUMNS = ("ids", "files", "splits", "sizes", "digests", "pixels", "phash")
 _STATES = ("sealed", "unsealed", "torn", "damaged")
 _STATUSES = ("completed", "interrupted", "failed")
 """The worst last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedEpoch(Epoch):
+    """The sums of a phase and epoch over the trainings of a run with folds."""
+
+    folds: Mapping[int, Epoch]
+    """Those of each training, by its number."""
+
+
+def folds_of(info: RunInfo) -> int:
+    """Return the number of folds of a whole run; 0 of any other, and of a single training."""
+    return info.fold["of"] if info.fold and "number" not in info.fold else 0
+
+
+def whole(info: RunInfo) -> RunInfo:
+    """Make the run record of a run with folds from that of one of its trainings."""
+    if info.fold is None:
+        return info
+    counts = [one for name, one in info.images.items() if name != "listing_digest"]
+    return replace(info, fold={"of": info.fold["of"]}, images={"val": sum(counts)} if counts else {})
 
 
 class _Part:
@@ -83,7 +108,7 @@ def merged(files: Sequence[File], cursor: Cursor | None, seen: set[int | str]) -
             elif cursor and any(part.next is None and part.file.ending.state in ("unsealed", "torn") for part in parts):
                 return  # it depends on lines that are still to be written
             else:
-                block = _combined([part.take() for part in here], len(parts))
+                block = _combined([part.take() for part in here], [part.file.info for part in here], len(parts))
             yield block, Cursor(files=tuple(part.cursor for part in parts))
 
 
@@ -108,7 +133,7 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
         if (first.info.task, list(first.info.classes)) != (block.task, list(block.classes)):
             message = f"{part.file.name} and {first.name} are not of one run: their classes or tasks differ"
             raise RecordsError(message, "read them one by one")
-        return block if part.runs > runs else None
+        return whole(block) if part.runs > runs else None
     if isinstance(block, Skip):
         is_new = block.file not in seen
         seen.add(block.file)
@@ -116,6 +141,8 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
     if isinstance(block, Samples):
         new = [i for i, one in enumerate(block.ids) if one not in seen]
         seen.update(block.ids)
+        if part.file.info.fold:
+            block = replace(block, splits=["val"] * len(block.ids))
         if len(new) < len(block.ids):
             columns: dict[str, Any] = {
                 name: [column[i] for i in new] for name in _COLUMNS if (column := getattr(block, name)) is not None
@@ -125,16 +152,23 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
     return block
 
 
-def _combined(records: Sequence[Block | None], files: int) -> Block | None:
+def _combined(records: Sequence[Block | None], infos: Sequence[RunInfo], files: int) -> Block | None:
     """The epoch or end record for the records of several files; None for the end of some of the files."""
     epochs = [one for one in records if isinstance(one, Epoch)]
     ends = [one for one in records if isinstance(one, End)]
-    if len(ends) == files:
+    if len(ends) == max(files, infos[0].fold["of"] if infos[0].fold else 0):
         counts = sum((Counter(one.counts) for one in ends), Counter[str]())
         return End(status=max((one.status for one in ends), key=_STATUSES.index), counts=dict(counts))
     if not epochs:
         return None
-    return summed(epochs)
+    folds = {one.fold["number"]: epoch for one, epoch in zip(infos, epochs, strict=False) if one.fold}
+    return folded(folds) if folds else summed(epochs)
+
+
+def folded(epochs: Mapping[int, Epoch]) -> FoldedEpoch:
+    """Sum the epoch records of a phase over the trainings of a run with folds."""
+    both = summed(list(epochs.values()))
+    return FoldedEpoch(**{one.name: getattr(both, one.name) for one in fields(Epoch)}, folds=epochs)
 
 
 def summed(epochs: Sequence[Epoch]) -> Epoch:
@@ -161,20 +195,29 @@ def _added(counts: Sequence[Mapping[str, Sequence[int]] | None]) -> dict[str, li
     return {name: [sum(column) for column in zip(*(one[name] for one in known), strict=True)] for name in first}
 
 
-def combined_ending(files: Sequence[File]) -> Ending:
-    """The worst of how the files ended; its chain is over the chains of all, its reason names the file."""
+def combined_ending(files: Sequence[File], folds: int = 0) -> Ending:
+    """The worst of how the files ended; its chain is over the chains of all, its reason names the file.
+
+    A run with `folds` is not sealed before all of them have begun.
+    """
     endings = [file.ending for file in files]
     worst = max(range(len(files)), key=lambda i: _STATES.index(endings[i].state))
     statuses = [one.status for one in endings]
     chain = GENESIS
     for one in endings:
         chain = link(chain, bytes.fromhex(one.chain))
+    missing = max(0, folds - len(files))
+    reason = endings[worst].reason
+    name = "/".join(Path(files[worst].name).parts[-2:] if folds else Path(files[worst].name).parts[-1:])
+    if missing and endings[worst].state == "sealed":
+        endings[worst], statuses = replace(endings[worst], state="unsealed"), [None]
     return replace(
         endings[worst],
+        missing_folds=missing,
         status=None if None in statuses else max((one for one in statuses if one), key=_STATUSES.index),
         lines=sum(one.lines for one in endings),
         bytes=sum(one.bytes for one in endings),
         chain=chain.hex(),
         counts=dict(sum((Counter(one.counts) for one in endings), Counter[str]())),
-        reason=f"{Path(files[worst].name).name}: {endings[worst].reason}" if endings[worst].reason else "",
+        reason=f"{name}: {reason}" if reason else "",
     )

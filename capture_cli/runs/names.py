@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from capture_cli.errors import CaptureError, UsageError, absent
 RUNS = Path("runs")
 """The folder in which runs are made and found by name."""
 RECORDS = "records.jsonl"
+CONFIG = "config.toml"
+FOLD = re.compile(r"fold-([1-9][0-9]{0,3})")
+"""The run folder of one training of a run with folds."""
 RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
 A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
 _PLACE = re.compile(r"@([0-9]{1,6})")
@@ -63,6 +67,33 @@ def holds_run(folder: Path) -> bool:
     return _written(folder) is not None
 
 
+def fold_folders(folder: Path) -> list[Path]:
+    """List the run folders of the trainings of a run with folds that have begun, by number; none of any other folder.
+
+    Such a run has its options in the folder itself: a folder in which somebody keeps runs called so is none.
+    """
+    try:
+        if not (folder / CONFIG).is_file() or (folder / RECORDS).exists():
+            return []
+        found = [(int(match[1]), one) for one in folder.iterdir() if (match := FOLD.fullmatch(one.name))]
+        return [one for _, one in sorted(found) if not one.is_symlink() and _written(one) is not None]
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return []
+
+
+def name_of(run: Path) -> str:
+    """Return the name of a run's folder; of a training of a run with folds both names, as `mine-fold-1`."""
+    above = run.resolve().parent
+    return f"{above.name}-{run.name}" if FOLD.fullmatch(run.name) and fold_folders(above) else run.name
+
+
+def demand_one_training(run: Path, why: str = "each with a model of its own") -> None:
+    """Raise UsageError for a run with folds where one training is needed."""
+    if folds := fold_folders(run):
+        number = f"{len(folds)} trainings" if len(folds) > 1 else "folds"
+        raise UsageError(f"'{run}' has {number}, {why}", f"name one of them, such as {folds[0]}")
+
+
 def place_of(folder: Path) -> Place | None:
     """Return the run folder `folder` as `run_folders` does; None if it is not one."""
     written = _written(folder)
@@ -90,7 +121,7 @@ def run_folders(folder: Path = RUNS, *, having: str | tuple[str, ...] = ()) -> l
     found = [
         Place(one, written)
         for one in folders
-        if (written := _written(one)) is not None and (not having or any((one / name).is_file() for name in _names(having)))
+        if (written := _written(one)) is not None and (not having or _has(one, _names(having)))
     ]
     return sorted(found, key=lambda place: (-place.written, place.folder.name))
 
@@ -105,9 +136,17 @@ def _written(folder: Path) -> float | None:
     except OSError:
         return None
     try:
-        return max((one.stat().st_mtime for one in folder.iterdir() if RECORDS_OF_RANK.fullmatch(one.name)), default=None)
+        found = [one.stat().st_mtime for one in folder.iterdir() if RECORDS_OF_RANK.fullmatch(one.name)]
     except OSError:
         return None
+    if found or FOLD.fullmatch(folder.name):  # the folds of a run have none of their own
+        return max(found, default=None)
+    return max((written for one in fold_folders(folder) if (written := _written(one)) is not None), default=None)
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
+    """Tell if a run, or a training of it, has one of these files."""
+    return any((one / name).is_file() for one in (folder, *fold_folders(folder)) for name in names)
 
 
 def _names(having: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from capture_cli.runs.file import Block, File
 from capture_cli.runs.frames import to_arrow, to_pandas
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import Ending, Line
-from capture_cli.runs.merging import combined_ending, merged
+from capture_cli.runs.merging import combined_ending, merged, whole
 from capture_cli.runs.visits import Visits, located
 
 if TYPE_CHECKING:
@@ -54,11 +54,20 @@ class Run:
 
     @property
     def info(self) -> RunInfo:
-        """The first run record. Raises RecordsError if it cannot be read."""
+        """The first run record, of a run with folds for all of it. Raises RecordsError if it cannot be read."""
+        return whole(self._first_info) if self._merges else self._first_info
+
+    @property
+    def _first_info(self) -> RunInfo:
         for file in self._files[:-1]:
             with suppress(RecordsError):
                 return file.info
         return self._files[-1].info
+
+    @cached_property
+    def _merges(self) -> bool:
+        """True if blocks are merged from several files, or from those trainings of a run with folds that have begun."""
+        return len(self._files) > 1 or (self.folder is not None and Path(self._files[0].name).parent != self.folder)
 
     @property
     def file_names(self) -> list[str]:
@@ -68,7 +77,13 @@ class Run:
     @property
     def ending(self) -> Ending:
         """State of the records, as far as the latest pass has read; of several files the worst."""
-        return self._files[0].ending if len(self._files) == 1 else combined_ending(self._files)
+        if not self._merges:
+            return self._files[0].ending
+        try:
+            fold = self._first_info.fold
+        except RecordsError:
+            fold = None
+        return combined_ending(self._files, fold["of"] if fold else 0)
 
     def error(self) -> RecordsError | None:
         """The error that the latest pass found: damage, invalid columns in a fold, or no records at all."""
@@ -94,7 +109,7 @@ class Run:
     def blocks(self) -> Iterator[Block]:
         """Yield everything in order: records, and batches as `Visits` of one phase and epoch. Raises RecordsError at damage."""
         self._seen.clear()
-        one = len(self._files) == 1
+        one = not self._merges
         for block, _ in self._files[0].blocks_and_lines() if one else merged(self._files, None, self._seen):
             if block is not None:
                 yield block
@@ -117,7 +132,7 @@ class Run:
         (the run was overwritten, or resumed in another environment) raises RewrittenError: discard what was read, and follow
         from None. Raises RecordsError at damage.
         """
-        one, count = len(self._files) == 1, len(self._files)
+        one, count = not self._merges, len(self._files)
         if cursor not in (None, Cursor()) and len(cursor.files) != (0 if one else count):
             raise UsageError(f"the cursor is not one of {self.name}, which has {count} files", "follow from None")
         self.cursor = cursor or Cursor()

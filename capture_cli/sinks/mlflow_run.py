@@ -24,6 +24,7 @@ from capture_cli.records import Epoch, RunInfo
 from capture_cli.records.chain import claimed_chain
 from capture_cli.runfolder import EVENTS
 from capture_cli.runs import Cursor
+from capture_cli.runs.names import name_of
 from capture_cli.sinks.evaluations import BatchStep, PhaseResult
 from capture_cli.sinks.pictures import picture_name, png
 from capture_cli.sinks.sending import described
@@ -115,7 +116,7 @@ class MlflowRun:
         return str(self.identity.get("run_id", ""))
 
     def open(self, *, where: str, folder: str | None, records: str | None) -> Path | None:
-        self._name, self._folder = self._name or Path(where).name, folder
+        self._name, self._folder = self._name or name_of(Path(where)), folder
         self._records = Path(records).open("rb") if records else None  # noqa: SIM115 - open while this process sends
         self._scratch = tempfile.TemporaryDirectory(prefix="capture-")
         self._labels = Path(self._scratch.name, LABELS)

@@ -64,8 +64,9 @@ class Condition:
         return self._names <= {*columns, EXTRA}
 
     def bind(self, tasks: Sequence[str | None]) -> None:
-        """Raise UsageError unless the condition can be asked of the rows of one of these tasks."""
-        self.bind_to([Table(task=task, text_ids=text_ids) for task in tasks for text_ids in (False, True)])
+        """Raise UsageError unless the condition can be asked of the rows of one of these tasks, with or without folds."""
+        kinds = [(task, text_ids, fold) for fold in (None, 1) for task in tasks for text_ids in (False, True)]
+        self.bind_to([Table(task=task, text_ids=text_ids, fold=fold) for task, text_ids, fold in kinds])
 
     def bind_to(self, tables: Sequence[Rows]) -> None:
         """Raise UsageError unless the condition can be asked of the rows of one of these tables."""

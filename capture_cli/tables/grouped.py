@@ -23,7 +23,7 @@ from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.errors import UsageError
 from capture_cli.records import NO_LABEL, Epoch
-from capture_cli.runs import Block, Visits
+from capture_cli.runs import Block, Visits, folds_of
 from capture_cli.tables.condition import Condition, reason
 from capture_cli.tables.rows import FORMATS
 from capture_cli.tables.sql import escape, locked_database, row_text, unescape
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MEAN_PROBS = "mean_probs"
 """A further column of samples, [C]: written only if it is named."""
+FOLD = "fold"
+"""A further first column of samples in a run with folds: the number of the training."""
 _TEXT, _WHOLE, _FLOAT, _DOUBLE = "VARCHAR", "BIGINT", "FLOAT", "DOUBLE"
 _MEANS = ("aum", "confidence", "variability", "correctness", "mean_loss", "el2n", "entropy", "p_mean_pred")
 TYPES: dict[str, dict[str, str]] = {
@@ -86,14 +88,18 @@ class GroupedTable:
         return f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"  # noqa: S608
 
 
-def types_of(per: str, columns: Sequence[str] | None = None) -> dict[str, str]:
-    """Column -> SQL type of the rows of a kind; those named, or all. Raises UsageError for a name that there is not."""
+def types_of(per: str, columns: Sequence[str] | None = None, *, folds: bool = False) -> dict[str, str]:
+    """Column -> SQL type of the rows of a kind; those named, or all. Raises UsageError for a name that there is not.
+
+    In a run with `folds` each training has rows of its own for samples.
+    """
     if per not in TYPES:
         raise UsageError(f"--per {per} is not valid", f"choose visit, {', '.join(PER)}")
-    known = {**TYPES[per], **({MEAN_PROBS: "FLOAT[]"} if per == "sample" else {})}
-    listed = f"the columns are {', '.join(TYPES[per])}"
+    usual = {**({FOLD: _WHOLE} if folds and per == "sample" else {}), **TYPES[per]}
+    known = {**usual, **({MEAN_PROBS: "FLOAT[]"} if per == "sample" else {})}
+    listed = f"the columns are {', '.join(usual)}"
     if columns is None:
-        return dict(TYPES[per])
+        return usual
     if not columns or len(set(columns)) < len(columns):
         raise UsageError("the same column twice" if columns else "no columns", listed)
     for name in columns:
@@ -118,11 +124,12 @@ def grouped_rows(
     """
     if style not in FORMATS:
         raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
-    wanted = types_of(per, columns)
+    folds = run.info.fold is not None
+    wanted, types = types_of(per, columns, folds=folds), types_of(per, folds=folds)
     database = locked_database()
-    condition = None if where is None else Condition(where, database, rows=GroupedTable(TYPES[per]))
+    condition = None if where is None else Condition(where, database, rows=GroupedTable(types))
     if condition:
-        condition.bind_to([GroupedTable(TYPES[per]), GroupedTable(_with_text_ids(TYPES[per]))])
+        condition.bind_to([GroupedTable(types), GroupedTable(_with_text_ids(types))])
     return _blocks(run, per, list(wanted), condition, limit, style, database)
 
 
@@ -142,7 +149,8 @@ def _blocks(
     if run.info.task not in CLASS_TASKS:
         hint = f"--per {per} needs one label a sample, as in classification"
         raise UsageError(f"the task of this run is {run.info.task}", hint)
-    types = {**TYPES[per], **types_of(per, columns)}
+    folds = run.info.fold is not None
+    types = {**types_of(per, folds=folds), **types_of(per, columns, folds=folds)}
     rows = _SOURCES[per](run, MEAN_PROBS in columns)
     if rows and isinstance(rows[0].get("id"), str):
         types = _with_text_ids(types)
@@ -168,20 +176,30 @@ def _blocks(
 
 
 class _Phases:
-    """Collects the dynamics of every phase, in the order of their appearance. A fold."""
+    """Collects the dynamics of every phase and training, in the order of their appearance. A fold."""
 
-    def __init__(self) -> None:
-        self.folds: dict[str, Dynamics] = {}
+    def __init__(self, trainings: int) -> None:
+        self.folds: dict[tuple[str, int | None], Dynamics] = {}
+        """By phase and, in a run with folds, the number of the training."""
+        self._share = max(1, trainings)
 
     def update(self, block: Block) -> None:
-        if isinstance(block, Visits) and len(block):
-            self.folds.setdefault(block.phase, Dynamics(block.phase)).update(block)
+        if not isinstance(block, Visits) or not len(block):
+            return
+        key = block.phase, block.info.fold["number"] if block.info.fold else None
+        if key not in self.folds:
+            self.folds[key] = Dynamics(block.phase, training=key[1], share=self._share)
+        self.folds[key].update(block)
 
 
 def _samples(run: Run, with_probs: bool) -> list[dict[str, Any]]:
-    fold = _Phases()
+    fold = _Phases(folds_of(run.info))
     run.fold(fold)
-    return [row for one in fold.folds.values() for row in sample_rows(one.result(), with_probs=with_probs)]
+    rows = []
+    for (_, training), one in fold.folds.items():
+        found = sample_rows(one.result(), with_probs=with_probs)
+        rows += found if training is None else [{FOLD: training, **row} for row in found]
+    return rows
 
 
 def sample_rows(found: SampleDynamics, *, with_probs: bool = False) -> list[dict[str, Any]]:

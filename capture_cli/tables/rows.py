@@ -32,7 +32,7 @@ from capture_cli.tables.sql import EXTRA, Table, escape, feedable, locked_databa
 FORMATS = ("jsonl", "csv")
 """Parquet is made from JSON Lines: capture_cli.tables.parquet."""
 _TASKS = (None, "sequence", "multilabel", "regression", "segmentation", "loss")
-_KNOWN = tuple(dict.fromkeys(name for task in _TASKS for name in Table(task=task).columns))
+_KNOWN = tuple(dict.fromkeys(name for fold in (None, 1) for task in _TASKS for name in Table(task=task, fold=fold).columns))
 _CHUNK_BYTES = 2 << 20
 _MAX_WORKERS = 2
 _HEAD_BYTES = 1024
@@ -67,7 +67,8 @@ def rows(
     _check_columns(columns or (), known)
     if condition and condition.reads_only(known):
         numbers = tuple(known[len(_KNOWN) :])
-        condition.bind_to([Table(task=task, text_ids=texts, numbers=numbers) for task in _TASKS for texts in (False, True)])
+        kinds = [(task, texts, fold) for fold in (None, 1) for task in _TASKS for texts in (False, True)]
+        condition.bind_to([Table(task=task, text_ids=texts, numbers=numbers, fold=fold) for task, texts, fold in kinds])
     elif condition:
         condition.bind(_TASKS)
     return _Rows(run, database, condition, tuple(columns or ()), limit, style).blocks()
@@ -164,8 +165,11 @@ class _Rows:
             yield self.table(text_ids=text_ids), list(group)
 
     def table(self, *, text_ids: bool = False) -> Table:
-        """The table that the batches of the run are."""
-        return Table(task=self.info.task if self.info else None, text_ids=text_ids, numbers=self.numbers)
+        """The table that the batches after the run record in force are."""
+        if self.info is None:
+            return Table(task=None, text_ids=text_ids, numbers=self.numbers)
+        fold = self.info.fold["number"] if self.info.fold else None
+        return Table(task=self.info.task, text_ids=text_ids, numbers=self.numbers, fold=fold)
 
     def _has_text_ids(self, line: Line) -> bool:
         """Return whether ids are texts; for a batch without samples (all padding), whether those before were."""

@@ -100,19 +100,23 @@ class Table:
     """True if samples have text for ids."""
     numbers: tuple[str, ...] = ()
     """The named numbers of the run, each a column."""
+    fold: int | None = None
+    """The number of the training, of a run with folds."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of its rows, `extra` aside."""
         loss = "loss_nats" if predicts_classes(self.task) else "loss"
-        return ("phase", "epoch", *(loss if name == "loss" else name for name in column_names(self.task, self.numbers)))
+        names = (loss if name == "loss" else name for name in column_names(self.task, self.numbers))
+        return (*(() if self.fold is None else ("fold",)), "phase", "epoch", *names)
 
     def query(self, columns: Iterable[str]) -> str:
         """A query for these columns of the records in `$lines`; it may use `$classes`, the class names.
 
         Labels and predictions are class names, numbers doubles, `extra` is JSON.
         """
-        made = {name: _EXPRESSIONS.get(name, name) for name in columns} or {"epoch": "epoch"}
+        expressions = _EXPRESSIONS if self.fold is None else {**_EXPRESSIONS, "fold": f"{self.fold:d}::bigint"}
+        made = {name: expressions.get(name, name) for name in columns} or {"epoch": "epoch"}
         made |= {name: f'{_NAMED}."{name}"' for name in made if name in self.numbers}
         if "correct" in made:
             made["correct"] = _CORRECT.get(self.task or "", made["correct"])

@@ -16,6 +16,7 @@ from capture_cli.errors import UsageError
 from capture_cli.models.saved import ModelHeader, read
 from capture_cli.preprocessing import Recipe
 from capture_cli.runfolder import BEST, MODEL
+from capture_cli.runs.names import demand_one_training
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +66,13 @@ def read_trained(run: Path, *, last: bool = False) -> Trained:
 
 
 def model_file(run: Path, *, last: bool = False) -> Path:
-    """Return the model file of a run folder, as `read_trained` chooses it, or `run` if that is a file. Raises UsageError."""
+    """Return the model file of a run folder, as `read_trained` chooses it, or `run` if that is a file.
+
+    Raises UsageError, also for a run with folds, which has several.
+    """
     if not run.is_dir():
         if last:
             raise UsageError("--last is only valid with a run folder", f"'{run}' is a file; drop --last")
         return run
+    demand_one_training(run)
     return run / BEST if not last and (run / BEST).is_file() else run / MODEL

@@ -27,6 +27,7 @@ from capture_cli.answers.suspects.count import p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
 from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, score_labels
 from capture_cli.errors import RecordsError, UsageError
+from capture_cli.runs import folds_of
 
 if TYPE_CHECKING:
     import pandas
@@ -154,6 +155,10 @@ def find_suspects(run: Run, *others: Run) -> Suspects:
         from capture_cli.answers.suspects.combining import combined
 
         return combined([find_suspects(one) for one in (run, *others)], [one.info.classes for one in (run, *others)])
+    if trainings := folds_of(run.info):
+        from capture_cli.answers.suspects.combining import of_folds
+
+        return of_folds(run, trainings)
     folds, digests, duplicating = [Dynamics(phase) for phase in PHASES], SampleDigests(), Duplicating(thorough=True)
     error = run.fold(*folds, digests, duplicating)
     found = [fold.result() for fold in folds if fold]
@@ -258,7 +263,7 @@ def _rank(dynamics: SampleDynamics) -> _Ranked:
     scored = score_labels(probs, dynamics.labels)
     return _Ranked(
         dynamics=dynamics,
-        notes=_notes(dynamics),
+        notes=notes_of(dynamics, len(dynamics)),
         score=scored.score,
         suggested=scored.suggested,
         confidence=scored.suggested_share,
@@ -278,7 +283,7 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
     suggested = others.argmax(1)
     return _Ranked(
         dynamics=dynamics,
-        notes=_notes(dynamics),
+        notes=notes_of(dynamics, len(dynamics)),
         score=-np.nan_to_num(dynamics.aum.astype(float)),
         suggested=suggested,
         confidence=means[rows, suggested],
@@ -288,10 +293,10 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
     )
 
 
-def _notes(dynamics: SampleDynamics) -> list[str]:
-    """Sentences on limits of the answer."""
+def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
+    """Sentences on limits of an answer about `n` samples."""
     notes = []
-    n, classes, epochs = len(dynamics), len(dynamics.classes), dynamics.usable_epochs
+    classes, epochs = len(dynamics.classes), dynamics.usable_epochs
     if epochs < MIN_EPOCHS:
         notes.append(f"{epochs} of at least {MIN_EPOCHS} epochs: ranked by the mean margin, without a count")
     elif classes > MAX_CLASSES:

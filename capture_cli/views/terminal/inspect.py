@@ -19,6 +19,7 @@ from capture_cli.answers.lesson import RUN, confusion_where
 from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.summary import Summary
 from capture_cli.records import Epoch, RunInfo
+from capture_cli.runs import folds_of
 from capture_cli.runs.masks import LOSS, MEASURE_TASKS, SEGMENTATION
 from capture_cli.runs.visits import NUMBER_TASKS
 from capture_cli.views.terminal.epochs import number
@@ -101,7 +102,9 @@ def show_history(
 
         parts += ["", Thumbnail(picture, columns=32, rows=16)]
     parts += [plain(note, "dim") for note in notes]
-    visits = visits_table(history.visits, width=width) if history.visits else plain("not captured in any batch")
+    visits = (
+        visits_table(history.visits, folds=history.folds, width=width) if history.visits else plain("not captured in any batch")
+    )
     show([*parts, "", visits], width=width)
 
 
@@ -192,6 +195,8 @@ def _images(summary: Summary) -> str:
         counts = {split: summary.splits.get(split, 0) for split in counts}
     splits = ", ".join(f"{n:,} {split}" for split, n in counts.items())
     skipped = ", ".join(f"{n:,} {reason}" for reason, n in summary.skipped.items())
+    if folds := folds_of(summary.info):
+        splits = f"{folds} folds, each image held out once"
     text = f"{sum(counts.values()):,} images of {len(summary.info.classes):,} classes ({splits})"
     return f"{text}; skipped: {skipped}" if skipped else text
 

@@ -98,8 +98,10 @@ def _row(run: ListedRun, place: int, now: float) -> list[str]:
 
 def _state(run: ListedRun) -> str:
     if run.state == "completed":
-        return run.state
+        return f"{run.state}, {run.options.get('folds')} folds" if run.folds else run.state
     planned = f" of {run.planned_epochs}" if run.planned_epochs else ""
+    if run.folds and not run.problem:
+        return f"{run.state}, {run.folds}"
     progress = f", epoch {run.last_epoch or 0}{planned}" if planned or run.last_epoch else ""
     return f"{run.state}: {run.problem}" if run.problem else f"{run.state}{progress}"
 

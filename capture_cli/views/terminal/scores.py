@@ -63,12 +63,15 @@ def score_parts(
     return parts
 
 
-def visits_table(visits: Sequence[AnyVisit], *, width: int | None = None) -> Table:
-    """One row a visit, in the order given."""
+def visits_table(visits: Sequence[AnyVisit], *, folds: Sequence[int] | None = None, width: int | None = None) -> Table:
+    """One row a visit, in the order given; `folds` are the trainings that they belong to, in a run with folds."""
     is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
     heads = ["phase", "epoch", "batch", "step", *["position"] * is_sequence, *_values(visits, width), *["pred"] * has_classes]
-    rows = ([*(_cell(one, head) for head in heads), "wrong" if one.correct is False else ""] for one in visits)
-    return table_of([*((head, _kind(head)) for head in heads), ("", "")], rows)
+    rows = [[*(_cell(one, head) for head in heads), "wrong" if one.correct is False else ""] for one in visits]
+    columns = [*((head, _kind(head)) for head in heads), ("", "")]
+    if folds is not None:
+        columns, rows = [("fold", "#"), *columns], [[f"{fold}", *row] for fold, row in zip(folds, rows, strict=True)]
+    return table_of(columns, rows)
 
 
 def _title(phase: PhaseScore, noun: str) -> str:
