@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from PIL import Image
 from calling import Caller, called
 
 SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
+if TYPE_CHECKING:
+    from mlflow_server import Server
+
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 CAPTURE = [sys.executable, "-m", "capture_cli"]
 
@@ -76,6 +80,26 @@ def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[in
             pixels = draw.normal(40 + 70 * label, 20, shape).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{names[label]}_{number:03d}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """Start one MLflow server for all tests that do not end it."""
+    from mlflow_server import serving
+
+    with serving(tmp_path_factory.mktemp("server")) as one:
+        yield one
+
+
+@pytest.fixture
+def own_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test writes where the environment says, and what MLflow puts there is gone with the test."""
+    import mlflow
+
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture

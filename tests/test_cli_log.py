@@ -12,8 +12,8 @@ from capture_cli.cli.arguments import with_values
 from capture_cli.journal import Journal
 from capture_cli.records import RunInfo
 from conftest import make_images
+from mlflow_server import parts, points
 from runs import chained, run_records, write_run
-from test_mlflow import parts, points
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 URI = "sqlite:///here.db"
