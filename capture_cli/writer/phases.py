@@ -64,8 +64,9 @@ class Sums:
         return cls(**{**values, "classes": None if counts is None else np.array(counts, np.int64)})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sums as plain values."""
-        return {**asdict(self), "classes": None if self.classes is None else self.classes.tolist()}
+        """Return the sums as plain values, as a checkpoint holds them: those of named numbers only if there are any."""
+        values = {**asdict(self), "classes": None if self.classes is None else self.classes.tolist()}
+        return values if self.numbers else {name: value for name, value in values.items() if name != "numbers"}
 
     def to_record(self, *, accuracy: bool) -> Epoch:
         """Return the record of the phase."""
