@@ -6,17 +6,40 @@ p = p_wrong(scored.score, n)                # [N], with sum n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.answers.suspects.noise_matrix import anchor_counts
-from capture_cli.answers.suspects.score import Floats, Ints, ScoredLabels, epochs_before_memorising, mean_over
+from capture_cli.answers.suspects.score import (
+    Floats,
+    Ints,
+    ScoredLabels,
+    epochs_before_memorising,
+    log_ensemble_of,
+    mean_over,
+    uniform_share,
+    unit,
+)
 
 CAUTION = 0.8
 """Share of the contradictions of an unsure network that is put down to the network. F1 of the flags, and the share of a clean
 set that is flagged: with 0, 0.645 and 4.0 %; with 0.4, 0.662 and 0.78 %; with 0.8, 0.635 and 0.18 %."""
 SLOPE = 2.0
 """Log odds are this much steeper than the score, by calibration."""
+WIDTH = 0.25
+"""Width of the ranges in which margins of mean probabilities are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """The predictions of the epochs in which no label has been learnt by heart yet: fewer than those that the score uses."""
+
+    means: Floats
+    """[N, C] mean probabilities."""
+    uniform: float
+    """Share of all samples whose wrong label could be any class."""
 
 
 def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) -> int:
@@ -25,47 +48,66 @@ def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLab
     At most as many as the mean predictions contradict: where wrong labels are of one class that looks nothing like the true
     one, the uniform share and the noise matrix both count them.
     """
-    n = max(0.0, _by_model(scored, len(labels)))
-    n = max(n, _by_anchors(probs, labels, n), _by_margins(scored, labels))
-    return min(round(n), int(scored.contradicted.sum()))
+    early = _early(probs, labels)
+    n = max(0.0, _by_model(scored, early, len(labels)))
+    separated = max(_by_margins(means, labels) for means in (scored.mean_probs, early.means))
+    return min(round(max(n, _by_anchors(early.means, labels, n), separated)), int(scored.contradicted.sum()))
 
 
-def _by_model(scored: ScoredLabels, n: int) -> float:
-    """By the fitted noise: the uniform share, and the targeted part of the noise matrix, each as far as it is believed."""
-    matrix, classes = scored.fitted, len(scored.fitted)
-    off = ~np.eye(classes, dtype=bool)
-    mean_rate = max(float(1 - np.trace(matrix) / classes), 1e-9)
-    uniform_part = min(1.0, float(np.median(matrix[off])) * (classes - 1) / mean_rate)
-    return n * (scored.uniform * scored.uniform_trust + 2 * scored.targeted * scored.matrix_trust * (1 - uniform_part))
-
-
-def _by_anchors(probs: npt.NDArray[np.floating], labels: Ints, n_model: float) -> float:
-    """By the labels among the most confident samples of each predicted class, in the epochs before they are memorised."""
+def _early(probs: npt.NDArray[np.floating], labels: Ints) -> _Early:
     seen = ~np.isnan(probs[:, :, 0])
     filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
     used = epochs_before_memorising(filled, seen, labels, contradicted, factor=1.5)
     means = mean_over(filled[used], seen[used])
+    uniform, confused = uniform_share(np.exp(log_ensemble_of(filled[used], seen[used], means)), labels)
+    return _Early(means, uniform * unit((uniform / max(confused, 1e-9) - 0.1) / 0.05))
+
+
+def _by_model(scored: ScoredLabels, early: _Early, n: int) -> float:
+    """By the fitted noise: the uniform share, and the targeted part of the noise matrix, each as far as it is believed.
+
+    A network that learns by heart quickly hides uniform errors from the score's epochs; early ones still show them. F1 of the
+    flags of the default network on 2,000 images of Fashion-MNIST: 0.38 in place of 0.25.
+    """
+    matrix, classes = scored.fitted, len(scored.fitted)
+    off = ~np.eye(classes, dtype=bool)
+    mean_rate = max(float(1 - np.trace(matrix) / classes), 1e-9)
+    uniform_part = min(1.0, float(np.median(matrix[off])) * (classes - 1) / mean_rate)
+    uniform = max(scored.uniform * scored.uniform_trust, early.uniform)
+    return n * (uniform + 2 * scored.targeted * scored.matrix_trust * (1 - uniform_part))
+
+
+def _by_anchors(means: Floats, labels: Ints, n_model: float) -> float:
+    """By the labels among the most confident samples of each predicted class; `means` [N, C] of early epochs."""
     counts, confidence = anchor_counts(means, labels, fraction=0.15)
     rates = 1 - np.diag(counts) / np.maximum(counts.sum(1), 1)
     # An unsure class contradicts some labels in a clean set as well; the model's own count takes this caution back.
     doubt = np.maximum(0, 1 - confidence / np.maximum(1 - rates, 0.05))
     rates = np.maximum(0, rates - CAUTION * (1 - min(1, 10 * n_model / len(labels))) * doubt)
-    predicted = np.bincount(means.argmax(1), minlength=probs.shape[2])
+    predicted = np.bincount(means.argmax(1), minlength=means.shape[1])
     return float((predicted * np.minimum(rates, 2 * np.median(rates) + 0.003)).sum())
 
 
-def _by_margins(scored: ScoredLabels, labels: Ints) -> float:
-    """By the gap of well separated data: labels below margin 0 beyond what the flank above it extrapolates to."""
-    others = scored.mean_probs.copy()
+def _by_margins(means: Floats, labels: Ints) -> float:
+    """By the gap of well separated data: labels of a low margin, beyond what the flank above 0 extrapolates to.
+
+    The flank falls geometrically, so far below 0 few labels that are right are expected and less has to be subtracted. F1 of
+    the flags of the default network on the digits of scikit-learn: 0.89 in place of 0.84 with the bound 0 alone.
+    """
+    others = means.copy()
     rows = np.arange(len(labels))
     others[rows, labels] = -1
-    margin = scored.mean_probs[rows, labels] - others.max(1)
-    near = int(((margin >= 0) & (margin < 0.25)).sum())
-    far = int(((margin >= 0.25) & (margin < 0.5)).sum())
+    margin = means[rows, labels] - others.max(1)
+    near = int(((margin >= 0) & (margin < WIDTH)).sum())
+    far = int(((margin >= WIDTH) & (margin < 2 * WIDTH)).sum())
     ratio = min((near + 1) / (far + 1), 1.0)
-    expected = 1.5 * near * (ratio + ratio**2 + ratio**3 + ratio**4)
-    return float((margin < 0).sum() - expected - 2 * np.sqrt(expected + 1))
+    found = 0.0
+    for bins in range(4):
+        expected = 1.5 * near * sum(ratio**k for k in range(bins + 1, 5))
+        below = int((margin < -bins * WIDTH).sum())
+        found = max(found, below - expected - 2 * np.sqrt(expected + 1))
+    return float(found)
 
 
 def p_wrong(score: Floats, n: float) -> Floats:

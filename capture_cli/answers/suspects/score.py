@@ -81,10 +81,9 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     contradicted = mean_over(filled, seen).argmax(1) != labels
     used = epochs_before_memorising(filled, seen, labels, contradicted)
 
-    # 2. The ensemble: arithmetic alone costs 0.002 on uniform noise, geometric alone 0.01 to 0.02 on look-alikes.
-    log_mean = np.log(mean_over(filled[used], seen[used]) + _TINY)
-    mean_log = _mean_log(filled[used], seen[used])
-    log_ensemble = log_normalise(0.5 * log_mean + 0.5 * mean_log)
+    # 2.
+    mean_probs = mean_over(filled[used], seen[used])
+    log_ensemble = log_ensemble_of(filled[used], seen[used], mean_probs)
     ensemble = np.exp(log_ensemble)
     one_hot = np.eye(classes)[labels]
     rival = _rival(ensemble, labels)
@@ -94,12 +93,10 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     loose = fit(log_ensemble, rival, one_hot, start, confusion=0.01, sharpness=1.3)
     strict = fit(log_ensemble, rival, one_hot, start, confusion=0.03, sharpness=1.25)
     targeted, survived = noise(loose), noise(strict)
-    uniform_trust = _unit((uniform / max(confused, 1e-9) - 0.02) / 0.015)
+    uniform_trust = unit((uniform / max(confused, 1e-9) - 0.02) / 0.015)
     # The ratio of two noise levels means something only where there is noise: without the last factor 0.659 in place of 0.728
     # for 80 classes.
-    matrix_trust = _unit(max((survived - 0.003) / 0.008, (survived / (targeted + 0.001) - 0.1) / 0.3)) * min(
-        1, targeted / 0.005
-    )
+    matrix_trust = unit(max((survived - 0.003) / 0.008, (survived / (targeted + 0.001) - 0.1) / 0.3)) * min(1, targeted / 0.005)
     floor = max(0.003, uniform)
     off = ~np.eye(classes, dtype=bool)
     fitted = matrix_trust * loose + (1 - matrix_trust) * strict
@@ -107,7 +104,7 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
 
     # 5. Natural confusion, in proportion to the noise: a fixed rate lifts confused clean samples where few labels are wrong
     # (AP 0.853 in place of 0.861 for 1 to 3 %), and few images a class tell little about it (0.581 in place of 0.624 for 600).
-    scarce = 10 ** _unit((n / classes - 50) / 150)
+    scarce = 10 ** unit((n / classes - 50) / 150)
     confusion = 0.003 * min(1, noise(matrix) / (0.35 * max(confused, 1e-3)))
     confusion += 0.003 * scarce * (1 - matrix_trust) * (1 - uniform_trust)
     label_rates = (1 - confusion) * (one_hot @ matrix.T) + confusion * rival  # [N, C] p(label | true class)
@@ -119,8 +116,8 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
         score=np.log(wrong.sum(1) + 1e-300) - np.log(right),
         suggested=suggested,
         suggested_share=wrong[rows, suggested] / np.maximum(wrong.sum(1), 1e-300),
-        mean_probs=np.exp(log_mean),
-        contradicted=log_mean.argmax(1) != labels,
+        mean_probs=mean_probs,
+        contradicted=mean_probs.argmax(1) != labels,
         fitted=fitted,
         uniform=uniform,
         uniform_trust=uniform_trust,
@@ -134,6 +131,14 @@ def mean_over(probs: AnyFloats, seen: Bools) -> Floats:
     """[N, C] mean over the epochs in which a sample was seen; uniform where it never was. `probs` [E, N, C], `seen` [E, N]."""
     visits = seen.sum(0)[:, None]
     return np.asarray(np.where(visits > 0, probs.sum(0, dtype=float) / np.maximum(visits, 1), 1 / probs.shape[2]))
+
+
+def log_ensemble_of(probs: AnyFloats, seen: Bools, mean_probs: Floats) -> Floats:
+    """[N, C] normalised mean of the logarithm of `mean_probs` [N, C] and the mean logarithm over the epochs.
+
+    Arithmetic alone costs 0.002 on uniform noise, geometric alone 0.01 to 0.02 on look-alikes.
+    """
+    return log_normalise(0.5 * np.log(mean_probs + _TINY) + 0.5 * _mean_log(probs, seen))
 
 
 def epochs_before_memorising(
@@ -208,5 +213,6 @@ def _rival(ensemble: Floats, labels: Ints) -> Floats:
     return np.asarray(rival)
 
 
-def _unit(value: float) -> float:
+def unit(value: float) -> float:
+    """Clip a value to 0 to 1."""
     return float(np.clip(value, 0, 1))
