@@ -271,3 +271,52 @@ def test_questions_about_one_label_a_sample_are_refused(tmp_path: Path, call: Ca
     refused = call(*command[:1], "r.jsonl", *command[1:])
     assert (refused.code, refused.out) == (2, "")
     assert "the task of this run is segmentation" in refused.err
+
+
+def test_diff_compares_losses_and_iou(tmp_path: Path, call: Caller) -> None:
+    """Epoch by epoch, class by class and image by image; a gate can be put on mean IoU."""
+    train(tmp_path / "a.jsonl", epochs=1)
+    train(tmp_path / "b.jsonl", epochs=3)
+    found = json.loads(call("diff", "a.jsonl", "b.jsonl", "--json").out)
+    losses, epochs = found["losses"], found["epochs"]
+    assert losses["both"] == 12
+    assert losses["risen"]["count"] + losses["fallen"]["count"] == 12
+    assert losses["mean_iou_a"] == epochs[0]["mean_iou_a"] == epochs[0]["mean_iou_b"]
+    assert losses["mean_iou_b"] == epochs[2]["mean_iou_b"] > losses["mean_iou_a"]
+    for one in losses["classes"]:
+        assert one["change"] == pytest.approx(one["iou_b"] - one["iou_a"])
+    shown = call("diff", "a.jsonl", "b.jsonl").out
+    assert all(part in shown for part in ("mean IoU A", "lower loss", "IoU A"))
+    assert call("diff", "a.jsonl", "b.jsonl", "--fail-if", "mean_iou_drop > 0").code == 0
+    assert call("diff", "b.jsonl", "a.jsonl", "--fail-if", "mean_iou_drop > 0").code == 5
+
+
+def test_rows_per_class_and_epoch_sum_the_pixels(tmp_path: Path, call: Caller) -> None:
+    """The same IoU as in `inspect`."""
+    train(tmp_path / "r.jsonl")
+    classes = json.loads(call("inspect", "r.jsonl", "--json").out)["phase"]["masks"]["classes"]
+    rows = [json.loads(line) for line in call("rows", "r.jsonl", "--per", "class", "--where", "epoch = 2").out.splitlines()]
+    assert [(one["label"], one["iou"], one["labelled"]) for one in rows] == [
+        (one["name"], one["iou"], one["labelled"]) for one in classes
+    ]
+    (last,) = [json.loads(line) for line in call("rows", "r.jsonl", "--per", "epoch", "--where", "epoch = 2").out.splitlines()]
+    assert last["mean_iou"] == pytest.approx(sum(one["iou"] for one in classes) / 4)
+
+
+def test_the_files_of_two_ranks_are_one_run(tmp_path: Path, call: Caller) -> None:
+    """Their pixels are added up: IoU and accuracy are those of one process that saw all images."""
+    images, masks = scenes(9)
+    logits = TinyUNet(4)(images).detach()
+    options: dict[str, Any] = {"task": "segmentation", "classes": CLASSES, "ignore_index": IGNORED}
+    parts = {"whole": range(9), "records": range(4), "records-rank1": range(4, 9)}
+    (tmp_path / "run").mkdir()
+    for name, ids in parts.items():
+        rows = list(ids)
+        with Recorder(tmp_path / "run" / f"{name}.jsonl", **options) as recorder:
+            given = {"inputs": images[rows], "logits": logits[rows], "labels": masks[rows], "ids": rows}
+            recorder.record(epoch=1, phase="val", **given, numbers={"weight": torch.tensor(rows)})
+    whole, both = (json.loads(call("inspect", name, "--json").out)["epochs"][0]["val"] for name in ("run/whole.jsonl", "run"))
+    assert both["n"] == 9
+    for name in ("loss", "accuracy", "mean_iou"):
+        assert both[name] == pytest.approx(whole[name], rel=1e-6)
+    assert both["numbers"] == {"weight": {"mean": 4.0, "n": 9}} == whole["numbers"]

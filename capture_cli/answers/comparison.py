@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from capture_cli.answers.masks import mean_iou
 from capture_cli.records import Epoch
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ MEASURES = {
     "flips": "right_to_wrong + wrong_to_right",
     "worst_class_drop": "the largest drop of a class's accuracy",
     "mcnemar_p": "p-value of McNemar's test",
+    "mean_iou_a": "mean IoU of masks in A, over all pixels of the phase",
+    "mean_iou_b": "mean IoU of masks in B",
+    "mean_iou_drop": "mean_iou_a - mean_iou_b",
     "images": "images that both runs have",
     "only_a": "images of A that B does not have",
     "only_b": "images of B that A does not have",
@@ -49,9 +53,14 @@ class EpochPair:
     loss_b: float | None
     accuracy_a: float | None
     accuracy_b: float | None
+    mean_iou_a: float | None
+    """None for another task than segmentation."""
+    mean_iou_b: float | None
 
 
-def epoch_pairs(a: Mapping[tuple[int, str], Epoch], b: Mapping[tuple[int, str], Epoch]) -> tuple[EpochPair, ...]:
+def epoch_pairs(
+    a: Mapping[tuple[int, str], Epoch], b: Mapping[tuple[int, str], Epoch], task_a: str | None = None, task_b: str | None = None
+) -> tuple[EpochPair, ...]:
     """The totals of both runs side by side, by epoch and phase."""
     pairs = []
     for key in sorted(a.keys() | b.keys(), key=lambda key: (key[0], key[1] != "train", key[1])):
@@ -64,6 +73,8 @@ def epoch_pairs(a: Mapping[tuple[int, str], Epoch], b: Mapping[tuple[int, str], 
                 loss_b=_finite(other.loss) if other else None,
                 accuracy_a=one.accuracy if one else None,
                 accuracy_b=other.accuracy if other else None,
+                mean_iou_a=mean_iou(one, task_a) if one else None,
+                mean_iou_b=mean_iou(other, task_b) if other else None,
             )
         )
     return tuple(pairs)
@@ -102,6 +113,7 @@ def measures(changes: PredictionChanges) -> dict[str, float | None]:
         "flips": right_to_wrong + wrong_to_right,
         "worst_class_drop": max(drops, default=None),
         "mcnemar_p": changes.mcnemar_p,
+        **dict.fromkeys(("mean_iou_a", "mean_iou_b", "mean_iou_drop")),
         "images": n,
         "only_a": a.n - n,
         "only_b": b.n - n,

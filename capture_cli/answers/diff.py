@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.comparison import EpochPair, epoch_pairs, measures
 from capture_cli.answers.files import FileChanges, FileTable, FirstOf
-from capture_cli.answers.phases import LatestPhases
+from capture_cli.answers.losses import LossChanges, SampleLosses, loss_changes
+from capture_cli.answers.phases import F, LatestPhases, PhaseVisits
 from capture_cli.answers.predictions import Flip, PredictionChanges, Predictions, prediction_changes
 from capture_cli.answers.state import RunState
+from capture_cli.answers.value_differences import ValueDifference, first_difference, values_by_sample
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import End, Epoch, RunInfo, Samples, Skip
 from capture_cli.records.comparing import Change, changes
@@ -37,13 +38,6 @@ if TYPE_CHECKING:
 MAX_FILES = 5
 """Files listed of those whose values differ."""
 
-_SAMPLE_COLUMNS = ("digests", "sizes", "labels", "splits")
-_COLUMNS = (
-    *("inputs", *_SAMPLE_COLUMNS, "targets", "losses", "preds", "outputs", "p_labels", "topk", "probs"),
-    *("counted", "correct", "present", "labelled", "intersections", "unions"),
-)
-"""Columns of samples and batches, causes before their effects."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordPosition:
@@ -54,17 +48,6 @@ class RecordPosition:
     phase: str | None
     epoch: int | None
     batch: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueDifference:
-    """The first value of one image in which two records differ."""
-
-    file: str
-    field: str
-    """A column, with the index if there are several values an image: `losses`, `inputs.digests`, `probs[3]`."""
-    a: Any
-    b: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +89,16 @@ class Diff:
     files: FileChanges
     predictions: PredictionChanges | None
     """None if no phase with predicted classes was captured in both; if the runs are equal, nothing has changed."""
+    losses: LossChanges | None
+    """The same for the losses of runs without predicted classes."""
     epochs: tuple[EpochPair, ...]
     """Loss and accuracy of every phase in both runs; empty if they are equal."""
 
     def measures(self) -> dict[str, float | None] | None:
-        """The measures of capture_cli.answers.comparison; None without predictions in both."""
-        return measures(self.predictions) if self.predictions else None
+        """The measures of capture_cli.answers.comparison; None without predictions or losses in both."""
+        if self.predictions:
+            return measures(self.predictions)
+        return self.losses.measures() if self.losses else None
 
     def to_pandas(self) -> pandas.DataFrame:
         """The images that flipped, `right_to_wrong` first. Raises UsageError if pandas is not installed."""
@@ -141,6 +128,7 @@ class Diff:
             "run": [{"name": change.name, "a": change.was, "b": change.now} for change in self.changes],
             "files": asdict(self.files),
             "predictions": asdict(self.predictions) if self.predictions else None,
+            "losses": asdict(self.losses) if self.losses else None,
             "epochs": [asdict(one) for one in self.epochs],
             "measures": self.measures(),
         }
@@ -173,7 +161,8 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
         changes=tuple(changes(left.info, right.info)) if left.info and right.info else (),
         files=files.changes(),
         predictions=predictions,
-        epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs),
+        losses=_losses(left, right, limit),
+        epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs, left.task, right.task),
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
     )
@@ -186,6 +175,8 @@ class _Reader:
         self.info: RunInfo | None = None
         """The last run record."""
         self.phases = LatestPhases(lambda phase, epoch, info: Predictions(phase, epoch, info, file_numbers))
+        self.losses = LatestPhases(lambda phase, epoch, info: SampleLosses(phase, epoch, info, file_numbers))
+        """Phases of a run without predicted classes, as `phases` has those of one with."""
         self.epochs: dict[tuple[int, str], Epoch] = {}
         """The totals of each phase, of a run with folds those of all trainings together."""
         self._folded: dict[tuple[int, str], list[Epoch]] = {}
@@ -196,6 +187,11 @@ class _Reader:
         self._side = side
         self._files = files
         self._lines = self._fed_lines()
+
+    @property
+    def task(self) -> str | None:
+        """The task of the run."""
+        return self.info.task if self.info else None
 
     def next(self) -> Line | None:
         """The next line; None at the end, or if what follows cannot be trusted."""
@@ -222,8 +218,8 @@ class _Reader:
                 self.epochs[key] = summed(self._folded[key])
         if isinstance(block, Samples | Skip) and self.info:
             self._files.update(self._side, block, self.info)
-        elif block is not None and self.info and predicts_classes(self.info.task):
-            self.phases.update(block)
+        elif block is not None and self.info:
+            (self.phases if predicts_classes(self.info.task) else self.losses).update(block)
 
     def drain(self) -> None:
         """Go to the end."""
@@ -319,8 +315,8 @@ def _difference(
     if a is None or b is None:
         return None
     bodies = body(one), body(other)
-    mine, others = map(_values, bodies) if a.kind == b.kind else ({}, {})
-    found = [found for file in mine if file in others and (found := _first_value(file, mine[file], others[file]))]
+    mine, others = map(values_by_sample, bodies) if a.kind == b.kind else ({}, {})
+    found = [found for file in mine if file in others and (found := first_difference(file, mine[file], others[file]))]
     only_a, only_b = [file for file in mine if file not in others], [file for file in others if file not in mine]
     same_inputs = None
     if a.kind == b.kind and a.kind in BATCHES:
@@ -338,51 +334,11 @@ def _difference(
     )
 
 
-def _values(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values of each image or position in a samples or batch record, by name and column."""
-    names = body.get("files") or body.get("ids")
-    if not isinstance(names, list):
-        return {}
-    columns: dict[str, Any] = {name: body[name] for name in _COLUMNS if name in body}
-    if "inputs" in columns:
-        columns = {"inputs.digests": columns.pop("inputs")["digests"], **columns}
-    if "positions" in body:  # inputs are those of whole sequences
-        columns.pop("inputs.digests", None)
-        names = [f"{name}:{position}" for name, position in zip(names, body["positions"], strict=True)]
-    return {
-        str(name): {field: column[i] if i < len(column) else None for field, column in columns.items()}
-        for i, name in enumerate(names)
-    }
-
-
-def _first_value(file: str, mine: dict[str, Any], others: dict[str, Any]) -> ValueDifference | None:
-    for name in dict.fromkeys([*mine, *others]):
-        a, b = mine.get(name), others.get(name)
-        if a == b:
-            continue
-        if isinstance(a, list) and isinstance(b, list):
-            index = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            name = f"{name}[{index}]"
-            a, b = (values[index] if index < len(values) else None for values in (a, b))
-        return ValueDifference(file=file, field=name, a=_finite(a), b=_finite(b))
-    return None
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
 def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges | None:
     """The changed predictions, as far as the records of both can be read."""
-    pair = left.phases.common(right.phases)
+    pair = _read_both(left, right, left.phases.common(right.phases))
     if pair is None:
         return None
-    for reader, phase in zip((left, right), pair, strict=True):
-        try:
-            phase.read()
-        except RecordsError as error:
-            reader.error = reader.error or error
-            return None
     a, b = pair
     if not a.fold or not b.fold:
         return None
@@ -400,3 +356,22 @@ def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges
         right_to_wrong=with_digests(changes.right_to_wrong),
         wrong_to_right=with_digests(changes.wrong_to_right),
     )
+
+
+def _losses(left: _Reader, right: _Reader, limit: int) -> LossChanges | None:
+    """The changed losses of runs without predicted classes, as far as the records of both can be read."""
+    pair = _read_both(left, right, left.losses.common(right.losses))
+    return loss_changes(pair[0].fold, pair[1].fold, limit=limit) if pair else None
+
+
+def _read_both(
+    left: _Reader, right: _Reader, pair: tuple[PhaseVisits[F], PhaseVisits[F]] | None
+) -> tuple[PhaseVisits[F], PhaseVisits[F]] | None:
+    """The phase of both runs, read; None, with the error kept, if it makes no sense."""
+    for reader, phase in zip((left, right), pair or (), strict=False):
+        try:
+            phase.read()
+        except RecordsError as error:
+            reader.error = reader.error or error
+            return None
+    return pair

@@ -106,6 +106,15 @@ class Measured:
                 for label, pred, pixels in (pair for row in batch.confusions or () for pair in row):
                     self._confusions[label, pred] += pixels
 
+    def absorb(self, other: Measured) -> None:
+        """Take over the sums of another fold."""
+        self._counts += other._counts
+        self._images += other._images
+        self._ignored += other._ignored
+        self._confusions.update(other._confusions)
+        for name, (total, n) in other._numbers.items():
+            self._add(name, total, n)
+
     def _add(self, name: str, total: float, n: int) -> None:
         before, count = self._numbers.get(name, (0.0, 0))
         self._numbers[name] = (before + total, count + n)

@@ -225,6 +225,8 @@ class Scores:
         for name in ("_losses", "_labels", "_preds", "_p_preds", "_unlabelled"):
             getattr(self, name).extend(getattr(other, name))
         self._output_sums = self._output_sums + other._output_sums
+        if self._measured and other._measured:
+            self._measured.absorb(other._measured)
         self._worst = sorted([*self._worst, *other._worst], key=lambda one: -one[0])[: self._max_worst]
 
     def result(self) -> PhaseScore:

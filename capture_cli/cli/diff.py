@@ -40,7 +40,8 @@ def diff(
     --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
     accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,
     right_to_wrong, wrong_to_right, flips (both directions), worst_class_drop,
-    mcnemar_p, images, only_a and only_b. A is the run before, B the run after.
+    mcnemar_p, images, only_a and only_b; of masks also mean_iou_a, mean_iou_b and
+    mean_iou_drop. A is the run before, B the run after.
 
     Works on runs that are still going or were cut off: A is a prefix of B if B
     continues where A ends.

@@ -76,8 +76,10 @@ def rows(
     style = "csv" if as_csv else "parquet" if as_parquet else style
     text_style = "jsonl" if style == "parquet" else style
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    if per != "visit":
+        types_of(per)
     with open_run(run) as records:
-        types = None if per == "visit" else types_of(per, chosen, folds=records.info.fold is not None)
+        types = None if per == "visit" else types_of(per, chosen, records.info)
         if types is None:
             blocks = rows(records, where=where, columns=chosen, limit=limit, style=text_style)
         else:

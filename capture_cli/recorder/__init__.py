@@ -249,16 +249,17 @@ class Recorder:
         inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
         return None if validation.is_empty(inputs, forward) else writer.record(header, inputs, forward)
 
-    def watch(self, criterion: nn.Module, *, model: nn.Module | None = None) -> None:
+    def watch(self, criterion: nn.Module, *, model: nn.Module | None = None, name: str | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.
 
         `criterion` is a torch.nn.Module such as nn.CrossEntropyLoss; a forward hook reads its logits and labels. The inputs are
-        the first tensor that `model` is called with. The limits are in capture_cli.recorder.watching. Raises UsageError for a
-        criterion or model that cannot be watched; the call of `criterion` raises it for a batch that does not fit. `close`
-        removes the hooks.
+        the first tensor that `model` is called with. A further criterion needs a `name`, under which its losses are numbers of
+        the same batch. The limits are in capture_cli.recorder.watching. Raises UsageError for a criterion or model that cannot
+        be watched; the call of `criterion` raises it for a batch that does not fit. `close` removes the hooks.
         """
         self._require_open()
-        self._watching().criterion(criterion, model)
+        self._number_names += [one for one in tasks.check_number_names(name) if one not in self._number_names]
+        self._watching().criterion(criterion, model, name)
 
     def loader(
         self, loader: Iterable[Any], *, phase: str = "train", ids: Sequence[int] | Sequence[str] | None = None
@@ -311,12 +312,12 @@ class Recorder:
             return
         validation.require(status in STATUSES, "status", status, " or ".join(STATUSES))
         self._closed = True
-        watches = [self._watch.close] if self._watch else []
+        begin, watches = ([self._watch.release], [self._watch.close]) if self._watch else ([], [])
         if self._watch and self._watch.saw_nothing and status == "completed":
             warnings.warn("nothing was recorded: the watched loss function was never called", stacklevel=2)
             status = "failed"
         try:
-            call_all([lambda: self._seal(status), *watches, self._writer.close, self._output.close])
+            call_all([*begin, lambda: self._seal(status), *watches, self._writer.close, self._output.close])
         except Exception as error:
             if self._on_error == "raise":
                 raise

@@ -62,7 +62,7 @@ def check_width(logits: torch.Tensor, width: int, *, names: Sequence[str] | None
         )
 
 
-def check_number_names(names: Iterable[str] | None) -> list[str]:
+def check_number_names(names: Iterable[str] | str | None) -> list[str]:
     """Return the names that a recorder was told."""
     given = [] if names is None else list(names) if not isinstance(names, str) else [names]
     for name in given:

@@ -14,11 +14,16 @@ Watching assumes:
 
 * The first call of the loss function for a batch gets its logits and labels, whole and in the loader's order, before the next
   batch is taken from any watched loader. Further calls with the same labels, as for auxiliary outputs, are not recorded.
+  For the task `loss` it may get anything, and returns the loss, or one per sample.
 * The inputs are the first tensor that `model` is called with; without a model, the first tensor of the loader's batch, which
   the loop must pass on unchanged.
 * `loss` is what the loss function returns (its mean, if it returns one per sample). Later scaling or added terms are not seen,
   nor is the learning rate, which is null, nor whether an update follows.
 * `losses` are the plain cross-entropy, whatever weights or smoothing the loss function has.
+
+Loss functions with a name add numbers to the batch: what they return, one per sample where they are not reduced. A second call
+for one batch is `name_2`. They may come before or after the first loss function, so a batch is then recorded when the next one
+is taken, or the pass ends; until then the loop must not change its tensors in place.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import first_tensor
 from capture_cli.recorder.loading import IdentifiedBatch, WatchedLoader
 from capture_cli.recorder.validation import describe
+from capture_cli.writer.measures import LOSS, SEGMENTATION
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -69,8 +75,16 @@ class Watch:
         self._ignore_index = ignore_index
         self._pass: _Pass | None = None
         """The pass whose latest batch has no loss yet."""
+        self._latest: _Pass | None = None
+        """The pass of the latest batch."""
         self._labels: torch.Tensor | None = None
         """The labels of the batch recorded last."""
+        self._names: dict[nn.Module, str] = {}
+        """Loss functions that have a name."""
+        self._numbers: dict[str, torch.Tensor] = {}
+        """What they returned for the latest batch."""
+        self._held: tuple[_Pass, dict[str, Any]] | None = None
+        """The latest batch with its loss, until those of the others are known."""
         self._epochs: Counter[str] = Counter()
         self._criteria: dict[nn.Module, RemovableHandle] = {}
         self._models: dict[nn.Module, RemovableHandle] = {}
@@ -81,17 +95,21 @@ class Watch:
         """See Recorder.loader."""
         return WatchedLoader(loader, self, phase, ids)
 
-    def criterion(self, criterion: nn.Module, model: nn.Module | None) -> None:
+    def criterion(self, criterion: nn.Module, model: nn.Module | None, name: str | None = None) -> None:
         """See Recorder.watch."""
-        for name, module in (("criterion", criterion), ("model", model)):
-            if not isinstance(module, nn.Module) and (name, module) != ("model", None):
+        for argument, module in (("criterion", criterion), ("model", model)):
+            if not isinstance(module, nn.Module) and (argument, module) != ("model", None):
                 raise UsageError(
-                    f"{name}: a {type(module).__name__} is not a torch.nn.Module", "use a module, or call record yourself"
+                    f"{argument}: a {type(module).__name__} is not a torch.nn.Module", "use a module, or call record yourself"
                 )
-        if isinstance(criterion, nn.BCELoss):
+        if criterion in self._criteria and self._names.get(criterion) != name:
+            raise UsageError("criterion: it is watched already, under another name", "make one loss function for each name")
+        if name is not None:
+            self._names[criterion] = name
+        elif isinstance(criterion, nn.BCELoss) and self._task != LOSS:
             raise UsageError("criterion: BCELoss takes probabilities, not logits", "use BCEWithLogitsLoss, or call record")
         ignored = getattr(criterion, "ignore_index", self._ignore_index)
-        if self._task == "sequence" and ignored != self._ignore_index:
+        if self._task in ("sequence", SEGMENTATION) and name is None and ignored != self._ignore_index:
             raise UsageError(
                 f"criterion: it ignores the label {ignored}, the recorder ignores {self._ignore_index}",
                 f"use Recorder(ignore_index={ignored})",
@@ -130,6 +148,8 @@ class Watch:
         """
         one = _Pass(loader.phase)
         for batch in loader.batches():
+            self._recorder.attempt(self.release)
+            self._latest = one
             one.latest = batch
             one.inputs = None if isinstance(batch.batch, Mapping) else first_tensor(batch.batch)
             one.called_model = False
@@ -138,6 +158,7 @@ class Watch:
             yield batch.batch
         if self.closed or not one.seen:
             return
+        self._recorder.attempt(self.release)
         if not one.recorded and not self._recorder.missed:
             raise UsageError(
                 f"the loss of {one.seen} {one.phase} batches was never computed with the watched loss function",
@@ -160,47 +181,84 @@ class Watch:
 
     def _after_criterion(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         self._called = True
-        self._recorder.attempt(self._record, criterion, args, kwargs, loss)
+        if criterion in self._names:
+            self._recorder.attempt(self._add, criterion, loss)
+        else:
+            self._recorder.attempt(self._record, criterion, args, kwargs, loss)
+
+    def _add(self, criterion: nn.Module, loss: Any) -> None:
+        """Take what a loss function with a name returned."""
+        name, one = self._names[criterion], self._latest
+        if not isinstance(loss, torch.Tensor) or one is None or one.latest is None:
+            what = "was called without a batch of a watched loader" if isinstance(loss, torch.Tensor) else "returned no tensor"
+            raise UsageError(f"criterion {name!r}: it {what}", "call record yourself, with numbers")
+        loss = loss.detach()
+        per_sample = loss.ndim > 0 and len(loss) == len(one.latest.ids)
+        calls = sum(known == name or known.startswith(f"{name}_") for known in self._numbers)
+        value = loss.float().flatten(1).mean(1) if per_sample and loss.ndim > 1 else loss if per_sample else loss.mean()
+        self._numbers[f"{name}_{calls + 1}" if calls else name] = value
+
+    def release(self) -> None:
+        """Record the batch that is held, if one is."""
+        held, self._held = self._held, None
+        numbers, self._numbers = self._numbers, {}
+        if held:
+            one, batch = held
+            self._recorder.record(**batch, numbers=numbers or None)
+            one.recorded += 1
 
     def _record(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         name = type(criterion).__name__
-        given = _in_order(criterion, args, kwargs)[:2]
-        if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given):
-            self._pass = None
-            raise UsageError(f"criterion: {name} was not called with logits and labels", "call record yourself")
-        logits, labels = given
+        logits, labels = (None, None) if self._task == LOSS else self._given(criterion, args, kwargs)
         one, self._pass = self._pass, None
-        if one is None and labels is self._labels:
+        if one is None and labels is self._labels and labels is not None:
             return  # an auxiliary output of the model
         self._labels = labels
         if one is None:
             raise UsageError(
                 f"criterion: {name} was called without a batch of a watched loader, or twice for one",
-                "iterate over what Recorder.loader returns, and call it once per batch; or call record yourself",
+                "iterate over what Recorder.loader returns, and call it once per batch; a second loss function needs a name: "
+                'recorder.watch(criterion, name="aux")',
             )
         if one.inputs is None or one.latest is None:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "pass the model to watch")
         if one.epoch is None:
-            one.phase = self._phase_of(one, logits)
+            one.phase = self._phase_of(one, loss if logits is None else logits)
             one.epoch = max(self._epochs[one.phase], self._recorder.ended(one.phase)) + 1
             self._epochs[one.phase] = one.epoch
-        self._recorder.record(
-            epoch=one.epoch,
-            phase=one.phase,
-            inputs=one.inputs,
-            logits=self._classes_last(criterion, logits, labels),
-            labels=labels,
-            ids=one.latest.ids,
-            files=one.latest.files,
-            loss=loss.mean() if isinstance(loss, torch.Tensor) else None,
-        )
-        one.recorded += 1
+        batch = {
+            "epoch": one.epoch,
+            "phase": one.phase,
+            "inputs": one.inputs,
+            "logits": logits if logits is None or labels is None else self._classes_last(criterion, logits, labels).detach(),
+            "labels": labels,
+            "ids": one.latest.ids,
+            "files": one.latest.files,
+            "loss": loss.detach().mean() if isinstance(loss, torch.Tensor) else None,
+        }
+        if logits is None and isinstance(loss, torch.Tensor) and loss.ndim == 1 and len(loss) == len(one.inputs):
+            batch["losses"] = loss.detach()
+        if self._names:
+            self._held = (one, batch)
+        else:
+            self._recorder.record(**batch)
+            one.recorded += 1
 
-    def _phase_of(self, one: _Pass, logits: torch.Tensor) -> str:
+    def _given(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """Return the logits and labels of a call."""
+        given = _in_order(criterion, args, kwargs)[:2]
+        if len(given) < 2 or not all(isinstance(one, torch.Tensor) for one in given):
+            self._pass = None
+            raise UsageError(
+                f"criterion: {type(criterion).__name__} was not called with logits and labels", "call record yourself"
+            )
+        return given
+
+    def _phase_of(self, one: _Pass, logits: Any) -> str:
         """Return the phase of a pass, given its first logits: a loader may be used for more than its name says."""
         if self._models and not one.called_model:
             return f"{one.phase}-other"
-        learns = logits.requires_grad and all(model.training for model in self._models)
+        learns = getattr(logits, "requires_grad", False) and all(model.training for model in self._models)
         return "train-eval" if one.phase == "train" and not learns else one.phase
 
     def _classes_last(self, criterion: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

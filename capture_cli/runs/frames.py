@@ -64,7 +64,7 @@ def _columns(
 ) -> dict[str, tuple[Array, Sequence[str] | None]]:
     """The columns, in order, each with the names that its numbers stand for, if they do."""
     none = Visits(run.info, "", 0, [], name=run.name)
-    plain = [name for name in column_names(run.info.task) if name in none]
+    plain = [name for name in column_names(run.info.task, run.info.number_names or ()) if name in none]
     wanted = ["phase", "epoch", *plain] if columns is None else list(columns)
     read = [name for name in wanted if name not in ("phase", "epoch")]
     parts: dict[str, list[Array]] = {name: [] for name in wanted}

@@ -175,15 +175,37 @@ def summed(epochs: Sequence[Epoch]) -> Epoch:
     """The epoch record for those of several files about the same phase and epoch."""
     n = sum(one.n for one in epochs)
     right = [(one.accuracy, one.n) for one in epochs if one.accuracy is not None]
+    counts = _added([one.class_counts for one in epochs if one.n])
     return replace(
         epochs[0],
         n=n,
         loss=sum(one.loss * one.n for one in epochs if one.n) / n if n else nan,
-        accuracy=sum(share * size for share, size in right) / n if right and n else None,
+        accuracy=_accuracy(counts)
+        if counts and right
+        else sum(share * size for share, size in right) / n
+        if right and n
+        else None,
         captured=sum(one.captured for one in epochs),
         not_captured=sum(one.not_captured for one in epochs),
-        class_counts=_added([one.class_counts for one in epochs if one.n]),
+        class_counts=counts,
+        number_means=_means([one.number_means for one in epochs if one.number_means]) or None,
     )
+
+
+def _accuracy(counts: Mapping[str, Sequence[int]]) -> float | None:
+    labelled = sum(counts["labelled"])
+    return sum(counts["correct"]) / labelled if labelled else None
+
+
+def _means(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The means of named numbers over all files; None where one of them is not finite."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        pairs = [(part[name]["mean"], part[name]["n"]) for part in parts if name in part]
+        n = sum(size for _, size in pairs)
+        known = n > 0 and all(mean is not None for mean, _ in pairs)
+        found[name] = {"mean": sum(mean * size for mean, size in pairs) / n if known else None, "n": n}
+    return found
 
 
 def _added(counts: Sequence[Mapping[str, Sequence[int]] | None]) -> dict[str, list[int]] | None:

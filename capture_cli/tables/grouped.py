@@ -22,11 +22,12 @@ from capture_cli.answers.calibration import calibration
 from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.errors import UsageError
-from capture_cli.records import NO_LABEL, Epoch
+from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits, folds_of
 from capture_cli.tables.condition import Condition, reason
+from capture_cli.tables.measured import measured_rows, types_of_task
 from capture_cli.tables.rows import FORMATS
-from capture_cli.tables.sql import escape, locked_database, row_text, unescape
+from capture_cli.tables.sql import escape, locked_database, quoted, row_text, unescape
 
 if TYPE_CHECKING:
     from capture_cli.runs import Run
@@ -88,14 +89,17 @@ class GroupedTable:
         return f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"  # noqa: S608
 
 
-def types_of(per: str, columns: Sequence[str] | None = None, *, folds: bool = False) -> dict[str, str]:
+def types_of(per: str, columns: Sequence[str] | None = None, info: RunInfo | None = None) -> dict[str, str]:
     """Column -> SQL type of the rows of a kind; those named, or all. Raises UsageError for a name that there is not.
 
-    In a run with `folds` each training has rows of its own for samples.
+    `info` is the run record, whose task may have columns of its own. In a run with folds each training has rows of its own for
+    samples.
     """
     if per not in TYPES:
         raise UsageError(f"--per {per} is not valid", f"choose visit, {', '.join(PER)}")
-    usual = {**({FOLD: _WHOLE} if folds and per == "sample" else {}), **TYPES[per]}
+    folds = info is not None and info.fold is not None
+    own = (types_of_task(per, info) if info else None) or TYPES[per]
+    usual = {**({FOLD: _WHOLE} if folds and per == "sample" else {}), **own}
     known = {**usual, **({MEAN_PROBS: "FLOAT[]"} if per == "sample" else {})}
     listed = f"the columns are {', '.join(usual)}"
     if columns is None:
@@ -124,8 +128,8 @@ def grouped_rows(
     """
     if style not in FORMATS:
         raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
-    folds = run.info.fold is not None
-    wanted, types = types_of(per, columns, folds=folds), types_of(per, folds=folds)
+    types_of(per)
+    wanted, types = types_of(per, columns, run.info), types_of(per, None, run.info)
     database = locked_database()
     condition = None if where is None else Condition(where, database, rows=GroupedTable(types))
     if condition:
@@ -146,12 +150,12 @@ def _blocks(
     style: str,
     database: duckdb.DuckDBPyConnection,
 ) -> Iterator[bytes]:
-    if run.info.task not in CLASS_TASKS:
+    measured = types_of_task(per, run.info) is not None
+    if run.info.task not in CLASS_TASKS and not measured:
         hint = f"--per {per} needs one label a sample, as in classification"
         raise UsageError(f"the task of this run is {run.info.task}", hint)
-    folds = run.info.fold is not None
-    types = {**types_of(per, folds=folds), **types_of(per, columns, folds=folds)}
-    rows = _SOURCES[per](run, MEAN_PROBS in columns)
+    types = {**types_of(per, None, run.info), **types_of(per, columns, run.info)}
+    rows = measured_rows(per, run) if measured else _SOURCES[per](run, MEAN_PROBS in columns)
     if rows and isinstance(rows[0].get("id"), str):
         types = _with_text_ids(types)
     if style == "csv":
@@ -164,7 +168,7 @@ def _blocks(
         lines = [escape(json.dumps(one, ensure_ascii=False)) for one in rows[start : start + _CHUNK]]
         clause = condition.clause if condition else ""
         # The columns and types are ours and the limit is a number; the condition was checked, and DuckDB is locked.
-        chosen = f"select {', '.join(columns)} from ({GroupedTable(types).query()}) {clause} {most}"  # noqa: S608
+        chosen = f"select {quoted(columns)} from ({GroupedTable(types).query()}) {clause} {most}"  # noqa: S608
         sql = f"select count(*), string_agg({row_text(columns, style, run.info.classes)}, '\n') from ({chosen}) as one"  # noqa: S608
         try:
             count, text = database.execute(sql, {"lines": lines}).fetchall()[0]

@@ -21,12 +21,13 @@ from capture_cli.tables.sql import EXTRA, Table
 
 _TYPES = {
     **dict.fromkeys(("phase", "file", "label", "pred"), "VARCHAR"),
-    **dict.fromkeys(("epoch", "batch", "step", "id", "position"), "BIGINT"),
+    **dict.fromkeys(("epoch", "batch", "step", "id", "position", "counted", "ignored"), "BIGINT"),
     **dict.fromkeys(("p_label", "p_pred", "margin", "loss_nats", "loss"), "FLOAT"),
     **dict.fromkeys(("targets", "outputs"), "FLOAT[]"),
     "correct": "BOOLEAN",
     EXTRA: "JSON",
 }
+"""Types of the columns of visits; all others, such as named numbers, are FLOAT."""
 _MEMORY_MB = 256
 
 
@@ -56,7 +57,9 @@ def write_parquet(
         spool.flush()
         row = json.loads(first) if first else dict.fromkeys(columns or Table(task=None).columns)
         known = _TYPES if types is None else types
-        declared = {name: "VARCHAR" if name == "id" and isinstance(row[name], str) else known[name] for name in row}
+        declared = {
+            name: "VARCHAR" if name == "id" and isinstance(row[name], str) else known.get(name, "FLOAT") for name in row
+        }
         _copy(spool.fileno(), file.fileno(), declared)
     if damage:
         raise damage

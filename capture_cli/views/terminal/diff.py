@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.diff import Diff, RecordDifference, RecordPosition
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, PredictionChanges
+from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
 from capture_cli.views.terminal.tables import number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain
@@ -70,6 +71,8 @@ def show_diff(
         captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
         shown = gallery(zip(pictures, captions, strict=False), width)
         parts += ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
+    elif diff.losses and diff.relation != "equal":
+        parts += ["", *loss_parts(diff.losses, limit)]
     elif not diff.predictions and diff.relation != "equal" and not diff.error:
         parts += ["", plain("no predictions to compare: both runs need captured batches of the same phase, with classes")]
     show(parts, width=width)
@@ -108,16 +111,20 @@ def _scores(one: ComparedPhase, both: int) -> tuple[str, ...]:
 
 def _epochs(diff: Diff) -> Table:
     """Loss and accuracy of both, the last epochs of each phase."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    has_ious = any(one.mean_iou_a is not None or one.mean_iou_b is not None for one in diff.epochs)
     for one in diff.epochs[-_MAX_EPOCHS:]:
         change = None if one.accuracy_a is None or one.accuracy_b is None else one.accuracy_b - one.accuracy_a
+        ious = (number_or_dash(one.mean_iou_a), number_or_dash(one.mean_iou_b)) if has_ious else ()
         rows.append(
             (
                 *(f"{one.epoch}", one.phase, number_or_dash(one.loss_a), number_or_dash(one.loss_b)),
                 *(number_or_dash(one.accuracy_a), number_or_dash(one.accuracy_b), "-" if change is None else f"{change:+.3f}"),
+                *ious,
             )
         )
     heads = [("epoch", "#"), ("phase", ""), ("loss A", "#"), ("B", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#")]
+    heads += [("mean IoU A", "#"), ("B", "#")] if has_ious else []
     return table_of(heads, rows, more=len(diff.epochs) - _MAX_EPOCHS, noun="phases before these")
 
 
