@@ -32,7 +32,7 @@ def draw(run_name: str, out: Path) -> None:
         x, y = number % COLUMNS * (SIDE + 6) + 3, number // COLUMNS * (SIDE + CAPTION + 8) + 3
         sheet.paste(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, y))
         pen.text((x, y + SIDE + 1), f"{number + 1} {one.label}\n> {one.suggested}", fill=0, font_size=11, spacing=1)
-    sheet.save(out, optimize=True)
+    sheet.quantize(32).save(out, optimize=True)
 
 
 if __name__ == "__main__":
