@@ -213,7 +213,7 @@ class Recorder:
         self._require_open()
         writer, phase, epoch = self._writer, header.phase, header.epoch
         if is_usual(self._task, inputs, forward):
-            b = len(inputs)
+            b = inputs.shape[0]
         else:
             inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids, self._ignore_index)
             if validation.is_empty(inputs, forward):
@@ -223,15 +223,19 @@ class Recorder:
             b = validation.check_tensors(self._task, inputs, forward)
         writer.flush()  # the checks below need the counts after the previous batch
         classes = width(self._task, forward.logits)
-        if self._task != LOSS:
+        if self._task != LOSS and classes != writer.classes:
             tasks.check_width(forward.logits, classes, names=self._classes, before=writer.classes)
         writer.phases.check(phase, epoch)
         device_ids = validation.check_device_ids(header.ids, b)
         header.ids = None if device_ids is not None else validation.check_ids(header.ids, b)
         if self._unique_ids and header.ids is not None:
             writer.phases.check_ids(phase, epoch, header.ids)
-        header.files, header.extra = validation.check_files(header.files, b), validation.check_extra(header.extra, b)
-        header.lr = validation.check_lr(header.lr)
+        if header.files is not None:
+            header.files = validation.check_files(header.files, b)
+        if header.extra is not None:
+            header.extra = validation.check_extra(header.extra, b)
+        if header.lr is not None:
+            header.lr = validation.check_lr(header.lr)
         if header.numbers:
             header.numbers = tasks.check_numbers(header.numbers, b, known=self._number_names, begun=writer.classes > 0)
         if self._rank is None:
@@ -247,7 +251,11 @@ class Recorder:
                 if at_once or not ignored or not has_ignored(forward.labels, self._ignore_index):
                     raise
         inputs, forward = without_ignored(header, inputs, forward, self._ignore_index)
-        return None if validation.is_empty(inputs, forward) else writer.record(header, inputs, forward)
+        if validation.is_empty(inputs, forward):
+            return None
+        if self._unique_ids:
+            writer.phases.check_ids(phase, epoch, header.ids)  # now without those
+        return writer.record(header, inputs, forward)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None, name: str | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.

@@ -156,7 +156,7 @@ def check_ids(ids: Any, b: int) -> list[int] | list[str]:
     """Return the ids of a batch as a list of b integers or b strings."""
     if type(ids) not in _LISTS and (isinstance(ids, _NO_LIST) or not hasattr(ids, "__iter__")):
         raise UsageError(f"ids: {short(ids)} is not a list of ids", f"pass {b} integers or {b} strings, one per sample")
-    names = _values(ids, "ids")
+    names = list(ids) if type(ids) in _LISTS else _values(ids, "ids")
     if not isinstance(names, list):
         raise UsageError(f"ids: {names!r} is a single value", f"pass {b} integers or {b} strings, one per sample")
     if len(names) != b:
@@ -181,12 +181,14 @@ def _values(column: Any, name: str) -> Any:
 
 def _are_ids(names: list[Any]) -> bool:
     if type(names[0]) is int:
-        return set(map(type, names)) == {int} and -(2**63) <= min(names) <= max(names) < 2**63
+        return len(set(map(type, names))) == 1 and -(2**63) <= min(names) <= max(names) < 2**63
     return all(isinstance(one, str) for one in names)
 
 
 def check_device_ids(ids: Any, b: int) -> torch.Tensor | None:
     """Return ids that are on a device as int64, without waiting for their values; None if they are on the host."""
+    if type(ids) in _LISTS:
+        return None
     import torch
 
     if not isinstance(ids, torch.Tensor):
@@ -232,7 +234,7 @@ def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, 
 
 def check_lr(lr: Any) -> float | None:
     """Return a learning rate, a finite number of any type, as a float; or None."""
-    value = plain(lr)
+    value = lr if type(lr) is float else plain(lr)
     if value is not None and not (type(value) in (int, float) and isfinite(value)):
         raise UsageError(f"lr: {short(lr)} is not a finite number", "pass the learning rate as a float, or omit it")
     return None if value is None else float(value)

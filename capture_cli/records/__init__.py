@@ -353,7 +353,8 @@ def encode(record: Record, *, seq: int, previous: bytes) -> Encoded:
     text = dumps(body)
     numbers = _MAY_BE_NONFINITE[kind]
     for name in numbers:
-        if name in body and not is_finite(body[name]):
+        value = body.get(name)
+        if value is not None and not is_finite(value):
             nonfinite = {name: texts for name in numbers if (texts := nonfinite_values(body.get(name)))}
             text = dumps(body | {"nonfinite": nonfinite}) if nonfinite else text
             break

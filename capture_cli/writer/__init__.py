@@ -130,7 +130,7 @@ class BatchWriter:
             pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()
         self.step += header.phase == "train"
         self._waiting.append(pending)
-        if pending.arrived is None and not self._may_wait(pending):
+        if pending.arrived is None and (rows is None or not self._may_wait(pending)):
             self.flush()
 
     def _may_wait(self, pending: Pending) -> bool:
@@ -139,8 +139,6 @@ class BatchWriter:
         Right after a backward pass the caches hold nothing of what writes records, so one record takes as long as three in a
         row. Digests are taken and the loss is judged at once.
         """
-        if pending.rows is None:
-            return False
         loss = pending.loss
         if pending.captured and (inputs := pending.input_array()) is not None:
             pending.digests, pending.copied = digests(inputs), None
@@ -156,7 +154,8 @@ class BatchWriter:
 
     def flush(self) -> None:
         """Write all pending batches, waiting for the device if need be. Raises UsageError for one that does not fit."""
-        self._count_interrupted()
+        if self._uncounted:
+            self._count_interrupted()
         columns: list[Columns] = []
         while self._waiting:
             columns = columns or self._columns()
@@ -199,8 +198,7 @@ class BatchWriter:
             # Losses computed here are NaN where a prediction is; those passed by the caller need not be.
             if self._reject_nan and (not finite or (pending.results and pending.results.losses is not None)):
                 cols.check_finite(columns)
-            if pending.captured:
-                pending.input_array()
+            array = pending.input_array() if pending.captured else None
         except UsageError as error:
             raise self._refuse(pending, error) from error
         except (RuntimeError, TypeError, ValueError) as error:
@@ -226,10 +224,11 @@ class BatchWriter:
         if header.numbers:
             cols.split_numbers(header)
             sums = sums.with_numbers(cols.number_sums(header))
-        count = _Count(sums, header.ids, self._journal.lines + captured)
+        count = _Count(sums, self._journal.lines + captured)
         if captured:
-            array, pending.copied = pending.input_array(), None
-            inputs, flight = self._kept.describe(pending, array, whole=bool(wrong)), self._kept.flight(wrong, previous)
+            array, pending.copied = pending.input_array() if array is None else array, None
+            inputs = self._kept.describe(pending, array, whole=bool(wrong))
+            flight = self._kept.flight(wrong, previous) if wrong else None
             if isinstance(columns, MeasureColumns) and columns.masks:
                 columns.masks = self._kept.describe_masks(columns.masks)
             record = cols.to_record(header, columns, classes=pending.classes, inputs=inputs, flight=flight)
@@ -242,7 +241,7 @@ class BatchWriter:
     def _count(self, count: _Count) -> None:
         self.phases.open[count.sums.phase] = count.sums
         if self._unique_ids:
-            self.phases.add_ids(count.sums.phase, count.ids)
+            self.phases.add_ids(count.sums.phase)
         self._uncounted = None
 
     def _count_interrupted(self) -> None:
@@ -338,7 +337,6 @@ class _Count(NamedTuple):
 
     sums: Sums
     """The sums of its phase with the batch."""
-    ids: Any
     lines: int
     """Lines in the journal once it is written."""
 

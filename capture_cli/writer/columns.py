@@ -309,7 +309,7 @@ def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
         return float(np.sum(shares))
     if isinstance(columns, ClassColumns):
         right = columns.preds == columns.labels
-        return int(np.count_nonzero(right if finite else right & np.isfinite(columns.losses)))
+        return int(np.add.reduce(right if finite else right & np.isfinite(columns.losses)))
     if task == "multilabel":
         right = (columns.outputs > 0.5) == (columns.targets > 0.5)
         return float((right & ~np.isnan(columns.outputs)).mean(1).sum())

@@ -8,8 +8,8 @@ move exponentially: the newest loss weighs 1/50. Over the first 50 losses they a
 update is West's (1979), as in Finch, "Incremental calculation of weighted mean and variance" (2009), eqs. 124 and 143.
 """
 
-import math
 from dataclasses import dataclass
+from math import isfinite, isnan, sqrt
 
 WINDOW = 50
 
@@ -26,12 +26,11 @@ class SpikeRule:
 
     def judge(self, loss: float) -> str:
         """Return what is wrong with the next loss; add it to mean and variance if it is finite."""
-        if not math.isfinite(loss):
-            return "nan" if math.isnan(loss) else "inf"
-        limit = self.mean + self.factor * math.sqrt(self.variance)
-        spike = bool(self.factor) and self.n >= WINDOW and loss > limit
-        self.n += 1
-        weight, away = max(1 / self.n, 1 / WINDOW), loss - self.mean
-        self.mean += weight * away
-        self.variance = (1 - weight) * (self.variance + weight * away * away)
+        if not isfinite(loss):
+            return "nan" if isnan(loss) else "inf"
+        n, mean, variance = self.n, self.mean, self.variance
+        away = loss - mean
+        spike = n >= WINDOW and self.factor and loss > mean + self.factor * sqrt(variance)
+        weight = 1 / WINDOW if n >= WINDOW else 1 / (n + 1)
+        self.n, self.mean, self.variance = n + 1, mean + weight * away, (1 - weight) * (variance + weight * away * away)
         return "spike" if spike else ""

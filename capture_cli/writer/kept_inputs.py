@@ -40,11 +40,8 @@ class KeptInputs:
         self._stored = stored or 0
         names = [FLIGHT, *[PACK] * (stored is None), *[MASKS] * masks]
         self._packs = {name: Pack(output, name) for name in names} if output.folder else {}
-
-    @property
-    def keeps_some(self) -> bool:
+        self.keeps_some = bool(self._stored) or PACK in self._packs
         """True if inputs of every batch are kept, not only of those whose loss went wrong."""
-        return bool(self._stored) or PACK in self._packs
 
     def describe(self, pending: Pending, array: npt.NDArray[Any] | None, *, whole: bool = False) -> Inputs:
         """Return the field `inputs` of a record, for inputs [B, ...]; `whole` keeps all of them.

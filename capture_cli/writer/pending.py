@@ -88,7 +88,8 @@ class Pending:
         tensor = self.inputs if self.copied is None else self.copied
         if tensor is None:
             return None
-        tensor = tensor.cpu()
+        if not tensor.is_cpu:
+            tensor = tensor.cpu()
         try:
             array: npt.NDArray[Any] = tensor.numpy()
         except (TypeError, RuntimeError):

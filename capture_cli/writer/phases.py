@@ -13,8 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -100,6 +99,8 @@ class Phases:
         self.ended: dict[str, int] = {}
         """Phase -> its last epoch that has ended."""
         self._seen: dict[str, _Seen] = {}
+        self._checked: tuple[_Seen, Sequence[int | str]] | None = None
+        """The ids of a batch that is not counted yet, and the set that has them already."""
 
     def resume(self, open_phases: Mapping[str, Sums], ended: Mapping[str, int]) -> None:
         """Continue with the phases of an earlier loop; their ids may come again."""
@@ -122,13 +123,17 @@ class Phases:
 
     def check_ids(self, phase: str, epoch: int, ids: Sequence[int | str]) -> None:
         """Raise UsageError if an id repeats within a phase of an epoch."""
+        if self._checked:  # that batch was refused
+            self._checked[0].remove(self._checked[1])
+            self._checked = None
         seen = self._seen[phase] if phase in self.open and self.open[phase].epoch == epoch else _Seen()
-        if len(set(ids)) < len(ids) or seen.any_of(ids):
+        if not seen.add(ids):
             counts = Counter(ids)
-            again = next(one for one in ids if counts[one] > 1 or seen.any_of([one]))
+            again = next(one for one in ids if counts[one] > 1 or one in seen)
             raise UsageError(
                 f"ids: {again!r} comes twice in {phase} epoch {epoch}", "if that is intended, use Recorder(repeats=True)"
             )
+        self._checked = seen, ids
 
     def enter(self, phase: str, epoch: int) -> Sums:
         """Return the sums of a phase, opening it if needed. Its epoch before must have been left."""
@@ -143,9 +148,10 @@ class Phases:
         sums = self.open.get(phase)
         return sums.batches if sums and sums.epoch == epoch else 0
 
-    def add_ids(self, phase: str, ids: Sequence[int | str]) -> None:
-        """Remember the ids of a batch."""
-        self._seen[phase].add(ids)
+    def add_ids(self, phase: str) -> None:
+        """Remember the ids that were checked: their batch is counted."""
+        if self._checked:
+            self._seen[phase], self._checked = self._checked[0], None
 
     def sums(self, phase: str | None = None) -> Sums:
         """Return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
@@ -166,28 +172,44 @@ class _Seen:
         self._flags = bytearray()
         self._others: set[int | str] = set()
 
-    def any_of(self, ids: Sequence[int | str]) -> bool:
-        small, others = self._split(ids)
-        if small and any(itemgetter(*small, small[0])(self._flags)):  # with a single index it would not return a tuple
-            return True
-        return bool(others) and not self._others.isdisjoint(others)
+    def __contains__(self, one: int | str) -> bool:
+        if isinstance(one, int) and 0 <= one < len(self._flags):
+            return bool(self._flags[one])
+        return one in self._others
 
-    def add(self, ids: Sequence[int | str]) -> None:
-        small, others = self._split(ids)
-        self._others.update(others)
+    def add(self, ids: Sequence[int | str]) -> bool:
+        """Add the ids of a batch; return False, and add none, if one is there or comes twice."""
+        small, others = _split(ids)
         flags = self._flags
-        for one in small:
+        if small and (needed := max(small) + 1) > len(flags):
+            flags.extend(bytes(max(needed, 2 * len(flags)) - len(flags)))
+        for number, one in enumerate(small):  # for one batch this is faster than sets and arrays
+            if flags[one]:
+                self._clear(small[:number])
+                return False
             flags[one] = 1
+        if others and (len(set(others)) < len(others) or not self._others.isdisjoint(others)):
+            self._clear(small)
+            return False
+        self._others.update(others)
+        return True
 
-    def _split(self, ids: Sequence[int | str]) -> tuple[Sequence[int], Sequence[int | str]]:
-        """Split ids into small integers, for which there are flags, and others. For one batch this is faster than an array."""
-        if isinstance(ids[0], str):
-            return (), ids
-        numbers = cast(Sequence[int], ids)
-        low, high = min(numbers), max(numbers)
-        flags = len(self._flags)
-        if high >= flags and (most := min(high, _MAX_FLAGS - 1)) >= flags:
-            self._flags.extend(bytes(max(most + 1, min(2 * flags, _MAX_FLAGS)) - flags))
-        if low >= 0 and high < _MAX_FLAGS:
-            return numbers, ()
-        return [one for one in numbers if 0 <= one < _MAX_FLAGS], [one for one in numbers if not 0 <= one < _MAX_FLAGS]
+    def remove(self, ids: Sequence[int | str]) -> None:
+        """Take back what `add` has added."""
+        small, others = _split(ids)
+        self._clear(small)
+        self._others.difference_update(others)
+
+    def _clear(self, small: Sequence[int]) -> None:
+        for one in small:
+            self._flags[one] = 0
+
+
+def _split(ids: Sequence[int | str]) -> tuple[Sequence[int], Sequence[int | str]]:
+    """Split ids into small integers and others."""
+    if isinstance(ids[0], str):
+        return (), ids
+    numbers: Sequence[int] = ids  # type: ignore[assignment] # all are of one type
+    if min(numbers) >= 0 and max(numbers) < _MAX_FLAGS:
+        return numbers, ()
+    return [one for one in numbers if 0 <= one < _MAX_FLAGS], [one for one in numbers if not 0 <= one < _MAX_FLAGS]
