@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from capture_cli import open_run
 from capture_cli.labels.splits import folds_of
 from conftest import CAPTURE, make_images
 from cutting import OPTIONS, Trainer, kept, trainer
@@ -110,6 +111,33 @@ def test_changed_images_and_single_folds_are_refused(train: Trainer, capfd: pyte
     assert f"'{name}' has changed since the run began" in capfd.readouterr().err
     image.write_bytes(data)
     assert train("--resume", "run") == 0
+
+
+def test_a_resume_that_is_refused_changes_nothing(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """The options in the folder stay those of the run."""
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run", cut_after=3) == -9
+    assert train("--resume", "run", "--lr", 0.5) == 2
+    assert "this would be another run: config.lr was 0.001, is 0.5" in capfd.readouterr().err
+    assert train("--resume", "run", "--folds", 3) == 2
+    assert "--folds is not valid with --resume" in capfd.readouterr().err
+    assert train("--resume", "run") == 0
+
+
+def test_trainings_that_ended_early_stay_as_they_are(train: Trainer) -> None:
+    """With --patience, more epochs are for the others."""
+    options = ("--folds", 2, "--patience", 1, "--lr", 1e-9, "--sched", "constant")
+    assert train("images", *options, "-e", 4, "-o", "run") == 0
+    ends = [json.loads(Path(f"run/fold-{k}/records.jsonl").read_text().splitlines()[-2])["epoch"] for k in (1, 2)]
+    before = folds_kept("run", 2)
+    ended = [last < 4 for last in ends]
+    assert any(ended)
+    assert train("--resume", "run", "-e", 5) == (2 if all(ended) else 0)
+    assert [one == other for one, other in zip(before, folds_kept("run", 2), strict=True)] == ended
+    with open_run("run") as run:
+        summary = run.summary()
+    assert summary.held_out
+    assert summary.phase
+    assert (summary.held_out.n, summary.phase.n, summary.phase.correct) == (24, 24, summary.held_out.accuracy * 24)
 
 
 @pytest.mark.parametrize(

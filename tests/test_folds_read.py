@@ -13,6 +13,7 @@ import pytest
 from calling import Caller
 from capture_cli import open_run
 from capture_cli.answers.calibration import calibration
+from capture_cli.assistant import Tools
 from capture_cli.records import RunInfo, Samples
 from capture_cli.runs import FoldedEpoch, Visits, folds_of
 from conftest import make_images
@@ -212,6 +213,32 @@ def test_removing_a_run_removes_every_training(ask: Caller, trained: Path) -> No
     (trained / "runs/gone/notes.txt").unlink()
     assert ask("runs", "--rm", "gone", "--yes").code == 0
     assert not (trained / "runs/gone").exists()
+
+
+def test_a_fold_that_is_damaged_or_twice_there_is_named(ask: Caller, trained: Path) -> None:
+    """Everything before it is read; a training counts once."""
+    shutil.copytree(trained / "runs/whole", trained / "damaged")
+    records = trained / "damaged/fold-2/records.jsonl"
+    records.write_bytes(records.read_bytes().replace(b'"lr":', b'"LR":', 1))
+    said = ask("inspect", "damaged")
+    assert said.code == 4
+    assert "fold-2/records.jsonl: line " in said.err
+    shutil.copytree(trained / "runs/whole", trained / "twice")
+    shutil.copyfile(trained / "twice/fold-1/records.jsonl", trained / "twice/fold-3/records.jsonl")
+    said = ask("inspect", "twice")
+    assert said.code == 4
+    assert "twice/fold-3/records.jsonl is no other fold of the run in twice/fold-1/records.jsonl" in said.err
+
+
+def test_python_and_assistants_see_the_folds(trained: Path) -> None:
+    """DataFrames have the column fold, rows of the MCP server too."""
+    with open_run(trained / "runs/whole") as run:
+        frame = run.to_pandas(phase="val", epochs=[EPOCHS])
+    assert frame.columns[0] == "fold"
+    assert sorted(frame["fold"].value_counts().tolist()) == [10, 10, 10]
+    tools = Tools({"whole": str(trained / "runs/whole")}, None)
+    assert json.loads(tools.inspect("whole"))["held_out"]["n"] == 30
+    assert json.loads(tools.rows("whole", where="fold = 3", limit=1))["fold"] == 3
 
 
 def test_a_folder_of_runs_called_like_folds_stays_one(ask: Caller, trained: Path) -> None:

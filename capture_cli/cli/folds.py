@@ -43,7 +43,6 @@ def train_folds(plan: Plan, options: Mapping[str, Any], *, every: Every, resourc
         opened = reopen_folds(Path(resume))
     with opened as folder:
         folds = _Folds(folder, options, every, resources, wanted)
-        folder.write_config({"folder": plan.folder} | plan.config.to_dict())
         with shared_pixels(plan, resources, folds.warn) as pixels:
             for one in plans:
                 if code := folds.train(one, pixels):
@@ -96,6 +95,8 @@ class _Folds:
             repeat_info = tail != "compare" or previous.repeats_info
         told |= {"introduced": self.trained > 0, "run": str(self._folder.place)}
         view = {name: self._options[name] for name in ("preview", "quiet")}
+        if not self.trained:  # not before it is sure that these options continue the run
+            self._folder.write_config({"folder": plan.folder} | plan.config.to_dict())
         self.trained += 1
         with session(ready, open_run, piped=False, sinks=sinks, **view, **told) as (around, stopping):
             self._session = around

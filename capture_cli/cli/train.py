@@ -269,5 +269,7 @@ def _show(plan: "Plan") -> None:
 
     show_scan(plan.scan, width=terminal_width())
     config = plan.config
+    if config.folds:
+        typer.echo(f"folds: {config.folds}, each image is held out once")
     typer.echo(f"inputs: {safe(plan.inputs)}\n")
     typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())

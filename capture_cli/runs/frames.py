@@ -65,8 +65,9 @@ def _columns(
     """The columns, in order, each with the names that its numbers stand for, if they do."""
     none = Visits(run.info, "", 0, [], name=run.name)
     plain = [name for name in column_names(run.info.task, run.info.number_names or ()) if name in none]
-    wanted = ["phase", "epoch", *plain] if columns is None else list(columns)
-    read = [name for name in wanted if name not in ("phase", "epoch")]
+    same = [*(["fold"] if run.info.fold else []), "phase", "epoch"]
+    wanted = [*same, *plain] if columns is None else list(columns)
+    read = [name for name in wanted if name not in same]
     parts: dict[str, list[Array]] = {name: [] for name in wanted}
     phases: dict[str, int] = {}
     for visits in run.visits(read, phase=phase, epochs=epochs):
@@ -79,6 +80,8 @@ def _columns(
 
 def _add(visits: Visits, phase: int, parts: dict[str, list[Array]]) -> None:
     same = {"phase": phase, "epoch": visits.epoch}
+    if visits.info.fold:
+        same["fold"] = visits.info.fold.get("number", 0)
     for name, part in parts.items():
         part.append(np.full(len(visits), same[name], np.int64) if name in same else visits[name])
 

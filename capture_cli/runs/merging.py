@@ -133,6 +133,9 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
         if (first.info.task, list(first.info.classes)) != (block.task, list(block.classes)):
             message = f"{part.file.name} and {first.name} are not of one run: their classes or tasks differ"
             raise RecordsError(message, "read them one by one")
+        if not _are_folds_of_one(first.info, block, [one.file.info for one in parts if one.runs and one is not part]):
+            message = f"{part.file.name} is no other fold of the run in {first.name}"
+            raise RecordsError(message, "read them one by one")
         return whole(block) if part.runs > runs else None
     if isinstance(block, Skip):
         is_new = block.file not in seen
@@ -150,6 +153,13 @@ def _unseen(part: _Part, parts: Sequence[_Part], seen: set[int | str]) -> Block 
             columns["labels"] = np.array(block.labels)[new]
             return replace(block, **columns) if new else None
     return block
+
+
+def _are_folds_of_one(first: RunInfo, info: RunInfo, others: Sequence[RunInfo]) -> bool:
+    """Return False if `info` is of a run with other folds than `first`, or of a fold that is among the `others`."""
+    if first.fold is None or info.fold is None:
+        return first.fold is info.fold
+    return first.fold["of"] == info.fold["of"] and all(one.fold != info.fold for one in others)
 
 
 def _combined(records: Sequence[Block | None], infos: Sequence[RunInfo], files: int) -> Block | None:

@@ -164,8 +164,8 @@ class Run:
     ) -> pandas.DataFrame:
         """The visits as a DataFrame, one row per sample and visit; `phase`, `label` and `pred` are categoricals.
 
-        Columns are `phase`, `epoch` and those of `visits`; by default all with one plain value a row. Raises UsageError if
-        pandas is not installed, else as `visits`.
+        Columns are `phase`, `epoch` and those of `visits`, in a run with folds `fold` too; by default all with one plain value
+        a row. Raises UsageError if pandas is not installed, else as `visits`.
         """
         return to_pandas(self, columns, phase, epochs)
 

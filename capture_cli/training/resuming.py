@@ -229,13 +229,16 @@ def check_continuation(
 
 
 def is_done(previous: PreviousRun, info: RunInfo, files: Collection[str], *, allow_env_change: bool) -> bool:
-    """Return True if the run has completed as many epochs as `info` says, of the same images with the same options.
+    """Return True if the run has completed as many epochs as `info` says, or ended early, with the same images and options.
 
     Raises as `check_continuation` where they are not the same.
     """
-    before = previous.info
-    if before is None or not previous.completed or before.config.get("epochs") != info.config["epochs"]:
+    before, epochs = previous.info, info.config["epochs"]
+    if before is None or not previous.completed:
         return False
+    if before.config.get("epochs") != epochs and not _exhausted(previous.epochs, before.config):
+        return False
+    before = replace(before, config={**before.config, "epochs": epochs})
     _differences(previous, before, info, files, allow_env_change=allow_env_change)
     return True
 
