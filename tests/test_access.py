@@ -43,11 +43,11 @@ def unprivileged() -> Iterator[None]:
 
 
 def refusal(folder: Path | int | str, relative: str, **options: int) -> tuple[str, str]:
-    """The reason and detail with which a file is refused, within two seconds."""
-    start = time.monotonic()
+    """The reason and detail with which a file is refused, within two seconds of computing; one that waits never ends."""
+    start = time.thread_time()
     with pytest.raises(Unusable) as caught:
         read_file(folder, relative, **options)
-    assert time.monotonic() - start < 2
+    assert time.thread_time() - start < 2
     return caught.value.reason, caught.value.detail
 
 

@@ -170,7 +170,7 @@ def writer(folder: Path, first: int, end: int) -> subprocess.Popen[str]:
 def test_runs_fill_it_at_the_same_time(tmp_path: Path) -> None:
     """Three processes, the same pictures and others: all are found, whoever wrote them."""
     processes = [writer(tmp_path, first, first + 200) for first in (0, 100, 200)]
-    assert [len(process.communicate(timeout=60)[0].split()) for process in processes] == [200] * 3
+    assert [len(process.communicate()[0].split()) for process in processes] == [200] * 3
     assert [process.returncode for process in processes] == [0] * 3
     assert found(tmp_path, range(450)) == list(range(400))
 
@@ -182,7 +182,7 @@ def test_what_a_killed_run_had_written_is_found(tmp_path: Path) -> None:
     said = [int(process.stdout.readline()) for _ in range(50)]
     process.send_signal(signal.SIGKILL)
     said += map(int, process.stdout.read().split())
-    process.wait(60)
+    process.wait()
     there = found(tmp_path, range(len(said) + 10))
     assert there[: len(said)] == said
     filled(tmp_path, range(len(said), len(said) + 10))
@@ -328,14 +328,11 @@ def test_clearing_beside_runs_that_fill_it_does_neither_harm(tmp_path: Path) -> 
     thread = threading.Thread(target=clear)
     thread.start()
     try:
-        for _ in range(3000):
+        while cleared <= 100:
             assert filled(tmp_path, range(2)) == []
-            if cleared > 100:
-                break
     finally:
         ended.set()
         thread.join()
-    assert cleared > 20
 
 
 @pytest.mark.parametrize(("named", "expected"), [("/x", "/x"), ("relative", "/nobody/.cache"), ("", "/nobody/.cache")])

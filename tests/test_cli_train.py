@@ -426,7 +426,7 @@ class TestOutput:
     def test_a_pipe_gets_each_batch_as_it_happens(self, tmp_path: Path) -> None:
         """The first batch can be read during the run, jq reads all of it, and nothing of stderr is in it."""
         images = make_images(tmp_path / "images", each=40)
-        args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "400", "-b", "4", "-q", "-o", "-"]
+        args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "60", "-b", "4", "-q", "-o", "-"]
         with subprocess.Popen(args, stdout=subprocess.PIPE, cwd=tmp_path) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -434,11 +434,11 @@ class TestOutput:
                     break
             assert process.poll() is None
             process.stdout.close()
-            assert process.wait(60) == 0
+            assert process.wait() == 0
 
     def test_head_ends_a_training_quietly(self, images: Path, tmp_path: Path) -> None:
         """`| head -1` leaves nothing on stderr."""
-        command = f"{' '.join(CAPTURE)} train {images} -m linear -e 200 -b 4 -q -o - | head -1 | jq -r .kind"
+        command = f"{' '.join(CAPTURE)} train {images} -m linear -e 60 -b 4 -q -o - | head -1 | jq -r .kind"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert (done.stdout, done.stderr, done.returncode) == ("run\n", "", 0)
 
@@ -477,14 +477,14 @@ class TestEnding:
         """The records are sealed as interrupted, the exit code is that of shells, and stderr says how to resume."""
         args = [*CAPTURE, "train", str(images), "-m", "linear", "-e", "100000", "-o", "run"]
         with subprocess.Popen(args, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-            path, patience = tmp_path / "run/records.jsonl", time.monotonic() + 60
+            path = tmp_path / "run/records.jsonl"
             while not (path.exists() and path.stat().st_size > 20_000):
-                assert time.monotonic() < patience
-                time.sleep(0.05)
+                assert process.poll() is None
+                time.sleep(0.02)
             process.send_signal(signum)
             assert process.stderr is not None
             said = process.stderr.read()
-            assert process.wait(30) == code
+            assert process.wait() == code
         assert records(path)[-1]["status"] == "interrupted"
         assert "capture train --resume run" in said
         assert (tmp_path / "run/checkpoint.safetensors").exists()

@@ -1,8 +1,6 @@
 """What trackers show of a run: training steps, worst samples, margins, pictures, and the spool that carries their inputs."""
 
 import io
-import threading
-import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -187,16 +185,20 @@ class TestSpool:
         """The record that ends an evaluation may be read before they are written; if they never come, it goes on without."""
         spool, image = Spool(tmp_path), np.zeros((1, 2, 2), np.float32)
         spool.announce("val", 1)
+        looks = 0
 
-        def late() -> None:
-            time.sleep(0.3)
-            spool.add("val", 1, batch=0, index=0, image=image)
-            spool.complete("val", 1)
+        def late(_seconds: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 5:
+                spool.add("val", 1, batch=0, index=0, image=image)
+            elif looks == 10:
+                spool.complete("val", 1)
 
-        thread = threading.Thread(target=late)
-        thread.start()
-        assert list(spool.take("val", 1)) == [(0, 0)]
-        thread.join()
+        with monkeypatch.context() as patch:
+            patch.setattr("capture_cli.sinks.pictures.time.sleep", late)
+            assert list(spool.take("val", 1)) == [(0, 0)]
+        assert looks == 10
         monkeypatch.setattr("capture_cli.sinks.pictures.WAIT_SECONDS", 0.1)
         spool.announce("val", 2)
         assert spool.take("val", 2) == {}

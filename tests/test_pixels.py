@@ -302,12 +302,19 @@ class TestEach:
     def test_an_error_ends_it(self, error: type[BaseException]) -> None:
         """Whatever it is, and most of what is left is not begun."""
         begun: list[int] = []
+        failing: list[threading.Thread] = []
+        failed = threading.Event()
 
         def one(item: int) -> int:
             begun.append(item)
             time.sleep(5 * WORTH_A_THREAD_SECONDS)
             if item == 20:
+                failing.append(threading.current_thread())
+                failed.set()
                 raise error("this one")
+            if item > 60:  # as far as the others may come until the error is seen
+                failed.wait()
+                failing[0].join()
             return item
 
         with pytest.raises(error, match="this one"):

@@ -66,7 +66,7 @@ def test_a_figure_that_ends_early_is_saved(tmp_path: Path, signum: int) -> None:
         assert process.stdout
         assert [process.stdout.readline()[:8] for _ in range(3)] == ["| figure", "| --- | ", "| `repla"]
         process.send_signal(signum)
-        process.communicate(timeout=60)
+        process.communicate()
     assert process.returncode == 130
     found = json.loads(kept.read_text())
     assert found["replays"]["ended"]

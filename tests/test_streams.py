@@ -158,7 +158,7 @@ def on_a_terminal_that_goes(folder: Path, args: str, *, after: int) -> int:
         while seen < after:
             seen += len(os.read(ours, after - seen))
         os.close(ours)
-        return process.wait(60)
+        return process.wait()
 
 
 @pytest.mark.parametrize("after", [0, 1, 700])
