@@ -1,6 +1,7 @@
 """`capture train --folds K`: K trainings as one run, which hold out every image once."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from capture_cli import open_run
 from capture_cli.labels.splits import folds_of
+from capture_cli.runfolder.folds import reopen_folds
 from conftest import CAPTURE, make_images
 from cutting import OPTIONS, Trainer, kept, trainer
 
@@ -50,6 +52,8 @@ def test_every_sample_is_held_out_once_and_equal_runs_are_equal(train: Trainer, 
     assert said.count("Labels:") == 1
     assert train("images", "--folds", 3, "-e", 1, "-o", "other", "--no-cache") == 0
     assert folds_kept("one") == folds_kept("other")
+    events = [json.loads(line) for line in Path("other/fold-3/events.jsonl").read_text().splitlines()]
+    assert next(one["decoded"] for one in events if one["event"] == "pixels") == 24  # once for all folds
     seen = [held_out(Path(f"one/fold-{number}")) for number in (1, 2, 3)]
     assert Counter(file for one in seen for file in one) == Counter(path.name for path in Path("images").iterdir())
     assert all(set(Counter(file[:3] for file in one).values()) <= {2, 3} for one in seen)
@@ -69,21 +73,21 @@ def test_a_run_with_folds_that_was_cut_off_resumes_to_equal_bytes(train: Trainer
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_killed_process_resumes_to_equal_bytes(tmp_path: Path) -> None:
+def test_a_killed_process_resumes_to_equal_bytes(train: Trainer) -> None:
     """SIGKILL in the second fold."""
-    make_images(tmp_path / "images", each=20)
-    command = [*CAPTURE, "train", "images", *OPTIONS, "--folds", "3", "-e", "8", "-q", "--checkpoint-every=5", "-o"]
-    subprocess.run([*command, "whole"], cwd=tmp_path, check=True)
-    process = subprocess.Popen([*command, "cut"], cwd=tmp_path)
+    make_images(Path("images"), each=20)
+    options = ("--folds", "3", "-e", "8", "--checkpoint-every=5")
+    assert train("images", *options, "-o", "whole") == 0
+    process = subprocess.Popen([*CAPTURE, "train", "images", *OPTIONS, "-q", *options, "-o", "cut"])
     until = time.monotonic() + 60
-    records = tmp_path / "cut/fold-2/records.jsonl"
+    records = Path("cut/fold-2/records.jsonl")
     while not (records.exists() and records.stat().st_size > 20_000) and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "cut/fold-3/model.safetensors").exists()
-    subprocess.run([*CAPTURE, "train", "--resume", "cut", "-q"], cwd=tmp_path, check=True)
-    assert folds_kept(str(tmp_path / "cut")) == folds_kept(str(tmp_path / "whole"))
+    assert not Path("cut/fold-3/model.safetensors").exists()
+    assert train("--resume", "cut") == 0
+    assert folds_kept("cut") == folds_kept("whole")
 
 
 def test_more_epochs_continue_every_fold(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +125,20 @@ def test_a_resume_that_is_refused_changes_nothing(train: Trainer, capfd: pytest.
     assert train("--resume", "run", "--folds", 3) == 2
     assert "--folds is not valid with --resume" in capfd.readouterr().err
     assert train("--resume", "run") == 0
+
+
+def test_a_run_that_is_being_written_is_left_alone(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Between two folds too, when no process has the records of a training open."""
+    assert train("images", "--folds", 2, "-e", 1, "-o", "run") == 0
+    shutil.rmtree("run/fold-2")
+    with reopen_folds(Path("run")):
+        assert train("--resume", "run") == 2
+        assert train("run", "--rm", "--yes", command="runs") == 2
+        assert capfd.readouterr().err.count("'run' is being written; stop the run first, or wait for its end") == 2
+        assert train("run", "--json", command="runs") == 0
+        assert json.loads(capfd.readouterr().out)["runs"][0]["state"] == "running"
+    assert train("run", "--json", command="runs") == 0
+    assert json.loads(capfd.readouterr().out)["runs"][0]["state"] == "cut off"
 
 
 def test_trainings_that_ended_early_stay_as_they_are(train: Trainer) -> None:

@@ -67,6 +67,7 @@ class _Folds:
         self._folder, self._options = folder, options
         self._every, self._resources, self._wanted = every, resources, wanted
         self._session: Session | None = None
+        self._warned: set[str] = set()
         self._digests: dict[str, str | None] = {}
         """Of the files that trainings of earlier processes have read."""
 
@@ -99,6 +100,7 @@ class _Folds:
             self._folder.write_config({"folder": plan.folder} | plan.config.to_dict())
         self.trained += 1
         with session(ready, open_run, piped=False, sinks=sinks, **view, **told) as (around, stopping):
+            around.warned.update(self._warned)
             self._session = around
             run_training(
                 ready,
@@ -109,6 +111,7 @@ class _Folds:
                 repeat_info=repeat_info,
                 shared=Shared(pixels=pixels.view(), digests=self._digests),
             )
+        self._warned |= around.warned
         return stopping.exit_code
 
     def _is_done(self, plan: Plan, previous: PreviousRun) -> bool:

@@ -58,6 +58,7 @@ def session(
             phases=phases,
             preview=preview,
             best=best,
+            lists_skipped=not introduced,
             animate=animate,
         )
         with contextlib.closing(view), Stopping(view.note) as stopping:

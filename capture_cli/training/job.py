@@ -80,12 +80,16 @@ class Session:
     """Further sinks of the records; closed once the records are sealed."""
     notes: list[str] = field(default_factory=list)
     """Sentences to show when the run has ended."""
+    warned: set[str] = field(default_factory=set)
+    """Warnings that were shown, which are not shown again."""
 
     def warn(self, text: str, category: str) -> None:
         """Show a warning, and note it among the events."""
         self.output.event("warning", text=text, category=category)
         if threading.current_thread() is threading.main_thread():  # the view is not for the threads of sinks
-            self.view.warn(text.splitlines()[0])
+            if text not in self.warned:
+                self.view.warn(text.splitlines()[0])
+            self.warned.add(text)
 
 
 def run_training(

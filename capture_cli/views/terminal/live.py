@@ -61,12 +61,14 @@ def make_view(
     preview: int = 4,
     quiet: bool = False,
     best: BestEpochs | None = None,
+    lists_skipped: bool = True,
     animate: bool,
 ) -> LiveView | PlainView:
     """Make a LiveView if `animate` is set and the terminal `stderr` can be drawn on, else a PlainView.
 
     `total_images` counts all `epochs` and `phases`; `preview` is the number of samples to show of a batch; `best` knows the
-    best epoch before the first that is shown. Colours follow the terminal, NO_COLOR and FORCE_COLOR.
+    best epoch before the first that is shown; without `lists_skipped` nothing is said of skipped files. Colours follow the
+    terminal, NO_COLOR and FORCE_COLOR.
     """
     if animate and not quiet:
         console = Console(file=stderr, markup=False, emoji=False, highlight=False)
@@ -74,8 +76,8 @@ def make_view(
         limited = options.legacy_windows or options.ascii_only or options.max_width <= NARROWEST
         if console.is_interactive and not limited:
             sizes: dict[str, Any] = {"epochs": epochs, "total_images": total_images, "preview": preview}
-            return LiveView(console, classes=classes, phases=phases, best=best, **sizes)
-    return PlainView(stderr, epochs=epochs, quiet=quiet, best=best)
+            return LiveView(console, classes=classes, phases=phases, best=best, lists_skipped=lists_skipped, **sizes)
+    return PlainView(stderr, epochs=epochs, quiet=quiet, best=best, lists_skipped=lists_skipped)
 
 
 class PlainView:
@@ -90,6 +92,7 @@ class PlainView:
         epochs: int,
         quiet: bool = False,
         best: BestEpochs | None = None,
+        lists_skipped: bool = True,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._best = best or BestEpochs()
@@ -98,7 +101,7 @@ class PlainView:
         self._quiet = quiet
         self._now = now
         self._phase_began = now()
-        self._skipped = _SkipCount()
+        self._skipped = _SkipCount(lists_skipped)
         self._pending: deque[str] = deque()
         self._writing = False
 
@@ -166,6 +169,7 @@ class LiveView:
         phases: Sequence[str] = ("train", "val"),
         preview: int = 4,
         best: BestEpochs | None = None,
+        lists_skipped: bool = True,
         now: Callable[[], float] = monotonic,
     ) -> None:
         """Draw on the terminal of `console`, which nothing else may write to until `close`. For the rest see `make_view`."""
@@ -182,7 +186,7 @@ class LiveView:
         self._last: tuple[Batch, Inputs] | None = None
         self._previewed: tuple[Batch, Inputs] | None = None
         self._phase_sizes: dict[str, int] = {}
-        self._skipped = _SkipCount()
+        self._skipped = _SkipCount(lists_skipped)
         self._above: list[RenderableType] = []
         """Lines to print above the area with the next frame."""
         self._drawing = self._closed = self._broken = False
@@ -322,7 +326,8 @@ class LiveView:
 class _SkipCount:
     """Skipped files, counted by reason, and the names of the first few."""
 
-    def __init__(self) -> None:
+    def __init__(self, lists: bool) -> None:
+        self._lists = lists
         self._reasons: Counter[str] = Counter()
         self._names: list[str] = []
 
@@ -333,7 +338,7 @@ class _SkipCount:
 
     def take(self) -> str:
         """Return the line to print, the most frequent reason first; empty if nothing was skipped since."""
-        if not self._reasons:
+        if not self._reasons or not self._lists:
             return ""
         total = self._reasons.total()
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
