@@ -48,20 +48,27 @@ def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLab
     At most as many as the mean predictions contradict: where wrong labels are of one class that looks nothing like the true
     one, the uniform share and the noise matrix both count them.
     """
-    early = _early(probs, labels)
+    early = _early(probs, labels, scored)
     n = max(0.0, _by_model(scored, early, len(labels)))
     separated = max(_by_margins(means, labels) for means in (scored.mean_probs, early.means))
     return min(round(max(n, _by_anchors(early.means, labels, n), separated)), int(scored.contradicted.sum()))
 
 
-def _early(probs: npt.NDArray[np.floating], labels: Ints) -> _Early:
+def _early(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) -> _Early:
+    """Average fewer epochs than the score, and estimate the uniform share from them.
+
+    That is believed as far as it stands out against confusion, and where the network is nearly as sure as later: predictions
+    of one that has learnt nothing yet make every label look like a draw from all classes.
+    """
     seen = ~np.isnan(probs[:, :, 0])
     filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
     used = epochs_before_memorising(filled, seen, labels, contradicted, factor=1.5)
     means = mean_over(filled[used], seen[used])
     uniform, confused = uniform_share(np.exp(log_ensemble_of(filled[used], seen[used], means)), labels)
-    return _Early(means, uniform * unit((uniform / max(confused, 1e-9) - 0.1) / 0.05))
+    sureness = float(means.max(1).mean() / scored.mean_probs.max(1).mean())
+    trust = unit((uniform / max(confused, 1e-9) - 0.1) / 0.05) * unit((sureness - 0.8) / 0.05)
+    return _Early(means, uniform * trust)
 
 
 def _by_model(scored: ScoredLabels, early: _Early, n: int) -> float:
