@@ -320,3 +320,22 @@ def test_the_files_of_two_ranks_are_one_run(tmp_path: Path, call: Caller) -> Non
     for name in ("loss", "accuracy", "mean_iou"):
         assert both[name] == pytest.approx(whole[name], rel=1e-6)
     assert both["numbers"] == {"weight": {"mean": 4.0, "n": 9}} == whole["numbers"]
+
+
+def test_validation_is_judged_by_mean_iou(tmp_path: Path, call: Caller) -> None:
+    """In the lesson of `inspect`, and as scalars of TensorBoard, with the named numbers."""
+    _, masks = scenes(6)
+    right = F.one_hot(masks.where(masks != IGNORED, 0), 4).movedim(-1, 1).float()
+    with Recorder(tmp_path / "run", task="segmentation", ignore_index=IGNORED) as recorder:
+        for epoch, share in ((1, 0.2), (2, 0.9), (3, 0.5)):
+            noise = torch.rand(right.shape, generator=torch.Generator().manual_seed(0))
+            given = {"inputs": right, "logits": share * right + (1 - share) * noise, "labels": masks, "ids": range(6)}
+            for phase in ("train", "val"):
+                recorder.record(epoch=epoch, phase=phase, **given, numbers={"dice": share})
+    found = json.loads(call("inspect", "run", "--json").out)
+    assert (found["best"]["metric"], found["best"]["epoch"]) == ("mean_iou", 2)
+    assert "Best epoch 2 of 3 (mean IoU 1.000)" in call("inspect", "run").out
+    assert call("log", "run", "--tensorboard").code == 0
+    (event_file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    written = event_file.read_bytes()
+    assert all(name in written for name in (b"val/mean_iou", b"val/dice", b"train/accuracy"))

@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.records import Epoch, Record
 from capture_cli.runs import Block
+from capture_cli.runs.masks import LOSS, SEGMENTATION
 
 METRICS = ("val_accuracy", "val_loss", "balanced_accuracy")
 DEFAULT_METRIC = METRICS[0]
+TASK_METRICS = {SEGMENTATION: "mean_iou", LOSS: "val_loss"}
+"""Metrics of runs without one label a sample."""
 RISE = 0.05
 """A validation loss rises if it ends above its lowest value by this fraction of it, ..."""
 RISE_EPOCHS = 2
@@ -46,10 +50,9 @@ class BestEpoch:
     @property
     def sentence(self) -> str:
         """The best epoch for people, and whether the model overfits."""
-        shown = f"{self.value:.3f}" if self.metric == "val_loss" else f"{self.value:.1%}"
-        text = (
-            f"Best epoch {self.epoch} of {self.last} ({self.metric.replace('_', ' ').replace('val ', 'validation ')} {shown})"
-        )
+        shown = f"{self.value:.3f}" if self.metric in TASK_METRICS.values() else f"{self.value:.1%}"
+        metric = {"val_loss": "validation loss", "val_accuracy": "validation accuracy", "mean_iou": "mean IoU"}.get(self.metric)
+        text = f"Best epoch {self.epoch} of {self.last} ({metric or self.metric.replace('_', ' ')} {shown})"
         if self.overfits_since is None:
             return text
         return f"{text}; the validation loss rises since epoch {self.overfits_since}: overfitting"
@@ -64,7 +67,8 @@ class BestEpochs:
 
     def __init__(self, metric: object = DEFAULT_METRIC) -> None:
         """Take one of METRICS; anything else, as in records of another origin, is the default."""
-        self._metric = metric if isinstance(metric, str) and metric in METRICS else DEFAULT_METRIC
+        known = (*METRICS, *TASK_METRICS.values())
+        self._metric = metric if isinstance(metric, str) and metric in known else DEFAULT_METRIC
         self._best: tuple[float, float] | None = None
         """Rank of the best epoch, less is better: (metric, validation loss)."""
         self._epoch = self._last = self._lowest_epoch = 0
@@ -118,18 +122,20 @@ class BestEpochs:
         )
 
 
-def best_epoch(epochs: Iterable[Epoch], config: Mapping[str, Any]) -> BestEpoch | None:
-    """Find the best epoch of a run by its option `best`; None without validation."""
-    fold = BestEpochs(config.get("best", DEFAULT_METRIC))
+def best_epoch(epochs: Iterable[Epoch], config: Mapping[str, Any], task: str | None = None) -> BestEpoch | None:
+    """Find the best epoch of a run by its option `best`, or by what its task is judged by; None without validation."""
+    fold = BestEpochs(TASK_METRICS.get(task or "") or config.get("best", DEFAULT_METRIC))
     for one in epochs:
         fold.update(one)
     return fold.result()
 
 
 def metric_of(totals: Epoch, metric: str) -> float | None:
-    """Return the value of one of METRICS in the totals of a phase; None if they do not have it."""
+    """Return the value of one of METRICS, or of a task's, in the totals of a phase; None if they do not have it."""
     if metric == "val_loss":
         return totals.loss
+    if metric == "mean_iou":
+        return mean_iou(totals, SEGMENTATION)
     return totals.accuracy if metric == "val_accuracy" else balanced(totals)
 
 
@@ -150,10 +156,15 @@ def uneven_scores(totals: Epoch) -> tuple[float, float] | None:
     return None if accuracy is None or f1 is None else (accuracy, f1)
 
 
-def scalars(totals: Epoch) -> dict[str, float]:
-    """Return what a phase is judged by, by name: loss, accuracy, and for uneven classes balanced accuracy and macro F1."""
+def scalars(totals: Epoch, task: str | None = None) -> dict[str, float]:
+    """Return what a phase is judged by, by name: loss, accuracy, and for uneven classes balanced accuracy and macro F1.
+
+    For masks also mean IoU, and the mean of each named number.
+    """
     uneven = uneven_scores(totals) or (None, None)
     values = {"loss": totals.loss, "accuracy": totals.accuracy, "balanced_accuracy": uneven[0], "macro_f1": uneven[1]}
+    values |= {"mean_iou": mean_iou(totals, task)}
+    values |= {name: one["mean"] for name, one in (totals.number_means or {}).items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

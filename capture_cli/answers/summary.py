@@ -150,7 +150,7 @@ class Summarising:
         scores = chosen.fold.result() if chosen else None
         dynamics = self._waiting.dynamics()
         held_out = self._held_out.result()
-        best = best_epoch(_with_all_folds(self._epochs), self._info.config)
+        best = best_epoch(_with_all_folds(self._epochs), self._info.config, self._info.task)
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from capture_cli.answers.visits import AnyVisit, Visit, visits_at
 from capture_cli.records import Epoch
 from capture_cli.runs import Visits
+from capture_cli.runs.masks import has_losses
 
 WORST = 8
 """Samples shown of each evaluation."""
@@ -63,6 +64,8 @@ class PhaseResult:
     """Samples of an evaluation with the largest losses, largest first."""
     margins: Sequence[npt.NDArray[np.float32]] = ()
     """Margins of an evaluation in nats, in arrays [N]."""
+    task: str | None = None
+    """The task of the run."""
 
 
 class Largest(Generic[T]):
@@ -92,13 +95,14 @@ class EvaluationCollector:
         self._worst: dict[str, Largest[EvaluatedSample]] = {}
         self._margins: dict[str, list[npt.NDArray[np.float32]]] = {}
         self._step = 0
+        self._task: str | None = None
 
     def update(self, visits: Visits) -> list[BatchStep]:
         """Take visits and return their batches."""
-        steps = steps_of(visits)
+        steps, self._task = steps_of(visits), visits.info.task
         self._step = steps[-1].step + (visits.phase == "train")
         if visits.phase != "train":
-            if self._count and visits.info.task != "sequence":
+            if self._count and visits.info.task != "sequence" and has_losses(visits):
                 self._worst.setdefault(visits.phase, Largest(self._count)).add(visits["loss"], lambda row: _sample(visits, row))
             if "margin" in visits:
                 self._margins.setdefault(visits.phase, []).append(visits["margin"])
@@ -108,7 +112,11 @@ class EvaluationCollector:
         """Return what was collected of the phase that `sums` ends, and forget it."""
         worst, margins = self._worst.pop(sums.phase, None), self._margins.pop(sums.phase, ())
         return PhaseResult(
-            sums=sums, step=self._step, worst=[one for _, one in worst.falling] if worst else (), margins=margins
+            sums=sums,
+            step=self._step,
+            worst=[one for _, one in worst.falling] if worst else (),
+            margins=margins,
+            task=self._task,
         )
 
 

@@ -187,7 +187,7 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def _scalars(result: PhaseResult) -> dict[str, float]:
-    return {f"{result.sums.phase}/{name}": value for name, value in scalars(result.sums).items()}
+    return {f"{result.sums.phase}/{name}": value for name, value in scalars(result.sums, result.task).items()}
 
 
 def _key(step: int, scalars: Mapping[str, float]) -> int:

@@ -165,7 +165,8 @@ class MlflowRun:
         sums, now = result.sums, int(time.time() * 1000)
         if result.worst and self.pictures(result) < sum(one.image is not None for one in result.worst):
             self._send_worst(result)
-        self._metrics += [_Metric(f"{sums.phase}/{name}", value, now, sums.epoch) for name, value in scalars(sums).items()]
+        values = scalars(sums, result.task)
+        self._metrics += [_Metric(f"{sums.phase}/{name}", value, now, sums.epoch) for name, value in values.items()]
 
     def pictures(self, result: PhaseResult) -> int:
         if not self._continues:
