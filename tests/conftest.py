@@ -50,13 +50,13 @@ def command(*args: object, cwd: Path, env: dict[str, str] | None = None, **kwarg
 def capture(tmp_path: Path) -> Capture:
     """Run `capture ARGS...` in the test's folder, or in `cwd`.
 
-    It runs inside the test's process unless keywords of subprocess.run or variables of Python's own need another.
+    It runs inside the test's process unless keywords of subprocess.run or variables that are read at a start need another.
     """
 
     def run(
         *args: object, env: dict[str, str] | None = None, cwd: Path = tmp_path, **kwargs: object
     ) -> subprocess.CompletedProcess[str]:
-        if kwargs or any(name.startswith("PYTHON") for name in env or {}):
+        if kwargs or any(name.startswith(("PYTHON", "OMP_")) for name in env or {}):
             return command(*args, env=env, cwd=cwd, **kwargs)
         return called(*args, env=env, cwd=cwd)
 

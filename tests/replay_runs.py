@@ -6,15 +6,15 @@ rewrite(here / "whole", change)                 # records that verify and say so
 """
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from calling import called
 from capture_cli.records import Record, decode, encode
 from capture_cli.records.chain import GENESIS
-from conftest import CAPTURE, make_images
+from conftest import make_images
 
 VISITS = 120
 """Inputs of a run: 60 images, 2 epochs."""
@@ -36,7 +36,7 @@ def trained(factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(place: Path, *args: str) -> None:
-    done = subprocess.run([*CAPTURE, *args], cwd=place, capture_output=True, text=True, timeout=120)
+    done = called(*args, cwd=place)
     assert done.returncode == 0, done.stderr
 
 

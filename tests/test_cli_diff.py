@@ -4,18 +4,16 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from calling import called
 from capture_cli.records import Batch, RunInfo
-from conftest import CAPTURE, make_images
+from conftest import CAPTURE, Capture, make_images
 from runs import chained, run_records, write_run
-
-Capture = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(place / "more" / "ant_000.png", place / "more" / "ant_100.png")
     for name, folder, options in (("one", "images", []), ("same", "images", []), ("other", "more", ["--lr", "0.05"])):
         args = ["train", folder, "-m", "linear", "-e", "2", "-b", "8", "-q", *options, "-o", name]
-        done = subprocess.run([*CAPTURE, *args], capture_output=True, text=True, timeout=120, cwd=place)
+        done = called(*args, cwd=place)
         assert done.returncode == 0, done.stderr
     return place
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from capture_cli import checkpoint
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Record, RunInfo, decode
 from capture_cli.replay.outputs import Outputs, differing_fields, restored_model
-from conftest import CAPTURE
+from conftest import CAPTURE, Capture
 from replay_runs import VISITS, copied, rewrite, trained
 
 Replayed = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,14 +31,9 @@ def here(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def replay(here: Path) -> Replayed:
+def replay(here: Path, capture: Capture) -> Replayed:
     """Run `capture replay ARGS...` beside the runs."""
-
-    def run(*args: object, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess[str]:
-        kept: dict[str, object] = {"cwd": here, "capture_output": True, "text": True, "timeout": 120, **options}
-        return subprocess.run([*CAPTURE, "replay", *map(str, args)], env={**os.environ, **(env or {})}, **kept)
-
-    return run
+    return partial(capture, "replay", cwd=here)
 
 
 def without_torch(here: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from capture_cli.records.chain import GENESIS, link, open_envelope
-from conftest import CAPTURE, SAMPLE_DATA, make_images
-
-Capture = Callable[..., subprocess.CompletedProcess[str]]
+from conftest import CAPTURE, SAMPLE_DATA, Capture, command, make_images
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -43,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the sample data: two epochs, augmented, with 3 inputs of each batch stored."""
     place = tmp_path_factory.mktemp("run")
     args = ["train", SAMPLE_DATA, "-m", "mlp", "-e", "2", "--augment", "flip+crop", "--inputs", "3", "-o", place / "run"]
-    done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120, cwd=place)
+    done = command(*args, cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     return place / "run"

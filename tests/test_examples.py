@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAPTURE
+from calling import called
 from recordings import records, verified
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def capture(*args: str | Path) -> str:
     """Run a command of capture; return its output."""
-    done = subprocess.run([*CAPTURE, *map(str, args)], capture_output=True, text=True, timeout=120)
+    done = called(*args, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     return done.stdout
 

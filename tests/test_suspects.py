@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from calling import Caller
+from calling import Caller, called
 from capture_cli import Recorder
 from capture_cli.answers.suspects import find_suspects
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
@@ -19,7 +19,6 @@ from capture_cli.answers.suspects.noise_matrix import noise
 from capture_cli.answers.suspects.score import score_labels, uniform_share
 from capture_cli.records import Batch, Record
 from capture_cli.runs import open_run
-from conftest import CAPTURE
 from recordings import batch_of
 from runs import run_records, task_records, write_run
 
@@ -276,7 +275,7 @@ def test_few_images_are_called_a_guess(tmp_path: Path, call: Caller) -> None:
 
 
 def run(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CAPTURE, "suspects", *args], cwd=cwd, capture_output=True, text=True, timeout=60)
+    return called("suspects", *args, cwd=cwd)
 
 
 class TestCommand:

@@ -53,7 +53,7 @@ class _Run(NamedTuple):
 
 
 def figure(place: Path, result: Result, *, large: bool) -> None:
-    """300 or 20,000 checkpoints; half of them the only one of their run."""
+    """100 or 20,000 checkpoints; half of them the only one of their run."""
     warm()
     from safetensors import safe_open
 
@@ -72,7 +72,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
             runs.append(_Run(ref, path.parent.name, json.loads(file.metadata()[KEY]), read(path)[1]))
     unread = resumed = refused = equal = 0
     crafted = place / "crafted.safetensors"
-    for number in range(20_000 if large else 300):
+    for number in range(20_000 if large else 100):
         run = draw.choice(runs)
         what, text, tensors = _crafted(draw, run)
         data, alone = to_bytes(text, tensors), draw.random() < 0.5

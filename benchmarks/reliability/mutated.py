@@ -57,7 +57,7 @@ VALUES = (
 
 
 def figure(place: Path, result: Result, *, large: bool) -> None:
-    """10,000 or 1,000,000 logs; `rows` of every fiftieth, since each takes an SQL engine."""
+    """2,000 or 1,000,000 logs; `rows` of every fiftieth, since each takes an SQL engine."""
     warm()
     make_images(place / "images", count=16, broken=1)
     options = (OPTIONS, (*OPTIONS[:-2], "--inputs=all"))
@@ -68,7 +68,7 @@ def figure(place: Path, result: Result, *, large: bool) -> None:
         shutil.copytree(place / f"reference-{number}", place / f"mutated-{number}")
     firsts = [run for lines in logs if isinstance(run := decode(lines[0])[1], RunInfo)]
     sealed_again = 0
-    for number in range(1_000_000 if large else 10_000):
+    for number in range(1_000_000 if large else 2_000):
         which = draw.randrange(len(logs))
         chained = draw.random() < 0.5
         data = _resealed(draw, logs[which]) if chained else _damaged(draw, b"".join(logs[which]))
