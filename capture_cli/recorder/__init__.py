@@ -110,7 +110,7 @@ class Recorder:
         if model is not None:
             name = type(inner_model(model)).__name__
             self._model = {"name": name, "parameters": sum(one.numel() for one in model.parameters())}
-        self._unique_ids = not repeats
+        self._unique_ids, self._may_skip = not repeats, every > 1
         self._watch: Watch | None = None
         self._device: torch.device | None = None
         self._rank: int | None = None
@@ -212,7 +212,7 @@ class Recorder:
     def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
         writer, phase, epoch = self._writer, header.phase, header.epoch
-        if is_usual(self._task, inputs, forward):
+        if usual := is_usual(self._task, inputs, forward):
             b = inputs.shape[0]
         else:
             inputs, forward, header.ids = in_batch_form(self._task, inputs, forward, header.ids, self._ignore_index)
@@ -226,6 +226,10 @@ class Recorder:
         if self._task != LOSS and classes != writer.classes:
             tasks.check_width(forward.logits, classes, names=self._classes, before=writer.classes)
         writer.phases.check(phase, epoch)
+        if self._may_skip and usual and not header.numbers and not 0 <= self._ignore_index < classes:
+            header.ids = validation.listed(header.ids)
+            if validation.may_be_ids(header.ids, b) and writer.skip(header, inputs, forward):
+                return None
         device_ids = validation.check_device_ids(header.ids, b)
         header.ids = None if device_ids is not None else validation.check_ids(header.ids, b)
         if self._unique_ids and header.ids is not None:

@@ -173,7 +173,10 @@ def _names(
     paths = _paths(whole)
 
     def names(drawn: Any) -> tuple[list[Any], list[str] | None]:
-        places = [_place(dataset, one) for one in (drawn if hasattr(drawn, "__iter__") else [drawn])]
+        if whole is dataset and type(drawn) is list and set(map(type, drawn)) == {int} and min(drawn) >= 0:
+            places = drawn  # as nearly all samplers draw
+        else:
+            places = [_place(dataset, one) for one in (drawn if hasattr(drawn, "__iter__") else [drawn])]
         return places if ids is None else [ids[one] for one in places], paths and [paths[one] for one in places]
 
     return names

@@ -170,6 +170,16 @@ def check_ids(ids: Any, b: int) -> list[int] | list[str]:
     return names
 
 
+def listed(ids: Any) -> Any:
+    """Return ids as a list if they have that form; nothing is checked."""
+    return list(ids) if type(ids) in _LISTS else ids.tolist() if getattr(ids, "is_cpu", hasattr(ids, "dtype")) else ids
+
+
+def may_be_ids(ids: Any, b: int) -> bool:
+    """Return True for a list of b values that look like ids, for a batch that is not recorded."""
+    return type(ids) is list and len(ids) == b and type(ids[0]) in (int, str)
+
+
 def _values(column: Any, name: str) -> Any:
     """Return the values of a column as a list, reading an iterator once; a single value if it has no dimension."""
     if not hasattr(column, "tolist"):

@@ -203,14 +203,7 @@ class BatchWriter:
             raise self._refuse(pending, error) from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise self._refuse(pending, _unreadable(error)) from error
-        if not self.classes:
-            self.begin(pending.classes)
-        self.classes = pending.classes
-        if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
-            self._end_phase(phase)
-        if self._run_info and phase not in self.phases.open and phase != "train":
-            self._evaluated_at[phase] = header.step
-        sums = self.phases.enter(phase, epoch)
+        sums = self._enter(header, pending.classes)
         wrong = pending.reason
         if wrong is None:
             wrong = self._rule.judge(float(columns.loss)) if phase == "train" else ""
@@ -237,6 +230,47 @@ class BatchWriter:
             self._uncounted = count
             self._emit(record, array)
         self._count(count)
+
+    def skip(self, header: Header, inputs: torch.Tensor, forward: Forward) -> bool:
+        """Count a usual batch of a classification that `every` skips, for little more than its loss.
+
+        Return False, with nothing counted, for a batch that must be taken by `record`: it is not skipped, is on a device, or
+        its loss goes wrong. `header.ids` may be a list that nobody checked.
+        """
+        if not self.phases.batches(header.phase, header.epoch) % self._every:
+            return False
+        logits, labels, _, loss = forward
+        if not (logits.is_cpu and inputs.is_cpu) or (found := cols.summary(logits.detach(), labels, loss)) is None:
+            return False
+        if not (isfinite(found.total) and isfinite(found.loss)) or (
+            header.phase == "train" and self._rule.is_spike(found.loss)
+        ):
+            return False
+        phase = header.phase
+        header.step, header.batch = self.step, self.phases.batches(phase, header.epoch)
+        sums = self._enter(header, logits.shape[1])
+        by_class = None
+        if phase == "train":
+            self.step += 1
+            self._rule.judge(found.loss)
+        else:
+            by_class = cols.count_classes(found.labels, found.preds, found.right, logits.shape[1])
+        self._previous = Pending.start(header, inputs, None)
+        n = len(found.labels)
+        self.phases.open[phase] = sums.plus(n=n, loss=found.total, correct=found.correct, captured=False, classes=by_class)
+        return True
+
+    def _enter(self, header: Header, classes: int) -> Sums:
+        """Return the sums of the phase of the next batch; before them comes the run record, or the end of another epoch."""
+        phase, epoch = header.phase, header.epoch
+        if not self.classes:
+            self.begin(classes)
+        self.classes = classes
+        if phase in self.phases.open and self.phases.open[phase].epoch != epoch:
+            self._end_phase(phase)
+        if self._run_info and phase not in self.phases.open and phase != "train":
+            self._evaluated_at[phase] = header.step
+        return self.phases.enter(phase, epoch)
 
     def _count(self, count: _Count) -> None:
         self.phases.open[count.sums.phase] = count.sums

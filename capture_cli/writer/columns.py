@@ -32,6 +32,7 @@ from capture_cli.writer import measures
 from capture_cli.writer.measures import LOSS, MEASURE_TASKS, SEGMENTATION, LossScores, MaskScores, MeasureColumns
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
     from capture_cli.records import Floats, Ints
@@ -96,6 +97,18 @@ class NumberScores(NamedTuple):
     loss: torch.Tensor | None = None
 
 
+class Summary(NamedTuple):
+    """Facts about a batch of which nothing else is kept."""
+
+    total: float
+    """Sum of the losses, in nats."""
+    loss: float
+    labels: Ints
+    preds: Ints
+    right: npt.NDArray[np.bool_]
+    correct: int
+
+
 Scores = ClassScores | NumberScores | MaskScores | LossScores
 Results = Forward | Scores
 
@@ -126,6 +139,8 @@ class NumberColumns:
 
 
 Columns = ClassColumns | NumberColumns | MeasureColumns
+_PART = 256
+"""Classes whose largest probability is sought first."""
 _ONLY_CLASSES = ("repeats", "mix", "soft_labels")
 """Fields of a Header that only records of classes have."""
 _VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns, MeasureColumns)}
@@ -153,7 +168,7 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
         labels, log_probs = forward.labels.long().contiguous(), logits.log_softmax(-1)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
-        kept, topk = log_probs.topk(top_k)
+        kept, topk = _largest(log_probs, top_k)
         own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
         return ClassScores(labels, kept, topk, own, losses, loss)
     outputs = logits.reshape(len(logits), -1).contiguous()
@@ -164,6 +179,46 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
     return NumberScores(targets, outputs.sigmoid() if task == "multilabel" else outputs, losses, loss)
+
+
+def _largest(log_probs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the `k` largest of each row and their places, as `topk` does, which sorts more than it must.
+
+    The k + 1 largest lie in the k + 1 parts with the largest maxima. Where two are equal, `topk` itself decides.
+    """
+    width = log_probs.shape[-1]
+    whole = width - width % _PART
+    if not log_probs.is_cpu or whole < 4 * (k + 1) * _PART:
+        return log_probs.topk(k)
+    import torch
+
+    rows = log_probs.reshape(-1, width)
+    parts = rows[:, :whole].view(len(rows), -1, _PART).amax(2).topk(k + 1).indices
+    places = (parts[:, :, None] * _PART + torch.arange(_PART)).flatten(1)
+    places = torch.cat([places, torch.arange(whole, width).expand(len(rows), -1)], 1)
+    values, order = rows.gather(1, places).topk(k + 1)
+    if not (values[:, :-1] > values[:, 1:]).all():
+        return log_probs.topk(k)
+    shape = (*log_probs.shape[:-1], k)
+    return values[:, :k].reshape(shape), places.gather(1, order[:, :k]).reshape(shape)
+
+
+def summary(logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | float | None) -> Summary | None:
+    """Return what is counted of a batch on the host that is not recorded; None if a label is no class.
+
+    A prediction is the class of the largest logit.
+    """
+    import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
+
+    values = labels.numpy()
+    if np.maximum.reduce(np.ascontiguousarray(values).view(np.uint64)) >= logits.shape[1]:
+        return None
+    logits = logits.float()
+    losses = F.cross_entropy(logits, labels, reduction="none").numpy()
+    preds = logits.numpy().argmax(1)  # ten times as fast as torch's for many classes
+    total = float(np.add.reduce(losses, dtype=np.float64))
+    right = preds == values
+    return Summary(total, float(losses.mean() if loss is None else loss), values, preds, right, int(np.add.reduce(right)))
 
 
 def _float(tensor: Any) -> Any:
@@ -323,10 +378,17 @@ def class_counts(columns: Columns | AnyBatch, classes: int) -> Ints | None:
     """
     if isinstance(columns, MeasureColumns | Measures):
         return measures.pixel_counts(columns, classes)
-    if not isinstance(columns, ClassColumns | Batch) or classes > MAX_COUNTED_CLASSES:
+    if not isinstance(columns, ClassColumns | Batch):
         return None
-    right = columns.labels[(columns.preds == columns.labels) & np.isfinite(columns.losses)]
-    return np.stack([np.bincount(one, minlength=classes) for one in (columns.labels, columns.preds, right)])
+    right = (columns.preds == columns.labels) & np.isfinite(columns.losses)
+    return count_classes(columns.labels, columns.preds, right, classes)
+
+
+def count_classes(labels: Ints, preds: Ints, right: npt.NDArray[np.bool_], classes: int) -> Ints | None:
+    """Count the samples of each class, as `class_counts` does; `right` tells which predictions are."""
+    if classes > MAX_COUNTED_CLASSES:
+        return None
+    return np.stack([np.bincount(one, minlength=classes) for one in (labels, preds, labels[right])])
 
 
 def check_finite(columns: Columns) -> None:

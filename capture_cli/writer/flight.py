@@ -28,9 +28,13 @@ class SpikeRule:
         """Return what is wrong with the next loss; add it to mean and variance if it is finite."""
         if not isfinite(loss):
             return "nan" if isnan(loss) else "inf"
+        spike = self.is_spike(loss)
         n, mean, variance = self.n, self.mean, self.variance
         away = loss - mean
-        spike = n >= WINDOW and self.factor and loss > mean + self.factor * sqrt(variance)
         weight = 1 / WINDOW if n >= WINDOW else 1 / (n + 1)
         self.n, self.mean, self.variance = n + 1, mean + weight * away, (1 - weight) * (variance + weight * away * away)
         return "spike" if spike else ""
+
+    def is_spike(self, loss: float) -> bool:
+        """Return True if the next loss would be a spike."""
+        return bool(self.n >= WINDOW and self.factor and loss > self.mean + self.factor * sqrt(self.variance))
