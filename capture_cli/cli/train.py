@@ -255,8 +255,8 @@ def _demand_folds(ctx: typer.Context, run: str | None) -> None:
     if sources["folds"] == "COMMANDLINE":
         raise UsageError("--folds is not valid with --resume: a run keeps its folds", "drop it, or start a new run")
     if (Path(run) / "records.jsonl").exists():
-        whole = shlex.quote(os.path.relpath(Path(run).resolve().parent))
-        raise UsageError(f"'{run}' is one fold of a run", f"resume them together: capture train --resume {whole}")
+        where = shlex.quote(os.path.relpath(Path(run).resolve().parent))
+        raise UsageError(f"'{run}' is one fold of a run", f"resume them together: capture train --resume {where}")
 
 
 def _show(plan: "Plan") -> None:
