@@ -153,6 +153,71 @@ def test_numbers_go_with_every_task(tmp_path: Path, call: Caller) -> None:
     assert call("inspect", "r.jsonl").code == 0
 
 
+VALUES = torch.tensor([0.5, -2.0, 3.25])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.stack([VALUES, VALUES], -1)[:, 0],
+        torch._neg_view(-VALUES),
+        VALUES.clone().requires_grad_(),
+        VALUES.bfloat16(),
+        VALUES.double().numpy(),
+        VALUES.tolist(),
+        tuple(VALUES),
+    ],
+    ids=["strided", "negative view", "with a graph", "bfloat16", "NumPy", "list", "tuple"],
+)
+def test_numbers_may_come_in_any_form(tmp_path: Path, given: Any) -> None:
+    """They are recorded as float32, with the values that they have."""
+    with Recorder(tmp_path / "r.jsonl", task="loss") as recorder:
+        recorder.record(epoch=1, phase="train", inputs=VALUES, ids=[0, 1, 2], loss=1.0, numbers={"kl": given})
+    assert records(tmp_path / "r.jsonl", "measures")[0].numbers["kl"].tolist() == VALUES.tolist()
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "nested", "complex"])
+@pytest.mark.parametrize("name", ["losses", "numbers"])
+def test_tensors_without_one_value_a_place_are_refused(tmp_path: Path, name: str, kind: str) -> None:
+    """With a hint, and no change to the recorder."""
+    odd = {
+        "sparse": lambda: VALUES.to_sparse(),
+        "meta": lambda: VALUES.to("meta"),
+        "nested": lambda: torch.nested.nested_tensor([VALUES, VALUES], layout=torch.jagged),
+        "complex": lambda: VALUES.to(torch.complex64),
+    }[kind]()
+    with Recorder(tmp_path / "r.jsonl", task="loss") as recorder:
+        given = {"losses": odd} if name == "losses" else {"loss": 1.0, "numbers": {"kl": odd}}
+        with pytest.raises(UsageError) as caught:
+            recorder.record(epoch=1, phase="train", inputs=VALUES, ids=[0, 1, 2], **given)
+        assert name in caught.value.message
+        assert caught.value.hint
+        recorder.record(epoch=1, phase="train", inputs=VALUES, ids=[0, 1, 2], losses=VALUES)
+    assert verified(tmp_path / "r.jsonl") == "completed"
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["interrupted", "killed"])
+def test_means_of_numbers_continue(tmp_path: Path, cut: bool) -> None:
+    """`append=True` adds to the means of the epoch that was under way, whether its sums were written or not."""
+
+    def record(recorder: Recorder, first: int) -> None:
+        numbers = {"kl": torch.arange(first, first + 4.0), "weight": float(first)}
+        ids = list(range(first, first + 4))
+        recorder.record(epoch=1, phase="train", inputs=torch.rand(4, 2), ids=ids, losses=torch.rand(4), numbers=numbers)
+
+    path = tmp_path / "r.jsonl"
+    with Recorder(path, task="loss") as recorder:
+        record(recorder, 0)
+        recorder.close("interrupted")
+    if cut:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
+    with Recorder(path, task="loss", append=True) as recorder:
+        record(recorder, 4)
+    means = records(path, "epoch")[-1].number_means
+    assert means == {"kl": {"mean": 3.5, "n": 8}, "weight": {"mean": 2.0, "n": 8}}
+    assert len(records(path, "run")) == 1
+
+
 class TwoHeads(nn.Module):
     """A network with an auxiliary output."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
-from capture_cli.recorder.validation import describe, require, short
+from capture_cli.recorder.validation import demand_readable, describe, require, short
 from capture_cli.records.checking import NUMBER_NAME, RESERVED
 from capture_cli.writer.columns import Forward
 
@@ -34,8 +34,10 @@ def as_classes(forward: Forward, ignore_index: int) -> Forward:
     import torch
 
     logits, labels = forward.logits, forward.labels
-    if not (isinstance(logits, torch.Tensor) and isinstance(labels, torch.Tensor)) or logits.is_meta or labels.is_meta:
+    if not (isinstance(logits, torch.Tensor) and isinstance(labels, torch.Tensor)):
         return forward
+    if any(one.is_meta or one.is_nested or one.layout is not torch.strided for one in (logits, labels)):
+        return forward  # which is refused later
     if labels.ndim == logits.ndim and labels.ndim >= 4 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if logits.ndim == 3 and labels.shape == logits.shape:
@@ -90,11 +92,15 @@ def check_numbers(numbers: Any, b: int, *, known: list[str], begun: bool) -> dic
     checked = {}
     for name, value in numbers.items():
         _check_name(name)
+        if isinstance(value, torch.Tensor):
+            demand_readable(f"numbers[{name!r}]", value)
         try:
             tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float32)
+            if not tensor.is_complex():
+                tensor = (tensor.dequantize() if tensor.is_quantized else tensor).resolve_neg().float().contiguous()
         except (TypeError, ValueError, RuntimeError) as error:
             raise UsageError(f"numbers[{name!r}]: {short(value)} is not a number", f"pass one number, or {b}") from error
-        if tensor.shape not in ((), (b,)) or tensor.is_complex() or tensor.is_meta or tensor.layout is not torch.strided:
+        if tensor.shape not in ((), (b,)) or tensor.is_complex():
             raise UsageError(
                 f"numbers[{name!r}]: {describe(tensor)} is neither one number nor one per sample, [{b}]",
                 "reduce it first, as in x.flatten(1).mean(1)",

@@ -44,7 +44,7 @@ def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:
     for name, value in (("inputs", inputs), ("logits", logits), ("labels", labels), ("losses", losses), ("loss", loss)):
         if isinstance(value, torch.Tensor):
             if not (type(value) is torch.Tensor and value.layout is torch.strided) or value.is_nested or value.is_meta:
-                _demand_readable(name, value)
+                demand_readable(name, value)
         elif name != "loss" and not (value is None and name in optional):
             raise UsageError(f"{name}: {short(value)} is not a tensor", f"task {task} takes {_EXPECTED[task]}")
     if task == LOSS:
@@ -112,7 +112,7 @@ def is_empty(inputs: Any, forward: Forward) -> bool:
     )
 
 
-def _demand_readable(name: str, tensor: torch.Tensor) -> None:
+def demand_readable(name: str, tensor: torch.Tensor) -> None:
     """Raise UsageError for a tensor without one value at each place: sparse, nested, meta, or a wrapper of other tensors."""
     import torch
 
@@ -185,7 +185,7 @@ def _values(column: Any, name: str) -> Any:
     if not hasattr(column, "tolist"):
         return list(column)
     if hasattr(column, "is_nested"):
-        _demand_readable(name, column)
+        demand_readable(name, column)
     return column.tolist()
 
 
@@ -204,11 +204,11 @@ def check_device_ids(ids: Any, b: int) -> torch.Tensor | None:
     if not isinstance(ids, torch.Tensor):
         return None
     if ids.device.type == "cpu":
-        _demand_readable("ids", ids)
+        demand_readable("ids", ids)
         return None
     if ids.shape != (b,) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise UsageError(f"ids {describe(ids)} are not {b} integers", "pass one per sample")
-    _demand_readable("ids", ids)
+    demand_readable("ids", ids)
     return ids.detach().long()
 
 

@@ -123,7 +123,10 @@ class BatchWriter:
             on_host = logits is not None and logits.is_cpu and inputs.is_cpu and device_ids is None
             if not on_host:  # otherwise at once, since the caller may overwrite logits on the host
                 kept, ignored = top_k(self._probs, classes), self._ignore_index
-                results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
+                try:
+                    results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
+                except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
+                    raise _unreadable(error) from error
         captured = header.batch % self._every == 0
         pending = Pending.start(header, inputs, results, captured=captured, classes=classes, device_ids=device_ids)
         if rows is not None and loss is not None:
