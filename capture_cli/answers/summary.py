@@ -89,7 +89,8 @@ def _sums_to_json(sums: Epoch, task: str | None) -> dict[str, Any]:
     if task == SEGMENTATION:
         body["mean_iou"] = mean_iou(sums, task)
     body = {name: value if value is not None and isfinite(value) else None for name, value in body.items()}
-    return body | ({"numbers": dict(sums.number_means)} if sums.number_means else {})
+    body |= {"numbers": dict(sums.number_means)} if sums.number_means else {}
+    return body | ({"padded": sums.padded} if sums.padded else {})
 
 
 def summarise(run: Run, *, worst: int = 8, confusions: int = 10) -> Summary:

@@ -261,6 +261,15 @@ class Recorder:
             writer.phases.check_ids(phase, epoch, header.ids)  # now without those
         return writer.record(header, inputs, forward)
 
+    def pad(self, phase: str, epoch: int, count: int, *, classes: int, whole: bool) -> None:
+        """Count visits that are not recorded: a sampler repeated samples so that all processes get equally many.
+
+        `classes` is the width of the logits; `whole` says that they are a batch of their own, which is still a step.
+        """
+        self._require_open()
+        self._writer.phases.check(phase, epoch)
+        self._writer.pad(phase, epoch, count, classes=classes, whole=whole)
+
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None, name: str | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.
 

@@ -113,4 +113,5 @@ def _reopened(epoch: Epoch, captured: Sums | None) -> Sums:
         captured=epoch.captured,
         classes=None if counts is None else np.array([counts[name] for name in CLASS_COUNTS]),
         numbers={name: ((one["mean"] or 0.0) * one["n"], one["n"]) for name, one in (epoch.number_means or {}).items()},
+        padded=epoch.padded or 0,
     )

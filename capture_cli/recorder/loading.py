@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import is_identified, require_identified, split_ids
+from capture_cli.recorder.padding import padding_of
 
 if TYPE_CHECKING:
     from capture_cli.recorder.watching import Watch
@@ -43,6 +44,8 @@ class IdentifiedBatch(NamedTuple):
     batch: Any
     ids: Any
     files: Sequence[str] | None
+    padded: Sequence[int] = ()
+    """Places of samples that the sampler repeats so that all processes get equally many."""
 
 
 class WatchedLoader:
@@ -60,6 +63,7 @@ class WatchedLoader:
         if ids is not None and self._names is None:
             raise UsageError("ids: the batches of this loader bring their own ids", "pass ids to identified(dataset, ids=...)")
         self._sampler = None if inner is None or self._names is None else _watched_sampler(inner, watch)
+        self._padding = padding_of(self._sampler.sampler) if self._sampler else None
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -83,13 +87,16 @@ class WatchedLoader:
                     )
                 yield IdentifiedBatch(*split_ids(batch), None)
             return
-        before, draws = self._sampler.latest, None
+        before, draws, batches, samples = self._sampler.latest, None, 0, 0
         for batch in self.loader:
             if draws is None:
                 draws = self._sampler.latest
                 if draws is None or draws is before:
                     raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
-            yield IdentifiedBatch(batch, *self._names(draws.taken.popleft()))
+            ids, files = self._names(draws.taken.popleft())
+            padded = self._padding(batches, samples, len(ids)) if self._padding else ()
+            batches, samples = batches + 1, samples + len(ids)
+            yield IdentifiedBatch(batch, ids, files, padded)
 
     def _carries_ids(self) -> bool:
         inner = _torch_loader(self.loader)

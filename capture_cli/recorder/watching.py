@@ -41,7 +41,9 @@ from torch import nn
 from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import first_tensor
 from capture_cli.recorder.loading import IdentifiedBatch, WatchedLoader
+from capture_cli.recorder.padding import select_rows
 from capture_cli.recorder.validation import describe
+from capture_cli.writer.columns import width
 from capture_cli.writer.measures import LOSS, SEGMENTATION
 
 if TYPE_CHECKING:
@@ -203,9 +205,18 @@ class Watch:
         held, self._held = self._held, None
         numbers, self._numbers = self._numbers, {}
         if held:
-            one, batch = held
-            self._recorder.record(**batch, numbers=numbers or None)
-            one.recorded += 1
+            self._pass_on(held[0], held[1] | {"numbers": numbers or None})
+
+    def _pass_on(self, one: _Pass, batch: dict[str, Any]) -> None:
+        """Record a batch without the samples that the sampler has repeated."""
+        if padded := one.latest.padded if one.latest else ():
+            logits, b = batch["logits"], len(batch["ids"])
+            kept = [place for place in range(b) if place not in set(padded)]
+            self._recorder.pad(batch["phase"], batch["epoch"], len(padded), classes=width(self._task, logits), whole=not kept)
+            batch = {name: select_rows(value, kept, b) for name, value in batch.items()} if kept else {}
+        if batch:
+            self._recorder.record(**batch)
+        one.recorded += 1
 
     def _record(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         name = type(criterion).__name__
@@ -241,8 +252,7 @@ class Watch:
         if self._names:
             self._held = (one, batch)
         else:
-            self._recorder.record(**batch)
-            one.recorded += 1
+            self._pass_on(one, batch)
 
     def _given(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         """Return the logits and labels of a call."""

@@ -258,6 +258,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
         "step": _optional(_is_int),
         "class_counts": _optional(_are_class_counts),
         "number_means": _optional(_are_means),
+        "padded": _optional(_is_int),
     },
     End: {"status": _is_text, "counts": _is_object},
 }

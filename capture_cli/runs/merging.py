@@ -198,6 +198,7 @@ def summed(epochs: Sequence[Epoch]) -> Epoch:
         captured=sum(one.captured for one in epochs),
         not_captured=sum(one.not_captured for one in epochs),
         class_counts=counts,
+        padded=sum(one.padded or 0 for one in epochs) or None,
         number_means=_means([one.number_means for one in epochs if one.number_means]) or None,
     )
 

@@ -263,6 +263,13 @@ class BatchWriter:
         self.phases.open[phase] = sums.plus(n=n, loss=found.total, correct=found.correct, captured=False, classes=by_class)
         return True
 
+    def pad(self, phase: str, epoch: int, count: int, *, classes: int, whole: bool) -> None:
+        """Count visits that are not recorded, because a sampler repeated samples; `whole`: they are all of a batch."""
+        self.flush()
+        sums = self._enter(Header(phase=phase, epoch=epoch, step=self.step, ids=None), classes)
+        self.phases.open[phase] = replace(sums, padded=sums.padded + count)
+        self.step += whole and phase == "train"
+
     def _enter(self, header: Header, classes: int) -> Sums:
         """Return the sums of the phase of the next batch; before them comes the run record, or the end of another epoch."""
         phase, epoch = header.phase, header.epoch

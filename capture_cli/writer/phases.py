@@ -40,13 +40,17 @@ class Sums:
     """[3, C] samples (or pixels) labelled, predicted and correct, by class; None where they are not counted."""
     numbers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Sum and count of each named number."""
+    padded: int = 0
+    """Visits that are not counted: a sampler repeated samples so that all processes get equally many."""
 
     def plus(self, *, n: int, loss: float, correct: float, captured: bool, classes: Ints | None = None) -> "Sums":
         """Return the sums with one more batch of n samples."""
         loss, correct, kept = self.loss + loss, self.correct + correct, self.captured + captured * n
         if classes is not None and self.classes is not None:
             classes = self.classes + classes
-        return Sums(self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept, classes, self.numbers)
+        return Sums(
+            self.phase, self.epoch, self.batches + 1, self.n + n, loss, correct, kept, classes, self.numbers, self.padded
+        )
 
     def with_numbers(self, numbers: Mapping[str, Sequence[float]]) -> "Sums":
         """Return the sums with the sum and count of each of these."""
@@ -63,9 +67,9 @@ class Sums:
         return cls(**{**values, "classes": None if counts is None else np.array(counts, np.int64)})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sums as plain values, as a checkpoint holds them: those of named numbers only if there are any."""
+        """Return the sums as plain values, as a checkpoint holds them: named numbers and padding only if there are any."""
         values = {**asdict(self), "classes": None if self.classes is None else self.classes.tolist()}
-        return values if self.numbers else {name: value for name, value in values.items() if name != "numbers"}
+        return {name: value for name, value in values.items() if value or name not in ("numbers", "padded")}
 
     def to_record(self, *, accuracy: bool) -> Epoch:
         """Return the record of the phase."""
@@ -82,6 +86,7 @@ class Sums:
             not_captured=self.n - self.captured,
             class_counts=None if self.classes is None else dict(zip(CLASS_COUNTS, self.classes.tolist(), strict=True)),
             number_means=number_means(self.numbers) or None,
+            padded=self.padded or None,
         )
 
 

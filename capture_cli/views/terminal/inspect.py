@@ -180,6 +180,9 @@ def _header(summary: Summary) -> Table:
         "versions": _pairs(info.versions.items()),
         "device": f"{info.device}, {info.threads} thread{'' if info.threads == 1 else 's'}",
     }
+    if padded := sum(one.padded or 0 for one in summary.epochs):
+        what = "sample was excluded: a sampler repeated it" if padded == 1 else "samples were excluded: a sampler repeated them"
+        rows["padding"] = f"{padded:,} padded {what} so that all processes get equally many"
     return table_of([("", "bold"), ("", "fold")], (row for row in rows.items() if row[1]), header=False)
 
 

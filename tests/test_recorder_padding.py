@@ -1,0 +1,117 @@
+"""Samples that a sampler repeats, so that all processes get equally many, are not recorded but counted."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
+
+from capture_cli import Recorder, open_run
+from capture_cli.recorder.padding import padding_of
+from conftest import Capture
+
+accelerate = pytest.importorskip("accelerate.data_loader")
+N = 33
+
+
+def dealt(samplers: Sequence[object]) -> tuple[list[int], int]:
+    """Return the samples that all processes record in a pass, and the number of those that are padding."""
+    recorded: list[int] = []
+    padded = 0
+    for sampler in samplers:
+        padding, start = padding_of(sampler), 0
+        for number, batch in enumerate(sampler):  # type: ignore[arg-type, var-annotated]
+            places = set(padding(number, start, len(batch)) if padding else ())
+            recorded += [one for place, one in enumerate(batch) if place not in places]
+            padded, start = padded + len(places), start + len(batch)
+    return recorded, padded
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [4, 16, 40])
+@pytest.mark.parametrize("n", [1, 7, N, 64])
+def test_each_sample_is_recorded_once(n: int, size: int, processes: int) -> None:
+    """Whatever the sampler of torch, or accelerate, adds in whichever process."""
+    data = range(n)
+    ranks = range(processes)
+    torchs = [BatchSampler(DistributedSampler(data, processes, one, shuffle=True), size, drop_last=False) for one in ranks]
+    plain = BatchSampler(range(n), size, drop_last=False)
+    shards = [accelerate.BatchSamplerShard(plain, processes, one) for one in ranks]
+    for samplers in (torchs, shards):
+        recorded, padded = dealt(samplers)
+        assert sorted(recorded) == list(range(n))
+        assert padded == sum(len(batch) for one in samplers for batch in one) - n
+    if size % processes == 0:
+        recorded, _ = dealt([accelerate.BatchSamplerShard(plain, processes, one, split_batches=True) for one in ranks])
+        assert sorted(recorded) == list(range(n))
+
+
+def test_what_a_sampler_draws_on_purpose_is_no_padding() -> None:
+    """With replacement, or without being filled up."""
+    drawn = BatchSampler(RandomSampler(range(8), replacement=True, num_samples=32), 4, drop_last=False)
+    assert padding_of(drawn) is None
+    assert padding_of(BatchSampler(DistributedSampler(range(N), 2, 0, drop_last=True), 4, drop_last=False)) is None
+    assert padding_of(accelerate.BatchSamplerShard(BatchSampler(range(N), 4, drop_last=True), 2, 0)) is None
+    recorded, padded = dealt([accelerate.BatchSamplerShard(drawn, 3, one) for one in range(3)])
+    assert (len(recorded), padded) == (32, 4)
+
+
+def test_named_losses_of_padded_batches(tmp_path: Path) -> None:
+    """Numbers of each sample lose the same rows."""
+    data = TensorDataset(torch.randn(5, 4), torch.arange(5) % 3)
+    sampler = DistributedSampler(data, 2, 1, shuffle=False)
+    model, criterion = torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss()
+    aux = torch.nn.CrossEntropyLoss(reduction="none")
+    with Recorder(tmp_path / "r.jsonl") as recorder:
+        recorder.watch(criterion, model=model)
+        recorder.watch(aux, name="aux")
+        for inputs, labels in recorder.loader(DataLoader(data, batch_size=3, sampler=sampler)):
+            logits = model(inputs)
+            criterion(logits, labels)
+            aux(logits, labels)
+    with open_run(tmp_path / "r.jsonl") as run:
+        batch, epoch = (next(one for one in run.records() if one.kind == kind) for kind in ("batch", "epoch"))
+    assert batch.ids == [1, 3]
+    assert len(batch.numbers["aux"]) == 2
+    assert (epoch.n, epoch.padded) == (2, 1)
+
+
+TRAINING = """
+import sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from accelerate import Accelerator
+from capture_cli import Recorder
+
+accelerator = Accelerator(cpu=True)
+data = TensorDataset(torch.arange(33.0)[:, None].repeat(1, 4), torch.arange(33) % 3)
+model, criterion = nn.Linear(4, 3), nn.CrossEntropyLoss()
+model, loader = accelerator.prepare(model, DataLoader(data, batch_size=16, shuffle=True))
+with Recorder("run") as recorder:
+    recorder.watch(criterion, model=model)
+    for inputs, labels in recorder.loader(loader):
+        accelerator.backward(criterion(model(inputs), labels))
+    assert recorder.step == 2
+accelerator.end_training()
+"""
+
+
+def test_thirty_three_samples_stay_thirty_three(tmp_path: Path, capture: Capture) -> None:
+    """Accelerate makes them 64 visits of two processes; `inspect` says how many were excluded."""
+    (tmp_path / "training.py").write_text(TRAINING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "training.py"]
+    subprocess.run(
+        torchrun, cwd=tmp_path, check=True, capture_output=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    with open_run(tmp_path / "run") as run:
+        ids = [one for record in run.records() if record.kind == "batch" for one in record.ids]
+    assert sorted(ids) == list(range(33))
+    (epoch,) = json.loads(capture("inspect", tmp_path / "run", "--json").stdout)["epochs"]
+    assert (epoch["train"]["n"], epoch["train"]["padded"]) == (33, 31)
+    assert "31 padded samples were excluded" in capture("inspect", tmp_path / "run").stdout
