@@ -149,6 +149,24 @@ with Recorder("r.jsonl") as recorder:
         assert done.returncode == 0, done.stderr
         assert passes(tmp_path / "r.jsonl") == [("train", 0, 20)]
 
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_a_loss_needs_no_labels(self, tmp_path: Path, alone: bool) -> None:
+        """With the task `loss` a step returns the loss, alone or with losses and numbers by name."""
+
+        def change(returned: dict[str, Any]) -> Any:
+            if alone:
+                return returned["loss"]
+            logits = returned["logits"]
+            return {"loss": returned["loss"], "losses": logits.square().mean(1), "numbers": {"norm": logits.norm(dim=1)}}
+
+        model = Module(change)
+        with Recorder(tmp_path / "r.jsonl", task="loss") as recorder:
+            trainer_with(recorder, num_sanity_val_steps=0).fit(model, loader_of(identified(DATA)), loader_of(identified(DATA)))
+        batches = records(tmp_path / "r.jsonl", "measures")
+        np.testing.assert_allclose([batch.loss for batch in batches], model.losses, rtol=1e-6)
+        assert all((batch.losses is None) == alone and (batch.numbers is None) == alone for batch in batches)
+        assert [phase for phase, _, _ in passes(tmp_path / "r.jsonl")] == ["val", "train"] * 2
+
     @pytest.mark.parametrize(
         ("change", "said"),
         [

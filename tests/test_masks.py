@@ -339,3 +339,12 @@ def test_validation_is_judged_by_mean_iou(tmp_path: Path, call: Caller) -> None:
     (event_file,) = (tmp_path / "run" / "tensorboard").iterdir()
     written = event_file.read_bytes()
     assert all(name in written for name in (b"val/mean_iou", b"val/dice", b"train/accuracy"))
+
+
+def test_skipped_batches_count_in_the_sums(tmp_path: Path) -> None:
+    """With `every=2` half of the batches are recorded, and the pixels of all are in the totals."""
+    train(tmp_path / "all.jsonl", epochs=1)
+    train(tmp_path / "half.jsonl", epochs=1, every=2)
+    whole, half = (records(tmp_path / f"{name}.jsonl", "epoch")[0] for name in ("all", "half"))
+    assert (half.captured, half.not_captured) == (8, 4)
+    assert (half.class_counts, half.loss, half.accuracy) == (whole.class_counts, whole.loss, whole.accuracy)

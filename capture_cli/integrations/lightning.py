@@ -12,7 +12,8 @@ Each step returns a dict, since a callback sees nothing else of it:
         return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
 `logits` and `labels` are required, in validation and test as well. `inputs` and `ids` may be returned too; by default inputs
-are the first tensor of the batch, and ids are those of `identified`. `extra` may hold further columns.
+are the first tensor of the batch, and ids are those of `identified`. `extra` may hold further columns, `numbers` named numbers.
+For a recorder with the task `loss` the loss is enough, as a dict or alone; `losses` may hold one per sample.
 
 The numbers are those of the forward pass, although callbacks run after the update. The epoch is the trainer's; a second
 validation within an epoch gets the next number, and its records say which training step it follows (`step`). Batches of the
@@ -103,14 +104,13 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
         self._record(trainer, f"{phase}-{index}" if index else phase, step, outputs, batch, loader)
 
     def _record(self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loader: Any) -> None:
-        returned = outputs if isinstance(outputs, Mapping) else {}
-        for key in ("logits", "labels"):
+        returned = outputs if isinstance(outputs, Mapping) else {} if outputs is None else {"loss": outputs}
+        required = ("logits", "labels") if self._recorder.task != "loss" else () if "losses" in returned else ("loss",)
+        for key in required:
             if key not in returned:
                 keys = ", ".join(map(repr, returned)) or "none"
-                raise UsageError(
-                    f"{step} returned no {key!r} (its keys: {keys})",
-                    'return {"loss": loss, "logits": logits, "labels": labels}',
-                )
+                wanted = '{"loss": loss}' if key == "loss" else '{"loss": loss, "logits": logits, "labels": labels}'
+                raise UsageError(f"{step} returned no {key!r} (its keys: {keys})", f"return {wanted}")
         inputs, ids = returned.get("inputs"), returned.get("ids")
         if ids is None:
             require_identified(loader)
@@ -126,10 +126,12 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
             epoch=self._passes.epoch(phase, trainer.current_epoch),
             phase=phase,
             inputs=inputs,
-            logits=returned["logits"],
-            labels=returned["labels"],
+            logits=returned.get("logits") if required else None,
+            labels=returned.get("labels") if required else None,
             ids=ids,
+            losses=returned.get("losses"),
             loss=returned.get("loss"),
+            numbers=returned.get("numbers"),
             lr=self._lr if phase == "train" else None,
             extra=returned.get("extra"),
         )

@@ -28,14 +28,14 @@ import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
-from capture_cli.recorder import lifetime, soft_labels, tasks, validation
+from capture_cli.recorder import lifetime, options, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
-from capture_cli.recorder.opening import current_rank, inner_model, open_records
+from capture_cli.recorder.opening import current_rank, open_records
 from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.writer import BatchWriter
-from capture_cli.writer.columns import CLASSIFICATION, TASKS, Forward, Header, width
-from capture_cli.writer.measures import LOSS, SEGMENTATION
+from capture_cli.writer.columns import CLASSIFICATION, Forward, Header, width
+from capture_cli.writer.measures import LOSS
 from capture_cli.writer.sink import Sink, call_all
 
 if TYPE_CHECKING:
@@ -90,26 +90,15 @@ class Recorder:
 
         Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
-        require = validation.require
-        require(task in TASKS, "task", task, " or ".join(TASKS))
-        require(nonfinite in ("raise", "record"), "nonfinite", nonfinite, "raise or record")
-        require(on_error in ("raise", "warn"), "on_error", on_error, "raise or warn")
-        require(not (force and append), "append", append, "one of force (overwrite the run) and append (continue it)")
-        require(type(every) is int and every >= 1, "every", every, "a whole number from 1")
-        require(type(spike) in (int, float) and spike >= 0, "spike", spike, "a number of standard deviations, or 0 for off")
-        require(type(ignore_index) is int, "ignore_index", ignore_index, "a whole number")
+        kept = {"force": force, "append": append, "masks": masks, "every": every, "spike": spike, "config": config}
+        options.check_choices(task, nonfinite=nonfinite, on_error=on_error, ignore_index=ignore_index, **kept)
         self._classes = validation.class_names(classes)
-        require(config is None or isinstance(config, Mapping), "config", config, "a mapping of names to plain values")
         top_k(probs, 2, option="probs")
-        require(type(masks) is bool and (not masks or task == SEGMENTATION), "masks", masks, "True only for segmentation")
         needs = 'inputs="all"' if stored_inputs(inputs, option="inputs") is None else "masks=True" if masks else ""
         self._number_names = tasks.check_number_names(numbers)
         self._task, self._ignore_index = task, ignore_index
         self._config = validation.check_plain("config", dict(config or {}))
-        self._model: dict[str, Any] = {}
-        if model is not None:
-            name = type(inner_model(model)).__name__
-            self._model = {"name": name, "parameters": sum(one.numel() for one in model.parameters())}
+        self._model = options.described(model)
         self._unique_ids, self._may_skip = not repeats, every > 1
         self._watch: Watch | None = None
         self._device: torch.device | None = None
@@ -144,6 +133,11 @@ class Recorder:
             self._output.close()
             raise
         lifetime.register(self, out)
+
+    @property
+    def task(self) -> str:
+        """The task that it was opened for."""
+        return self._task
 
     @property
     def step(self) -> int:
@@ -403,19 +397,6 @@ class Recorder:
 
     def _run_info(self, classes: int) -> RunInfo:
         """Make the run record, given the width of the logits."""
-        import torch
-
-        from capture_cli.runtime import device_name, versions
-
-        return RunInfo(
-            config=self._config,
-            folder="",
-            classes=self._classes or [str(number) for number in range(classes if self._task != LOSS else 0)],
-            number_names=self._number_names or None,
-            task=None if self._task == CLASSIFICATION else self._task,
-            model=self._model,
-            recipe={},
-            versions=versions(),
-            device=device_name(self._device) if self._device else "cpu",
-            threads=torch.get_num_threads(),
-        )
+        names = self._classes or [str(number) for number in range(classes if self._task != LOSS else 0)]
+        config, model, numbers = self._config, self._model, self._number_names
+        return options.run_info(names, self._task, config=config, model=model, numbers=numbers, device=self._device)
