@@ -348,3 +348,22 @@ def test_skipped_batches_count_in_the_sums(tmp_path: Path) -> None:
     whole, half = (records(tmp_path / f"{name}.jsonl", "epoch")[0] for name in ("all", "half"))
     assert (half.captured, half.not_captured) == (8, 4)
     assert (half.class_counts, half.loss, half.accuracy) == (whole.class_counts, whole.loss, whole.accuracy)
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_the_lesson_names_the_class_whose_masks_are_worst(tmp_path: Path, call: Caller, worse: bool) -> None:
+    """And what its pixels are taken for; nothing where all classes are alike."""
+    masks = torch.arange(4).repeat(4, 4, 1)
+    preds = masks.clone()
+    if worse:
+        preds[:3, :, 2] = 1  # three of four pixels of cars are road
+    logits = F.one_hot(preds, 4).movedim(-1, 1).float()
+    with Recorder(tmp_path / "r.jsonl", task="segmentation", classes=CLASSES) as recorder:
+        recorder.record(epoch=1, phase="val", inputs=logits, logits=logits, labels=masks, ids=range(4))
+    found = [one for one in json.loads(call("inspect", "r.jsonl", "--json").out)["lesson"] if one["kind"] == "iou"]
+    assert len(found) == worse
+    for one in found:
+        assert one["text"] == (
+            "The masks of car are the worst in val: IoU 0.25, mean 0.71; 75% of its pixels are predicted as road."
+        )
+        assert "capture rows r.jsonl --per class" in one["command"]

@@ -38,6 +38,8 @@ LEARNED = 0.8
 """A class is learned in the first epoch from which on its accuracy stays at least this high."""
 _MIN_COUNT = 3
 """A confusion that happened less often is chance."""
+_MIN_IOU_GAP = 0.1
+"""A class whose IoU is less below the mean does not stand out."""
 _MIN_GAP = 0.03
 """Confidence and accuracy that differ less are not worth a sentence."""
 _MAX_NAMES = 3
@@ -48,7 +50,7 @@ class Finding:
     """One sentence of the lesson."""
 
     kind: str
-    """held_out, confusion, suspects, best_epoch, learned, calibration, leaks or contradictions."""
+    """held_out, confusion, iou, suspects, best_epoch, learned, calibration, leaks or contradictions."""
     text: str
     command: tuple[str, ...]
     """Arguments of `capture` that show more, with RUN for the run."""
@@ -116,7 +118,7 @@ def lesson(
         ece = f"; ECE {calibration.ece:.3f}" if calibration else ""
         found.append(Finding(kind="held_out", text=f"{held_out.sentence}{ece}.", command=("rows", RUN, "--per", "epoch")))
     if phase:
-        found += _confusion(phase)
+        found += [*_confusion(phase), *_masks(phase)]
     found += _suspects(dynamics, trainings, digests)
     if best:
         found.append(Finding(kind="best_epoch", text=f"{best}.", command=("rows", RUN, "--per", "epoch")))
@@ -137,6 +139,23 @@ def _confusion(phase: PhaseScore) -> list[Finding]:
     where = confusion_where(most, phase)
     command = ("rows", RUN, "--where", where, "--columns", "file,p_label,p_pred,margin", "--format", "csv")
     return [Finding(kind="confusion", text=text, command=command)]
+
+
+def _masks(phase: PhaseScore) -> list[Finding]:
+    """The class whose masks are worst, if it stands out, and what it is taken for."""
+    masks = phase.masks
+    known = [one for one in masks.classes if one.labelled and one.iou is not None] if masks else []
+    if masks is None or masks.mean_iou is None or len(known) < 2:
+        return []
+    worst = min(known, key=lambda one: one.iou or 0.0)
+    if masks.mean_iou - (worst.iou or 0.0) < _MIN_IOU_GAP:
+        return []
+    taken = next((one for one in masks.confusions if one.label == worst.name), None)
+    where = f"; {taken.rate:.0%} of its pixels are predicted as {taken.pred}" if taken else ""
+    text = f"The masks of {worst.name} are the worst in {phase.phase}: IoU {worst.iou:.2f}, mean {masks.mean_iou:.2f}{where}."
+    condition = f"phase = '{phase.phase}' and epoch = {phase.epoch}"
+    command = ("rows", RUN, "--per", "class", "--where", condition, "--columns", "label,images,labelled,iou", "--format", "csv")
+    return [Finding(kind="iou", text=text, command=command)]
 
 
 def confusion_where(one: Confusion, phase: PhaseScore) -> str:

@@ -378,11 +378,8 @@ class Recorder:
 
     def _continue(self, previous: RecordedState) -> None:
         """Continue where an earlier process ended."""
-        info, classes = previous.info, self._classes
-        if info and (info.task or CLASSIFICATION) != self._task:
-            raise UsageError(f"task={self._task!r} is not that of the run, {info.task or CLASSIFICATION!r}", "use its task")
-        if info and classes is not None and list(info.classes) != classes:
-            raise UsageError("classes are not those of the run", f"it has {validation.short(list(info.classes))}")
+        previous.demand(self._task, self._classes)
+        info = previous.info
         self._number_names = list((info and info.number_names) or self._number_names)
         self._writer.append(previous.step, previous.open, previous.ended, info)
 

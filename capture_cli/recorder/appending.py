@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from capture_cli.errors import RecordsError
+from capture_cli.errors import RecordsError, UsageError
 from capture_cli.journal import BEGINNING, JournalPosition, verified_lines
+from capture_cli.recorder.validation import short
 from capture_cli.records import AnyBatch, Batch, End, Epoch, Record, RunInfo, decode
 from capture_cli.records.checking import check
-from capture_cli.writer.columns import class_counts, count_and_sum, number_sums
-from capture_cli.writer.measures import SEGMENTATION
+from capture_cli.writer.columns import CLASSIFICATION, class_counts, count_and_sum
+from capture_cli.writer.measures import SEGMENTATION, number_sums
 from capture_cli.writer.phases import CLASS_COUNTS, Sums
 
 
@@ -36,6 +37,14 @@ class RecordedState:
     """Sums of the phases that were under way, over the batches that were captured."""
     ended: dict[str, int] = field(default_factory=dict)
     """Phase -> its last epoch with sums."""
+
+    def demand(self, task: str, classes: list[str] | None) -> None:
+        """Raise UsageError unless the run has this task and, if they are given, these classes."""
+        info = self.info
+        if info and (info.task or CLASSIFICATION) != task:
+            raise UsageError(f"task={task!r} is not that of the run, {info.task or CLASSIFICATION!r}", "use its task")
+        if info and classes is not None and list(info.classes) != classes:
+            raise UsageError("classes are not those of the run", f"it has {short(list(info.classes))}")
 
 
 def read_state(path: Path) -> RecordedState:

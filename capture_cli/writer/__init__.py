@@ -33,7 +33,7 @@ from capture_cli.writer import columns as cols
 from capture_cli.writer.columns import CLASSIFICATION, Columns, Forward, Header, Results
 from capture_cli.writer.flight import SpikeRule
 from capture_cli.writer.kept_inputs import KeptInputs
-from capture_cli.writer.measures import LOSS, SEGMENTATION, MeasureColumns
+from capture_cli.writer.measures import LOSS, SEGMENTATION, MeasureColumns, number_sums, split_numbers
 from capture_cli.writer.pending import Pending
 from capture_cli.writer.phases import Phases, Sums
 from capture_cli.writer.sink import Sink, Sinks, call_all
@@ -218,8 +218,8 @@ class BatchWriter:
         by_class = cols.class_counts(columns, pending.classes) if counted else None
         sums = sums.plus(n=n, loss=total, correct=correct, captured=captured, classes=by_class)
         if header.numbers:
-            cols.split_numbers(header)
-            sums = sums.with_numbers(cols.number_sums(header))
+            split_numbers(header)
+            sums = sums.with_numbers(number_sums(header))
         count = _Count(sums, self._journal.lines + captured)
         if captured:
             array, pending.copied = pending.input_array() if array is None else array, None

@@ -339,20 +339,6 @@ def count_and_sum(columns: Columns | AnyBatch, b: int) -> tuple[int, float]:
     return len(columns.losses), float(np.add.reduce(columns.losses, dtype=np.float64))
 
 
-def split_numbers(header: Header) -> None:
-    """Turn the named numbers of a batch, on the host now, into columns float32 [B] and plain numbers."""
-    given = {name: value.float().numpy() for name, value in (header.numbers or {}).items()}
-    header.numbers = {name: value for name, value in given.items() if value.ndim} or None
-    header.batch_numbers = {name: value[()] for name, value in given.items() if not value.ndim} or None
-
-
-def number_sums(header: Header | AnyBatch) -> dict[str, tuple[float, int]]:
-    """Return the sum and the count of each named number; one of the whole batch counts for each of its samples."""
-    sums = {name: (float(one.sum(dtype=np.float64)), len(one)) for name, one in (header.numbers or {}).items()}
-    b = len(header.ids)
-    return sums | {name: (float(value) * b, b) for name, value in (header.batch_numbers or {}).items() if name not in sums}
-
-
 def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
     """Count correct predictions: whole samples, but in `multilabel` each output counts 1/K, in `segmentation` each pixel.
 

@@ -22,7 +22,8 @@ from capture_cli.records import MAX_COUNTED_CLASSES, Measures
 if TYPE_CHECKING:
     import torch
 
-    from capture_cli.records import Floats, Ints
+    from capture_cli.records import AnyBatch, Floats, Ints
+    from capture_cli.writer.columns import Header
 
 SEGMENTATION, LOSS = "segmentation", "loss"
 MEASURE_TASKS = (SEGMENTATION, LOSS)
@@ -270,3 +271,17 @@ def check_known(columns: MeasureColumns) -> None:
             f"losses are NaN: {int(nan.sum())} of {len(nan)}, the first is number {int(np.flatnonzero(nan)[0])}",
             'the batch is not recorded; Recorder(nonfinite="record") records it and saves its inputs',
         )
+
+
+def split_numbers(header: Header) -> None:
+    """Turn the named numbers of a batch, on the host now, into columns float32 [B] and plain numbers."""
+    given = {name: value.float().numpy() for name, value in (header.numbers or {}).items()}
+    header.numbers = {name: value for name, value in given.items() if value.ndim} or None
+    header.batch_numbers = {name: value[()] for name, value in given.items() if not value.ndim} or None
+
+
+def number_sums(header: Header | AnyBatch) -> dict[str, tuple[float, int]]:
+    """Return the sum and the count of each named number; one of the whole batch counts for each of its samples."""
+    sums = {name: (float(one.sum(dtype=np.float64)), len(one)) for name, one in (header.numbers or {}).items()}
+    b = len(header.ids)
+    return sums | {name: (float(value) * b, b) for name, value in (header.batch_numbers or {}).items() if name not in sums}
