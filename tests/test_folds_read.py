@@ -109,7 +109,9 @@ def test_every_fold_is_a_run_of_its_own(ask: Caller) -> None:
 
 def test_rows_name_the_training(ask: Caller) -> None:
     """Visits and, with `--per sample`, samples have the column fold; sums by epoch are over all trainings."""
-    rows = list(csv.DictReader(io.StringIO(ask("rows", "whole", "--csv").out)))
+    said = ask("rows", "whole", "--csv")
+    assert not said.err
+    rows = list(csv.DictReader(io.StringIO(said.out)))
     assert len(rows) == 30 * FOLDS * EPOCHS
     last = {(one["file"], one["fold"]) for one in rows if one["phase"] == "val" and one["epoch"] == "2"}
     assert len(last) == 30
@@ -152,6 +154,8 @@ def test_runs_are_compared_over_all_folds(ask: Caller) -> None:
     body = json.loads(ask("diff", "whole", "whole/fold-1", "--json").out)
     assert not body["equal"]
     assert body["predictions"]["a"]["n"] == 30
+    changes = {one["name"]: (one["a"], one["b"]) for one in body["run"]}
+    assert (changes["images.val"], changes["fold.number"]) == ((30, 10), (None, 1))
     assert body["predictions"]["both"] == 10
     assert body["predictions"]["right_to_wrong"]["count"] == 0
 

@@ -29,7 +29,8 @@ from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import End, Epoch, RunInfo, Samples, Skip
 from capture_cli.records.comparing import Change, changes
 from capture_cli.records.values import loads
-from capture_cli.runs import BATCHES, Block, Line, Run, summed
+from capture_cli.runs import BATCHES, Block, Line, Run, folds_of, summed
+from capture_cli.runs.merging import whole
 from capture_cli.runs.visits import predicts_classes
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
         common=common,
         first=first,
         first_batch=first_batch,
-        changes=tuple(changes(left.info, right.info)) if left.info and right.info else (),
+        changes=tuple(changes(_info_of(a, left.info), _info_of(b, right.info))) if left.info and right.info else (),
         files=files.changes(),
         predictions=predictions,
         losses=_losses(left, right, limit),
@@ -166,6 +167,11 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
     )
+
+
+def _info_of(run: Run, info: RunInfo) -> RunInfo:
+    """The run record to compare: of a run with folds that of all of it."""
+    return whole(info) if folds_of(run.info) else info
 
 
 class _Reader:

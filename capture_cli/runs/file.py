@@ -37,6 +37,7 @@ class File:
     def info(self) -> RunInfo:
         """The first run record. Raises RecordsError if there is none that can be read."""
         if self._info is None:
+            before = self.ending
             lines = self.line_blocks()
             first = next(lines, [])
             self._started = lines, first
@@ -44,6 +45,8 @@ class File:
                 error = self.ending.error(self.name)  # there is one, since there are no lines
                 raise error or RecordsError(f"{self.name}: no records")
             self._info = self._info_after(first[0], None)
+            if before.lines:  # what a pass over all of it has found
+                self.ending = before
         return self._info
 
     def line_blocks(self) -> Generator[list[Line], None, None]:

@@ -65,9 +65,14 @@ class Run:
         return self._files[-1].info
 
     @cached_property
+    def _has_folds(self) -> bool:
+        """True if the folder of a run with folds was opened."""
+        return self.folder is not None and Path(self._files[0].name).parent != self.folder
+
+    @property
     def _merges(self) -> bool:
         """True if blocks are merged from several files, or from those trainings of a run with folds that have begun."""
-        return len(self._files) > 1 or (self.folder is not None and Path(self._files[0].name).parent != self.folder)
+        return len(self._files) > 1 or self._has_folds
 
     @property
     def file_names(self) -> list[str]:
@@ -79,10 +84,10 @@ class Run:
         """State of the records, as far as the latest pass has read; of several files the worst."""
         if not self._merges:
             return self._files[0].ending
-        try:
-            fold = self._first_info.fold
-        except RecordsError:
-            fold = None
+        fold = None
+        if self._has_folds:
+            with suppress(RecordsError):
+                fold = self._first_info.fold
         return combined_ending(self._files, fold["of"] if fold else 0)
 
     def error(self) -> RecordsError | None:
