@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from calling import Caller
 from capture_cli import Recorder, open_run
 from capture_cli.errors import UsageError
+from capture_cli.records import encode
+from capture_cli.records.chain import GENESIS
 from recordings import records, verified
 
 CLASSES = ["sky", "road", "car", "tree"]
@@ -367,3 +370,39 @@ def test_the_lesson_names_the_class_whose_masks_are_worst(tmp_path: Path, call: 
             "The masks of car are the worst in val: IoU 0.25, mean 0.71; 75% of its pixels are predicted as road."
         )
         assert "capture rows r.jsonl --per class" in one["command"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"present": [[9]] * 2},
+        {"confusions": [[[0, 7, 3]], []]},
+        {"labelled": [[1], [2, 3, 4]]},
+        {"unions": [["x"], [1, 2]]},
+        {"unions": [[-1], [1, 2]]},
+        {"counted": np.array([1, 2, 3])},
+        {"losses": np.zeros(1, np.float32)},
+        {"numbers": {"loss": np.zeros(2, np.float32)}},
+        {"numbers": {"kl": np.zeros(3, np.float32)}},
+        {"masks": {"labels": {"shape": "x"}}},
+    ],
+    ids=lambda change: " ".join(change),
+)
+def test_records_that_contradict_themselves_are_refused(tmp_path: Path, call: Caller, change: dict[str, Any]) -> None:
+    """A line that verifies but makes no sense is named, with exit code 4, by every command that reads it."""
+    masks = torch.tensor([[[0, 0]], [[0, 1]]])
+    with Recorder(tmp_path / "good.jsonl", task="segmentation") as recorder:
+        given = {"inputs": masks, "logits": F.one_hot(masks, 3).movedim(-1, 1).float(), "labels": masks, "ids": [0, 1]}
+        recorder.record(epoch=1, phase="val", **given)
+    lines, chain = [], GENESIS
+    for seq, record in enumerate(records(tmp_path / "good.jsonl")):
+        bad = replace(record, **change) if record.kind == "measures" else record
+        line, chain = encode(bad, seq=seq, previous=chain)
+        lines.append(line)
+    (tmp_path / "bad.jsonl").write_bytes(b"".join(lines))
+    for command in (["inspect"], ["inspect", "--json"], ["rows", "--per", "class"]):
+        refused = call(command[0], "bad.jsonl", *command[1:])
+        assert refused.code == 4, command
+        assert "line 2" in refused.err
+    assert call("rows", "bad.jsonl").code in (0, 4)  # only the columns that it reads are parsed
+    assert call("diff", "good.jsonl", "bad.jsonl").code == 4

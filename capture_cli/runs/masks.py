@@ -26,7 +26,8 @@ def fits(batch: Measures, task: str | None, classes: int) -> bool:
     """Tell if a batch fits the task and the classes of its run."""
     if batch.present is None:
         return task == LOSS
-    return task == SEGMENTATION and all(0 <= one < classes for row in batch.present for one in row)
+    named = [*batch.present, *(pair[:2] for row in batch.confusions or () for pair in row)]
+    return task == SEGMENTATION and all(0 <= one < classes for row in named for one in row)
 
 
 def has_losses(visits: Visits) -> bool:
@@ -46,12 +47,10 @@ def losses_or_nan(visits: Visits) -> tuple[list[int], Floats]:
     columns = visits.loaded(
         "losses", [line.column("losses") if has else b"[]" for line, has in zip(visits.lines, known, strict=True)]
     )
-    parts = [
-        np.array(column, np.float32) if has else np.full(len(own), np.nan, np.float32)
-        for column, has, own in zip(columns, known, ids, strict=True)
-    ]
-    visits.demand([len(part) for part in parts] == list(map(len, ids)), "losses")
-    return list(map(len, ids)), np.concatenate(parts)
+    filled = [column if has else [None] * len(own) for column, has, own in zip(columns, known, ids, strict=True)]
+    sizes = list(map(len, ids))
+    visits.demand(list(map(len, filled)) == sizes, "losses")
+    return sizes, visits.array("losses", list(chain.from_iterable(filled)), np.float32)
 
 
 def reader(visits: Visits, name: str) -> Callable[[], Any] | None:
@@ -82,7 +81,8 @@ def _mean_iou(visits: Visits) -> Floats:
         for name in ("intersections", "unions")
     ]
     visits.demand(all(len(one) == len(visits) for one in columns), "unions")
-    rows = zip(*columns, strict=True)
+    rows = list(zip(*columns, strict=True))
+    visits.demand(all(type(one) is list and set(map(type, one)) <= {int} for pair in rows for one in pair), "unions")
     means = [np.mean(np.array(i, np.float64) / np.maximum(u, 1)) if i and len(i) == len(u) else np.nan for i, u in rows]
     return np.array(means, np.float32)
 

@@ -271,7 +271,7 @@ class Visits:
         ids = self._parsed("ids", [line.column("ids") for line in self.lines])
         are_texts = bool(ids) and isinstance(ids[0], str)
         self.demand(len(ids) == len(self) and all(isinstance(one, str) == are_texts for one in ids), "ids")
-        return _objects(ids) if are_texts else self._array("ids", ids, np.int64)
+        return _objects(ids) if are_texts else self.array("ids", ids, np.int64)
 
     def _file(self) -> Array:
         names = [self._files_text(line) for line in self.lines]
@@ -329,7 +329,7 @@ class Visits:
         """A column with one number a row: its length in each batch, and its values."""
         columns = self.loaded(field, [line.column(field) for line in self.lines])
         sizes = [len(column) for column in columns]
-        return sizes, self._array(field, list(chain.from_iterable(columns)), dtype)
+        return sizes, self.array(field, list(chain.from_iterable(columns)), dtype)
 
     def _table(self, field: str, width: int | None) -> Floats:
         """A column [N, K] with K numbers a row; `width` is K, if it is known."""
@@ -338,7 +338,7 @@ class Visits:
         rows = list(chain.from_iterable(columns))
         widths = set(map(len, rows)) or {width or 0}
         self.demand(len(widths) == 1 and (width is None or widths == {width}), field)
-        flat = self._array(field, list(chain.from_iterable(rows)), np.float32)
+        flat = self.array(field, list(chain.from_iterable(rows)), np.float32)
         return flat.reshape(len(rows), widths.pop())
 
     def _parsed(self, field: str, texts: Sequence[bytes]) -> list[Any]:
@@ -354,7 +354,7 @@ class Visits:
         self.demand(len(columns) == len(self.lines) and all(type(one) is list for one in columns), field)
         return list(columns)
 
-    def _array(self, field: str, values: list[Any], dtype: type[T]) -> npt.NDArray[T]:
+    def array(self, field: str, values: list[Any], dtype: type[T]) -> npt.NDArray[T]:
         try:
             with np.errstate(over="ignore"):  # a number too large for float32 reads as infinite
                 array = np.array(values, dtype)
