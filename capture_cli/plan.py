@@ -142,9 +142,12 @@ def _check_validation(found: Scan, config: TrainConfig) -> None:
 def _check_folds(found: Scan, folds: int) -> None:
     """Raise UsageError where the images cannot be divided into so many folds."""
     if "val" in found.splits:
+        by_table = found.table is not None and "val" in found.table.splits.values()
+        teller = f"the table '{found.table.name}' says" if found.table and by_table else "folders or names say"
+        pool = "take its column of splits out" if by_table else "add --split-folders pool"
         raise UsageError(
-            f"--folds {folds} holds out every image once, and folders, names or a table already say which are for validation",
-            "--split-folders pool folds all images; without --folds there is one training with that validation",
+            f"--folds {folds} holds out every image once, and {teller} which are for validation",
+            f"{pool} to fold all images, or drop --folds",
         )
     if folds > len(found.files):
         raise UsageError(f"--folds {folds} is more than there are images ({len(found.files):,})", "choose fewer folds")

@@ -189,9 +189,24 @@ def test_folders_that_decide_validation_are_refused_and_test_images_are_not_fold
         for name in ("ant", "bee"):
             make_images(Path("sets", split, name), classes=1, each=4)
     assert train("sets", "--folds", 2, "-e", 1) == 2
-    assert "already say which are for validation; --split-folders pool folds all images" in capfd.readouterr().err
+    assert "folders or names say which are for validation; add --split-folders pool to fold" in capfd.readouterr().err
+    rows = [f"{path},{path.name[:3]},{'val' if path.name.endswith('7.png') else 'train'}" for path in Path("images").iterdir()]
+    Path("table.csv").write_text("\n".join(["file,label,split", *(row.removeprefix("images/") for row in rows)]))
+    assert train("images", "--labels", "table.csv", "--folds", 2) == 2
+    assert "the table 'table.csv' says which are for validation; take its column of splits out" in capfd.readouterr().err
     assert train("sets", "--folds", 2, "-e", 1, "--exclude", "val/*", "-o", "run") == 0
     assert {file.split("/")[0] for k in (1, 2) for file in held_out(Path(f"run/fold-{k}"))} == {"train"}
+
+
+def test_a_class_that_one_fold_would_hold_out_whole_is_an_error(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where groups have images of several classes: there would be nothing to learn it from."""
+    for group, names in (("g1", "bbbaa"), ("g2", "bbbb"), ("g3", "bba")):
+        Path("mixed", group).mkdir(parents=True)
+        for number, name in enumerate(names):
+            shutil.copy("images/ant_000.png", f"mixed/{group}/{name}_{number}.png")
+    assert train("mixed", "--labels", "prefix", "--group", "^g[0-9]", "--folds", 2) == 2
+    message = "--folds 2: one fold would hold out all images of class 'a'; choose another --group"
+    assert message in capfd.readouterr().err
 
 
 def test_force_overwrites_a_run_with_folds_and_nothing_else(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
