@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
-from capture_cli.recorder import lifetime, options, soft_labels, tasks, validation
+from capture_cli.recorder import lifetime, options, processes, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
 from capture_cli.recorder.opening import current_rank, open_records
 from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from capture_cli.recorder.loading import WatchedLoader
     from capture_cli.recorder.watching import Watch
+    from capture_cli.runfolder import Output
 
     Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any] | torch.Tensor
 
@@ -90,6 +91,7 @@ class Recorder:
 
         Raises UsageError if an option is not valid or `out` exists, CaptureError if `out` cannot be written or is in use.
         """
+        settings = {name: value for name, value in locals().items() if name not in ("self", "model")}
         kept = {"force": force, "append": append, "masks": masks, "every": every, "spike": spike, "config": config}
         options.check_choices(task, nonfinite=nonfinite, on_error=on_error, ignore_index=ignore_index, **kept)
         self._classes = validation.class_names(classes)
@@ -104,35 +106,28 @@ class Recorder:
         self._device: torch.device | None = None
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
-        self._closed, self._entered, self._pid = False, False, os.getpid()
-        self._on_error, self._broken = on_error, False
+        self._closed, self._entered, self._pid = False, vars(self).get("_entered", False), os.getpid()
+        self._on_error, self._broken, self._sent = on_error, False, False
         self.missed = 0
         """Batches that were not recorded because something went wrong, with `on_error="warn"`."""
         out = os.fspath(out)
         if force or append:
             lifetime.take_over(out)
-        self._output, self._previous = open_records(out, rank=current_rank(), force=force, append=append, needs_folder=needs)
+        settings |= {"out": out, "classes": self._classes, "numbers": self._number_names or None, "sinks": list(sinks)}
+        self._settings: dict[str, Any] = settings
+        self.begin(*open_records(out, rank=current_rank(), force=force, append=append, needs_folder=needs))
+
+    def begin(self, output: Output, previous: RecordedState | None) -> None:
+        """Write to an output that is open, after what is there."""
+        settings, self._output = self._settings, output
         try:
-            self._writer = BatchWriter(
-                self._output,
-                task=task,
-                every=every,
-                probs=probs,
-                inputs=inputs,
-                masks=masks,
-                spike=spike,
-                ignore_index=ignore_index,
-                reject_nan=nonfinite == "raise",
-                unique_ids=not repeats,
-                run_info=self._run_info,
-                sinks=sinks,
-            )
-            if self._previous:
-                self._continue(self._previous)
+            self._writer = BatchWriter(output, **options.of_writer(settings), run_info=self._run_info)
+            if previous:
+                self._continue(previous)
         except BaseException:
-            self._output.close()
+            output.close()
             raise
-        lifetime.register(self, out)
+        lifetime.register(self, settings["out"])
 
     @property
     def task(self) -> str:
@@ -256,12 +251,8 @@ class Recorder:
         return writer.record(header, inputs, forward)
 
     def pad(self, phase: str, epoch: int, count: int, *, classes: int, whole: bool) -> None:
-        """Count visits that are not recorded: a sampler repeated samples so that all processes get equally many.
-
-        `classes` is the width of the logits; `whole` says that they are a batch of their own, which is still a step.
-        """
+        """Count visits that are padding of the sampler; see BatchWriter.pad."""
         self._require_open()
-        self._writer.phases.check(phase, epoch)
         self._writer.pad(phase, epoch, count, classes=classes, whole=whole)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None, name: str | None = None) -> None:
@@ -323,16 +314,19 @@ class Recorder:
         `status` is completed, interrupted or failed; `with` chooses it. Everything is closed, whatever fails on the way; then
         the first error is raised.
         """
-        if self._closed or os.getpid() != self._pid:  # a forked process must not write
+        if processes.is_waiting(self) or self._closed or os.getpid() != self._pid:  # a forked process must not write
             return
         validation.require(status in STATUSES, "status", status, " or ".join(STATUSES))
         self._closed = True
         begin, watches = ([self._watch.release], [self._watch.close]) if self._watch else ([], [])
-        if self._watch and self._watch.saw_nothing and status == "completed":
+        taken = processes.is_taken(self._output.journal)
+        if self._watch and self._watch.saw_nothing and status == "completed" and not taken:
             warnings.warn("nothing was recorded: the watched loss function was never called", stacklevel=2)
             status = "failed"
         try:
-            call_all([*begin, lambda: self._seal(status), *watches, self._writer.close, self._output.close])
+            call_all(
+                [*begin, *([] if taken else [lambda: self._seal(status)]), *watches, self._writer.close, self._output.close]
+            )
         except Exception as error:
             if self._on_error == "raise":
                 raise
@@ -346,9 +340,20 @@ class Recorder:
         """True if it is open in this process and no `with` block will close it."""
         return not (self._closed or self._entered) and os.getpid() == self._pid
 
-    def __deepcopy__(self, _: object) -> Self:
+    def __deepcopy__(self, _: object = None) -> Self:
         """Return the recorder itself: there is one writer of a run, whatever holds it is copied."""
         return self
+
+    __copy__ = __deepcopy__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand the run over to the processes that get this recorder; see capture_cli.recorder.processes."""
+        return processes.received, (processes.to_send(self),)
+
+    def __getattr__(self, name: str) -> Any:
+        """Open a recorder that came from another process, with its first use."""
+        processes.open_received(self, name)
+        return getattr(self, name)
 
     def _seal(self, status: str) -> None:
         unfit = None
@@ -364,7 +369,7 @@ class Recorder:
             raise unfit
 
     def __enter__(self) -> Self:
-        self._entered = True
+        vars(self)["_entered"] = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -384,13 +389,8 @@ class Recorder:
         self._writer.append(previous.step, previous.open, previous.ended, info)
 
     def _require_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"the recorder of '{self._output.where}' is closed", "record inside its `with` block")
-        if os.getpid() != self._pid:
-            raise UsageError(
-                f"the recorder of '{self._output.where}' belongs to the process that this one was forked from",
-                "open a recorder in each process",
-            )
+        if self._closed or os.getpid() != self._pid or not self._writer.classes:
+            processes.require_here(self)
 
     def _run_info(self, classes: int) -> RunInfo:
         """Make the run record, given the width of the logits."""

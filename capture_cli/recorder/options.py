@@ -37,6 +37,13 @@ def check_choices(task: str, **given: Any) -> None:
         require(is_valid(given[name]), name, given[name], choices)
 
 
+def of_writer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the writer that follow from those of the recorder."""
+    same = ("task", "every", "probs", "inputs", "masks", "spike", "ignore_index", "sinks")
+    more = {"reject_nan": settings["nonfinite"] == "raise", "unique_ids": not settings["repeats"]}
+    return {name: settings[name] for name in same} | more
+
+
 def described(model: nn.Module | None) -> dict[str, Any]:
     """Return class and size of a model, inside of its wrappers; nothing without a model."""
     if model is None:

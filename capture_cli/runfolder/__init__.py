@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,7 @@ __all__ = [
     "RECORDS",
     "TENSORBOARD",
     "Output",
+    "adopt_output",
     "check_removable",
     "name_of_rank",
     "not_written",
@@ -163,6 +164,17 @@ def open_output(
         for old in existing & {INPUTS, TENSORBOARD}:
             shutil.rmtree(old, dir_fd=descriptor)
         return _in_folder(folder, descriptor, journal)
+
+
+def adopt_output(out: str, journal: Callable[[int, str], Journal]) -> Output:
+    """Open the output that the parent of this process has opened and not used; `journal` is made of a descriptor and a name."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    path = Path(out)
+    if is_only_records(out):
+        return Output(journal(os.open(path, flags), out), None, out)
+    with opened(path) as folder:
+        records = os.open(RECORDS, flags, dir_fd=folder)
+        return _in_folder(path, folder, journal(records, str(path / RECORDS)))
 
 
 def is_only_records(out: str | None) -> bool:
