@@ -24,13 +24,18 @@ from runs import run_records, write_run
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make three runs (a, b of two epochs; c, cut off in its third), the newest first, and one in a folder of its own."""
+    """Make three runs (a, b of two epochs; c, cut off in its third), the newest first, and one in a folder of its own.
+
+    The clock stands still 5 seconds after the newest.
+    """
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     for age, (name, seed, lr) in enumerate([("a", 0, 0.1), ("b", 1, 0.01), ("c", 2, 0.1), ("sweep/d", 3, 0.1)]):
         records = list(run_records(seed=seed, epochs=3 if name == "c" else 2, status=None if name == "c" else "completed"))
         assert isinstance(records[0], RunInfo)
         records[0] = replace(records[0], config={**records[0].config, "lr": lr, "epochs": 3})
         file = write_run(tmp_path / "runs" / name, records) / "records.jsonl"
-        os.utime(file, (time.time() - 60 * age - 5, time.time() - 60 * age - 5))
+        os.utime(file, (now - 60 * age - 5, now - 60 * age - 5))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
