@@ -17,7 +17,6 @@ from capture_cli.pixels.sharing import SharedPixels
 from capture_cli.pixels.store import open_store
 from capture_cli.plan import Plan
 from capture_cli.resources import Resources
-from capture_cli.runfolder import RECORDS
 from capture_cli.training.resuming import PreviousRun, read_previous_run
 
 
@@ -31,4 +30,5 @@ def shared_pixels(plan: Plan, resources: Resources, warn: Callable[[str], object
 
 def previous_training(folder: Path) -> PreviousRun | None:
     """Read the training of one fold as an earlier process left it; None if it had not begun. Raises as `read_previous_run`."""
-    return read_previous_run(folder) if (folder / RECORDS).is_file() else None
+    has_begun = folder.is_dir() and any(folder.iterdir())
+    return read_previous_run(folder) if has_begun else None
