@@ -8,6 +8,7 @@ import torch
 from capture_cli import Recorder
 from capture_cli.errors import UsageError
 from capture_cli.writer import columns
+from capture_cli.writer.largest import largest
 from recordings import batch_of, records, verified
 
 
@@ -77,7 +78,7 @@ def test_the_largest_of_many_classes(kind: str) -> None:
     if kind == "infinite":
         logits[1, 5:] = -torch.inf
     logits[..., -1] += 9
-    values, places = columns._largest(logits, 10)
+    values, places = largest(logits, 10)
     expected = logits.topk(10)
     assert torch.equal(values, expected.values)
     assert torch.equal(places, expected.indices)

@@ -28,7 +28,7 @@ import numpy as np
 
 from capture_cli.errors import UsageError
 from capture_cli.records import MAX_COUNTED_CLASSES, AnyBatch, Batch, Inputs, Measures, Numbers
-from capture_cli.writer import measures
+from capture_cli.writer import largest, measures
 from capture_cli.writer.measures import LOSS, MEASURE_TASKS, SEGMENTATION, LossScores, MaskScores, MeasureColumns
 
 if TYPE_CHECKING:
@@ -139,8 +139,6 @@ class NumberColumns:
 
 
 Columns = ClassColumns | NumberColumns | MeasureColumns
-_PART = 256
-"""Classes whose largest probability is sought first."""
 _ONLY_CLASSES = ("repeats", "mix", "soft_labels")
 """Fields of a Header that only records of classes have."""
 _VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Header, ClassColumns, NumberColumns, MeasureColumns)}
@@ -165,10 +163,12 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
         return LossScores(_float(forward.losses), _float(forward.loss))
     logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
     if task in CLASS_TASKS:
-        labels, log_probs = forward.labels.long().contiguous(), logits.log_softmax(-1)
+        labels = forward.labels.long().contiguous()
+        many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
+        log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
-        kept, topk = _largest(log_probs, top_k)
+        kept, topk = largest.largest(log_probs, top_k)
         own = log_probs.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
         return ClassScores(labels, kept, topk, own, losses, loss)
     outputs = logits.reshape(len(logits), -1).contiguous()
@@ -179,28 +179,6 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
     return NumberScores(targets, outputs.sigmoid() if task == "multilabel" else outputs, losses, loss)
-
-
-def _largest(log_probs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the `k` largest of each row and their places, as `topk` does, which sorts more than it must.
-
-    The k + 1 largest lie in the k + 1 parts with the largest maxima. Where two are equal, `topk` itself decides.
-    """
-    width = log_probs.shape[-1]
-    whole = width - width % _PART
-    if not log_probs.is_cpu or whole < 4 * (k + 1) * _PART:
-        return log_probs.topk(k)
-    import torch
-
-    rows = log_probs.reshape(-1, width)
-    parts = rows[:, :whole].view(len(rows), -1, _PART).amax(2).topk(k + 1).indices
-    places = (parts[:, :, None] * _PART + torch.arange(_PART)).flatten(1)
-    places = torch.cat([places, torch.arange(whole, width).expand(len(rows), -1)], 1)
-    values, order = rows.gather(1, places).topk(k + 1)
-    if not (values[:, :-1] > values[:, 1:]).all():
-        return log_probs.topk(k)
-    shape = (*log_probs.shape[:-1], k)
-    return values[:, :k].reshape(shape), places.gather(1, order[:, :k]).reshape(shape)
 
 
 def summary(logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | float | None) -> Summary | None:
