@@ -1,0 +1,170 @@
+"""A comparison finds the images that one run has right and the other wrong, in the phase that both have."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capture_cli.answers import phases
+from capture_cli.records import Batch, Epoch, Record, RunInfo, Samples
+from runs import run_records
+from test_diff import compared
+
+
+def with_predictions(predictions: dict[str, tuple[int, float]]) -> Iterator[Record]:
+    """The usual run with other predictions for some files: file -> (class, p(label)), in every batch."""
+    for record in run_records():
+        if isinstance(record, Batch):
+            preds, probs = record.preds.copy(), record.probs.copy()
+            for i, file in enumerate(record.files):
+                if file in predictions:
+                    preds[i], probs[i, record.labels[i]] = predictions[file]
+            record = replace(record, preds=preds, probs=probs)
+        yield record
+
+
+class TestPredictions:
+    """Images that one run has right and the other wrong."""
+
+    VAL = ("cat_0001.png", "cat_0005.png", "cat_0009.png", "dog_0002.png", "dog_0006.png", "dog_0010.png")
+
+    def test_flips_are_sorted_by_change(self, tmp_path: Path) -> None:
+        """Flips in both directions have label, predictions and probabilities, the largest change of p(label) first."""
+        a = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25))})
+        turned = {self.VAL[0]: (1, 0.5), self.VAL[1]: (2, 0.125), self.VAL[3]: (1, 0.75), self.VAL[4]: (0, 0.25)}
+        b = with_predictions({**dict.fromkeys(self.VAL[:3], (0, 0.9)), **dict.fromkeys(self.VAL[3:], (2, 0.25)), **turned})
+        result = compared(tmp_path, a, b).predictions
+        assert result
+        assert (result.phase, result.a.epoch, result.b.epoch, result.both) == ("val", 1, 1, 9)
+        assert [one.file for one in result.right_to_wrong.first] == [self.VAL[1], self.VAL[0]]
+        worst = result.right_to_wrong.first[0]
+        assert (worst.label, worst.pred_a, worst.pred_b) == ("cat", "cat", "great pyrenees")
+        assert (worst.p_label_a, worst.p_label_b) == (0.9, 0.125)
+        assert [(one.file, one.pred_a, one.pred_b) for one in result.wrong_to_right.first] == [
+            (self.VAL[3], "great pyrenees", "dog")
+        ]
+        assert result.wrong_to_wrong == 1
+        assert result.a.correct - result.b.correct == 1
+        cat, dog, _ = result.classes
+        assert (cat.n_a, cat.correct_a, cat.correct_b, cat.change) == (3, 3, 1, pytest.approx(-2 / 3))
+        assert (dog.correct_a, dog.correct_b) == (0, 1)
+
+    def test_the_limit_of_flips(self, tmp_path: Path) -> None:
+        """The limit holds for each direction, and 0 lists none. All flips are counted."""
+        a = with_predictions(dict.fromkeys(self.VAL, (0, 0.9)))
+        b = list(with_predictions(dict.fromkeys(self.VAL, (1, 0.2))))
+        for limit in (0, 2):
+            result = compared(tmp_path, a, b, limit=limit).predictions
+            assert result
+            assert (result.right_to_wrong.count, len(result.right_to_wrong.first)) == (3, limit)
+            assert (result.wrong_to_right.count, len(result.wrong_to_right.first)) == (3, limit)
+            a = with_predictions(dict.fromkeys(self.VAL, (0, 0.9)))
+
+    def test_images_are_matched_by_path_and_classes_by_name(self, tmp_path: Path) -> None:
+        """Other ids and class numbers change nothing. Images of one run alone are counted, not compared."""
+        names = [f"{kind}_{number}.png" for number in range(12) for kind in ("cat", "dog", "elk")]
+
+        def other() -> Iterator[Record]:
+            for record in run_records(files=names, classes=("cat", "dog", "elk")):
+                if isinstance(record, RunInfo):
+                    record = replace(record, classes=["elk", "dog", "cat"])
+                elif isinstance(record, Samples | Batch):
+                    files = ["new.png" if file == names[3] else file for file in record.files]
+                    ids = [100 - int(number) for number in record.ids]
+                    record = replace(record, ids=ids, files=files, labels=2 - np.array(record.labels))  # type: ignore[arg-type]
+                    if isinstance(record, Batch):
+                        record = replace(record, preds=2 - record.preds, probs=np.ascontiguousarray(record.probs[:, ::-1]))
+                    elif isinstance(record, Samples):
+                        record = replace(record, labels=np.array(record.labels).tolist())
+                yield record
+
+        diff = compared(tmp_path, run_records(files=names, classes=("cat", "dog", "elk")), other())
+        assert diff.error is None
+        result = diff.predictions
+        assert result
+        assert (result.both, result.a.n, result.b.n) == (8, 9, 9)
+        assert (result.right_to_wrong.count, result.wrong_to_right.count, result.wrong_to_wrong) == (0, 0, 0)
+        assert [(one.name, one.change) for one in result.classes] == [("cat", 0), ("dog", 0), ("elk", 0)]
+        assert (diff.files.label.count, diff.files.only_a.first, diff.files.only_b.first) == (0, (names[3],), ("new.png",))
+
+    @pytest.mark.parametrize(
+        ("a", "b", "phase"), [(4, 4, "val"), (0, 0, "train"), (4, 0, "train")], ids=["val in both", "none", "val in one"]
+    )
+    def test_the_phase_is_one_that_both_have(self, tmp_path: Path, a: int, b: int, phase: str) -> None:
+        """It is val, else test, else train. The epoch of each run is given."""
+        result = compared(tmp_path, run_records(val_every=a, seed=1), run_records(val_every=b, epochs=1)).predictions
+        assert result
+        assert (result.phase, result.a.epoch, result.b.epoch) == (phase, 1, 0)
+        assert result.a.complete
+
+    def test_a_test_phase_comes_before_train(self, tmp_path: Path) -> None:
+        """A held-out phase says more. `inspect` chooses the same."""
+
+        def with_test(seed: int) -> Iterator[Record]:
+            for record in run_records(seed=seed):
+                is_val = isinstance(record, Batch | Epoch) and record.phase == "val"
+                yield replace(record, phase="test") if is_val else record  # type: ignore[call-overload]
+
+        result = compared(tmp_path, with_test(0), with_test(1)).predictions
+        assert result
+        assert (result.phase, result.both) == ("test", 9)
+
+    @pytest.mark.parametrize("phase", ["test", "hold-out"])
+    def test_evaluations_are_compared_whatever_they_are_called(self, tmp_path: Path, phase: str) -> None:
+        """Runs that only evaluated have the phase test, or another name."""
+
+        def evaluated(seed: int) -> Iterator[Record]:
+            for record in run_records(val_every=0, seed=seed, epochs=1, batch_size=64):
+                yield replace(record, phase=phase) if record.kind in ("batch", "epoch") else record  # type: ignore[call-overload]
+
+        result = compared(tmp_path, evaluated(0), evaluated(1)).predictions
+        assert result
+        assert (result.phase, result.both) == (phase, 36)
+        assert compared(tmp_path, evaluated(0), run_records()).predictions is None
+
+    def test_a_phase_under_way_is_compared_if_none_is_complete(self, tmp_path: Path) -> None:
+        """The batches so far are compared, and the phase is marked incomplete."""
+        result = compared(tmp_path, list(run_records())[:5], list(run_records(seed=1))[:5]).predictions
+        assert result
+        assert (result.phase, result.a.complete, result.a.n) == ("train", False, 16)
+
+    def test_top_k_and_probabilities_that_are_not_numbers(self, tmp_path: Path) -> None:
+        """p(label) is known with top-k probabilities. A value that is not finite is None."""
+
+        def broken() -> Iterator[Record]:
+            for record in run_records(top_k=2):
+                if isinstance(record, Batch):
+                    nan = np.full(len(record.labels), np.nan, np.float32)
+                    record = replace(record, p_labels=nan, preds=(record.labels + 1) % 3)
+                yield record
+
+        result = compared(tmp_path, run_records(top_k=2), broken()).predictions
+        assert result
+        assert result.right_to_wrong.count == result.a.correct > 0
+        for one in result.right_to_wrong.first:
+            assert one.p_label_a
+            assert one.p_label_a > 0
+            assert one.p_label_b is None
+
+    def test_the_last_of_several_visits_in_a_phase_counts(self, tmp_path: Path) -> None:
+        """An image that is in a phase twice is one image with its last prediction."""
+
+        def twice(second: int) -> Iterator[Record]:
+            for record in with_predictions({"cat_0001.png": (0, 0.5)}):
+                if isinstance(record, Batch) and record.phase == "val" and record.batch == 1:
+                    record = replace(record, files=["cat_0001.png"], labels=np.array([0]), preds=np.array([second]))
+                yield record
+
+        result = compared(tmp_path, twice(0), twice(1)).predictions
+        assert result
+        assert (result.both, [one.file for one in result.right_to_wrong.first]) == (8, ["cat_0001.png"])
+
+    def test_many_batches_are_the_same_as_few(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The result is the same if the batches of a phase wait for its end and if they do not."""
+        late = compared(tmp_path, run_records(), run_records(seed=1)).predictions
+        monkeypatch.setattr(phases, "WAITING_BYTES", 0)
+        early = compared(tmp_path, run_records(), run_records(seed=1)).predictions
+        assert late is not None
+        assert early == late
