@@ -22,7 +22,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy.typing as npt
 
@@ -171,7 +171,7 @@ class Recorder:
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
         header = Header(phase=phase, epoch=epoch, lr=lr, ids=ids, files=files, extra=extra, numbers=numbers)
-        self.attempt(self._record, header, inputs, Forward(cast(Any, logits), cast(Any, labels), losses, loss))
+        self.attempt(self._record, header, inputs, Forward(logits, labels, losses, loss))  # type: ignore[arg-type]
 
     def attempt(self, record: Callable[..., None], *args: Any) -> None:
         """Record a batch by this call, outside of a compiled step; raise its error, or warn, as `on_error` says."""

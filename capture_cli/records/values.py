@@ -73,9 +73,12 @@ def _escaped(value: Any) -> Any:
 
 def is_finite(value: Any) -> bool:
     """Test a number or array by its sum of squares, which is quicker than searching the text for null."""
-    if isinstance(value, Mapping):
-        return all(map(is_finite, value.values()))
-    return value is None or isfinite(np.vdot(value, value) if isinstance(value, np.ndarray) else value)
+    if isinstance(value, np.ndarray):
+        flat = value.ravel()
+        return isfinite(flat.dot(flat))
+    if isinstance(value, float | int | np.number):
+        return isfinite(value)
+    return value is None or all(map(is_finite, value.values()))
 
 
 def nonfinite_values(value: Any) -> list[str]:
