@@ -74,8 +74,7 @@ def _escaped(value: Any) -> Any:
 def is_finite(value: Any) -> bool:
     """Test a number or array by its sum of squares, which is quicker than searching the text for null."""
     if isinstance(value, np.ndarray):
-        flat = value.ravel()
-        return isfinite(flat.dot(flat))
+        return isfinite(np.vdot(value, value))  # warns of no overflow, unlike dot
     if isinstance(value, float | int | np.number):
         return isfinite(value)
     return value is None or all(map(is_finite, value.values()))
