@@ -23,6 +23,7 @@ from typing import Any
 
 FIGURES = (
     "kills",
+    "folds",
     "calls",
     "every_step",
     "damage",
