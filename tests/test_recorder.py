@@ -218,7 +218,7 @@ before = resident()
 for first in range(0, 1_000_000, 500):
     ids = list(range(first, first + 500))
     phases.check_ids("train", 0, ids)
-    phases.add_ids("train", ids)
+    phases.add_ids("train")
 print(resident() - before)
 try:
     phases.check_ids("train", 0, [1_000_000, 123_456])
@@ -237,7 +237,7 @@ def test_a_repeated_id_is_found_whatever_its_type(ids: list[Any]) -> None:
     phases = Phases()
     phases.check_ids("train", 0, ids)
     phases.enter("train", 0)
-    phases.add_ids("train", ids)
+    phases.add_ids("train")
     other = "b" if isinstance(ids[0], str) else 7
     for again in ids:
         with pytest.raises(UsageError, match=rf"ids: {again!r} comes twice in train epoch 0"):
