@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from capture_cli.labels.splits import folds_of
 from capture_cli.runfolder.folds import reopen_folds
 from conftest import CAPTURE, make_images
 from cutting import OPTIONS, Trainer, kept, trainer
+from holding import held, held_at, held_model, let_go
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -76,15 +76,16 @@ def test_a_run_with_folds_that_was_cut_off_resumes_to_equal_bytes(train: Trainer
 def test_a_killed_process_resumes_to_equal_bytes(train: Trainer) -> None:
     """SIGKILL in the second fold."""
     make_images(Path("images"), each=20)
-    options = ("--folds", "3", "-e", "8", "--checkpoint-every=5")
+    options = ("-m", held_model(Path()), "--folds", "3", "-e", "4", "--checkpoint-every=5")
     assert train("images", *options, "-o", "whole") == 0
-    process = subprocess.Popen([*CAPTURE, "train", "images", *OPTIONS, "-q", *options, "-o", "cut"])
-    until = time.monotonic() + 60
-    records = Path("cut/fold-2/records.jsonl")
-    while not (records.exists() and records.stat().st_size > 20_000) and time.monotonic() < until:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = [*CAPTURE, "train", "images", *OPTIONS, "-q", *options, "-o", "cut"]
+    with subprocess.Popen(command, env=held_at(30)) as process:
+        held(Path(), process)
+        while not Path("cut/fold-2/records.jsonl").exists():  # each fold has a model of its own, and stands still once
+            let_go(Path())
+            held(Path(), process)
+        process.send_signal(signal.SIGKILL)
+    let_go(Path())
     assert not Path("cut/fold-3/model.safetensors").exists()
     assert train("--resume", "cut") == 0
     assert folds_kept("cut") == folds_kept("whole")
