@@ -142,10 +142,11 @@ class Phases:
 
     def enter(self, phase: str, epoch: int) -> Sums:
         """Return the sums of a phase, opening it if needed. Its epoch before must have been left."""
-        sums = self.open.pop(phase, None) or Sums(phase, epoch)
+        sums = self.open.get(phase) or Sums(phase, epoch)
         if not sums.batches:
             self._seen[phase] = _Seen()
-        self.open[phase] = sums
+        if next(reversed(self.open), None) != phase:  # in one step, for Ctrl-C may come between any two
+            self.open = {name: one for name, one in self.open.items() if name != phase} | {phase: sums}
         return sums
 
     def batches(self, phase: str, epoch: int) -> int:
