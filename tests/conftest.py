@@ -1,4 +1,4 @@
-"""Shared by the tests: real folders of small images, and the real command in real processes."""
+"""Shared by the tests: real folders of small images, and the command line, inside the test's process or in its own."""
 
 import os
 import signal

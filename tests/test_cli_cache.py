@@ -1,4 +1,4 @@
-"""The pixel cache through the real command: how pixels are held, decoded and kept never shows in the records."""
+"""The pixel cache through the command line: how pixels are held, decoded and kept never shows in the records."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Trainer:
-    """The real command in a folder of its own, with a cache of its own."""
+    """Commands in a folder of its own, with a cache of its own."""
 
     def __init__(self, capture: Capture, folder: Path, pictures: Path) -> None:
         self.folder, self.pictures, self.cache = folder, pictures, folder / "cache"

@@ -1,4 +1,4 @@
-"""`capture diff` in real processes: real runs, pipes, exit codes and hostile names."""
+"""`capture diff` on the command line: real runs, pipes, exit codes and hostile names."""
 
 import json
 import os
