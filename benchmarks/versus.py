@@ -37,7 +37,8 @@ class Checkout:
         make = (
             f"import sys; sys.path.insert(0, {str(self.scripts)!r}); import reading; print(reading.records_file({MEGABYTES}))"
         )
-        self.records = subprocess.run([self.python, "-c", make], check=True, capture_output=True, text=True).stdout.split()[-1]
+        made = subprocess.run([self.python, "-c", make], check=True, capture_output=True, text=True, cwd=folder)
+        self.records = made.stdout.split()[-1]
 
     def script(self, name: str, *options: str) -> list[dict[str, float | str]]:
         """The JSON lines that a benchmark script prints."""
