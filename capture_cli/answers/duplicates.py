@@ -116,7 +116,7 @@ class Duplicating:
         self._has_folds = False
         self._first_val: dict[int, int] = {}
         self._fold_of: dict[int | str, str] = {}
-        """Of a run with folds: the one that holds a sample out, in place of its split."""
+        """The fold that holds a sample out, in place of its split, in a run with folds."""
 
     def update(self, block: Block) -> None:
         """Take the next block. Raises RecordsError for inputs that do not fit their batch."""

@@ -65,7 +65,7 @@ class LossChanges:
     """Samples whose loss is higher in b, the largest change first."""
     fallen: FirstOf[LossChange]
     accuracy_a: float | None
-    """Of all pixels of the phase; None without masks, as all below."""
+    """Share of all pixels of the phase predicted right; None without masks, as all below."""
     accuracy_b: float | None
     mean_iou_a: float | None
     mean_iou_b: float | None

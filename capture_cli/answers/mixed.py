@@ -5,7 +5,8 @@
     columns = columns_of(visits, probs, rows)
 
 An even mixture tells nothing of either label: the network is right to predict both. Read as visits of their own samples,
-mixed inputs cost the ranking of wrong labels a tenth to a quarter of its average precision (docs/answers.md).
+mixed inputs cost the ranking of wrong labels a tenth to a quarter of its average precision: with mixup 0.867 and with cutmix
+0.741 in one run on digits, in place of 0.993 and 0.981. docs/answers.md has what it is now.
 """
 
 from __future__ import annotations

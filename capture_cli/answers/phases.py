@@ -94,7 +94,7 @@ class LatestPhases(Generic[F]):
         self._complete: dict[str, PhaseVisits[F]] = {}
         self._under_way: dict[str, PhaseVisits[F]] = {}
         self._trainings: dict[int, LatestPhases[F]] = {}
-        """Of a run with folds: the phases of each training, by its number."""
+        """The phases of each training of a run with folds, by its number."""
         self._new_fold = new_fold
         self._info: RunInfo | None = None
 

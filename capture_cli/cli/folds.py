@@ -69,7 +69,7 @@ class _Folds:
         self._session: Session | None = None
         self._warned: set[str] = set()
         self._digests: dict[str, str | None] = {}
-        """Of the files that trainings of earlier processes have read."""
+        """Digests of the files that trainings of earlier processes have read."""
 
     def warn(self, text: str) -> None:
         """Show a warning about pixels in the training under way."""

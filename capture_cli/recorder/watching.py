@@ -84,7 +84,7 @@ class Watch:
         self._names: dict[nn.Module, str] = {}
         """Loss functions that have a name."""
         self._numbers: dict[str, torch.Tensor] = {}
-        """What they returned for the latest batch."""
+        """Losses that they returned for the latest batch."""
         self._held: tuple[_Pass, dict[str, Any]] | None = None
         """The latest batch with its loss, until those of the others are known."""
         self._epochs: Counter[str] = Counter()

@@ -308,7 +308,7 @@ class Epoch:
     """Samples by class: `labelled`, `predicted` and `correct`, one count for each class. For `segmentation` they count pixels.
     None in the phase `train` of a classification, for other tasks and for more than 1,000 classes."""
     number_means: Mapping[str, Mapping[str, Any]] | None = None
-    """Of each named number its `mean`, None where that is not finite, and `n`, the samples that had it."""
+    """By name, the `mean` of each number, None where that is not finite, and `n`, the samples that had it."""
     padded: int | None = None
     """Visits of samples that a sampler repeated so that all processes get equally many: in no batch and not in `n`."""
 

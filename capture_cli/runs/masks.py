@@ -54,7 +54,7 @@ def losses_or_nan(visits: Visits) -> tuple[list[int], Floats]:
 
 
 def reader(visits: Visits, name: str) -> Callable[[], Any] | None:
-    """What reads a column that only runs with measures or named numbers have; None for any other."""
+    """Return the reader of a column that only runs with measures or named numbers have; None for any other."""
     if name in (visits.info.number_names or ()):
         return partial(_number, visits, name)
     found = _READERS.get(name) if visits.info.task in MEASURE_TASKS and name in visits.names else None

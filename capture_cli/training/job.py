@@ -48,7 +48,7 @@ NO_DIGESTS: Mapping[str, str | None] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What several trainings on the same images have in common."""
+    """Pixels and digests that several trainings on the same images have in common."""
 
     pixels: Store
     digests: Mapping[str, str | None]

@@ -75,7 +75,8 @@ def _by_model(scored: ScoredLabels, early: _Early, n: int) -> float:
     """By the fitted noise: the uniform share, and the targeted part of the noise matrix, each as far as it is believed.
 
     A network that learns by heart quickly hides uniform errors from the score's epochs; early ones still show them. F1 of the
-    flags of the default network on 2,000 images of Fashion-MNIST: 0.38 in place of 0.25.
+    flags of the default network on 2,000 images of Fashion-MNIST: 0.39 in place of 0.25 on the runs that this was chosen on,
+    0.69 in place of 0.68 on others.
     """
     matrix, classes = scored.fitted, len(scored.fitted)
     off = ~np.eye(classes, dtype=bool)
@@ -100,7 +101,8 @@ def _by_margins(means: Floats, labels: Ints) -> float:
     """By the gap of well separated data: labels of a low margin, beyond what the flank above 0 extrapolates to.
 
     The flank falls geometrically, so far below 0 few labels that are right are expected and less has to be subtracted. F1 of
-    the flags of the default network on the digits of scikit-learn: 0.89 in place of 0.84 with the bound 0 alone.
+    the flags of the default network on the digits of scikit-learn: 0.89 in place of 0.84 with the bound 0 alone, on
+    the runs that this was chosen on; 0.92 in place of 0.88 on others, together with the change of the model's estimate.
     """
     others = means.copy()
     rows = np.arange(len(labels))
