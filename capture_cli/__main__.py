@@ -11,7 +11,7 @@ NEED_CLEANUP = {"duckdb", "mlflow", "triton"}
 SPIN = {"GOMP_SPINCOUNT": "10000"}
 """How long threads of OpenMP wait for work before they sleep, in rounds of a loop (docs/benchmarks.md).
 
-By default torch's threads wait so long that busy neighbours slow a training by a factor of 7."""
+By default torch's threads wait so long that two busy neighbours on two cores slow a training to a fifth."""
 ABOUT_WAITING = {*SPIN, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY"}
 """Variables by which a user has decided it."""
 
