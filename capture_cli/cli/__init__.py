@@ -4,8 +4,7 @@ A command parses, makes one library call and one view call. Data goes to stdout,
 0 done, 1 failed, 2 wrong usage, 3 no usable images or labels, 4 records damaged or untrue, 5 a gate failed, 130 Ctrl-C, 143
 SIGTERM. A closed pipe (`| head`) ends a command quietly.
 
-Nothing heavy is imported here or at the top of a command's module, only when its body runs. Help imports no other command, and
-of Rich only what it needs.
+Nothing heavy is imported here or at the top of a command's module, only when its body runs. Help imports no other command.
 """
 
 import functools
@@ -15,13 +14,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 from capture_cli import __version__
 from capture_cli.cli.arguments import refuse_empty, with_values
+from capture_cli.cli.help import Command, Group
 from capture_cli.cli.streams import StdoutError, open_streams
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.terminal.text import error_line
@@ -44,10 +43,10 @@ COMMANDS = {
     "cache": "List the cache of decoded pixels, which saves later runs the decoding.",
 }
 """Command -> the first line of its docstring. Each is a function in the module of its name in this package."""
-HELP = {"-h", "--help"}
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
 }
 
 
@@ -80,8 +79,6 @@ def _run(args: Sequence[str]) -> int:
     try:
         refuse_empty(args)
         args = with_values(args)
-        if not args or HELP & set(args):
-            _import_help()
         if command:  # without the other commands, which would double the time to start
             code = one_command(command)(list(args[1:]), prog_name=f"capture {command}", standalone_mode=False)
         else:
@@ -108,15 +105,15 @@ def _run(args: Sequence[str]) -> int:
 def one_command(name: str) -> typer.Typer:
     """Build the command line of a single command."""
     app = typer.Typer(add_completion=False, **SETTINGS)
-    app.command(name)(_command(name))
+    app.command(name, cls=Command)(_command(name))
     return app
 
 
 def all_commands() -> typer.Typer:
     """Build the whole command line, for completion and the documentation."""
     app = _group()
-    for name in COMMANDS:
-        app.command(name)(_command(name))
+    for name, summary in COMMANDS.items():
+        app.command(name, cls=Command, short_help=summary)(_command(name))
     return app
 
 
@@ -124,36 +121,20 @@ def named_commands() -> typer.Typer:
     """Build it without bodies and options, for `capture --help`, in a third of the time."""
     app = _group()
     for name, summary in COMMANDS.items():
-        app.command(name, help=summary)(lambda: None)
+        app.command(name, short_help=summary)(lambda: None)
     return app
 
 
 def _group() -> typer.Typer:
     app = typer.Typer(
         name="capture",
+        cls=Group,
         help="Train an image classifier from a folder, record every batch, and find out why it is wrong.",
         no_args_is_help=True,
         **SETTINGS,
     )
     app.callback()(_options)
     return app
-
-
-def _import_help() -> None:
-    """Import what Typer renders help with, except Rich's Markdown and tracebacks, which help does not use.
-
-    They load a parser and a highlighter, which take as long as everything else together.
-    """
-    skipped = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
-    for module, name in skipped.items():
-        stand_in = sys.modules.setdefault(module, ModuleType(module))
-        vars(stand_in).setdefault(name, type(name, (), {}))
-    try:
-        import typer.rich_utils  # noqa: F401
-    finally:
-        for module in skipped:
-            if sys.modules[module].__spec__ is None:
-                del sys.modules[module]
 
 
 def _command(name: str) -> Callable[..., Any]:

@@ -81,7 +81,9 @@ def _path_of_weights(text: str | None) -> str | None:
 
 def train(
     ctx: typer.Context,
-    folder: Annotated[str | None, typer.Argument(help="Folder of images whose names or subfolders carry the labels.")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="FOLDER", help="Folder of images whose names or subfolders carry the labels.")
+    ] = None,
     model: Annotated[
         str,
         Training("--model", "-m", help="linear, mlp, cnn, torchvision:NAME, timm:NAME or FILE.py:FACTORY (runs that code)."),
