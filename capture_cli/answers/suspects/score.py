@@ -79,11 +79,12 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     seen = ~np.isnan(probs[:, :, 0])
     filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
-    used = epochs_before_memorising(filled, seen, labels, contradicted)
+    doubted = most_doubted(filled, labels, contradicted)
+    used = epochs_before_memorising(filled, seen, labels, doubted, ~contradicted)
 
     # 2.
     mean_probs = mean_over(filled[used], seen[used])
-    log_ensemble = log_ensemble_of(filled[used], seen[used], mean_probs)
+    log_ensemble = log_ensemble_of(filled[used], seen[used], mean_probs, labels)
     ensemble = np.exp(log_ensemble)
     one_hot = np.eye(classes)[labels]
     rival = _rival(ensemble, labels)
@@ -133,31 +134,49 @@ def mean_over(probs: AnyFloats, seen: Bools) -> Floats:
     return np.asarray(np.where(visits > 0, probs.sum(0, dtype=float) / np.maximum(visits, 1), 1 / probs.shape[2]))
 
 
-def log_ensemble_of(probs: AnyFloats, seen: Bools, mean_probs: Floats) -> Floats:
+def log_ensemble_of(probs: AnyFloats, seen: Bools, mean_probs: Floats, labels: Ints) -> Floats:
     """[N, C] normalised mean of the logarithm of `mean_probs` [N, C] and the mean logarithm over the epochs.
 
-    Arithmetic alone costs 0.002 on uniform noise, geometric alone 0.01 to 0.02 on look-alikes.
+    Arithmetic alone costs 0.002 on uniform noise, geometric alone 0.01 to 0.02 on look-alikes. Each class is weighted so that
+    its mean probability becomes its share of the labels: early epochs hardly predict rare classes (AP on four kinds of noise
+    among classes of 50 to 1,000 images: 0.874 in place of 0.863).
     """
-    return log_normalise(0.5 * np.log(mean_probs + _TINY) + 0.5 * _mean_log(probs, seen))
+    logs = log_normalise(0.5 * np.log(mean_probs + _TINY) + 0.5 * _mean_log(probs, seen))
+    shares = (np.bincount(labels, minlength=logs.shape[1]) + 0.5) / (len(labels) + 0.5 * logs.shape[1])
+    return log_normalise(logs + np.log(shares / np.exp(logs).mean(0)))
+
+
+def most_doubted(probs: AnyFloats, labels: Ints, contradicted: Bools) -> Bools:
+    """[N] the half of the contradicted labels with the lowest p(label) in the first half of the epochs.
+
+    The other half are mostly hard images, which are learnt because their labels are right (AP 0.949 in place of 0.931 for 3 %
+    uniform noise on 2,000 images of MNIST, 0.957 in place of 0.927 for 1 % on the digits).
+    """
+    candidates = np.flatnonzero(contradicted)
+    p_label = probs[: (len(probs) + 1) // 2, candidates, labels[candidates]].mean(0)
+    chosen = np.zeros_like(contradicted)
+    chosen[candidates[p_label.argsort(kind="stable")[: (len(candidates) + 1) // 2]]] = True
+    return chosen
 
 
 def epochs_before_memorising(
     probs: AnyFloats,
     seen: Bools,
     labels: Ints,
-    contradicted: Bools,
+    doubted: Bools,
+    agreed: Bools,
     *,
     rise: float = 0.1,
     factor: float = np.inf,
 ) -> Bools:
-    """[E] the first epochs, until contradicted labels are being learnt by heart; at least two.
+    """[E] the first epochs, until doubted labels are being learnt by heart; at least two.
 
-    Memorising has begun once the mean p(label) of contradicted labels is `rise` above its lowest, or `factor` times its lowest.
-    The lowest is looked for only where other labels are at 55 % of their highest p(label): before that everything rises.
+    Memorising has begun once the mean p(label) of `doubted` labels is `rise` above its lowest, or `factor` times its lowest.
+    The lowest is looked for only where `agreed` labels are at 55 % of their highest p(label): before that everything rises.
     """
     epochs = len(probs)
     used = np.ones(epochs, bool)
-    if epochs <= 2 or not contradicted.any() or contradicted.all():
+    if epochs <= 2 or not doubted.any() or not agreed.any():
         return used
 
     def mean_p_label(samples: Bools) -> Floats:
@@ -165,7 +184,7 @@ def epochs_before_memorising(
         there = seen[:, samples]
         return np.asarray((p * there).sum(1) / np.maximum(there.sum(1), 1))
 
-    wrong, others = mean_p_label(contradicted), mean_p_label(~contradicted)
+    wrong, others = mean_p_label(doubted), mean_p_label(agreed)
     lowest = np.minimum.accumulate(np.where(others < 0.55 * others.max(), np.inf, wrong) if factor == np.inf else wrong)
     risen: Bools = np.asarray((wrong > lowest + rise) | (wrong > factor * (lowest + 0.005)))
     used[2:] = ~np.maximum.accumulate(risen)[2:]
