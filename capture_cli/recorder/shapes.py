@@ -38,7 +38,7 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
     tensor, strided = torch.Tensor, torch.strided
     if task != CLASSIFICATION or losses is not None or not type(inputs) is type(logits) is type(labels) is tensor:
         return False
-    for one in (inputs, logits, labels) if loss is None else (inputs, logits, labels, loss):
+    for one in (inputs, logits, labels) if loss is None or type(loss) is float else (inputs, logits, labels, loss):
         if type(one) is not tensor or one.layout is not strided or one.is_nested or one.is_meta:
             return False
     shape = logits.shape

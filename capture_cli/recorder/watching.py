@@ -237,17 +237,22 @@ class Watch:
             one.phase = self._phase_of(one, loss if logits is None else logits)
             one.epoch = max(self._epochs[one.phase], self._recorder.ended(one.phase)) + 1
             self._epochs[one.phase] = one.epoch
+        if logits is not None and labels is not None:
+            logits = self._classes_last(criterion, logits, labels)
+        loss = loss if isinstance(loss, torch.Tensor) else None
+        if self._names:  # held until the next batch comes, without its graph
+            logits, loss = (value if value is None else value.detach() for value in (logits, loss))
         batch = {
             "epoch": one.epoch,
             "phase": one.phase,
             "inputs": one.inputs,
-            "logits": logits if logits is None or labels is None else self._classes_last(criterion, logits, labels).detach(),
+            "logits": logits,
             "labels": labels,
             "ids": one.latest.ids,
             "files": one.latest.files,
-            "loss": loss.detach().mean() if isinstance(loss, torch.Tensor) else None,
+            "loss": loss.detach().mean() if loss is not None and loss.ndim else loss,
         }
-        if logits is None and isinstance(loss, torch.Tensor) and loss.ndim == 1 and len(loss) == len(one.inputs):
+        if logits is None and loss is not None and loss.ndim == 1 and len(loss) == len(one.inputs):
             batch["losses"] = loss.detach()
         if self._names:
             self._held = (one, batch)

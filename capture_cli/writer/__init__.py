@@ -23,6 +23,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
@@ -33,10 +34,12 @@ from capture_cli.writer import columns as cols
 from capture_cli.writer.columns import CLASSIFICATION, Columns, Forward, Header, Results
 from capture_cli.writer.flight import SpikeRule
 from capture_cli.writer.kept_inputs import KeptInputs
+from capture_cli.writer.log_probs import of_loss
 from capture_cli.writer.measures import LOSS, SEGMENTATION, MeasureColumns, number_sums, split_numbers
 from capture_cli.writer.pending import Pending
 from capture_cli.writer.phases import Phases, Sums
 from capture_cli.writer.sink import Sink, Sinks, call_all
+from capture_cli.writer.skipping import summary
 from capture_cli.writer.staging import Staging
 
 if TYPE_CHECKING:
@@ -119,12 +122,13 @@ class BatchWriter:
         if self._batching_seconds and logits.is_cpu and loss is not None and losses is None:
             rows = self._staging.add(logits, labels)
         if rows is None:
-            results = detached = _detached(forward)
+            results = detached = forward.detached()
             on_host = logits is not None and logits.is_cpu and inputs.is_cpu and device_ids is None
-            if not on_host:  # otherwise at once, since the caller may overwrite logits on the host
-                kept, ignored = top_k(self._probs, classes), self._ignore_index
+            known = of_loss(logits, loss) if on_host and losses is None and self._task == CLASSIFICATION else None
+            if not on_host or known is not None:  # otherwise later
+                kept, ignored, masks = top_k(self._probs, classes), self._ignore_index, self._masks
                 try:
-                    results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
+                    results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=masks, log_probs=known)
                 except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
                     raise _unreadable(error) from error
         captured = header.batch % self._every == 0
@@ -240,17 +244,15 @@ class BatchWriter:
         Return False, with nothing counted, for a batch that must be taken by `record`: it is not skipped, is on a device, or
         its loss goes wrong. `header.ids` may be a list that nobody checked.
         """
-        if not self.phases.batches(header.phase, header.epoch) % self._every:
-            return False
-        logits, labels, _, loss = forward
-        if not (logits.is_cpu and inputs.is_cpu) or (found := cols.summary(logits.detach(), labels, loss)) is None:
-            return False
-        if not (isfinite(found.total) and isfinite(found.loss)) or (
-            header.phase == "train" and self._rule.is_spike(found.loss)
-        ):
-            return False
         phase = header.phase
         header.step, header.batch = self.step, self.phases.batches(phase, header.epoch)
+        if not header.batch % self._every:
+            return False
+        logits, labels, _, loss = forward
+        if not (logits.is_cpu and inputs.is_cpu) or (found := summary(logits, labels, loss)) is None:
+            return False
+        if not (isfinite(found.total) and isfinite(found.loss)) or (phase == "train" and self._rule.is_spike(found.loss)):
+            return False
         sums = self._enter(header, logits.shape[1])
         by_class = None
         if phase == "train":
@@ -258,9 +260,9 @@ class BatchWriter:
             self._rule.judge(found.loss)
         else:
             by_class = cols.count_classes(found.labels, found.preds, found.right, logits.shape[1])
-        self._previous = Pending.start(header, inputs, None)
-        n = len(found.labels)
-        self.phases.open[phase] = sums.plus(n=n, loss=found.total, correct=found.correct, captured=False, classes=by_class)
+        self._previous = Pending.of_inputs(header, inputs)
+        n, correct = len(found.labels), int(np.count_nonzero(found.right))
+        self.phases.open[phase] = sums.plus(n=n, loss=found.total, correct=correct, captured=False, classes=by_class)
         return True
 
     def pad(self, phase: str, epoch: int, count: int, *, classes: int, whole: bool) -> None:
@@ -369,7 +371,7 @@ class BatchWriter:
 
     def set_previous(self, header: Header, inputs: torch.Tensor) -> None:
         """Set the batch before a checkpoint, whose inputs are saved if the loss of the next batch goes wrong."""
-        self._previous = Pending.start(header, inputs, None)
+        self._previous = Pending.of_inputs(header, inputs)
 
     def _emit(self, record: Record, inputs: npt.NDArray[Any] | None = None) -> None:
         self._journal.append(record)
@@ -388,12 +390,3 @@ class _Count(NamedTuple):
 def _unreadable(error: Exception) -> UsageError:
     text = next(iter(str(error).splitlines()), type(error).__name__)
     return UsageError(f"its tensors cannot be read: {text}", "pass plain dense tensors")
-
-
-def _detached(forward: Forward) -> Forward:
-    import torch
-
-    logits, labels, losses, loss = forward
-    if loss is not None:
-        loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return Forward(logits if logits is None else logits.detach(), labels, losses if losses is None else losses.detach(), loss)

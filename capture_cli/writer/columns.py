@@ -73,6 +73,17 @@ class Forward(NamedTuple):
     losses: torch.Tensor | None = None
     loss: torch.Tensor | float | None = None
 
+    def detached(self) -> Forward:
+        """Return the tensors without their graph, and the loss as a tensor."""
+        import torch
+
+        logits, labels, losses, loss = self
+        if loss is not None:
+            loss = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+        return Forward(
+            logits if logits is None else logits.detach(), labels, losses if losses is None else losses.detach(), loss
+        )
+
 
 class ClassScores(NamedTuple):
     """Log-probabilities, from which probabilities, predictions and losses all follow. float32 and int64."""
@@ -95,18 +106,6 @@ class NumberScores(NamedTuple):
     outputs: torch.Tensor
     losses: torch.Tensor
     loss: torch.Tensor | None = None
-
-
-class Summary(NamedTuple):
-    """Facts about a batch of which nothing else is kept."""
-
-    total: float
-    """Sum of the losses, in nats."""
-    loss: float
-    labels: Ints
-    preds: Ints
-    right: npt.NDArray[np.bool_]
-    correct: int
 
 
 Scores = ClassScores | NumberScores | MaskScores | LossScores
@@ -151,8 +150,16 @@ def width(task: str, logits: torch.Tensor | None) -> int:
     return logits.shape[1 if task == SEGMENTATION else -1]
 
 
-def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int, masks: bool = False) -> Scores:
-    """Compute on the tensors' own device what a record needs.
+def measure(
+    task: str,
+    forward: Forward,
+    *,
+    top_k: int | None,
+    ignore_index: int,
+    masks: bool = False,
+    log_probs: torch.Tensor | None = None,
+) -> Scores:
+    """Compute on the tensors' own device what a record needs, but for `log_probs` of classes that are there already.
 
     Of probabilities the `top_k` largest are kept, None for all; of a segmentation the `masks`, if they are wanted.
     """
@@ -164,8 +171,9 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
     logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
     if task in CLASS_TASKS:
         labels = forward.labels.long().contiguous()
-        many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
-        log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
+        if log_probs is None:
+            many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
+            log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
         kept, topk = largest.largest(log_probs, top_k)
@@ -179,24 +187,6 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
         plain = F.binary_cross_entropy_with_logits if task == "multilabel" else F.mse_loss
         losses = plain(outputs, targets, reduction="none").mean(1)
     return NumberScores(targets, outputs.sigmoid() if task == "multilabel" else outputs, losses, loss)
-
-
-def summary(logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | float | None) -> Summary | None:
-    """Return what is counted of a batch on the host that is not recorded; None if a label is no class.
-
-    A prediction is the class of the largest logit.
-    """
-    import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
-
-    values = labels.numpy()
-    if np.maximum.reduce(np.ascontiguousarray(values).view(np.uint64)) >= logits.shape[1]:
-        return None
-    logits = logits.float()
-    losses = F.cross_entropy(logits, labels, reduction="none").numpy()
-    preds = logits.numpy().argmax(1)  # ten times as fast as torch's for many classes
-    total = float(np.add.reduce(losses, dtype=np.float64))
-    right = preds == values
-    return Summary(total, float(losses.mean() if loss is None else loss), values, preds, right, int(np.add.reduce(right)))
 
 
 def _float(tensor: Any) -> Any:
@@ -245,9 +235,7 @@ def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> Cl
         preds = np.where(probs == probs[:, :1], topk, np.iinfo(np.int64).max).min(1)  # the lowest class among equals
         p_labels = np.exp(own)
     if losses is None:
-        rows, width = log_probs.shape
-        own = log_probs.take(np.arange(0, rows * width, width) + labels) if own is None else own
-        losses = 0.0 - own  # and never -0.0
+        losses = 0.0 - (of_labels(log_probs, labels) if own is None else own)  # and never -0.0
     return ClassColumns(
         labels=labels,
         preds=preds,
@@ -259,6 +247,12 @@ def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> Cl
         positions=positions,
         sequences=sequences,
     )
+
+
+def of_labels(log_probs: Floats, labels: Ints) -> Floats:
+    """Return the log-probability of the label in each row."""
+    rows, width = log_probs.shape
+    return log_probs.take(np.arange(0, rows * width, width) + labels)
 
 
 def _loss(loss: torch.Tensor | None, losses: Floats) -> Any:
@@ -352,7 +346,10 @@ def count_classes(labels: Ints, preds: Ints, right: npt.NDArray[np.bool_], class
     """Count the samples of each class, as `class_counts` does; `right` tells which predictions are."""
     if classes > MAX_COUNTED_CLASSES:
         return None
-    return np.stack([np.bincount(one, minlength=classes) for one in (labels, preds, labels[right])])
+    counts = np.empty((3, classes), np.int64)
+    for row, values in zip(counts, (labels, preds, labels[right]), strict=True):
+        row[:] = np.bincount(values, minlength=classes)
+    return counts
 
 
 def check_finite(columns: Columns) -> None:

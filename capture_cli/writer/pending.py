@@ -27,17 +27,17 @@ class Pending:
     shape: torch.Size
     """Shape of one input."""
     dtype: torch.dtype
-    captured: bool
+    captured: bool = False
     """A record will be written, whatever its loss is."""
-    classes: int
+    classes: int = 0
     """Width of the logits."""
-    results: Results | None
+    results: Results | None = None
     """On the host once `arrived`; None if they are staged with those of other batches."""
-    arrived: torch.cuda.Event | None
+    arrived: torch.cuda.Event | None = None
     """None if nothing has to arrive."""
-    copied: torch.Tensor | None
+    copied: torch.Tensor | None = None
     """The inputs on the host, if the batch is captured."""
-    device_ids: torch.Tensor | None
+    device_ids: torch.Tensor | None = None
     """[B] ids that came on a device, on the host once `arrived`."""
     rows: slice | None = None
     """Rows of the staging buffer that hold its results."""
@@ -49,6 +49,11 @@ class Pending:
     """Samples in the batch."""
     reason: str | None = None
     """Verdict of the spike rule on its loss; None until the loss is known."""
+
+    @classmethod
+    def of_inputs(cls, header: Header, inputs: torch.Tensor) -> Self:
+        """Hold a batch that is counted, for its inputs are saved if the loss of the next batch goes wrong."""
+        return cls(header, inputs.detach() if inputs.requires_grad else inputs, inputs.shape[1:], inputs.dtype)
 
     @classmethod
     def start(
