@@ -15,7 +15,8 @@ be measured again is in benchmarks/answers.py.
    ensemble. Without: 0.791, and 0.687 in place of 0.789 for 2,000 images with 2 % wrong labels.
 4. **Noise matrix** (capture_cli.answers.suspects.noise_matrix), fitted twice, loosely and strictly; it is believed as far as it
    survives the strict fit.
-5. **Score**: the log odds that the label is a draw from the noise matrix (or a natural confusion) of another class.
+5. **Score**: the log odds that the label is a draw from the noise matrix (or a natural confusion) of another class. One likely
+   class counts for more than several unlikely ones (BLEND).
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ MIN_EPOCHS = 3
 """With fewer the mean margin ranks better (AP 0.679 against 0.628 with 2 epochs, 0.483 against 0.390 with 1)."""
 MAX_CLASSES = 200
 """The noise matrix of more classes takes too long to fit (200: about 2 s, in proportion to the square)."""
+BLEND = 1.5
+"""Norm over the other classes, between their sum (1: the log odds) and the likeliest (infinity: the margin).
+
+The sum ranks better on Fashion-MNIST, the margin where a class is seldom in doubt or the network knows little. AP for 3 % uniform
+noise on 2,000 images of Fashion-MNIST: 0.855 with 1, 0.845 with 1.5, 0.838 with 2; on the digits with a small CNN 0.917, 0.927,
+0.928; mean of 55 kinds of runs: 0.8740, 0.8759, 0.8752."""
 _TINY = 1e-12
 
 
@@ -114,7 +121,7 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     right = (ensemble[rows, labels] + _TINY) * (1 - confusion) * np.diag(matrix)[labels]
     suggested = wrong.argmax(1)
     return ScoredLabels(
-        score=np.log(wrong.sum(1) + 1e-300) - np.log(right),
+        score=np.log((wrong**BLEND).sum(1) + 1e-300) / BLEND - np.log(right),
         suggested=suggested,
         suggested_share=wrong[rows, suggested] / np.maximum(wrong.sum(1), 1e-300),
         mean_probs=mean_probs,
