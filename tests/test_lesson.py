@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from calling import Caller
+from capture_cli.answers import label_lesson
 from capture_cli.answers import lesson as room
 from capture_cli.answers.calibration import calibration
 from capture_cli.answers.learning import find_learning
@@ -96,8 +97,8 @@ def test_learned_classes_are_those_that_stay_right(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as run:
         fold = Dynamics("train")
         run.fold(fold)
-    for name, epoch in room.learned_epochs(fold.result()).items():
-        good = [e for e in table.index if (table[name].loc[e:] >= room.LEARNED).all()]
+    for name, epoch in label_lesson.learned_epochs(fold.result()).items():
+        good = [e for e in table.index if (table[name].loc[e:] >= label_lesson.LEARNED).all()]
         assert epoch == (good[0] if good else None)
     assert {one.label for one in phase.classes} == set(table.columns)
 

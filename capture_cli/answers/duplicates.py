@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,8 @@ NEAR_BITS = 1
 too many. `capture labels --check` compares pixels, and finds more."""
 MAX_NEAR = 10_000
 """Samples up to which every pair of perceptual hashes is compared; of more samples only equal hashes are found."""
-_DIGEST_BYTES = 16
+_KEY_BYTES = {"digests": 16, "pixels": 8, "phash": 16}
+"""Length of the keys in each column of a samples record by which copies are found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,8 @@ class Duplicating:
         self._is_thorough = thorough
         self._classes: Sequence[str] = ()
         self._samples: list[Samples] = []
+        """Without the columns that `_keys` has."""
+        self._keys: dict[str, list[bytes]] = {name: [] for name in _KEY_BYTES if thorough or name != "phash"}
         self._first_epochs: dict[str, int] = {}
         self._inputs: dict[str, dict[int | str, None]] = {}
         """Digest of an input -> the samples that had it."""
@@ -123,7 +126,7 @@ class Duplicating:
         if isinstance(block, RunInfo):
             self._classes, self._has_folds = block.classes, bool(folds_of(block))
         elif isinstance(block, Samples):
-            self._samples.append(block)
+            self._take_samples(block)
         elif (
             isinstance(block, Visits)
             and self._is_thorough
@@ -133,6 +136,12 @@ class Duplicating:
             self._take_inputs(block)
         if self._has_folds and isinstance(block, Visits) and block.phase == "val" and block.info.fold:
             self._take_fold(block, block.info.fold["number"])
+
+    def _take_samples(self, block: Samples) -> None:
+        for name, parts in self._keys.items():
+            if (column := getattr(block, name)) is not None:
+                parts.append(bytes.fromhex("".join(column)))
+        self._samples.append(replace(block, digests=(), pixels=None, phash=None))
 
     def _take_fold(self, visits: Visits, number: int) -> None:
         """Keep which samples a training holds out, from the first epoch that it has visits of."""
@@ -157,8 +166,8 @@ class Duplicating:
         places = {name: place for place, name in enumerate(names)} if self._inputs else {}
         found: dict[tuple[int, ...], str] = {}
         found_by = (
-            ("bytes", self._by_bytes()),
-            ("input", self._by_pixels()),
+            ("bytes", self._alike("digests")),
+            ("input", self._alike("pixels")),
             ("input", self._by_input(places)),
             ("near", self._by_hash()),
         )
@@ -171,8 +180,8 @@ class Duplicating:
         groups.sort(key=lambda one: (len(one.labels) < 2, len(one.splits) < 2, KINDS.index(one.kind), one.members[0].file))
         has = {
             "bytes": bool(self._samples),
-            "input": bool(self._inputs) or any(block.pixels for block in self._samples),
-            "near": self._hashes() is not None,
+            "input": bool(self._inputs) or any(self._keys["pixels"]),
+            "near": self._column("phash") is not None,
         }
         return Duplicates(groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]))
 
@@ -192,34 +201,23 @@ class Duplicating:
 
         return member
 
-    def _by_bytes(self) -> list[list[int]]:
-        digests = bytes.fromhex("".join(one for block in self._samples for one in block.digests))
-        return _equal(np.frombuffer(digests, np.uint64).reshape(-1, _DIGEST_BYTES // 8))
+    def _column(self, name: str) -> npt.NDArray[np.uint64] | None:
+        """[N, K] one of the columns of hex digits as numbers; None unless every sample has them."""
+        width = _KEY_BYTES[name]
+        keys = np.frombuffer(b"".join(self._keys.get(name, ())), np.uint64).reshape(-1, width // 8)
+        return keys if len(keys) == sum(len(block.ids) for block in self._samples) > 0 else None
 
-    def _by_pixels(self) -> list[list[int]]:
-        """Samples whose decoded pixels are recorded and equal: augmented inputs of copies differ."""
-        pixels = [one for block in self._samples for one in block.pixels or ()]
-        if len(pixels) != sum(len(block.ids) for block in self._samples):
-            return []
-        return _equal(np.frombuffer(bytes.fromhex("".join(pixels)), np.uint64).reshape(-1, 1))
+    def _alike(self, name: str) -> list[list[int]]:
+        """Samples with equal bytes, or with equal pixels, as decoded: augmented inputs of copies differ."""
+        keys = self._column(name)
+        return [] if keys is None else _equal(keys)
 
     def _by_input(self, places: dict[int | str, int]) -> list[list[int]]:
         several = (names for names in self._inputs.values() if len(names) > 1)
         return [sorted(places[name] for name in names if name in places) for names in several]
 
-    def _hashes(self) -> npt.NDArray[np.uint64] | None:
-        """[N, 2] the perceptual hashes; None unless every sample has one of 128 bits."""
-        columns = [block.phash for block in self._samples]
-        if not self._is_thorough or not columns or not all(columns):
-            return None
-        try:
-            digits = b"".join(bytes.fromhex(one) for column in columns for one in column or ())
-            return np.frombuffer(digits, np.uint64).reshape(-1, _DIGEST_BYTES // 8)
-        except (TypeError, ValueError):
-            return None
-
     def _by_hash(self) -> list[list[int]]:
-        hashes = self._hashes()
+        hashes = self._column("phash")
         if hashes is None:
             return []
         varied = np.flatnonzero(hashes.any(axis=1))  # pictures of one colour have no hash
@@ -238,17 +236,13 @@ class Duplicating:
 
 def _equal(keys: npt.NDArray[np.uint64]) -> list[list[int]]:
     """Places of equal rows of `keys` [N, K], those that are not alone."""
-    if not len(keys):
-        return []
-    order = np.lexsort(keys.T[::-1])
-    same = (keys[order][1:] == keys[order][:-1]).all(1)
-    groups: list[list[int]] = []
-    for place in np.flatnonzero(same).tolist():
-        if place and same[place - 1]:
-            groups[-1].append(int(order[place + 1]))
-        else:
-            groups.append([int(order[place]), int(order[place + 1])])
-    return sorted(sorted(group) for group in groups)
+    first = np.sort(keys[:, 0])
+    repeated = first[1:][first[1:] == first[:-1]]
+    places = np.flatnonzero(np.isin(keys[:, 0], repeated)) if len(repeated) else repeated  # mostly none
+    groups: dict[bytes, list[int]] = {}
+    for place in places.tolist():
+        groups.setdefault(keys[place].tobytes(), []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _bits(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:

@@ -29,6 +29,8 @@ MAX_IDS = 2**26
 """Samples whose ids are numbers below this are found by an array, others by a dictionary."""
 CLASS_TASKS = (None,)
 """Tasks with one label a sample."""
+PHASES = ("train", "val", "test")
+"""Phases whose samples have labels to learn."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

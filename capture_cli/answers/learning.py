@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.runs import Run, folds_of
-
-PHASES = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,17 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates
-from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
 from capture_cli.answers.held_out import HeldOut
 from capture_cli.answers.scores import Confusion, PhaseScore
-from capture_cli.answers.suspects import PHASES, Suspect, rank
-from capture_cli.answers.suspects.combining import rank_trainings
-from capture_cli.answers.suspects.score import MIN_EPOCHS
-from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.records import RunInfo
 from capture_cli.runs import Block, Visits, folds_of
 
@@ -32,17 +25,12 @@ RUN = "RUN"
 """Stands for the run in the arguments of a command."""
 MAX_BYTES = 4 << 20
 """Batch records up to this size are read whole for the lesson: at most about 0.2 s (docs/benchmarks.md)."""
-MAX_CLASSES = 40
-"""Labels are checked for the lesson up to so many classes: the time grows with their square."""
-LEARNED = 0.8
-"""A class is learned in the first epoch from which on its accuracy stays at least this high."""
 _MIN_COUNT = 3
 """A confusion that happened less often is chance."""
 _MIN_IOU_GAP = 0.1
 """A class whose IoU is less below the mean does not stand out."""
 _MIN_GAP = 0.03
 """Confidence and accuracy that differ less are not worth a sentence."""
-_MAX_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +67,13 @@ class Waiting:
             if self._bytes > MAX_BYTES:
                 self.is_whole, self._visits = False, []
 
-    def dynamics(self) -> list[SampleDynamics]:
-        """The dynamics of each of PHASES, of a run with folds those of the samples while they were held out.
+    def findings(self, digests: SampleDigests) -> tuple[list[Finding], list[Finding]]:
+        """What the visits say about labels, and about which classes were learned; nothing of a large run."""
+        if not self._visits:
+            return [], []
+        from capture_cli.answers.label_lesson import label_findings  # not loaded for large runs
 
-        There are none of a large run, of one without single labels, or if a batch makes no sense.
-        """
-        return self._collected([Dynamics(phase) for phase in PHASES if phase == "val" or not self._folds])
-
-    def trainings(self) -> list[SampleDynamics]:
-        """The dynamics of each training of a run with folds; none of any other, or as for `dynamics`."""
-        return self._collected([Dynamics("train", training=number) for number in range(1, self._folds + 1)])
-
-    def _collected(self, folds: Sequence[Dynamics]) -> list[SampleDynamics]:
-        try:
-            for visits in self._visits:
-                if visits.info.task in CLASS_TASKS:
-                    for fold in folds:
-                        fold.update(visits)
-        except RecordsError:  # the answer that shows the batch reports it
-            return []
-        return [fold.result() for fold in folds if fold]
+        return label_findings(self._visits, self._folds, digests)
 
 
 def lesson(
@@ -107,9 +82,8 @@ def lesson(
     phase: PhaseScore | None,
     best: str | None,
     duplicates: Duplicates,
-    dynamics: Sequence[SampleDynamics],
-    trainings: Sequence[SampleDynamics] = (),
-    digests: SampleDigests,
+    about_labels: Sequence[Finding] = (),
+    about_learning: Sequence[Finding] = (),
 ) -> tuple[Finding, ...]:
     """Every sentence that is true of a run."""
     found: list[Finding] = []
@@ -119,10 +93,10 @@ def lesson(
         found.append(Finding(kind="held_out", text=f"{held_out.sentence}{ece}.", command=("rows", RUN, "--per", "epoch")))
     if phase:
         found += [*_confusion(phase), *_masks(phase)]
-    found += _suspects(dynamics, trainings, digests)
+    found += about_labels
     if best:
         found.append(Finding(kind="best_epoch", text=f"{best}.", command=("rows", RUN, "--per", "epoch")))
-    found += _learned(dynamics)
+    found += about_learning
     if phase:
         found += _calibration(phase)
     return (*found, *_duplicates(duplicates))
@@ -165,64 +139,6 @@ def confusion_where(one: Confusion, phase: PhaseScore) -> str:
 
 def _sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _suspects(dynamics: Sequence[SampleDynamics], trainings: Sequence[SampleDynamics], digests: SampleDigests) -> list[Finding]:
-    if (
-        not dynamics
-        or not 2 <= len(dynamics[0].classes) <= MAX_CLASSES
-        or max(len(one.epochs) for one in dynamics) < MIN_EPOCHS
-    ):
-        return []
-    try:
-        ranked = rank_trainings(trainings, digests) if trainings else rank(dynamics, digests)
-    except (CaptureError, ValueError):
-        return []
-    flagged: list[Suspect] = [one for one in ranked.suspects if one.flagged]
-    if not flagged:
-        return []
-    first = flagged[0]
-    some = "1 label looks" if len(flagged) == 1 else f"{len(flagged):,} labels look"
-    text = f"{some} wrong, first {first.file}: labelled {first.label}, probably {first.suggested}."
-    return [Finding(kind="suspects", text=text, command=("suspects", RUN))]
-
-
-def _learned(dynamics: Sequence[SampleDynamics]) -> list[Finding]:
-    """Which classes were learned first, and which not; of the samples that were not trained on, if there are any."""
-    of_phase = {one.phase: one for one in dynamics if len(one.epochs) >= MIN_EPOCHS}
-    found = of_phase.get("val") or of_phase.get("train")
-    if found is None or not len(found.classes) >= 2:
-        return []
-    epochs = learned_epochs(found)
-    learned = sorted((epoch, name) for name, epoch in epochs.items() if epoch is not None)
-    never = [name for name, epoch in epochs.items() if epoch is None]
-    if not learned or (learned[0][0] == learned[-1][0] and not never):
-        return []
-    first = [name for epoch, name in learned if epoch == learned[0][0]]
-    text = f"Learned first in {found.phase}: {_names(first)}, at least {LEARNED:.0%} correct since epoch {learned[0][0]}"
-    text += f"; not learned: {_names(never)}." if never else f"; last: {learned[-1][1]}, since epoch {learned[-1][0]}."
-    where = f"phase = '{found.phase}'"
-    command = ("rows", RUN, "--per", "class", "--where", where, "--columns", "label,epoch,n,accuracy", "--format", "csv")
-    return [Finding(kind="learned", text=text, command=command)]
-
-
-def learned_epochs(found: SampleDynamics) -> dict[str, int | None]:
-    """For each class with samples the first epoch from which on at least LEARNED of its visits are right, or None."""
-    epochs: dict[str, int | None] = {}
-    seen, right = ~np.isnan(found.loss), found.correct
-    for place, name in enumerate(found.classes):
-        rows = found.labels == place
-        if rows.any():
-            visits = seen[:, rows].sum(1)
-            is_low = (visits > 0) & (right[:, rows].sum(1) < LEARNED * visits)
-            since = len(is_low) - int(is_low[::-1].argmax()) if is_low.any() else 0
-            epochs[name] = int(found.epochs[since]) if since < len(is_low) else None
-    return epochs
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _calibration(phase: PhaseScore) -> list[Finding]:

@@ -149,7 +149,7 @@ class Summarising:
             except RecordsError as found:
                 error = error or found
         scores = chosen.fold.result() if chosen else None
-        dynamics = self._waiting.dynamics()
+        about_labels, about_learning = self._waiting.findings(self._digests)
         held_out = self._held_out.result()
         best = best_epoch(_with_all_folds(self._epochs), self._info.config, self._info.task)
         return Summary(
@@ -167,9 +167,8 @@ class Summarising:
                 phase=scores,
                 best=best.sentence if best and best.last > self._epochs[0].epoch else None,
                 duplicates=self._duplicates.result(),
-                dynamics=dynamics,
-                trainings=self._waiting.trainings(),
-                digests=self._digests,
+                about_labels=about_labels,
+                about_learning=about_learning,
             ),
         )
 

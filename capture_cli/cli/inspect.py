@@ -1,11 +1,16 @@
 """`capture inspect RUN`: a run at a glance, or the history of one image."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from capture_cli.cli.arguments import RunArgument, open_run
 from capture_cli.cli.terminal import terminal_width
+
+if TYPE_CHECKING:
+    from capture_cli.answers.state import RunState
+    from capture_cli.runs import Run
+    from capture_cli.views.pictures import Picture
 
 
 def inspect(
@@ -34,57 +39,87 @@ def inspect(
     are damaged, it shows what comes before the damage and exits with 4. Of a
     folder of runs it lists the runs, as `capture runs` does.
     """
-    import json
     from pathlib import Path
 
-    from capture_cli.answers.history import sample_history
-    from capture_cli.answers.learning import find_learning
-    from capture_cli.answers.lesson import RUN
-    from capture_cli.answers.summary import summarise
-    from capture_cli.cli.runs import show_list
     from capture_cli.errors import UsageError, absent
     from capture_cli.runs.names import holds_run, run_folders
-    from capture_cli.views.pictures import pictures_of
-    from capture_cli.views.terminal import inspect as view
-    from capture_cli.views.terminal.learning import show_learning
 
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(absent(folder, "folder"), "--folder says where the images of the run are now")
     if dynamics and sample is not None:
         raise UsageError("--dynamics and --sample are two different views", "give one of them")
-    width = terminal_width()
     if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
+        from capture_cli.cli.runs import show_list
+
         show_list([run], as_json=as_json)
         return 0
     with open_run(run) as opened:
         if dynamics:
-            learning = find_learning(opened, most=worst)
-            state = learning.state
-            if as_json:
-                typer.echo(json.dumps({"run": run, **learning.to_json()}))
-            else:
-                show_learning(
-                    learning, command=view.capture_command(("rows", RUN, "--per", "sample"), run), limit=limit, width=width
-                )
+            state = _show_dynamics(opened, run, worst=worst, limit=limit, as_json=as_json)
         elif sample is not None:
-            history = sample_history(opened, sample)
-            state = history.state
-            if as_json:
-                typer.echo(json.dumps({"run": run, **history.to_json()}))
-            else:
-                wanted = [(history.sample.file, history.sample.digest)]
-                pictures, notes = pictures_of(opened, wanted, folder) if width else ([None], [])
-                view.show_history(history, run=run, width=width, picture=pictures[0], notes=notes)
+            state = _show_sample(opened, run, sample, folder=folder, as_json=as_json)
         else:
-            summary = summarise(opened, worst=worst, confusions=max(1, limit // 2))
-            state = summary.state
-            if as_json:
-                further = {"lesson": view.lesson_json(summary, run), "commands": view.commands(summary, run)}
-                typer.echo(json.dumps({"run": run, **summary.to_json(), **further}))
-            else:
-                wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase else []
-                pictures, notes = pictures_of(opened, wanted, folder) if width else ([], [])
-                view.show_summary(summary, run=run, limit=limit, width=width, pictures=pictures, notes=notes)
+            state = _show_summary(opened, run, worst=worst, limit=limit, folder=folder, as_json=as_json)
     if state.error:
         raise state.error
     return 0
+
+
+def _show_summary(opened: "Run", run: str, *, worst: int, limit: int, folder: str | None, as_json: bool) -> "RunState":
+    from capture_cli.answers.summary import summarise
+    from capture_cli.views.terminal import inspect as view
+
+    summary = summarise(opened, worst=worst, confusions=max(1, limit // 2))
+    if as_json:
+        further = {"lesson": view.lesson_json(summary, run), "commands": view.commands(summary, run)}
+        _print_json(run, summary.to_json() | further)
+        return summary.state
+    width = terminal_width()
+    wanted = [(one.visit.file, one.digest) for one in summary.phase.worst] if summary.phase else []
+    pictures, notes = _pictures(opened, wanted, folder) if width else ([], [])
+    view.show_summary(summary, run=run, limit=limit, width=width, pictures=pictures, notes=notes)
+    return summary.state
+
+
+def _show_sample(opened: "Run", run: str, sample: str, *, folder: str | None, as_json: bool) -> "RunState":
+    from capture_cli.answers.history import sample_history
+    from capture_cli.views.terminal.inspect import show_history
+
+    history = sample_history(opened, sample)
+    if as_json:
+        _print_json(run, history.to_json())
+        return history.state
+    width = terminal_width()
+    wanted = [(history.sample.file, history.sample.digest)]
+    pictures, notes = _pictures(opened, wanted, folder) if width else ([None], [])
+    show_history(history, run=run, width=width, picture=pictures[0], notes=notes)
+    return history.state
+
+
+def _show_dynamics(opened: "Run", run: str, *, worst: int, limit: int, as_json: bool) -> "RunState":
+    from capture_cli.answers.learning import find_learning
+    from capture_cli.answers.lesson import RUN
+    from capture_cli.views.terminal.inspect import capture_command
+    from capture_cli.views.terminal.learning import show_learning
+
+    learning = find_learning(opened, most=worst)
+    if as_json:
+        _print_json(run, learning.to_json())
+    else:
+        command = capture_command(("rows", RUN, "--per", "sample"), run)
+        show_learning(learning, command=command, limit=limit, width=terminal_width())
+    return learning.state
+
+
+def _pictures(
+    opened: "Run", wanted: list[tuple[str, str | None]], folder: str | None
+) -> tuple[list["Picture | None"], list[str]]:
+    from capture_cli.views.pictures import pictures_of  # loads what decodes images
+
+    return pictures_of(opened, wanted, folder)
+
+
+def _print_json(run: str, answer: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps({"run": run, **answer}))

@@ -98,9 +98,21 @@ def _is_phase(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(PHASE, value))
 
 
+def _are_ints(value: Any) -> bool:
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        return False
+    return min(value, default=0) >= -(2**63) and max(value, default=0) < 2**63
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and set(map(type, value)) <= {str}
+
+
 def _are_hex(digits: int) -> Check:
     return lambda value: (
-        _list_of(_is_text)(value) and set(map(len, value)) <= {digits} and bool(re.fullmatch("[0-9a-f]*", "".join(value)))
+        _are_texts(value)
+        and set(map(len, value)) <= {digits}
+        and not "".join(value).encode(errors="replace").translate(None, b"0123456789abcdef")
     )
 
 
@@ -129,11 +141,11 @@ def _array(dimensions: int) -> Check:
 
 
 def _is_inputs(value: Any) -> bool:
-    return _list_of(_is_int)(value.shape) and _is_text(value.dtype) and _list_of(_is_text)(value.digests)
+    return _are_ints(value.shape) and _is_text(value.dtype) and _are_texts(value.digests)
 
 
 def _are_ids(value: Any) -> bool:
-    return _list_of(_is_int)(value) or _list_of(_is_text)(value)
+    return _are_ints(value) or _are_texts(value)
 
 
 def _is_extra(value: Any) -> bool:
@@ -142,7 +154,7 @@ def _is_extra(value: Any) -> bool:
 
 def _are_sequences(value: Any) -> bool:
     known = isinstance(value, dict) and value.keys() >= {"ids", "padded_length", "n_valid", "ignore_index"}
-    return known and _are_ids(value["ids"]) and _list_of(_is_int)(value["n_valid"]) and _is_int(value["padded_length"])
+    return known and _are_ids(value["ids"]) and _are_ints(value["n_valid"]) and _is_int(value["padded_length"])
 
 
 def _is_fold(value: Any) -> bool:
@@ -153,14 +165,14 @@ def _is_fold(value: Any) -> bool:
 
 def _is_mix(value: Any) -> bool:
     known = isinstance(value, dict) and value.keys() >= {"method", "weight", "partners", "labels"}
-    return known and _is_number(value["weight"]) and all(_list_of(_is_int)(value[name]) for name in ("partners", "labels"))
+    return known and _is_number(value["weight"]) and all(_are_ints(value[name]) for name in ("partners", "labels"))
 
 
 def _are_soft_labels(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"classes", "weights"}:
         return False
     classes, weights = value["classes"], value["weights"]
-    same = _list_of(_list_of(_is_int))(classes) and _list_of(_list_of(_is_number))(weights)
+    same = _list_of(_are_ints)(classes) and _list_of(_list_of(_is_number))(weights)
     return same and list(map(len, classes)) == list(map(len, weights))
 
 
@@ -183,14 +195,14 @@ def _are_means(value: Any) -> bool:
 
 def _is_mask(value: Any) -> bool:
     known = _is_object(value) and value.keys() >= {"shape", "dtype", "digests"}
-    return known and _list_of(_is_int)(value["shape"]) and all(map(_is_text, (value["dtype"], *value["digests"])))
+    return known and _are_ints(value["shape"]) and all(map(_is_text, (value["dtype"], *value["digests"])))
 
 
 def _are_class_counts(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"labelled", "predicted", "correct"}:
         return False
     columns = value.values()
-    return all(_list_of(_is_int)(one) and min(one, default=0) >= 0 for one in columns) and len(set(map(len, columns))) == 1
+    return all(_are_ints(one) and min(one, default=0) >= 0 for one in columns) and len(set(map(len, columns))) == 1
 
 
 _COUNTS = _list_of(lambda value: _is_int(value) and value >= 0)
@@ -200,7 +212,7 @@ _ANY_BATCH: dict[str, Check] = {
     "loss": _is_number,
     "lr": _optional(_is_number),
     "ids": _are_ids,
-    "files": _optional(_list_of(_is_text)),
+    "files": _optional(_are_texts),
     "extra": _optional(_is_extra),
     "numbers": _optional(_are_named),
     "batch_numbers": _optional(_are_named),
@@ -211,7 +223,7 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
     RunInfo: {
         **dict.fromkeys(("folder", "device"), _is_text),
         **dict.fromkeys(("config", "images", "model", "recipe", "versions"), _is_object),
-        "classes": _list_of(_is_text),
+        "classes": _are_texts,
         "fold": _optional(_is_fold),
         "number_names": _optional(
             _list_of(lambda one: _is_text(one) and bool(re.fullmatch(NUMBER_NAME, one)) and one.lower() not in RESERVED)
@@ -223,9 +235,9 @@ _FIELDS: dict[type[Any], dict[str, Check]] = {
     },
     Skip: dict.fromkeys(("file", "reason", "detail"), _is_text),
     Samples: {
-        **dict.fromkeys(("ids", "sizes"), _list_of(_is_int)),
+        **dict.fromkeys(("ids", "sizes"), _are_ints),
         "labels": _array(1),
-        **dict.fromkeys(("files", "splits"), _list_of(_is_text)),
+        **dict.fromkeys(("files", "splits"), _are_texts),
         "digests": _are_hex(32),
         "pixels": _optional(_are_hex(16)),
         "phash": _optional(_are_hex(32)),

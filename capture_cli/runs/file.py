@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import KINDS, NO_LABEL, End, Epoch, Record, RunInfo, Samples, Skip
 from capture_cli.runs.cursor import START, Cursor
@@ -155,7 +157,8 @@ class File:
         record = self._located(line.record) if line.kind in KINDS else None
         if isinstance(record, Samples) and info:
             classes = len(info.classes)
-            if min(record.labels, default=0) < NO_LABEL or max(record.labels, default=0) >= classes:
+            labels = np.asarray(record.labels)
+            if labels.min(initial=0) < NO_LABEL or labels.max(initial=NO_LABEL) >= classes:
                 error = line.error(f"a label in this samples record is outside the {classes:,} classes")
                 raise located(error, self.name)
         return record if isinstance(record, Samples | Skip | Epoch | End) else None

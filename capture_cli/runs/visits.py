@@ -125,7 +125,7 @@ class Visits:
     @property
     def size_bytes(self) -> int:
         """Length of the lines in bytes."""
-        return sum(line.size for line in self.lines)
+        return sum(line.end - line.start for line in self.lines)
 
     @cached_property
     def starts(self) -> Ints:

@@ -21,7 +21,7 @@ import numpy as np
 
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates, Duplicating
-from capture_cli.answers.dynamics import Dynamics, SampleDynamics
+from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from capture_cli.runs import Run
 
-PHASES = ("train", "val", "test")
-"""Phases whose samples are ranked."""
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
 COLUMNS = (
