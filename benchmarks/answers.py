@@ -2,7 +2,7 @@
 
     python benchmarks/answers.py [--only sample|digits|mnist|pairs|fashion|uneven] [--cell "uniform 10%"] [--folds]
                                  [--model cnn|mlp|small] [--images 600] [--train "--mixup 0.2"]
-    python benchmarks/answers.py --means FILE...
+    python benchmarks/answers.py --report FILE...
 
 Each row is a set of runs of `capture train` with every image in the training split, and wrong labels planted (planting.py).
 
@@ -14,7 +14,7 @@ Average precision is the area under precision and recall of the ranking: 1 where
 Beside it, from the same runs and ranked in the same way: the mean logit margin (AUM, Pleiss et al. 2020), the mean probability
 margin and the mean log p(label). With --folds also the two scores and the filter of cleanlab, from held-out probabilities of
 five more trainings of the same network, epochs and optimiser. Medians over the seeds. `--json FILE` adds the runs to a file,
-and `--means` prints the means over the rows of such files.
+and `--report` makes the tables of docs/answers.md of such files (answers_report.py).
 """
 
 import argparse
@@ -25,12 +25,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import median
 
 import numpy as np
 from PIL import Image
 
+from answers_report import report
 from capture_cli.answers.calibration import calibration
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.suspects import find_suspects
@@ -281,31 +281,6 @@ def line(what: str, runs: list[dict[str, float]]) -> str:
     return f"| {what} | {len(runs)} | {ranks} | {ends} | {middle['ECE']:.3f} | {middle['top 20']:.0f}{further} |"
 
 
-def means(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """How far the medians of these rows are ahead, on the mean and at worst."""
-    middles = [{name: median(run[name] for run in row["runs"]) for name in row["runs"][0]} for row in rows]
-    names = [f"{row['what']} ({row['model']})" for row in rows]
-    cleanlab = ("cleanlab self", "cleanlab normalized")
-    for what, ours, theirs in (
-        ("average precision, AUM or probability margin, the better of each row", "suspects", ("AUM", "p margin")),
-        ("average precision, the better score of cleanlab", "suspects", cleanlab),
-        ("F1 of the flags, cleanlab's filter", "F1", ("cleanlab F1",)),
-    ):
-        ahead = {
-            name: middle[ours] - max(middle[one] for one in theirs)
-            for name, middle in zip(names, middles, strict=True)
-            if all(middle.get(one, float("nan")) == middle.get(one) for one in theirs)
-            and middle["suspects"] == middle["suspects"]
-        }
-        if ahead:
-            worst = min(ahead, key=lambda name: ahead[name])
-            yield f"{what}: {fmean(ahead.values()):+.3f} over {len(ahead)} rows; at worst {ahead[worst]:+.3f}, {worst}"
-    for what, field in (("ours", "share flagged"), ("cleanlab", "cleanlab share flagged")):
-        clean = [middle[field] for middle, name in zip(middles, names, strict=True) if "clean (" in name and field in middle]
-        if clean:
-            yield f"share flagged of clean sets, {what}: {fmean(clean):.2%} over {len(clean)} rows; at most {max(clean):.2%}"
-
-
 def main() -> None:
     """Measure what was asked for and print the table as it grows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -319,10 +294,10 @@ def main() -> None:
     parser.add_argument("--train", type=shlex.split, default=[], help="further options of `capture train`, as one text")
     parser.add_argument("--folds", action="store_true", help="cleanlab too, from five more trainings a run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the runs to this file")
-    parser.add_argument("--means", type=Path, nargs="+", metavar="FILE", help="print the means of measured rows, and stop")
+    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print tables of measured runs, and stop")
     options = parser.parse_args()
-    if options.means:
-        print("\n".join(means([json.loads(row) for file in options.means for row in file.read_text().splitlines()])))
+    if options.report:
+        print("\n".join(report([json.loads(row) for file in options.report for row in file.read_text().splitlines()])))
         return
     print(machine() + "\n")
     further = " | ".join(("", "cleanlab self", "normalized", "F1", "share flagged")) if options.folds else ""
