@@ -108,7 +108,11 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     floor = max(0.003, uniform)
     off = ~np.eye(classes, dtype=bool)
     fitted = matrix_trust * loose + (1 - matrix_trust) * strict
-    matrix = fitted + (1 - matrix_trust) * np.where(off, floor / (classes - 1), -floor)
+    # A trusted matrix still misses errors of a class that are spread over many others (0.952 in place of 0.917 for class-dependent
+    # noise on the digits with a small CNN).
+    missed = uniform_trust * max(0.0, uniform - targeted)
+    flat = matrix_trust * missed + (1 - matrix_trust) * floor
+    matrix = fitted + np.where(off, flat / (classes - 1), -flat)
 
     # 5. Natural confusion, in proportion to the noise: a fixed rate lifts confused clean samples where few labels are wrong
     # (AP 0.853 in place of 0.861 for 1 to 3 %), and few images a class tell little about it (0.581 in place of 0.624 for 600).
