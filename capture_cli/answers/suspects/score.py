@@ -108,8 +108,8 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     floor = max(0.003, uniform)
     off = ~np.eye(classes, dtype=bool)
     fitted = matrix_trust * loose + (1 - matrix_trust) * strict
-    # A trusted matrix still misses errors of a class that are spread over many others (0.952 in place of 0.917 for class-dependent
-    # noise on the digits with a small CNN).
+    # A trusted matrix still misses errors of a class that are spread over many others (AP 0.952 in place of 0.917 for
+    # class-dependent noise on the digits with a small CNN).
     missed = uniform_trust * max(0.0, uniform - targeted)
     flat = matrix_trust * missed + (1 - matrix_trust) * floor
     matrix = fitted + np.where(off, flat / (classes - 1), -flat)
