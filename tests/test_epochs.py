@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture_cli.records import Epoch
-from capture_cli.views.terminal.epochs import EpochTable, clock, duration, number, phase_line
+from capture_cli.views.terminal.epochs import EpochTable, clock, duration, phase_line
+from capture_cli.views.terminal.tables import number
 
 
 def sums(phase: str = "train", epoch: int = 1, *, n: int = 480, loss: float = 0.512, accuracy: float = 0.812) -> Epoch:

@@ -105,6 +105,12 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert "typer" in loaded(args)
 
 
+@pytest.mark.parametrize("command", ["inspect", "verify", "rows"])
+def test_data_for_programs_needs_neither_rich_nor_pydantic(command: str, run: Path) -> None:
+    """Arguments that are texts are passed on as they are, and nothing is drawn."""
+    assert loaded([command, str(run), "--format=jsonl" if command == "rows" else "--json"]) & {"pydantic", "rich"} == set()
+
+
 def test_import_capture_cli_loads_nothing() -> None:
     """`import capture_cli` in somebody's program costs nothing before something is used."""
     code = "import sys; before = set(sys.modules); import capture_cli; print(*set(sys.modules) - before)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,7 +163,7 @@ class Duplicating:
 
     def result(self) -> Duplicates:
         """The groups of what was taken."""
-        names = [one for block in self._samples for one in block.ids] + list(self._named)
+        names = [*chain.from_iterable(block.ids for block in self._samples), *self._named]
         places = {name: place for place, name in enumerate(names)} if self._inputs else {}
         found: dict[tuple[int, ...], str] = {}
         found_by = (

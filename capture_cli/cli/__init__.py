@@ -20,7 +20,7 @@ import typer
 
 from capture_cli import __version__
 from capture_cli.cli.arguments import refuse_empty, with_values
-from capture_cli.cli.help import Command, Group
+from capture_cli.cli.commands import Command, Group
 from capture_cli.cli.streams import StdoutError, open_streams
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.views.terminal.text import error_line

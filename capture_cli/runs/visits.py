@@ -137,7 +137,7 @@ class Visits:
         """Tell if there is such a column."""
         return name in self.names or (name == "topk" and self._has_topk)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Columns of the run's task, `topk` and `extra` aside."""
         known = column_names(self.info.task, self.info.number_names or ())

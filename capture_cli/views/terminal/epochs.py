@@ -11,7 +11,6 @@ Losses are mean cross-entropy in nats, accuracies fractions from 0 to 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,19 +18,11 @@ from rich.text import Text
 
 from capture_cli.answers.best import uneven_scores
 from capture_cli.records import Epoch
+from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import safe
 
 ROOMY = 60
 """Terminal width in cells from which the columns are wider."""
-
-
-def number(value: float) -> str:
-    """Format a loss or a probability with three decimals, in at most six characters; tiny and huge ones as a magnitude."""
-    if not math.isfinite(value):
-        return str(float(value))
-    if 0 < abs(value) < 0.0005 or abs(value) >= 99.9995:
-        return f"{value:.0f}" if 99 < abs(value) < 99_999.5 else f"{value:.0e}"
-    return f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:

@@ -22,9 +22,8 @@ from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import folds_of
 from capture_cli.runs.masks import LOSS, MEASURE_TASKS, SEGMENTATION
 from capture_cli.runs.visits import NUMBER_TASKS
-from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.scores import score_parts, visits_table
-from capture_cli.views.terminal.tables import number_or_dash, show, table_of
+from capture_cli.views.terminal.tables import number, number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain, safe
 
 if TYPE_CHECKING:

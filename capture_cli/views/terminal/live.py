@@ -34,9 +34,10 @@ from rich.text import Text
 from capture_cli.answers.best import BestEpochs
 from capture_cli.records import Batch, Epoch, Record, RunInfo, Skip
 from capture_cli.views.terminal.area import Area
-from capture_cli.views.terminal.epochs import EpochTable, clock, number, phase_line
+from capture_cli.views.terminal.epochs import EpochTable, clock, phase_line
 from capture_cli.views.terminal.preview import NARROWEST, preview
 from capture_cli.views.terminal.sparkline import Curve
+from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import plain, safe
 
 SECONDS_PER_FRAME = 0.5

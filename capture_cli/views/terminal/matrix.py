@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
-from capture_cli.views.terminal.epochs import number
-from capture_cli.views.terminal.tables import new_table, table_of
+from capture_cli.views.terminal.tables import new_table, number, table_of
 from capture_cli.views.terminal.text import plain, shorten
 
 if TYPE_CHECKING:

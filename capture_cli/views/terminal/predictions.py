@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from capture_cli.views.terminal.epochs import number
+from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import safe
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from capture_cli.records import Batch
-from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
+from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import safe, shorten
 
 NARROWEST, WIDEST = 18, 26

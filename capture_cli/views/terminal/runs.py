@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.runs.listing import ListedRun
 from capture_cli.views.terminal.cache import size
-from capture_cli.views.terminal.epochs import number
-from capture_cli.views.terminal.tables import show, table_of
+from capture_cli.views.terminal.tables import number, show, table_of
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:

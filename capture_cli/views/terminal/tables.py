@@ -6,11 +6,11 @@ show([plain("a title", "bold"), "", rows], width=80)
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.views.terminal.epochs import number
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ def table_of(
         table.caption = f"and {more:,} more {noun}"
         table.caption_justify = "left"
     return table
+
+
+def number(value: float) -> str:
+    """Format a loss or a probability with three decimals, in at most six characters; tiny and huge ones as a magnitude."""
+    if not math.isfinite(value):
+        return str(float(value))
+    if 0 < abs(value) < 0.0005 or abs(value) >= 99.9995:
+        return f"{value:.0f}" if 99 < abs(value) < 99_999.5 else f"{value:.0e}"
+    return f"{value:.3f}"
 
 
 def number_or_dash(value: float | None) -> str:
