@@ -7,8 +7,9 @@ the usual recipe: `log_metric` of the loss, and `log_text` of two inputs, two ro
 MLflow's default store. Both take turns and only these calls are timed: once called over and over, and once in a real loop (a
 small CNN, Adam), where the caches hold nothing of the recording code. Figures are medians over the batches.
 
-With 50,000 classes, top-K of every batch, stands beside torch's cross-entropy of the same logits, and a skipped batch of
-`every=10`, with 1,000 classes and a watched loss function, beside that function alone; each in turns in one process.
+With 50,000 classes, top-K of every batch, stands beside torch's cross-entropy of the same logits; in training, where autograd
+keeps its log-probabilities, and in an evaluation, where nothing does. A skipped batch of `every=10` stands beside
+`F.cross_entropy(logits, labels, reduction="none")`, which is the least that its sums need. All take turns in one process.
 
 Memory is that of one process over 10,000 records: what it holds at the end, less what it held after 2,000.
 """
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve()
 BATCHES = {"capture": 300, "mlflow": 30}
 """How many each process trains on; the first five are not counted."""
 RECORDS = 10_000
+SKIPPED = "a batch of 64 that `every=10` skips beside its loss, {} classes"
 Record = Callable[[int, Any, Any, Any, Any], object]
 
 
@@ -93,49 +95,49 @@ def with_mlflow(batches: int, *, train: bool) -> list[float]:
         return loop(batches, record, train=train)
 
 
-def many_classes() -> tuple[float, float]:
-    """Seconds of a record of [64, 50000], and of the cross-entropy of these logits."""
+def many_classes(*, train: bool) -> tuple[float, float]:
+    """Seconds of a record of [64, 50000], and of the cross-entropy of these logits, with gradients or without."""
     import torch
     import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 
     from capture_cli import Recorder
 
-    inputs, logits, labels = torch.randn(64, 3, 32, 32), torch.randn(64, 50_000), torch.randint(50_000, (64,))
+    inputs, labels = torch.randn(64, 3, 32, 32), torch.randint(50_000, (64,))
+    logits = torch.randn(64, 50_000, requires_grad=train)
     recorded, alone = [], []
     with Recorder("many.jsonl") as recorder:
         for step in range(40):
             start = time.perf_counter()
-            F.cross_entropy(logits, labels)
+            loss = F.cross_entropy(logits, labels)
             middle = time.perf_counter()
-            recorder.record(epoch=step, phase="train", inputs=inputs, logits=logits, labels=labels, ids=range(64))
+            recorder.record(epoch=step, phase="train", inputs=inputs, logits=logits, labels=labels, ids=range(64), loss=loss)
             recorded.append(time.perf_counter() - middle)
             alone.append(middle - start)
     return median(recorded[5:]), median(alone[5:])
 
 
-def skipped() -> tuple[float, float]:
-    """Seconds that a skipped batch adds to its loss, and of the loss alone, forward with gradients."""
+def skipped(classes: int, *, train: bool) -> tuple[float, float]:
+    """Seconds of a skipped batch, and of the loss of each of its samples."""
     import torch
-    from torch import nn
-    from torch.utils.data import DataLoader, TensorDataset
+    import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 
     from capture_cli import Recorder
 
-    watched, bare = nn.CrossEntropyLoss(), nn.CrossEntropyLoss()
-    logits, labels = torch.randn(64, 1000, requires_grad=True), torch.randint(1000, (64,))
-    both, alone = [], []
+    inputs, labels = torch.randn(64, 3, 32, 32), torch.randint(classes, (64,))
+    logits = torch.randn(64, classes, requires_grad=train)
+    loss, plain = F.cross_entropy(logits, labels), logits.detach()
+    recorded, alone = [], []
     with Recorder("skipped.jsonl", every=10) as recorder:
-        recorder.watch(watched)
-        loader = recorder.loader(DataLoader(TensorDataset(torch.randn(64 * 300, 8)), batch_size=64))
-        for step, _ in enumerate(loader):
+        for step in range(2_000):
+            ids, phase = range(step * 64, step * 64 + 64), "train" if train else "val"
             start = time.perf_counter()
-            bare(logits, labels)
+            F.cross_entropy(plain, labels, reduction="none")
             middle = time.perf_counter()
-            watched(logits, labels)
+            recorder.record(epoch=1, phase=phase, inputs=inputs, logits=logits, labels=labels, ids=ids, loss=loss)
             if step % 10:
-                both.append(time.perf_counter() - middle)
+                recorded.append(time.perf_counter() - middle)
                 alone.append(middle - start)
-    return median(both) - median(alone), median(alone)
+    return median(recorded), median(alone)
 
 
 def memory() -> int:
@@ -183,23 +185,25 @@ def record_cost(repeats: int) -> list[Row]:
                 wanted == "-" or (one <= 0.25 and other >= 30 * one),
             )
         )
-    for what, name, wanted, most in (
-        ("`record()` of 64 samples of 50,000 classes beside their cross-entropy", "many", "at most 1.3 times", 1.3),
-        ("a batch that `every=10` skips, beside its loss (1,000 classes)", "skipped", "at most 1 time", 1.0),
-    ):
-        turns = [_apart(name) for _ in range(repeats)]
-        one, other = (median(column) * 1e3 for column in zip(*turns, strict=True))
-        ratio = median(mine / alone for mine, alone in turns)
-        rows.append(Row(what, f"{one:.2f} ms", f"{other:.2f} ms", f"{ratio:.2f} times", wanted, ratio <= most))
+    limits = {"many": ("`record()` of 64 samples of {} classes beside their cross-entropy", 1.3), "skipped": (SKIPPED, 1.0)}
+    for name, classes in (("many", 50_000), ("skipped", 1000), ("skipped", 10)):
+        for how, where in (("training", "training"), ("alone", "evaluation")):
+            what, most = limits[name]
+            turns = [_apart(name, how, classes) for _ in range(repeats)]
+            one, other = (median(column) * 1e3 for column in zip(*turns, strict=True))
+            ratio = median(mine / alone for mine, alone in turns)
+            title = f"{what.format(f'{classes:,}')}, {where}"
+            rows.append(
+                Row(title, f"{one:.3f} ms", f"{other:.3f} ms", f"{ratio:.2f} times", f"at most {most:g}", ratio <= most)
+            )
     return [*rows, Row(f"memory from record 2,000 to {RECORDS:,}", f"{grown:+.1f} MB", "-", "-", "at most 2 MB", grown <= 2)]
 
 
-def _apart(what: str, how: str = "alone") -> Any:
+def _apart(what: str, how: str = "alone", classes: int = 10) -> Any:
     """Measure in a process and a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return json.loads(
-            ran([sys.executable, str(HERE), "--measure", what, "--how", how, "--folder", folder]).stdout.splitlines()[-1]
-        )
+        options = ["--measure", what, "--how", how, "--classes", str(classes), "--folder", folder]
+        return json.loads(ran([sys.executable, str(HERE), *options]).stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -208,6 +212,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", choices=["capture", "mlflow", "memory", "many", "skipped"], help=argparse.SUPPRESS)
     parser.add_argument("--how", choices=["alone", "training"], help=argparse.SUPPRESS)
+    parser.add_argument("--classes", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.measure:
@@ -219,8 +224,10 @@ def main() -> None:
     train = options.how == "training"
     if options.measure == "memory":
         measured: Any = memory()
-    elif options.measure in ("many", "skipped"):
-        measured = many_classes() if options.measure == "many" else skipped()
+    elif options.measure == "many":
+        measured = many_classes(train=train)
+    elif options.measure == "skipped":
+        measured = skipped(options.classes, train=train)
     elif options.measure == "capture":
         measured = with_capture(BATCHES["capture"], train=train)
     else:

@@ -38,8 +38,8 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
     tensor, strided = torch.Tensor, torch.strided
     if task != CLASSIFICATION or losses is not None or not type(inputs) is type(logits) is type(labels) is tensor:
         return False
-    for one in (inputs, logits, labels) if loss is None or type(loss) is float else (inputs, logits, labels, loss):
-        if type(one) is not tensor or one.layout is not strided or one.is_nested or one.is_meta:
+    for one in inputs, logits, labels:
+        if one.layout is not strided or one.is_nested or one.is_meta:
             return False
     shape = logits.shape
     return (
@@ -51,8 +51,12 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
         and labels.device == logits.device
         and logits.is_floating_point()
         and inputs.shape[:1] == labels.shape
-        and (not isinstance(loss, tensor) or (loss.ndim == 0 and not loss.is_complex()))
+        and (loss is None or type(loss) is float or (type(loss) is tensor and _is_scalar(loss)))
     )
+
+
+def _is_scalar(loss: torch.Tensor) -> bool:
+    return loss.ndim == 0 and not loss.is_sparse and not loss.is_meta and not loss.is_complex()
 
 
 def has_ignored(labels: torch.Tensor, ignore_index: int) -> bool:

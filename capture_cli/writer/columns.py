@@ -322,7 +322,7 @@ def count_correct(task: str, columns: Columns, *, finite: bool) -> float:
         return float(np.sum(shares))
     if isinstance(columns, ClassColumns):
         right = columns.preds == columns.labels
-        return int(np.add.reduce(right if finite else right & np.isfinite(columns.losses)))
+        return int(np.count_nonzero(right if finite else right & np.isfinite(columns.losses)))
     if task == "multilabel":
         right = (columns.outputs > 0.5) == (columns.targets > 0.5)
         return float((right & ~np.isnan(columns.outputs)).mean(1).sum())
@@ -346,10 +346,8 @@ def count_classes(labels: Ints, preds: Ints, right: npt.NDArray[np.bool_], class
     """Count the samples of each class, as `class_counts` does; `right` tells which predictions are."""
     if classes > MAX_COUNTED_CLASSES:
         return None
-    counts = np.empty((3, classes), np.int64)
-    for row, values in zip(counts, (labels, preds, labels[right]), strict=True):
-        row[:] = np.bincount(values, minlength=classes)
-    return counts
+    numbers = np.concatenate((labels, preds + classes, labels[right] + 2 * classes))
+    return np.bincount(numbers, minlength=3 * classes).reshape(3, classes)
 
 
 def check_finite(columns: Columns) -> None:
