@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, TensorDataset
 
 from capture_cli import LightningCapture, Recorder, TransformersCapture, identified
 from capture_cli.errors import UsageError
@@ -205,6 +205,15 @@ with Recorder("r.jsonl") as recorder:
             trainer_with(recorder).fit(Module(lambda r: r | {"ids": list(range(len(r["labels"])))}), loader_of(DATA))
         assert verified(tmp_path / "b.jsonl") == "completed"
 
+    def test_padding_of_distributed_samplers_is_counted(self, tmp_path: Path) -> None:
+        """The last sample of 59 for the second of two processes is a repeated one."""
+        data = Subset(identified(DATA), range(59))
+        train, val = (loader_of(data, sampler=DistributedSampler(data, 2, 1, shuffle=one)) for one in (True, False))
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            trainer_with(recorder, use_distributed_sampler=False).fit(Module(), train, val)
+        found = [(one.phase, one.n, one.padded) for one in records(tmp_path / "r.jsonl", "epoch")]
+        assert found == [("val", 29, 1), ("train", 29, 1)] * 2
+
     def test_inputs_of_a_mapping_must_be_returned(self, tmp_path: Path) -> None:
         """A batch that is a dict does not say which tensor the model got."""
 
@@ -393,6 +402,24 @@ class TestTransformers:
             assert trainer.args.remove_unused_columns
             trainer.train()
         assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_padding_of_distributed_samplers_is_counted(self, tmp_path: Path) -> None:
+        """The last sample of 19 for the second of two processes is a repeated one."""
+        data = Subset(identified(texts(lambda number, _: number % 2)), range(19))
+
+        class Distributed(CapturingTrainer):
+            def get_train_dataloader(self) -> Any:
+                sampler = DistributedSampler(data, 2, 1)
+                return loader_of(data, batch_size=8, sampler=sampler, collate_fn=self.data_collator)
+
+            def get_eval_dataloader(self, *_: Any) -> Any:
+                return self.get_train_dataloader()
+
+        with Recorder(tmp_path / "r.jsonl") as recorder:
+            model = tiny("bert-classes", num_labels=2)
+            trainer_of(recorder, tmp_path, model, data, Distributed, _eval_dataset=data, eval_strategy="epoch").train()
+        found = [(one.phase, one.n, one.padded) for one in records(tmp_path / "r.jsonl", "epoch")]
+        assert found == [("train", 9, 1), ("val", 9, 1)] * 2
 
     def test_evaluations_by_name_and_prediction(self, tmp_path: Path) -> None:
         """Two evaluation datasets are two phases, predict is `test`, and passes count up."""

@@ -17,8 +17,8 @@ For a recorder with the task `loss` the loss is enough, as a dict or alone; `los
 
 The numbers are those of the forward pass, although callbacks run after the update. The epoch is the trainer's; a second
 validation within an epoch gets the next number, and its records say which training step it follows (`step`). Batches of the
-sanity check are not recorded. In distributed training each
-process needs a recorder and a file of its own.
+sanity check are not recorded. In distributed training each process needs a recorder of its own, all with the same run folder;
+samples that a distributed sampler repeats are counted as padding.
 """
 
 from __future__ import annotations
@@ -134,4 +134,5 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
             numbers=returned.get("numbers"),
             lr=self._lr if phase == "train" else None,
             extra=returned.get("extra"),
+            loader=loader,
         )

@@ -18,7 +18,8 @@ an epoch gets the next number.
 * `inputs` are the model's main input (`input_ids`, `pixel_values`).
 
 Tasks: `classification` for logits [B, C]; `multilabel` and `regression` for models with that `problem_type`; `sequence` for
-token classification and language models. In distributed training each process needs a recorder and a file of its own.
+token classification and language models. In distributed training each process needs a recorder of its own, all with the same
+run folder; samples that a sampler repeats are counted as padding.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class TransformersCapture:
             labels=labels,
             ids=ids,
             loss=loss.mean(),
+            loader=self.callback_handler.train_dataloader if training else self.callback_handler.eval_dataloader,  # type: ignore[attr-defined]
             lr=float(self.optimizer.param_groups[0]["lr"]) if training and self.optimizer else None,  # type: ignore[attr-defined]
         )
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from capture_cli.recorder.loading import WatchedLoader
+    from capture_cli.recorder.unpadded import Unpadded
     from capture_cli.recorder.watching import Watch
     from capture_cli.runfolder import Output
 
@@ -103,6 +104,7 @@ class Recorder:
         self._model = options.described(model)
         self._unique_ids, self._may_skip = not repeats, every > 1
         self._watch: Watch | None = None
+        self._unpadded: Unpadded | None = None
         self._device: torch.device | None = None
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
@@ -154,6 +156,7 @@ class Recorder:
         lr: float | None = None,
         extra: Mapping[str, Sequence[Any]] | None = None,
         numbers: Mapping[str, Any] | None = None,
+        loader: Iterable[Any] | None = None,
     ) -> None:
         """Record one batch after its forward pass and before its update. An empty batch is no batch.
 
@@ -163,13 +166,18 @@ class Recorder:
         from. `losses` [B], for sequences [B, T], are the plain cross-entropy in nats; computed here by default. `loss` is the
         scalar that is differentiated, by default their mean. `lr` is the learning rate of the update that follows. `extra`
         adds columns of B plain values each (string, number, bool, None, or lists and objects of them), `numbers` numbers by
-        name: B each, or one for the whole batch.
+        name: B each, or one for the whole batch. `loader` is what all batches of the phase come from: samples that its sampler
+        repeats so that all processes get equally many are then counted as padding.
 
         Batches count from 0 within each phase of each epoch, steps over all batches whose phase is `train`. An epoch of a phase
         ends, and its sums are written, when the phase comes with a later epoch, at `end_phase`, or at the end.
 
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
+        if loader is not None:
+            batch = {name: value for name, value in locals().items() if name not in ("self", "loader")}
+            self.attempt(self._record_of, loader, batch)
+            return
         header = Header(phase=phase, epoch=epoch, lr=lr, ids=ids, files=files, extra=extra, numbers=numbers)
         self.attempt(self._record, header, inputs, Forward(logits, labels, losses, loss))  # type: ignore[arg-type]
 
@@ -188,15 +196,11 @@ class Recorder:
         except Exception as error:
             if self._on_error == "raise":
                 raise
-            self._miss(error)
-
-    def _miss(self, error: Exception) -> None:
-        """Count a batch that was missed; warn of the first, and stop recording unless only this batch does not fit."""
-        self.missed += 1
-        self._broken = not isinstance(error, UsageError)
-        if self.missed == 1:
-            more = "nothing more is recorded" if self._broken else "the batch is not recorded"
-            warnings.warn(f"{more}, and the training continues: {error}", stacklevel=4)
+            self.missed += 1
+            self._broken = not isinstance(error, UsageError)  # else only this batch does not fit
+            if self.missed == 1:
+                more = "nothing more is recorded" if self._broken else "the batch is not recorded"
+                warnings.warn(f"{more}, and the training continues: {error}", stacklevel=3)
 
     def _record(self, header: Header, inputs: torch.Tensor, forward: Forward) -> None:
         self._require_open()
@@ -250,10 +254,11 @@ class Recorder:
             writer.phases.check_ids(phase, epoch, header.ids)  # now without those
         return writer.record(header, inputs, forward)
 
-    def pad(self, phase: str, epoch: int, count: int, *, classes: int, whole: bool) -> None:
-        """Count visits that are padding of the sampler; see BatchWriter.pad."""
-        self._require_open()
-        self._writer.pad(phase, epoch, count, classes=classes, whole=whole)
+    def _record_of(self, loader: Iterable[Any], batch: dict[str, Any]) -> None:
+        from capture_cli.recorder.unpadded import Unpadded
+
+        self._unpadded = self._unpadded or Unpadded(self, ignore_index=self._ignore_index)
+        self._unpadded.record_of(loader, batch)
 
     def watch(self, criterion: nn.Module, *, model: nn.Module | None = None, name: str | None = None) -> None:
         """Record every call `criterion(logits, labels)` for batches of a loader that `loader` returned.
@@ -334,11 +339,6 @@ class Recorder:
                 warnings.warn(f"the records have no end: {error}", stacklevel=2)
         if self.missed:
             warnings.warn(f"{self.missed} batches were not recorded", stacklevel=2)
-
-    @property
-    def is_abandoned(self) -> bool:
-        """True if it is open in this process and no `with` block will close it."""
-        return not (self._closed or self._entered) and os.getpid() == self._pid
 
     def __deepcopy__(self, _: object = None) -> Self:
         """Return the recorder itself: there is one writer of a run, whatever holds it is copied."""

@@ -31,9 +31,15 @@ def register(recorder: Recorder, out: str) -> None:
 def take_over(out: str) -> None:
     """Close the recorder of this process that still writes to `out`, with a warning."""
     recorder = _open.pop(_key(out), None)
-    if recorder is not None and recorder.is_abandoned:
+    if recorder is not None and _is_abandoned(recorder):
         warnings.warn(f"the recorder that still wrote to '{out}' is closed as interrupted: it was never closed", stacklevel=4)
         recorder.close("interrupted")
+
+
+def _is_abandoned(recorder: Recorder) -> bool:
+    """Return True if it is open in this process and no `with` block will close it."""
+    values = vars(recorder)
+    return not (values["_closed"] or values["_entered"]) and os.getpid() == values["_pid"]
 
 
 @atexit.register

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import is_identified, require_identified, split_ids
-from capture_cli.recorder.padding import padding_of
+from capture_cli.recorder.padding import Padding, TakenSamples, padding_of
 
 if TYPE_CHECKING:
     from capture_cli.recorder.watching import Watch
@@ -63,7 +63,7 @@ class WatchedLoader:
         if ids is not None and self._names is None:
             raise UsageError("ids: the batches of this loader bring their own ids", "pass ids to identified(dataset, ids=...)")
         self._sampler = None if inner is None or self._names is None else _watched_sampler(inner, watch)
-        self._padding = padding_of(self._sampler.sampler) if self._sampler else None
+        self._padding = padding_of_loader(loader)
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -79,24 +79,24 @@ class WatchedLoader:
     def batches(self) -> Iterator[IdentifiedBatch]:
         """Yield the batches with their ids. Raises UsageError for a batch without."""
         _refuse_unprepared(self.loader)
+        taken = TakenSamples(self._padding)
         if self._sampler is None or self._names is None:
             for batch in self.loader:
                 if type(batch) in (tuple, list) and len(batch) < 3 and not self._carries_ids():
                     raise UsageError(
                         f"loader: a batch of {len(batch)} elements may have labels at its end, and no ids", _USE_IDENTIFIED
                     )
-                yield IdentifiedBatch(*split_ids(batch), None)
+                rest, ids = split_ids(batch)
+                yield IdentifiedBatch(rest, ids, None, taken.places(len(ids)))
             return
-        before, draws, batches, samples = self._sampler.latest, None, 0, 0
+        before, draws = self._sampler.latest, None
         for batch in self.loader:
             if draws is None:
                 draws = self._sampler.latest
                 if draws is None or draws is before:
                     raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
             ids, files = self._names(draws.taken.popleft())
-            padded = self._padding(batches, samples, len(ids)) if self._padding else ()
-            batches, samples = batches + 1, samples + len(ids)
-            yield IdentifiedBatch(batch, ids, files, padded)
+            yield IdentifiedBatch(batch, ids, files, taken.places(len(ids)))
 
     def _carries_ids(self) -> bool:
         inner = _torch_loader(self.loader)
@@ -147,6 +147,15 @@ def _torch_loader(loader: Any) -> DataLoader[Any] | None:
         if inner is not None and (found := _torch_loader(inner)) is not None:
             return found
     return loader if isinstance(loader, DataLoader) else None
+
+
+def padding_of_loader(loader: Any) -> Padding | None:
+    """Return the padding that the sampler of a loader adds; None if it adds none, or nothing is known about it."""
+    inner = _torch_loader(loader)
+    if inner is None:
+        return None
+    sampler = inner.sampler if inner.batch_sampler is None else inner.batch_sampler
+    return padding_of(sampler.sampler if isinstance(sampler, _WatchedSampler) else sampler)
 
 
 def _watched_sampler(loader: DataLoader[Any], watch: Watch) -> _WatchedSampler:

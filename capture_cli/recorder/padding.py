@@ -3,6 +3,9 @@
     padding = padding_of(loader.batch_sampler)          # None if it repeats none
     padding(batch, start, size)                         # places in this batch that are filled up
 
+    taken = TakenSamples(padding)                       # one pass of this process
+    taken.places(size)                                  # the same for its next batch
+
     33 samples for 2 processes in batches of 16:        process 0: 16, 1 + 15 padded        process 1: 16, 16 padded
 
 A place is padding by its number in the whole pass: whatever lies behind the last sample is. Ids do not tell, since a sampler
@@ -11,7 +14,7 @@ that draws with replacement repeats what it means to, and another process may ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +22,21 @@ from torch.utils.data import DistributedSampler
 
 Padding = Callable[[int, int, int], list[int]]
 """(number of the batch, samples before it, its size), all in this process and pass -> places that are padding."""
+
+
+class TakenSamples:
+    """Counts what one pass has taken from its loader."""
+
+    def __init__(self, padding: Padding | None) -> None:
+        self._padding = padding
+        self._batches = self._samples = 0
+
+    def places(self, size: int) -> list[int]:
+        """Return the places of padding in the next batch, which has `size` samples."""
+        places = self._padding(self._batches, self._samples, size) if self._padding else []
+        self._batches += 1
+        self._samples += size
+        return places
 
 
 def padding_of(sampler: Any) -> Padding | None:
@@ -60,9 +78,16 @@ def _of_shard(shard: Any) -> Padding | None:
 
 
 def select_rows(value: Any, kept: list[int], b: int) -> Any:
-    """Return the rows `kept` of a column of `b` values: a tensor, a list or a mapping of columns; anything else as it is."""
-    if isinstance(value, torch.Tensor):
-        return value[torch.tensor(kept, device=value.device)] if value.ndim and len(value) == b else value
+    """Return the rows `kept` of columns of `b` values: a tensor, an array, a list; or a mapping, list or tuple of columns.
+
+    Anything else stays as it is.
+    """
     if isinstance(value, Mapping):
         return {name: select_rows(one, kept, b) for name, one in value.items()}
-    return [value[place] for place in kept] if isinstance(value, list | tuple) and len(value) == b else value
+    if isinstance(value, list | tuple) and any(isinstance(one, torch.Tensor) and one.ndim for one in value):
+        return [select_rows(one, kept, b) for one in value]
+    if isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0 or len(value) != b:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value[torch.tensor(kept, device=value.device)]
+    return [value[place] for place in kept] if isinstance(value, Sequence) else value[kept]

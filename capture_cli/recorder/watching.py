@@ -41,9 +41,8 @@ from torch import nn
 from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import first_tensor
 from capture_cli.recorder.loading import IdentifiedBatch, WatchedLoader
-from capture_cli.recorder.padding import select_rows
+from capture_cli.recorder.unpadded import Unpadded
 from capture_cli.recorder.validation import describe
-from capture_cli.writer.columns import width
 from capture_cli.writer.measures import LOSS, SEGMENTATION
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ class Watch:
     def __init__(self, recorder: Recorder, *, task: str, ignore_index: int) -> None:
         self.closed = False
         self._recorder = recorder
+        self._unpadded = Unpadded(recorder, ignore_index=ignore_index)
         self._task = task
         self._ignore_index = ignore_index
         self._pass: _Pass | None = None
@@ -210,11 +210,8 @@ class Watch:
     def _pass_on(self, one: _Pass, batch: dict[str, Any]) -> None:
         """Record a batch without the samples that the sampler has repeated."""
         if padded := one.latest.padded if one.latest else ():
-            logits, b = batch["logits"], len(batch["ids"])
-            kept = [place for place in range(b) if place not in set(padded)]
-            self._recorder.pad(batch["phase"], batch["epoch"], len(padded), classes=width(self._task, logits), whole=not kept)
-            batch = {name: select_rows(value, kept, b) for name, value in batch.items()} if kept else {}
-        if batch:
+            self._unpadded.record(batch, padded=padded, size=len(batch["ids"]))
+        else:
             self._recorder.record(**batch)
         one.recorded += 1
 
