@@ -136,7 +136,8 @@ def _written(folder: Path) -> float | None:
     except OSError:
         return None
     try:
-        found = [one.stat().st_mtime for one in folder.iterdir() if RECORDS_OF_RANK.fullmatch(one.name)]
+        with os.scandir(folder) as entries:
+            found = [one.stat().st_mtime for one in entries if RECORDS_OF_RANK.fullmatch(one.name)]
     except OSError:
         return None
     if found or FOLD.fullmatch(folder.name):  # the folds of a run have none of their own

@@ -269,8 +269,9 @@ class Visits:
 
     def _id(self) -> Array:
         ids = self._parsed("ids", [line.column("ids") for line in self.lines])
-        are_texts = bool(ids) and isinstance(ids[0], str)
-        self.demand(len(ids) == len(self) and all(isinstance(one, str) == are_texts for one in ids), "ids")
+        types = set(map(type, ids))
+        are_texts = types == {str}
+        self.demand(len(ids) == len(self) and (are_texts or str not in types), "ids")
         return _objects(ids) if are_texts else self.array("ids", ids, np.int64)
 
     def _file(self) -> Array:
@@ -278,7 +279,7 @@ class Visits:
         if names and names[0] is None:
             return _objects([str(one) for one in self["id"].tolist()])
         files = self._parsed("files", [text or b"[]" for text in names])
-        self.demand(len(files) == len(self) and all(isinstance(one, str) for one in files), "files")
+        self.demand(len(files) == len(self) and set(map(type, files)) <= {str}, "files")
         return _objects(files)
 
     def _extra(self) -> Array:
