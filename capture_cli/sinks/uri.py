@@ -11,8 +11,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from capture_cli.errors import UsageError, redacted
 
-SECONDS = 5.0
-"""For an answer."""
+CONNECT_SECONDS = 5.0
+"""For a server to take a connection; one that is not there mostly refuses it at once."""
+ANSWER_SECONDS = 20.0
+"""For a server that has taken it: on a busy machine it may be slow."""
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 HINT = "start one with `mlflow server`, or give another URI, such as sqlite:///mlflow.db"
 
@@ -29,7 +31,7 @@ def check(uri: str) -> None:
             raise UsageError(f"the database '{path}' cannot be written", "give a file in a folder that is there")
     elif kind in _PORTS and parts.hostname:
         try:
-            socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), SECONDS).close()
+            socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), CONNECT_SECONDS).close()
         except OSError as error:
             raise UsageError(f"no server at {redacted(uri)}: {error.strerror or error}", HINT) from error
 
@@ -37,10 +39,12 @@ def check(uri: str) -> None:
 def _ask(uri: str) -> None:
     import requests
 
+    url, seconds = f"{uri.rstrip('/')}/health", (CONNECT_SECONDS, ANSWER_SECONDS)
     try:  # any answer will do: a server that refuses it is there, and MLflow has the credentials
-        requests.get(f"{uri.rstrip('/')}/health", timeout=SECONDS, stream=True, verify=False).close()  # noqa: S501 - nothing is sent
-    except requests.Timeout as error:
-        raise UsageError(f"the server at {redacted(uri)} does not answer within {SECONDS:g} seconds", HINT) from error
+        requests.get(url, timeout=seconds, stream=True, verify=False).close()  # noqa: S501 - nothing is sent
+    except requests.ReadTimeout as error:
+        message = f"the server at {redacted(uri)} takes connections, but does not answer within {ANSWER_SECONDS:g} seconds"
+        raise UsageError(message, "it may be overloaded: look at its log, or give another URI") from error
     except (requests.RequestException, ValueError) as error:
         raise UsageError(f"no server at {redacted(uri)}", HINT) from error
 
