@@ -11,6 +11,7 @@ import pytest
 
 from calling import Caller
 from capture_cli.answers.suspects import Suspect
+from capture_cli.labels.rules import parse_rule
 from capture_cli.views.corrections import fix_script, label_table, renamed
 from runs import run_records, write_run
 
@@ -42,7 +43,7 @@ def suspect(file: str, label: str = "cat", suggested: str = "dog", **changes: ob
         ("cat_0001.png", ["dog_0001.png", "dog_0002.png"], "dog_0003.png"),
         ("cat/a.png", [], "dog/a.png"),
         ("cat/a.png", ["dog/a.png"], "dog/a-2.png"),
-        ("x/cat/y/cat_1.png", [], "x/dog/y/dog_1.png"),
+        ("x/cat/y/cat_1.png", [], "x/dog/y/cat_1.png"),
         ("x/cat/cat/1.png", [], "x/cat/dog/1.png"),
         ("2024-cat-7.png", [], "2024-dog-7.png"),
         ("cat12.png", [], "dog12.png"),
@@ -53,14 +54,35 @@ def suspect(file: str, label: str = "cat", suggested: str = "dog", **changes: ob
     ],
 )
 def test_the_label_in_a_name_is_replaced(file: str, taken: list[str], target: str | None) -> None:
-    """In its folder and in its own name, as a word; a name that is taken gets the next free number."""
-    assert renamed(file, "cat", "dog", taken) == target
+    """In its folder, else in its own name, as a word; a name that is taken gets the next free number."""
+    assert renamed(file, "cat", "dog", taken, None) == target
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "label", "target"),
+    [
+        ("parent", "0/0714.png", "0", "4/0714.png"),
+        ("parent", "digits/0/0_714.png", "0", "digits/4/0_714.png"),
+        ("parent:2", "0/0/1.png", "0", "4/0/1.png"),
+        ("folder:1", "train/0/1.png", "0", "train/4/1.png"),
+        ("prefix", "0/0_0012.png", "0", "0/4_0012.png"),
+        ("prefix", "type2_0012.png", "type2", "4_0012.png"),
+        ("suffix", "0012_cat.png", "cat", "0012_4.png"),
+        ("field:2", "0_0_0017.png", "0", "0_4_0017.png"),
+        (r"label-(?P<label>\d+)", "0/label-0_of_10.png", "0", "0/label-4_of_10.png"),
+        (r"^(?P<label>[^/]+)/", "0/0.png", "0", "4/0.png"),
+        ("prefix", "0/none_12.png", "0", None),
+    ],
+)
+def test_only_what_the_rule_reads_is_replaced(rule: str, file: str, label: str, target: str | None) -> None:
+    """A class folder changes and the number in the name stays, or the other way round; the new name has the new label."""
+    assert renamed(file, label, "4", [], parse_rule(rule)) == target
 
 
 @pytest.mark.parametrize("suggested", ["..", "", "a/b", "."])
 def test_a_class_that_is_no_name_moves_nothing(suggested: str) -> None:
     """Class names come from records: they lead nowhere else."""
-    assert renamed("cat/1.png", "cat", suggested, []) is None
+    assert renamed("cat/1.png", "cat", suggested, [], None) is None
 
 
 def test_the_script_moves_what_it_says_and_overwrites_nothing(tmp_path: Path) -> None:
@@ -72,7 +94,7 @@ def test_the_script_moves_what_it_says_and_overwrites_nothing(tmp_path: Path) ->
         (folder / file).write_text(file.encode(errors="replace").decode())
     rows = [suspect(file) for file in [*files, "other/1.png"]] + [suspect("cat/2.png", digest=None)]
     script = tmp_path / "fix.sh"
-    script.write_bytes(fix_script(rows, [], folder=folder.name, source="runs/x\n; rm -rf /"))
+    script.write_bytes(fix_script(rows, [], folder=folder.name, source="runs/x\n; rm -rf /", rule=None).text)
     assert "rm -rf /" not in [line.strip() for line in script.read_text(errors="replace").splitlines()]
     (folder / "dog").mkdir()
     (folder / "dog" / "-rf.png").write_text("was here")
@@ -86,11 +108,13 @@ def test_the_script_moves_what_it_says_and_overwrites_nothing(tmp_path: Path) ->
 
 
 def test_what_cannot_be_renamed_is_a_comment() -> None:
-    """A name without the label, and a sample that is no file."""
-    text = fix_script([suspect("1.png"), suspect("cat/2.png", digest=None)], [], folder="f", source="r").decode()
-    commands = [line for line in text.splitlines() if line.startswith("move ")]
-    assert commands == []
-    assert text.count("cannot be renamed") == 2
+    """A name without the label, a sample that is no file, and a label that a table gave."""
+    rows = [suspect("1.png"), suspect("cat/2.png", digest=None)]
+    for rule, renames in ((None, 1), ("table", 0)):
+        script = fix_script([*rows, suspect("cat/3.png")], [], folder="f", source="r", rule=rule)
+        commands = [line for line in script.text.decode().splitlines() if line.startswith("move ")]
+        assert (len(commands), script.renames, script.comments) == (renames, renames, 3 - renames)
+        assert script.text.decode().count("--labels-out") == (2 if rule else 0)
 
 
 def test_the_table_has_every_label_and_the_flagged_ones_changed() -> None:
@@ -112,7 +136,8 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
     assert flagged
     done = call("suspects", "run", "--fix", "fix.sh", "--labels-out", "labels.csv", "--top", "1")
     assert done.code == 0
-    assert f"{len(flagged)} renames to review; nothing was moved" in done.err
+    assert len(flagged) == 1
+    assert "fix.sh: 1 rename to review; nothing was moved\n" in done.err
     moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
     assert moved == [one["file"] for one in flagged]
     table = dict(csv.reader(Path("labels.csv").read_text().splitlines()))

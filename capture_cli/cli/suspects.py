@@ -83,8 +83,12 @@ def suspects(
         chosen = [one for one in found.flagged if label in (None, one.label)]
         if fix is not None:
             where = folder or first.info.folder or "."
-            script = fix_script(chosen, [one.file for one in found.suspects], folder=where, source=runs[0])
-            _write(fix, script, f"{len(chosen):,} renames to review; nothing was moved")
+            names = [one.file for one in found.suspects]
+            script = fix_script(chosen, names, folder=where, source=runs[0], rule=first.info.label_rule)
+            said = f"{_number(script.renames, 'rename')} to review; nothing was moved"
+            if script.comments:
+                said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
+            _write(fix, script.text, said)
         if labels_out is not None:
             _write(labels_out, label_table(found.suspects), f"{len(found.suspects):,} labels, {len(found.flagged):,} changed")
     if found.state.error:
@@ -109,6 +113,10 @@ def _check_options(
             raise UsageError(f"'{name}' exists", f"name a new file with {option}")
     if new[0] is not None and new[0] == new[1]:
         raise UsageError(f"'{new[0]}' cannot be both the script and the table", "give --fix and --labels-out two names")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def _write(name: str, data: bytes, said: str) -> None:

@@ -1,7 +1,7 @@
 """Corrections of labels to take away: a shell script that renames files, and a label table. Nothing here touches an image.
 
-    fix_script(flagged, names, folder="photos", source="runs/mine")     # bytes of a script to read first
-    label_table(suspects)                                               # bytes of a CSV that `--labels` reads
+    fix_script(flagged, names, folder="photos", source="runs/mine", rule="prefix").text     # bytes of a script to read first
+    label_table(suspects)                                                                   # bytes of a CSV for `--labels`
 
 Names are hostile: each is quoted for a POSIX shell, and comments hold no control characters.
 """
@@ -13,8 +13,10 @@ import io
 import re
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from capture_cli.answers.suspects import Suspect
+from capture_cli.labels.rules import Rule, parse_rule
 from capture_cli.views.terminal.text import safe
 
 _HEAD = """\
@@ -36,49 +38,77 @@ move() {{
 """
 
 
-def fix_script(rows: Sequence[Suspect], names: Collection[str], *, folder: str, source: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of renames to read first."""
+
+    text: bytes
+    renames: int
+    comments: int
+    """Flagged samples that it cannot rename, each with the reason."""
+
+
+def fix_script(rows: Sequence[Suspect], names: Collection[str], *, folder: str, source: str, rule: str | None) -> Script:
     """A script that gives each of `rows` the name of its suggested class; `names` are the files that there are.
 
-    A row whose label is not in its name becomes a comment.
+    `rule` is the label rule of the run. A row that no new name would give its suggested class becomes a comment.
     """
     lines = [_HEAD.format(source=safe(source), folder=shlex.quote(folder))]
     taken = set(names)
+    renames = 0
     for one in rows:
-        target = renamed(one.file, one.label, one.suggested, taken) if one.digest is not None else None
         about = f"{one.label} -> {one.suggested}"
         if one.p_wrong is not None:
             about += f", p(wrong) {one.p_wrong:.2f}, confidence {one.confidence:.2f}"
         lines.append(f"\n# {safe(about)}: {safe(one.reason)}\n")
-        if target is None:
-            lines.append(f"# its name does not carry the label, so it cannot be renamed: {safe(one.file)}\n")
+        target = None
+        if one.digest is None:
+            why = "it is no file, so it cannot be renamed"
+        elif rule == "table":
+            why = "its label came from a table, so a new name would not change it; --labels-out writes a new table"
         else:
-            taken.add(target)
-            lines.append(f"move {shlex.quote(one.file)} {shlex.quote(target)}\n")
+            why = "its name does not carry the label, so it cannot be renamed"
+            target = renamed(one.file, one.label, one.suggested, taken, parse_rule(rule) if rule else None)
+        if target is None:
+            lines.append(f"# {why}: {safe(one.file)}\n")
+            continue
+        renames += 1
+        taken.add(target)
+        lines.append(f"move {shlex.quote(one.file)} {shlex.quote(target)}\n")
     if not rows:
         lines.append("\n# No label is flagged.\n")
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    return Script("".join(lines).encode("utf-8", "surrogateescape"), renames, len(rows) - renames)
 
 
-def renamed(file: str, label: str, suggested: str, taken: Collection[str]) -> str | None:
-    """`file` with `suggested` in place of `label`, in its last folder of that name and in its own name; None if in neither.
+def renamed(file: str, label: str, suggested: str, taken: Collection[str], rule: Rule | None) -> str | None:
+    """`file` with `suggested` in place of `label` where `rule` reads it, and nothing else changed; None if it is not there.
 
-    A name that is taken gets the next free number, or a number at its end.
+    Without a rule: the last folder of that name, else the file's own name if it has the label once. A name that is taken gets
+    the next free number, or a number at its end.
     """
-    *folders, base = file.split("/")
     if "/" in suggested or suggested in ("", ".", ".."):
         return None
-    if label in folders:
-        place = len(folders) - 1 - folders[::-1].index(label)
-        folders[place] = suggested
-    # As a word: not a part of a longer one. Digits end a word, as in `boot12`.
-    word = re.compile(rf"(?<![^\W\d_]){re.escape(label)}(?![^\W\d_])")
-    found = word.findall(base)
-    if len(found) == 1:
-        base = word.sub(lambda _: suggested, base)
-    target = "/".join([*folders, base])
-    if target == file:
-        return None
-    return target if target not in taken else _free(target, taken)
+    *folders, base = file.split("/")
+    by_folder = [
+        "/".join([*folders[:place], suggested, *folders[place + 1 :], base])
+        for place in range(len(folders) - 1, -1, -1)
+        if folders[place] == label
+    ]
+    start = "".join(f"{name}/" for name in folders)
+    by_name = [f"{start}{base[: at.start()]}{suggested}{base[at.end() :]}" for at in _word(label).finditer(base)]
+    if rule is None:
+        target = next(iter(by_folder or by_name), None) if by_folder or len(by_name) == 1 else None
+    elif rule.label_of(file) == label:
+        target = next((one for one in (*by_folder, *by_name) if rule.label_of(one) == suggested), None)
+    else:  # the rule read another path, without the words that name a split
+        target = next(iter(by_folder if rule.reads == "folder" else by_name if len(by_name) == 1 else ()), None)
+    return target if target is None or target not in taken else _free(target, taken)
+
+
+def _word(label: str) -> re.Pattern[str]:
+    """The label, but not as a part of a longer word or number; digits end a word, as in `boot12`."""
+    before, after = (r"(?<!\d)" if label[:1].isdigit() else "", r"(?!\d)" if label[-1:].isdigit() else "")
+    return re.compile(rf"(?<![^\W\d_]){before}{re.escape(label)}{after}(?![^\W\d_])")
 
 
 def _free(target: str, taken: Collection[str]) -> str:
