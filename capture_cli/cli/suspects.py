@@ -13,7 +13,9 @@ def suspects(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help=f"{RUN_HELP} Several are ranked together.", show_default=False)
     ],
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="Samples to show.")] = 20,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Samples to show.", show_default="20; all of them with --review")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every sample, ranked.")] = False,
     review: Annotated[
         bool, typer.Option("--review", help="Show only samples whose mean prediction contradicts the label, flagged or not.")
@@ -70,7 +72,7 @@ def suspects(
             view.show_duplicates(found.duplicates, as_json=as_json, as_csv=as_csv, label=label, width=terminal_width())
         else:
             rows = [one for one in (found.review if review else found.suspects) if label in (None, one.label)]
-            rows = rows if every else rows[:top]
+            rows = rows[: None if every or (review and top is None) else top or 20]
             if as_json:
                 for one in rows:
                     typer.echo(json.dumps(one.to_json()))
@@ -79,7 +81,7 @@ def suspects(
             else:
                 width = terminal_width()
                 pictures, notes = pictures_of(first, [(one.file, one.digest) for one in rows] if width else [], folder)
-                view.show_suspects(found, rows, width=width, pictures=pictures, notes=notes)
+                view.show_suspects(found, rows, review=review, width=width, pictures=pictures, notes=notes)
         chosen = [one for one in found.flagged if label in (None, one.label)]
         if fix is not None:
             where = folder or first.info.folder or "."

@@ -23,7 +23,7 @@ from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
-from capture_cli.answers.suspects.count import p_wrong, wrong_count
+from capture_cli.answers.suspects.count import is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
 from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, score_labels
 from capture_cli.errors import RecordsError, UsageError
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
+RARE, RARE_SHARE = 20, 0.25
+"""Labels of a class with fewer images, and less than this share of the median class, are not flagged: it is hardly learnt."""
 COLUMNS = (
     *("file", "id", "phase", "label", "suggested", "confidence", "score", "p_wrong", "flagged", "contradicted", "reason"),
 )
@@ -171,7 +173,10 @@ def find_suspects(run: Run, *others: Run) -> Suspects:
 
 def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
     """Rank the samples of some phases by their dynamics; the classes must be at least two."""
-    ranked = [_rank(dynamics) for dynamics in found]
+    weak = any(
+        one.probs is not None and one.usable_epochs >= MIN_EPOCHS and is_too_weak(one.probs, one.labels) for one in found
+    )
+    ranked = [_by_margin(dynamics, weak=True) if weak else _rank(dynamics) for dynamics in found]
     by_model = [one for one in ranked if one.count is not None]
     # One calibration and one count of flags for all phases, so that both go with the rank.
     score = np.concatenate([np.zeros(0), *(one.score for one in by_model)])
@@ -227,7 +232,7 @@ class _Ranked:
         """One row a sample; `p` [N] are the calibrated probabilities, both arrays empty without a noise model."""
         dynamics, classes = self.dynamics, self.dynamics.classes
         probabilities: Sequence[float | None] = p.tolist() or [None] * len(dynamics)
-        flagged = likely & self.contradicted if len(likely) else np.zeros(len(dynamics), bool)
+        flagged = likely & self.contradicted & ~_of_rare_classes(dynamics) if len(likely) else np.zeros(len(dynamics), bool)
         columns = (
             *(self.suggested, self.confidence, self.score, flagged, self.contradicted),
             *(dynamics.labels, dynamics.ids, dynamics.files),
@@ -271,7 +276,7 @@ def _rank(dynamics: SampleDynamics) -> _Ranked:
     )
 
 
-def _by_margin(dynamics: SampleDynamics) -> _Ranked:
+def _by_margin(dynamics: SampleDynamics, *, weak: bool = False) -> _Ranked:
     """Rank by the lowest mean margin, without a noise model: no probability is known, and nothing is flagged."""
     n, classes = len(dynamics), len(dynamics.classes)
     rows = np.arange(n)
@@ -281,7 +286,7 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
     suggested = others.argmax(1)
     return _Ranked(
         dynamics=dynamics,
-        notes=notes_of(dynamics, len(dynamics)),
+        notes=[*([_weakness(dynamics)] if weak else []), *notes_of(dynamics, len(dynamics))],
         score=-np.nan_to_num(dynamics.aum.astype(float)),
         suggested=suggested,
         confidence=means[rows, suggested],
@@ -289,6 +294,17 @@ def _by_margin(dynamics: SampleDynamics) -> _Ranked:
         means=means,
         count=None,
     )
+
+
+def _of_rare_classes(dynamics: SampleDynamics) -> Bools:
+    """[N] whether the label is a class of few images beside classes of many."""
+    sizes = np.bincount(dynamics.labels, minlength=len(dynamics.classes))
+    return np.asarray((sizes < min(RARE, RARE_SHARE * float(np.median(sizes))))[dynamics.labels])
+
+
+def _weakness(dynamics: SampleDynamics) -> str:
+    right = float(np.nanmean(dynamics.correctness))
+    return f"{right:.0%} of predictions agree with the label: too weak a network to tell wrong labels from its own errors"
 
 
 def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
@@ -303,6 +319,10 @@ def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
         notes.append("too many probabilities to keep: ranked by the mean margin, without a count")
     if not dynamics.probs_are_complete:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
+    rare = sorted({dynamics.classes[label] for label in dynamics.labels[_of_rare_classes(dynamics)].tolist()})
+    if rare:
+        some = ", ".join(rare[:3]) + f" and {len(rare) - 3:,} more" * (len(rare) > 3)
+        notes.append(f"labels of {some} are not flagged: fewer than {RARE} images, beside classes of many more")
     if n < FEW_PER_CLASS * classes:
         notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
     if dynamics.evenly_mixed:

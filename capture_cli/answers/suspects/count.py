@@ -1,5 +1,6 @@
 """The number of wrong labels, and the probability of each: the score of capture_cli.answers.suspects.score, calibrated.
 
+is_too_weak(probs, labels)                  # True for a network whose errors say nothing of the labels
 n = wrong_count(probs, labels, scored)      # expected number of wrong labels, conservative
 p = p_wrong(scored.score, n)                # [N], with sum n
 """
@@ -30,6 +31,27 @@ SLOPE = 3.0
 """Log odds are this much steeper than the score, by calibration: mean ECE 0.033, with 2 0.038, with 4 0.033."""
 WIDTH = 0.25
 """Width of the ranges in which margins of mean probabilities are counted."""
+
+
+def is_too_weak(probs: npt.NDArray[np.floating], labels: Ints) -> bool:
+    """Whether a network is too weak to judge labels: its own errors would be taken for theirs. `probs` [E, N, C], NaN unseen.
+
+    Its mean predictions contradict more than half of the labels, or a third and either it is hardly better than chance or it is
+    still learning: the share of right predictions rose in the second half of the epochs and the loss is far from low. Labels of
+    which 40 % are wrong leave a network that has learnt what it can, and are judged.
+    """
+    seen = ~np.isnan(probs[:, :, 0])
+    visited = np.flatnonzero(seen.any(1))
+    contradicted = float((mean_over(np.where(seen[:, :, None], probs, 0), seen).argmax(1) != labels).mean())
+    if contradicted <= 1 / 3 or not len(visited):
+        return False
+    chance = 1 - float(np.bincount(labels).max()) / len(labels)
+    middle, last = visited[len(visited) // 2], visited[-1]
+    right = [float((probs[epoch].argmax(1) == labels)[seen[epoch]].mean()) for epoch in (middle, last)]
+    p_label = probs[last, np.arange(len(labels)), labels][seen[last]]
+    loss = float(-np.log(p_label + 1e-12).mean()) / np.log(probs.shape[2])
+    still_learning = right[1] - right[0] > 0.04 and loss > 0.6
+    return contradicted > min(0.5, 0.75 * chance) or still_learning
 
 
 @dataclass(frozen=True, slots=True)

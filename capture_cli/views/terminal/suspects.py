@@ -33,17 +33,18 @@ def show_suspects(
     found: Suspects,
     rows: Sequence[Suspect],
     *,
+    review: bool = False,
     width: int | None = None,
     pictures: Sequence[Picture | None] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Print how many labels are probably wrong, and `rows` as a table.
+    """Print how many labels are probably wrong, and `rows` as a table; with `review` they are of the list of contradictions.
 
     `width` is that of the terminal, None for a pipe; `pictures` are of the rows, `notes` say why some are missing.
     """
     parts: list[Any] = [plain(_sentence(found), "bold")]
     parts += [plain(f"{phase.phase}: {note}", "dim") for phase in found.phases for note in phase.notes]
-    parts += [plain(line, "dim") for line in _further(found)]
+    parts += [plain(line, "dim") for line in _further(found, review)]
     captions = [(f"{rank} {one.label}", f"-> {one.suggested}") for rank, one in enumerate(rows, 1)]
     parts += ["", *gallery(zip(pictures, captions, strict=False), width), *(plain(note, "dim") for note in notes)]
     show([*parts, _table(rows) if rows else plain("no samples to show")], width=width)
@@ -84,14 +85,20 @@ def _table(rows: Sequence[Suspect]) -> Table:
     for rank, one in enumerate(rows, 1):
         p = "-" if one.p_wrong is None else f"{one.p_wrong:.3f}"
         names = (plain(text) for text in (one.file, one.label, one.suggested))
-        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, "wrong" if one.flagged else "", plain(one.reason))
+        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, _flag(one), plain(one.reason))
     return table
+
+
+def _flag(one: Suspect) -> str:
+    if not one.flagged:
+        return ""
+    return "wrong" if (one.p_wrong or 0) > 0.5 else "perhaps"
 
 
 def _sentence(found: Suspects) -> str:
     samples = sum(phase.samples for phase in found.phases)
     if found.expected is None:
-        return f"{samples:,} samples, those with the lowest mean margin first; too few epochs to tell how many labels are wrong"
+        return f"{samples:,} samples, those with the lowest mean margin first; this run cannot tell how many labels are wrong"
     flagged = sum(one.flagged for one in found.suspects)
     count = f"{found.expected:,.0f} of {samples:,} labels"
     between = f"{found.low:,.0f} to {found.high:,.0f}"
@@ -100,12 +107,14 @@ def _sentence(found: Suspects) -> str:
     return f"about {count} are probably wrong ({between}); {flagged:,} flagged"
 
 
-def _further(found: Suspects) -> list[str]:
-    """Lines that name the other lists, where there is anything in them."""
+def _further(found: Suspects, review: bool) -> list[str]:
+    """Lines that say what the list of contradictions is, and name the other lists where there is anything in them."""
     lines = []
     others = len(found.review) - len(found.flagged)
-    if others > 0:
-        lines.append(f"{others:,} more contradict the mean prediction, most of them hard images: --review")
+    if review:
+        lines.append(f"the labels of {len(found.review):,} samples are not what the mean prediction says, by score")
+    elif others > 0 and found.expected is not None:
+        lines.append(f"the labels of {others:,} more are not what the mean prediction says, most of them hard images: --review")
     groups = found.duplicates.groups if found.duplicates else ()
     if groups:
         lines.append(f"{_count(groups)}: --duplicates")
