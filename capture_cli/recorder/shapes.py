@@ -42,15 +42,15 @@ def is_usual(task: str, inputs: Any, forward: Forward) -> bool:
         if one.layout is not strided or one.is_nested or one.is_meta:
             return False
     shape = logits.shape
+    rows = shape[:1]
     return (
         len(shape) == 2
-        and shape[0] > 0
-        and shape[1] > 0
-        and labels.shape == shape[:1]
+        and 0 not in shape
+        and labels.shape == rows
+        and inputs.shape[:1] == rows
         and labels.dtype is torch.int64
         and labels.device == logits.device
         and logits.is_floating_point()
-        and inputs.shape[:1] == labels.shape
         and (loss is None or type(loss) is float or (type(loss) is tensor and _is_scalar(loss)))
     )
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -251,8 +252,13 @@ def _class_columns(scores: ClassScores, classes: int, padding: int | None) -> Cl
 
 def of_labels(log_probs: Floats, labels: Ints) -> Floats:
     """Return the log-probability of the label in each row."""
-    rows, width = log_probs.shape
-    return log_probs.take(np.arange(0, rows * width, width) + labels)
+    return log_probs.take(_starts(*log_probs.shape) + labels)
+
+
+@lru_cache(16)
+def _starts(rows: int, width: int) -> Ints:
+    """Return the places where rows begin."""
+    return np.arange(0, rows * width, width)
 
 
 def _loss(loss: torch.Tensor | None, losses: Floats) -> Any:
