@@ -177,12 +177,11 @@ def test_runs_fill_it_at_the_same_time(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_had_written_is_found(tmp_path: Path) -> None:
     """SIGKILL in the middle: all that it reported as kept is there, and the next run adds the rest."""
-    process = writer(tmp_path, 0, 10**6)
-    assert process.stdout is not None
-    said = [int(process.stdout.readline()) for _ in range(50)]
-    process.send_signal(signal.SIGKILL)
-    said += map(int, process.stdout.read().split())
-    process.wait()
+    with writer(tmp_path, 0, 10**6) as process:
+        assert process.stdout is not None
+        said = [int(process.stdout.readline()) for _ in range(50)]
+        process.send_signal(signal.SIGKILL)
+        said += map(int, process.stdout.read().split())
     there = found(tmp_path, range(len(said) + 10))
     assert there[: len(said)] == said
     filled(tmp_path, range(len(said), len(said) + 10))

@@ -1,10 +1,12 @@
 """TensorBoard: event files that its own reader reads, with what the records say."""
 
+import gc
 import io
 import json
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,8 +231,12 @@ def test_an_evaluation_is_there_too(capture: Capture, images: Path, tmp_path: Pa
 
 
 def test_it_needs_a_folder(capture: Capture, images: Path, tmp_path: Path) -> None:
-    """Records in a file or a pipe have none: wrong usage, before anything is written."""
-    done = capture("train", images, *TRAIN, "-o", "run.jsonl")
+    """Records in a file or a pipe have none: wrong usage, before anything is written. No process is left behind."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", ResourceWarning)
+        done = capture("train", images, *TRAIN, "-o", "run.jsonl")
+        gc.collect()
+    assert not [one for one in heard if "still running" in str(one.message)]
     assert done.returncode == 2
     assert "--tensorboard needs a run folder" in done.stderr
     assert not (tmp_path / "run.jsonl").exists()

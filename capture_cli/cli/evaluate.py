@@ -76,7 +76,7 @@ def evaluate(
     )
     from capture_cli.answers.best import uneven_scores
     from capture_cli.cli.session import session
-    from capture_cli.cli.sinks import SinkOptions, make_sinks
+    from capture_cli.cli.sinks import SinkOptions, started
     from capture_cli.cli.streams import other_code
     from capture_cli.resources import Resources
     from capture_cli.runfolder import open_output
@@ -88,10 +88,13 @@ def evaluate(
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
         ready, digest = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)
-    sinks = make_sinks(SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name))
+    wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)
-    with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks) as (around, stopping):
+    with (
+        started(wanted) as sinks,
+        session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks) as (around, stopping),
+    ):
         totals = run_evaluation(ready, around, weights_digest=digest, resources=resources)
     if stopping():
         return stopping.exit_code

@@ -11,7 +11,7 @@ import typer
 
 from capture_cli.answers.summary import summarise
 from capture_cli.cli.session import session
-from capture_cli.cli.sinks import SinkOptions, make_ready
+from capture_cli.cli.sinks import SinkOptions, prepared
 from capture_cli.cli.streams import other_code
 from capture_cli.config import Every
 from capture_cli.errors import UsageError
@@ -83,34 +83,34 @@ class _Folds:
         previous = previous_training(place)
         if previous and self._is_done(plan, previous):
             return 0
-        ready, sinks = make_ready(plan, self._wanted_of(number))
-        told: dict[str, Any] = {}
-        repeat_info = False
-        if previous is None:
-            needs = "--inputs all" if plan.config.inputs == "all" else ""
-            open_run = partial(open_output, str(place), name=None, model="", force=False, needs_folder=needs)
-        else:
-            warnings, tail = check_continuation(previous, ready.run_info(), plan.scan.files, allow_env_change=allowed)
-            open_run = partial(reopen_output, previous.folder, previous.position, tail)
-            told = {"notes": [previous.sentence], "warnings": warnings, "earlier": previous.epochs}
-            repeat_info = tail != "compare" or previous.repeats_info
-        told |= {"introduced": self.trained > 0, "run": str(self._folder.place)}
-        view = {name: self._options[name] for name in ("preview", "quiet")}
-        if not self.trained:  # not before it is sure that these options continue the run
-            self._folder.write_config({"folder": plan.folder} | plan.config.to_dict())
-        self.trained += 1
-        with session(ready, open_run, piped=False, sinks=sinks, **view, **told) as (around, stopping):
-            around.warned.update(self._warned)
-            self._session = around
-            run_training(
-                ready,
-                around,
-                every=self._every,
-                resources=self._resources,
-                previous=previous,
-                repeat_info=repeat_info,
-                shared=Shared(pixels=pixels.view(), digests=self._digests),
-            )
+        with prepared(plan, self._wanted_of(number)) as (ready, sinks):
+            told: dict[str, Any] = {}
+            repeat_info = False
+            if previous is None:
+                needs = "--inputs all" if plan.config.inputs == "all" else ""
+                open_run = partial(open_output, str(place), name=None, model="", force=False, needs_folder=needs)
+            else:
+                warnings, tail = check_continuation(previous, ready.run_info(), plan.scan.files, allow_env_change=allowed)
+                open_run = partial(reopen_output, previous.folder, previous.position, tail)
+                told = {"notes": [previous.sentence], "warnings": warnings, "earlier": previous.epochs}
+                repeat_info = tail != "compare" or previous.repeats_info
+            told |= {"introduced": self.trained > 0, "run": str(self._folder.place)}
+            view = {name: self._options[name] for name in ("preview", "quiet")}
+            if not self.trained:  # not before it is sure that these options continue the run
+                self._folder.write_config({"folder": plan.folder} | plan.config.to_dict())
+            self.trained += 1
+            with session(ready, open_run, piped=False, sinks=sinks, **view, **told) as (around, stopping):
+                around.warned.update(self._warned)
+                self._session = around
+                run_training(
+                    ready,
+                    around,
+                    every=self._every,
+                    resources=self._resources,
+                    previous=previous,
+                    repeat_info=repeat_info,
+                    shared=Shared(pixels=pixels.view(), digests=self._digests),
+                )
         self._warned |= around.warned
         return stopping.exit_code
 

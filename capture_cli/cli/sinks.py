@@ -1,5 +1,7 @@
 """`--mlflow [URI]` and `--tensorboard`: shared by the commands that have them."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,37 +21,42 @@ class SinkOptions:
     run_name: str | None = None
 
 
-def make_ready(plan: "Plan", wanted: SinkOptions) -> "tuple[Ready, list[Sink]]":
-    """Prepare a run, and start its sinks meanwhile. Raises UsageError for what is not valid or not there."""
+@contextlib.contextmanager
+def prepared(plan: "Plan", wanted: SinkOptions) -> "Iterator[tuple[Ready, list[Sink]]]":
+    """Prepare a run, and start its sinks meanwhile; see `started`. Raises UsageError for what is not valid or not there."""
     from concurrent.futures import ThreadPoolExecutor
 
     from capture_cli.cli.streams import other_code
     from capture_cli.training.preparing import prepare
 
-    with other_code(), ThreadPoolExecutor(1) as pool:
-        making = pool.submit(make_sinks, wanted)
-        ready = prepare(plan)
-        sinks = making.result()
-    introduce(sinks, ready)
-    return ready, sinks
+    with contextlib.ExitStack() as stack:
+        with other_code(), ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(stack.enter_context, started(wanted))
+            ready = prepare(plan)
+            sinks = starting.result()
+        for sink in sinks:
+            if hasattr(sink, "model"):  # it logs the model
+                sink.model = ready.model
+        yield ready, sinks
 
 
-def introduce(sinks: "list[Sink]", ready: "Ready") -> None:
-    """Give the model to the sinks that log it."""
-    for sink in sinks:
-        if hasattr(sink, "model"):
-            sink.model = ready.model
+@contextlib.contextmanager
+def started(wanted: SinkOptions) -> "Iterator[list[Sink]]":
+    """Start the sinks, and close them afterwards: a run has closed them already, unless it could not begin.
 
-
-def make_sinks(wanted: SinkOptions) -> "list[Sink]":
-    """Start the sinks. Raises UsageError if one cannot send."""
+    Raises UsageError if one cannot send.
+    """
     sinks = list["Sink"]()
-    if wanted.tensorboard:
-        from capture_cli.sinks.tensorboard import TensorBoardSink
+    try:
+        if wanted.tensorboard:
+            from capture_cli.sinks.tensorboard import TensorBoardSink
 
-        sinks.append(TensorBoardSink())
-    if wanted.mlflow is not None:
-        from capture_cli.sinks.mlflow import MlflowSink
+            sinks.append(TensorBoardSink())
+        if wanted.mlflow is not None:
+            from capture_cli.sinks.mlflow import MlflowSink
 
-        sinks.append(MlflowSink(wanted.mlflow or None, run_name=wanted.run_name))
-    return sinks
+            sinks.append(MlflowSink(wanted.mlflow or None, run_name=wanted.run_name))
+        yield sinks
+    finally:
+        for sink in sinks:
+            sink.close()

@@ -201,7 +201,7 @@ def train(
         _show(plan)
         return 0
     from capture_cli.cli.session import session
-    from capture_cli.cli.sinks import make_ready
+    from capture_cli.cli.sinks import prepared
     from capture_cli.runfolder import open_output, reopen_output
     from capture_cli.runtime import use_threads
     from capture_cli.training.job import run_training
@@ -213,22 +213,20 @@ def train(
         from capture_cli.cli.folds import train_folds
 
         return train_folds(plan, options, every=every, resources=resources, wanted=wanted)
-    previous, notes, warnings, repeat_info = None, list[str](), list[str](), False
-    if resume is None:
-        ready, sinks = make_ready(plan, wanted)
-        needs = "--inputs all" if settings.inputs == "all" else "--tensorboard" if tensorboard else ""
-        open_run = partial(open_output, out, name=name, model=settings.model, force=force, needs_folder=needs)
-    else:
-        previous = read_previous_run(Path(resume))
-        ready, sinks = make_ready(plan, wanted)
-        warnings, tail = check_continuation(previous, ready.run_info(), plan.scan.files, allow_env_change=allow_env_change)
-        open_run = partial(reopen_output, previous.folder, previous.position, tail)
-        notes, repeat_info = [previous.sentence], tail != "compare" or previous.repeats_info
-    piped = out == "-"
-    earlier = previous.epochs if previous else ()
-    told: dict[str, Any] = {"notes": notes, "warnings": warnings, "earlier": earlier}
-    with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks, **told) as (around, stopping):
-        run_training(ready, around, every=every, resources=resources, previous=previous, repeat_info=repeat_info)
+    previous = None if resume is None else read_previous_run(Path(resume))
+    told: dict[str, Any] = {}
+    repeat_info, piped = False, out == "-"
+    with prepared(plan, wanted) as (ready, sinks):
+        if previous is None:
+            needs = "--inputs all" if settings.inputs == "all" else "--tensorboard" if tensorboard else ""
+            open_run = partial(open_output, out, name=name, model=settings.model, force=force, needs_folder=needs)
+        else:
+            warnings, tail = check_continuation(previous, ready.run_info(), plan.scan.files, allow_env_change=allow_env_change)
+            open_run = partial(reopen_output, previous.folder, previous.position, tail)
+            told = {"notes": [previous.sentence], "warnings": warnings, "earlier": previous.epochs}
+            repeat_info = tail != "compare" or previous.repeats_info
+        with session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks, **told) as (around, stopping):
+            run_training(ready, around, every=every, resources=resources, previous=previous, repeat_info=repeat_info)
     return stopping.exit_code
 
 
