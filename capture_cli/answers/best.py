@@ -10,7 +10,7 @@ Training uses this fold to keep the best weights and to stop early, `inspect` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 
 from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
+from capture_cli.errors import UsageError
 from capture_cli.records import Epoch, Record
-from capture_cli.runs import Block
+from capture_cli.runs import Block, FoldedEpoch, Run
 from capture_cli.runs.masks import LOSS, SEGMENTATION
 
 METRICS = ("val_accuracy", "val_loss", "balanced_accuracy")
@@ -128,6 +129,40 @@ def best_epoch(epochs: Iterable[Epoch], config: Mapping[str, Any], task: str | N
     for one in epochs:
         fold.update(one)
     return fold.result()
+
+
+def with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
+    """The totals to which every training of a run with folds has come: those of a few are no sums of the run."""
+    folds = max((len(one.folds) for one in epochs if isinstance(one, FoldedEpoch)), default=0)
+    return [one for one in epochs if not isinstance(one, FoldedEpoch) or one.phase != "val" or len(one.folds) == folds]
+
+
+def chosen_epoch(run: Run, epoch: int | str) -> int | None:
+    """Return the number of the epoch that `best` stands for, or `epoch` itself; None for `last`.
+
+    For `best` the run is read to its end. Raises UsageError for another word, and for `best` where no epoch was validated.
+    """
+    if epoch == "last" or isinstance(epoch, int):
+        return epoch if isinstance(epoch, int) else None
+    if epoch != "best":
+        raise UsageError(f"epoch {epoch} is not valid", "choose best, last or the number of an epoch")
+    totals = _Totals()
+    run.fold(totals)
+    found = best_epoch(with_all_folds(totals.epochs), run.info.config, run.info.task)
+    if found is None:
+        raise UsageError(f"{run.name} has no best epoch: none was validated", "name an epoch by its number, or last")
+    return found.epoch
+
+
+class _Totals:
+    """Collects the totals of phases. A fold."""
+
+    def __init__(self) -> None:
+        self.epochs: list[Epoch] = []
+
+    def update(self, block: Block) -> None:
+        if isinstance(block, Epoch):
+            self.epochs.append(block)
 
 
 def metric_of(totals: Epoch, metric: str) -> float | None:

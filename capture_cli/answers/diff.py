@@ -18,37 +18,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from capture_cli.answers.best import chosen_epoch
 from capture_cli.answers.comparison import EpochPair, epoch_pairs, measures
 from capture_cli.answers.files import FileChanges, FileTable, FirstOf
-from capture_cli.answers.losses import LossChanges, SampleLosses, loss_changes
-from capture_cli.answers.phases import F, LatestPhases, PhaseVisits
-from capture_cli.answers.predictions import Flip, PredictionChanges, Predictions, prediction_changes
+from capture_cli.answers.losses import LossChanges, loss_changes
+from capture_cli.answers.phases import F, PhaseVisits
+from capture_cli.answers.predictions import Flip, PredictionChanges, prediction_changes
+from capture_cli.answers.side import RecordPosition, Side
 from capture_cli.answers.state import RunState
 from capture_cli.answers.value_differences import ValueDifference, first_difference, values_by_sample
 from capture_cli.errors import RecordsError, UsageError
-from capture_cli.records import End, Epoch, RunInfo, Samples, Skip
+from capture_cli.records import End, RunInfo
 from capture_cli.records.comparing import Change, changes
 from capture_cli.records.values import loads
-from capture_cli.runs import BATCHES, Block, Line, Run, folds_of, summed
+from capture_cli.runs import BATCHES, Line, Run, folds_of
 from capture_cli.runs.merging import whole
-from capture_cli.runs.visits import predicts_classes
 
 if TYPE_CHECKING:
     import pandas
 
 MAX_FILES = 5
 """Files listed of those whose values differ."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordPosition:
-    """The position of a record in its run; `phase`, `epoch` and `batch` are None if its kind has none."""
-
-    seq: int
-    kind: str
-    phase: str | None
-    epoch: int | None
-    batch: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +82,8 @@ class Diff:
     """None if no phase with predicted classes was captured in both; if the runs are equal, nothing has changed."""
     losses: LossChanges | None
     """The same for the losses of runs without predicted classes."""
+    best: tuple[int | None, int | None]
+    """The best epochs of a and b; None without validation."""
     epochs: tuple[EpochPair, ...]
     """Loss and accuracy of every phase in both runs; empty if they are equal."""
 
@@ -130,16 +122,21 @@ class Diff:
             "files": asdict(self.files),
             "predictions": asdict(self.predictions) if self.predictions else None,
             "losses": asdict(self.losses) if self.losses else None,
+            "best_epochs": dict(zip("ab", self.best, strict=True)),
             "epochs": [asdict(one) for one in self.epochs],
             "measures": self.measures(),
         }
 
 
-def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
-    """Compare two runs; list at most `limit` images that went from right to wrong, and as many the other way."""
+def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Diff:
+    """Compare two runs; list at most `limit` images that went from right to wrong, and as many the other way.
+
+    Predictions are those of the epoch `last`, `best` (of each run, which is then read twice) or a number. Raises UsageError if
+    one of them does not have it.
+    """
     numbers: dict[str, int] = {}
     files = FileTable()
-    left, right = _Reader(a, 0, files, numbers), _Reader(b, 1, files, numbers)
+    left, right = (Side(run, side, files, numbers, chosen_epoch(run, epoch)) for side, run in enumerate((a, b)))
     common = 0
     one, other = left.next(), right.next()
     while one and other and one.data == other.data:
@@ -153,6 +150,8 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
             first_batch = _first_batch(left, one, right, other)
     left.drain()
     right.drain()
+    left.demand_epoch()
+    right.demand_epoch()
     predictions = _predictions(left, right, limit)
     return Diff(
         relation=relation,
@@ -163,6 +162,7 @@ def compare(a: Run, b: Run, *, limit: int = 10) -> Diff:
         files=files.changes(),
         predictions=predictions,
         losses=_losses(left, right, limit),
+        best=(left.best, right.best),
         epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs, left.task, right.task),
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
@@ -174,81 +174,7 @@ def _info_of(run: Run, info: RunInfo) -> RunInfo:
     return whole(info) if folds_of(run.info) else info
 
 
-class _Reader:
-    """Hands out the lines of one run, feeding on the way what is compared at the end."""
-
-    def __init__(self, run: Run, side: int, files: FileTable, file_numbers: dict[str, int]) -> None:
-        self.info: RunInfo | None = None
-        """The last run record."""
-        self.phases = LatestPhases(lambda phase, epoch, info: Predictions(phase, epoch, info, file_numbers))
-        self.losses = LatestPhases(lambda phase, epoch, info: SampleLosses(phase, epoch, info, file_numbers))
-        """Phases of a run without predicted classes, as `phases` has those of one with."""
-        self.epochs: dict[tuple[int, str], Epoch] = {}
-        """The totals of each phase, of a run with folds those of all trainings together."""
-        self._folded: dict[tuple[int, str], list[Epoch]] = {}
-        self.samples: list[Samples] = []
-        self.error: RecordsError | None = None
-        """The first thing wrong with the records."""
-        self._run = run
-        self._side = side
-        self._files = files
-        self._lines = self._fed_lines()
-
-    @property
-    def task(self) -> str | None:
-        """The task of the run."""
-        return self.info.task if self.info else None
-
-    def next(self) -> Line | None:
-        """The next line; None at the end, or if what follows cannot be trusted."""
-        return next(self._lines, None)
-
-    def _fed_lines(self) -> Iterator[Line]:
-        try:
-            for block, lines in self._run.blocks_and_lines():
-                self._update(block)
-                yield from lines
-        except RecordsError as error:
-            self.error = self.error or error
-
-    def _update(self, block: Block | None) -> None:
-        if isinstance(block, RunInfo):
-            self.info = block
-        elif isinstance(block, Samples):
-            self.samples.append(block)
-        elif isinstance(block, Epoch):
-            key = block.epoch, block.phase
-            self.epochs[key] = block
-            if self.info and self.info.fold:
-                self._folded.setdefault(key, []).append(block)
-                self.epochs[key] = summed(self._folded[key])
-        if isinstance(block, Samples | Skip) and self.info:
-            self._files.update(self._side, block, self.info)
-        elif block is not None and self.info:
-            (self.phases if predicts_classes(self.info.task) else self.losses).update(block)
-
-    def drain(self) -> None:
-        """Go to the end."""
-        while self.next():
-            pass
-
-    def position(self, line: Line) -> RecordPosition | None:
-        """The position of a record; None, with the error kept, if its fields do not fit together."""
-        try:
-            record = line.record()
-        except RecordsError as error:
-            self.error = self.error or self._run.located(error)
-            return None
-        within = {name: getattr(record, name, None) for name in ("phase", "epoch", "batch")}
-        return RecordPosition(seq=line.seq, kind=line.kind, **within)
-
-    @property
-    def is_broken(self) -> bool:
-        """True if the run ended in damage, or has no records at all."""
-        return self.info is None or self.error is not None
-
-
-def _relation(left: _Reader, right: _Reader, one: Line | None, other: Line | None) -> str:
+def _relation(left: Side, right: Side, one: Line | None, other: Line | None) -> str:
     """The relation of two runs, given the first pair of lines that are not equal; None: there is no line."""
     if (one is None and left.is_broken) or (other is None and right.is_broken):
         return "undecided"
@@ -267,7 +193,7 @@ def _is_interruption(line: Line) -> bool:
     return isinstance(record, End) and record.status != "completed"
 
 
-def _first_batch(left: _Reader, one: Line, right: _Reader, other: Line) -> RecordDifference | None:
+def _first_batch(left: Side, one: Line, right: Side, other: Line) -> RecordDifference | None:
     """The first pair of batches, counted in each run, that differ in anything but the ids of their images."""
     for one_batch, other_batch in zip(_batches(left, one), _batches(right, other), strict=False):
         if _content(one_batch) == _content(other_batch):
@@ -279,7 +205,7 @@ def _first_batch(left: _Reader, one: Line, right: _Reader, other: Line) -> Recor
     return None
 
 
-def _batches(reader: _Reader, line: Line | None) -> Iterator[Line]:
+def _batches(reader: Side, line: Line | None) -> Iterator[Line]:
     while line:
         if line.kind in BATCHES:
             yield line
@@ -314,7 +240,7 @@ def _differing(left: dict[str, Any], right: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _difference(
-    left: _Reader, one: Line, right: _Reader, other: Line, body: Callable[[Line], dict[str, Any]]
+    left: Side, one: Line, right: Side, other: Line, body: Callable[[Line], dict[str, Any]]
 ) -> RecordDifference | None:
     """Two lines that differ, field by field and image by image; None if one of them cannot be read."""
     a, b = left.position(one), right.position(other)
@@ -340,7 +266,7 @@ def _difference(
     )
 
 
-def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges | None:
+def _predictions(left: Side, right: Side, limit: int) -> PredictionChanges | None:
     """The changed predictions, as far as the records of both can be read."""
     pair = _read_both(left, right, left.phases.common(right.phases))
     if pair is None:
@@ -364,14 +290,14 @@ def _predictions(left: _Reader, right: _Reader, limit: int) -> PredictionChanges
     )
 
 
-def _losses(left: _Reader, right: _Reader, limit: int) -> LossChanges | None:
+def _losses(left: Side, right: Side, limit: int) -> LossChanges | None:
     """The changed losses of runs without predicted classes, as far as the records of both can be read."""
     pair = _read_both(left, right, left.losses.common(right.losses))
     return loss_changes(pair[0].fold, pair[1].fold, limit=limit) if pair else None
 
 
 def _read_both(
-    left: _Reader, right: _Reader, pair: tuple[PhaseVisits[F], PhaseVisits[F]] | None
+    left: Side, right: Side, pair: tuple[PhaseVisits[F], PhaseVisits[F]] | None
 ) -> tuple[PhaseVisits[F], PhaseVisits[F]] | None:
     """The phase of both runs, read; None, with the error kept, if it makes no sense."""
     for reader, phase in zip((left, right), pair or (), strict=False):

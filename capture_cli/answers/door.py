@@ -32,13 +32,16 @@ class Run(runs.Run):
         """
         return find_suspects(self, *others)
 
-    def diff(self, other: runs.Run, *, limit: int = 10) -> Diff:
-        """Compare with another run, which is `b`; at most `limit` images for each direction of a flip."""
-        return compare(self, other, limit=limit)
+    def diff(self, other: runs.Run, *, limit: int = 10, epoch: int | str = "last") -> Diff:
+        """Compare with another run, which is `b`; at most `limit` images for each direction of a flip.
 
-    def summary(self, *, worst: int = 8) -> Summary:
-        """The run at a glance, as `capture inspect` shows it, with its lesson."""
-        return summarise(self, worst=worst)
+        Predictions are those of an epoch: `last`, `best` (of each run) or a number.
+        """
+        return compare(self, other, limit=limit, epoch=epoch)
+
+    def summary(self, *, worst: int = 8, epoch: int | str = "last") -> Summary:
+        """The run at a glance, as `capture inspect` shows it, with its lesson. `epoch` is a number, `best` or `last`."""
+        return summarise(self, worst=worst, epoch=epoch)
 
     def dynamics(self, *, most: int = 8) -> DynamicsSummary:
         """How classes and samples were learned, as `capture inspect --dynamics` shows it."""

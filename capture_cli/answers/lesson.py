@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from capture_cli.answers.best import BestEpoch
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates
 from capture_cli.answers.held_out import HeldOut
@@ -80,12 +81,13 @@ def lesson(
     *,
     held_out: HeldOut | None = None,
     phase: PhaseScore | None,
-    best: str | None,
+    best: BestEpoch | None,
+    makes_models: bool = False,
     duplicates: Duplicates,
     about_labels: Sequence[Finding] = (),
     about_learning: Sequence[Finding] = (),
 ) -> tuple[Finding, ...]:
-    """Every sentence that is true of a run."""
+    """Every sentence that is true of a run. `makes_models`: it has a model of its best epoch."""
     found: list[Finding] = []
     if held_out:
         calibration = phase.calibration if phase and phase.phase == "val" else None
@@ -95,11 +97,23 @@ def lesson(
         found += [*_confusion(phase), *_masks(phase)]
     found += about_labels
     if best:
-        found.append(Finding(kind="best_epoch", text=f"{best}.", command=("rows", RUN, "--per", "epoch")))
+        found.append(_best(best, phase, makes_models))
     found += about_learning
     if phase:
         found += _calibration(phase)
     return (*found, *_duplicates(duplicates))
+
+
+def _best(best: BestEpoch, phase: PhaseScore | None, makes_models: bool) -> Finding:
+    """The best epoch, and if it is not the last, which one the scores are of and which one the models."""
+    text, command = f"{best.sentence}.", ("rows", RUN, "--per", "epoch")
+    shown = phase.epoch if phase and phase.phase == "val" else best.epoch
+    if best.epoch < best.last or shown != best.epoch:
+        text += f" The tables below show epoch {shown}{', the last' if shown == best.last else ''}"
+        text += f"; predict, evaluate and export use epoch {best.epoch}." if makes_models else "."
+    if shown != best.epoch:
+        command = ("inspect", RUN, "--epoch", "best")
+    return Finding(kind="best_epoch", text=text, command=command)
 
 
 def _confusion(phase: PhaseScore) -> list[Finding]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Generic, Protocol, Self, TypeVar
 
-from capture_cli.errors import RecordsError
+from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, Fold, FoldedEpoch, Visits
 
@@ -89,14 +89,20 @@ class JoinedVisits(PhaseVisits[F]):
 class LatestPhases(Generic[F]):
     """The last complete epoch of each phase, and the one under way. A fold."""
 
-    def __init__(self, new_fold: Callable[[str, int, RunInfo], F]) -> None:
-        """`new_fold` makes the fold for a phase and epoch. A fold must use all of a block or, if it raises, nothing."""
+    def __init__(self, new_fold: Callable[[str, int, RunInfo], F], *, epoch: int | None = None) -> None:
+        """`new_fold` makes the fold for a phase and epoch. A fold must use all of a block or, if it raises, nothing.
+
+        With `epoch` it is that epoch of each phase, not the last one.
+        """
         self._complete: dict[str, PhaseVisits[F]] = {}
         self._under_way: dict[str, PhaseVisits[F]] = {}
         self._trainings: dict[int, LatestPhases[F]] = {}
         """The phases of each training of a run with folds, by its number."""
         self._new_fold = new_fold
         self._info: RunInfo | None = None
+        self._only = epoch
+        self._others: set[int] = set()
+        """Epochs that were passed over."""
 
     @cached_property
     def complete(self) -> dict[str, PhaseVisits[F]]:
@@ -112,6 +118,8 @@ class LatestPhases(Generic[F]):
         """Take the next block. Raises RecordsError for more than MAX_PHASES phases."""
         if isinstance(block, RunInfo):
             self._info = block
+        elif isinstance(block, Visits | Epoch) and self._only not in (None, block.epoch):
+            self._others.add(block.epoch)
         elif isinstance(block, Visits):
             if number := _training(block.info):
                 self._of_training(number, block.info)._take(block)
@@ -149,6 +157,14 @@ class LatestPhases(Generic[F]):
         earlier = self._complete.get(sums.phase)
         if found.is_captured or not (earlier and earlier.is_captured):
             self._complete[sums.phase] = found
+
+    def missing(self, run: str) -> UsageError | None:
+        """The error to raise after the pass if the run, called `run`, does not have the epoch that was asked for."""
+        if self._only is None or self.complete or self.under_way:
+            return None
+        first, last = min(self._others, default=0), max(self._others, default=0)
+        has = f"it has epochs {first} to {last}" if first < last else f"it has epoch {last}" if self._others else "it has none"
+        return UsageError(f"{run} has no epoch {self._only}", has)
 
     def chosen(self) -> PhaseVisits[F] | None:
         """The phase that says most: the last complete one of `val`, else `test`, `train`, others; else one under way."""

@@ -10,12 +10,12 @@ Memory grows with the samples and classes of a run, not with its length.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from capture_cli.answers.best import BestEpoch, best_epoch, uneven_scores
+from capture_cli.answers.best import BestEpoch, best_epoch, chosen_epoch, uneven_scores, with_all_folds
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicating
 from capture_cli.answers.held_out import HeldOut, HoldingOut
@@ -26,8 +26,9 @@ from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
-from capture_cli.runs import Block, FoldedEpoch, Run
+from capture_cli.runs import Block, Run
 from capture_cli.runs.masks import SEGMENTATION
+from capture_cli.runs.names import has_best_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,12 @@ def _sums_to_json(sums: Epoch, task: str | None) -> dict[str, Any]:
     return body | ({"padded": sums.padded} if sums.padded else {})
 
 
-def summarise(run: Run, *, worst: int = 8, confusions: int = 10) -> Summary:
-    """Read a run once. Raises RecordsError if not even its first line can be read."""
-    fold = Summarising(run, worst=worst, confusions=confusions)
+def summarise(run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | str = "last") -> Summary:
+    """Read a run once, for the epoch `best` twice. `epoch` is the one whose scores are in `phase`: a number, `best` or `last`.
+
+    Raises RecordsError if not even its first line can be read, UsageError if it has no such epoch.
+    """
+    fold = Summarising(run, worst=worst, confusions=confusions, epoch=chosen_epoch(run, epoch))
     run.fold(fold)
     return fold.result()
 
@@ -103,8 +107,8 @@ def summarise(run: Run, *, worst: int = 8, confusions: int = 10) -> Summary:
 class Summarising:
     """Works out a Summary of a run. A fold over one pass of it."""
 
-    def __init__(self, run: Run, *, worst: int = 8, confusions: int = 10) -> None:
-        """Keep the `worst` samples and at most `confusions` pairs of classes."""
+    def __init__(self, run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | None = None) -> None:
+        """Keep the `worst` samples and at most `confusions` pairs of classes, of the last epoch or of `epoch`."""
         self._run = run
         self._info: RunInfo | None = None
         self._splits: Counter[str] = Counter()
@@ -117,7 +121,8 @@ class Summarising:
         self._phases = LatestPhases(
             lambda phase, epoch, info: Scores(
                 phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digests.of
-            )
+            ),
+            epoch=epoch,
         )
 
     def update(self, block: Block) -> None:
@@ -137,9 +142,14 @@ class Summarising:
         self._held_out.update(block)
 
     def result(self) -> Summary:
-        """The summary of what was read. Raises RecordsError if that was not even a run record."""
+        """The summary of what was read.
+
+        Raises RecordsError if that was not even a run record, UsageError if it has not the epoch that was asked for.
+        """
         if self._info is None:
             raise self._run.error() or RecordsError(f"{self._run.name}: no records")
+        if missing := self._phases.missing(self._run.name):
+            raise self._run.error() or missing
         chosen = self._phases.chosen()
         under_way = list(self._phases.under_way.values())
         error: RecordsError | None = None
@@ -151,7 +161,7 @@ class Summarising:
         scores = chosen.fold.result() if chosen else None
         about_labels, about_learning = self._waiting.findings(self._digests)
         held_out = self._held_out.result()
-        best = best_epoch(_with_all_folds(self._epochs), self._info.config, self._info.task)
+        best = best_epoch(with_all_folds(self._epochs), self._info.config, self._info.task)
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,
@@ -165,15 +175,10 @@ class Summarising:
             lesson=lesson(
                 held_out=held_out,
                 phase=scores,
-                best=best.sentence if best and best.last > self._epochs[0].epoch else None,
+                best=best if best and best.last > self._epochs[0].epoch else None,
+                makes_models=has_best_model(self._run.folder),
                 duplicates=self._duplicates.result(),
                 about_labels=about_labels,
                 about_learning=about_learning,
             ),
         )
-
-
-def _with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
-    """The totals to which every training of a run with folds has come: those of a few are no sums of the run."""
-    folds = max((len(one.folds) for one in epochs if isinstance(one, FoldedEpoch)), default=0)
-    return [one for one in epochs if not isinstance(one, FoldedEpoch) or one.phase != "val" or len(one.folds) == folds]

@@ -44,6 +44,9 @@ ModelArgument = Annotated[
 
 Last = Annotated[bool, typer.Option("--last", help="Use the model of the last epoch, not that of the best.")]
 
+_EPOCH = "The epoch that is shown: its number, best (which predict, evaluate and export use) or last."
+Epoch = Annotated[str, typer.Option("--epoch", metavar="N|best|last", help=_EPOCH)]
+
 Data = partial(typer.Option, rich_help_panel="Data")
 Machine = partial(typer.Option, rich_help_panel="Machine")
 Output = partial(typer.Option, rich_help_panel="Output")
@@ -103,6 +106,17 @@ Mlflow = Annotated[str | None, Output(metavar="[URI]", help=f"Also send the run 
 Tensorboard = Annotated[bool, Output("--tensorboard", help="Also write event files for TensorBoard.")]
 Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last batch to show while it runs.")]
 Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
+
+
+def epoch_of(text: str) -> int | str:
+    """Return the value of `--epoch`: a number, `best` or `last`. Raises UsageError."""
+    from capture_cli.errors import UsageError
+
+    if text in ("best", "last"):
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--epoch {text} is not valid", "choose best, last or the number of an epoch")
+    return int(text)
 
 
 def refuse_empty(args: Sequence[str]) -> None:

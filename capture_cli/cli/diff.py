@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.arguments import RUN_HELP, find_run, open_run
+from capture_cli.cli.arguments import RUN_HELP, Epoch, epoch_of, find_run, open_run
 from capture_cli.cli.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def diff(
             metavar="SQL", help="Exit with 5 if this holds: 'accuracy_drop > 0.01 or flips > 20'.", show_default=False
         ),
     ] = None,
+    epoch: Epoch = "last",
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
     ] = None,
@@ -35,7 +36,8 @@ def diff(
     device, threads); loss and accuracy by epoch; and the images that one run has
     right and the other wrong, with p(label) in both, in the last phase that both
     runs have (val, else test, else train), with calibration and McNemar's test.
-    Images are matched by path. Of more than two runs there is a table.
+    Images are matched by path. Predictions and the gate are those of the last
+    epoch; `--epoch best` takes the best one of each run. Of more than two runs there is a table.
 
     --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
     accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,
@@ -63,6 +65,7 @@ def diff(
         raise UsageError("one run only", "name two runs, or more for a table")
     if runs.count("-") > 1 or (len(runs) > 2 and runs[0] == "-"):
         raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
+    compared = epoch_of(epoch)
     gate = None if fail_if is None else Gate(fail_if)
     first, *others = [find_run(one) for one in runs]
     found = []
@@ -70,7 +73,7 @@ def diff(
     with ExitStack() as stack:
         for name in others:
             one = stack.enter_context(open_run(first))
-            found.append(compare(one, stack.enter_context(open_run(name)), limit=limit))
+            found.append(compare(one, stack.enter_context(open_run(name)), limit=limit, epoch=compared))
         if as_json:
             answers = [answer.to_json(a=runs[0], b=name) for answer, name in zip(found, runs[1:], strict=True)]
             typer.echo(json.dumps(answers[0] if len(answers) == 1 else {"runs": answers}))
@@ -88,6 +91,17 @@ def diff(
     return 0 if all(answer.relation == "equal" for answer in found) else 1
 
 
+def _judged_phase(answer: "Diff") -> str:
+    """The phase and the epochs that a gate judges."""
+    if answer.predictions:
+        phase, a, b = answer.predictions.phase, answer.predictions.a.epoch, answer.predictions.b.epoch
+    elif answer.losses:
+        phase, a, b = answer.losses.phase, answer.losses.epoch_a, answer.losses.epoch_b
+    else:
+        return "no phase in common"
+    return f"{phase}, epoch {a}" if a == b else f"{phase}, epoch {a} in A, {b} in B"
+
+
 def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
     """Say what came of the gate; 5 if it failed. Raises CaptureError where it cannot be judged."""
     from capture_cli.errors import CaptureError
@@ -101,6 +115,6 @@ def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
         failed = gate.fails(values)
         said = ", ".join(f"{measure} {values[measure]:.6g}" for measure in gate.names)
         verdict = "gate failed" if failed else "gate passed"
-        typer.echo(safe(f"{verdict}: {name}: {said} (--fail-if '{gate.text}')"), err=True)
+        typer.echo(safe(f"{verdict}: {name}: {said} ({_judged_phase(answer)}; --fail-if '{gate.text}')"), err=True)
         code = 5 if failed else code
     return code

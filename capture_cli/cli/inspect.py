@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.cli.arguments import RunArgument, open_run
+from capture_cli.cli.arguments import Epoch, RunArgument, epoch_of, open_run
 from capture_cli.cli.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def inspect(
     ] = None,
     worst: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Samples with the highest loss to show.")] = 8,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Classes to show, and half as many confusions.")] = 20,
+    epoch: Epoch = "last",
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
     ] = None,
@@ -35,6 +36,9 @@ def inspect(
     command that shows more. Labels that look wrong are among them for runs whose
     records are small; `capture suspects` finds them in any run.
 
+    Classes, confusions, calibration and the worst samples are of the last epoch,
+    or of the one that `--epoch` names.
+
     Works on a run that is still going or was cut off, and says so. If the records
     are damaged, it shows what comes before the damage and exits with 4. Of a
     folder of runs it lists the runs, as `capture runs` does.
@@ -48,6 +52,10 @@ def inspect(
         raise UsageError(absent(folder, "folder"), "--folder says where the images of the run are now")
     if dynamics and sample is not None:
         raise UsageError("--dynamics and --sample are two different views", "give one of them")
+    if epoch != "last" and (dynamics or sample is not None):
+        view = "--dynamics" if dynamics else "--sample"
+        raise UsageError(f"--epoch and {view} do not go together", f"{view} shows every epoch; drop --epoch")
+    shown = epoch_of(epoch)
     if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
         from capture_cli.cli.runs import show_list
 
@@ -59,17 +67,19 @@ def inspect(
         elif sample is not None:
             state = _show_sample(opened, run, sample, folder=folder, as_json=as_json)
         else:
-            state = _show_summary(opened, run, worst=worst, limit=limit, folder=folder, as_json=as_json)
+            state = _show_summary(opened, run, epoch=shown, worst=worst, limit=limit, folder=folder, as_json=as_json)
     if state.error:
         raise state.error
     return 0
 
 
-def _show_summary(opened: "Run", run: str, *, worst: int, limit: int, folder: str | None, as_json: bool) -> "RunState":
+def _show_summary(
+    opened: "Run", run: str, *, epoch: int | str, worst: int, limit: int, folder: str | None, as_json: bool
+) -> "RunState":
     from capture_cli.answers.summary import summarise
     from capture_cli.views.terminal import inspect as view
 
-    summary = summarise(opened, worst=worst, confusions=max(1, limit // 2))
+    summary = summarise(opened, worst=worst, confusions=max(1, limit // 2), epoch=epoch)
     if as_json:
         further = {"lesson": view.lesson_json(summary, run), "commands": view.commands(summary, run)}
         _print_json(run, summary.to_json() | further)

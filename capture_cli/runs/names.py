@@ -24,6 +24,7 @@ RUNS = Path("runs")
 """The folder in which runs are made and found by name."""
 RECORDS = "records.jsonl"
 CONFIG = "config.toml"
+BEST_MODEL = "best.safetensors"
 FOLD = re.compile(r"fold-([1-9][0-9]{0,3})")
 """The run folder of one training of a run with folds."""
 RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
@@ -92,6 +93,11 @@ def demand_one_training(run: Path, why: str = "each with a model of its own") ->
     if folds := fold_folders(run):
         number = f"{len(folds)} trainings" if len(folds) > 1 else "folds"
         raise UsageError(f"'{run}' has {number}, {why}", f"name one of them, such as {folds[0]}")
+
+
+def has_best_model(run: Path | None) -> bool:
+    """Tell if a run folder has a model of its best epoch, which predict, evaluate and export use."""
+    return run is not None and (run / BEST_MODEL).is_file()
 
 
 def place_of(folder: Path) -> Place | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.answers.diff import Diff, RecordDifference, RecordPosition
+from capture_cli.answers.diff import Diff, RecordDifference
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, PredictionChanges
+from capture_cli.answers.side import RecordPosition
 from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
 from capture_cli.views.terminal.tables import number_or_dash, show, table_of
@@ -67,7 +68,7 @@ def show_diff(
     if diff.epochs:
         parts += ["", _epochs(diff)]
     if diff.predictions and diff.relation != "equal":
-        parts += ["", *_predictions(diff.predictions, limit)]
+        parts += ["", *_predictions(diff.predictions, limit, diff.best)]
         captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
         shown = gallery(zip(pictures, captions, strict=False), width)
         parts += ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
@@ -227,13 +228,24 @@ def _files(diff: Diff) -> list[RenderableType]:
     return ["", table_of([("files", ""), ("", "#"), ("such as", "fold")], rows)] if rows else []
 
 
-def _predictions(changes: PredictionChanges, limit: int) -> list[RenderableType]:
+def _not_best(changes: PredictionChanges, best: tuple[int | None, int | None]) -> list[RenderableType]:
+    """A line that names the best epochs, if others are compared."""
+    shown = zip("AB", best, (changes.a.epoch, changes.b.epoch), strict=True)
+    others = [f"epoch {epoch} in {name}" for name, epoch, compared in shown if epoch not in (None, compared)]
+    text = f"best: {', '.join(others)}, which predict, evaluate and export use; --epoch best compares the best epochs"
+    return [plain(text)] if others and changes.phase == "val" else []
+
+
+def _predictions(
+    changes: PredictionChanges, limit: int, best: tuple[int | None, int | None] = (None, None)
+) -> list[RenderableType]:
     a, b, both = changes.a, changes.b, changes.both
     epochs = f"epoch {a.epoch}" if a.epoch == b.epoch else f"epoch {a.epoch} in A, {b.epoch} in B"
     under_way = "".join(f", under way in {name}" for name, one in (("A", a), ("B", b)) if not one.complete)
     only = "".join(f", {one.n - both:,} only in {name}" for name, one in (("A", a), ("B", b)) if one.n > both)
     images = "1 image" if both == 1 else f"{both:,} images"
     parts: list[RenderableType] = [plain(f"{changes.phase}, {epochs}{under_way}: {images} in both{only}", "bold")]
+    parts += _not_best(changes, best)
     if not both:
         return parts
     correct = f"{a.correct:,} in A ({a.correct / both:.1%}), {b.correct:,} in B ({b.correct / both:.1%})"

@@ -1,0 +1,89 @@
+"""`--epoch` of inspect and diff: every score is of that epoch, and people are told which epoch the models are of."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calling import Caller
+from capture_cli import open_run
+from capture_cli.records import Epoch, Record
+from runs import run_records, write_run
+
+
+def records(best: int, seed: int = 0) -> list[Record]:
+    """Four epochs, 0 to 3, of which `best` has the highest validation accuracy."""
+    changed = []
+    for one in run_records(epochs=4, seed=seed):
+        if isinstance(one, Epoch) and one.phase == "val":
+            one = replace(one, accuracy=1.0 if one.epoch == best else 0.5)
+        changed.append(one)
+    return changed
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Runs `a` and `b`, whose best epochs are 1 and 2 of 0 to 3; `a` has a model of its best epoch."""
+    write_run(tmp_path / "a", records(1))
+    (tmp_path / "a" / "best.safetensors").write_bytes(b"")
+    write_run(tmp_path / "b", records(2, seed=1))
+    return tmp_path
+
+
+def test_inspect_shows_the_epoch_that_is_named(runs: Path, call: Caller) -> None:
+    """Epoch 1 has the scores that the same run would have had if it had ended there; `best` stands for its number."""
+    write_run(runs / "short", run_records(epochs=2))
+    phases = [
+        json.loads(call("inspect", name, "--json", *options).out)["phase"]
+        for name, options in (("a", ["--epoch", "1"]), ("a", ["--epoch", "best"]), ("short", []), ("a", ["--epoch", "last"]))
+    ]
+    assert phases[0] == phases[1] == phases[2] != phases[3]
+    assert phases[3]["epoch"] == 3
+    assert phases[3] == json.loads(call("inspect", "a", "--json").out)["phase"]
+
+
+def test_the_lesson_says_which_epoch_is_shown_and_which_is_used(runs: Path, call: Caller) -> None:
+    """Without a saved model nothing is said of predict. The command leads to the best epoch."""
+    text = call("inspect", "a").out
+    sentence = "The tables below show epoch 3, the last; predict, evaluate and export use epoch 1."
+    assert sentence in text
+    assert "  capture inspect a --epoch best\n" in text
+    assert "The tables below show epoch 1; predict, evaluate" in call("inspect", "a", "--epoch", "best").out
+    assert "The tables below show epoch 3, the last.\n" in call("inspect", "b").out
+
+
+def test_diff_compares_the_best_epochs(runs: Path, call: Caller) -> None:
+    """Flips, measures and the gate are of these; the gate says so. By default the last ones are compared, with a note."""
+    one, other = (json.loads(call("diff", "a", "b", "--json", *more).out) for more in ([], ["--epoch", "best"]))
+    epochs = [(found["predictions"]["a"]["epoch"], found["predictions"]["b"]["epoch"]) for found in (one, other)]
+    assert epochs == [(3, 3), (1, 2)]
+    assert one["best_epochs"] == {"a": 1, "b": 2}
+    assert one["measures"] != other["measures"]
+    note = "best: epoch 1 in A, epoch 2 in B, which predict, evaluate and export use; --epoch best compares the best epochs"
+    assert note in call("diff", "a", "b").out
+    judged = call("diff", "a", "b", "--epoch", "best", "--fail-if", "flips >= 0")
+    assert "best: epoch" not in judged.out
+    assert (judged.code, "(val, epoch 1 in A, 2 in B; --fail-if" in judged.err) == (5, True)
+    with open_run(runs / "a") as a, open_run(runs / "b") as b:
+        assert a.diff(b, epoch="best").measures() == other["measures"]
+        assert a.summary(epoch=1).phase == a.summary(epoch="best").phase
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["inspect", "a", "--epoch", "9"], "has no epoch 9; it has epochs 0 to 3"),
+        (["diff", "a", "b", "--epoch", "4"], "has no epoch 4; it has epochs 0 to 3"),
+        (["inspect", "a", "--epoch", "first"], "--epoch first is not valid; choose best, last or the number of an epoch"),
+        (["diff", "a", "b", "--epoch", "-1"], "--epoch -1 is not valid"),
+        (["inspect", "a", "--epoch", "1", "--dynamics"], "--epoch and --dynamics do not go together"),
+        (["inspect", "c", "--epoch", "best"], "has no best epoch: none was validated"),
+    ],
+)
+def test_an_epoch_that_is_not_there_is_wrong_usage(runs: Path, call: Caller, args: list[str], said: str) -> None:
+    """The message names those that there are."""
+    write_run(runs / "c", run_records(val_every=0))
+    done = call(*args)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
