@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan
 from capture_cli.pixels.choosing import Wishes, choose_geometry
-from capture_cli.pixels.findings import Findings, Observed, find
+from capture_cli.pixels.findings import NO_LABEL, Findings, Observed, find
 from capture_cli.pixels.store import open_store
 from capture_cli.pixels.verdicts import Names, refuse_lost
 from capture_cli.resources import Resources
@@ -24,7 +24,7 @@ _BLOCK = 1024  # images that are decoded between two looks at what the store war
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """The images of a folder, decoded and compared."""
+    """The images of a folder, decoded and compared, those of a test split too."""
 
     inputs: str
     """The size of the inputs and how they are made, and why, for people; not escaped."""
@@ -36,16 +36,29 @@ class Checked:
 def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[str], object]) -> Checked:
     """Decode every image of a scan and compare them. Trouble with memory and disk goes to `warn`."""
     geometry, inputs, _ = choose_geometry(scan.files, scan.source.read, wishes)
-    names = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
-    observed = Observed(len(scan.files))
-    with closing(open_store(len(scan.files), geometry, resources, warn=warn)) as store:
-        for start in range(0, len(scan.files), _BLOCK):
-            ids = range(start, min(start + _BLOCK, len(scan.files)))
-            observed.add(store.admit(ids, lambda i: scan.source.read(scan.files[i])))
-        findings = find(observed, scan.labels, scan.splits, rows=store.rows)
+    trained = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
+    names = _with_tests(scan, trained)
+    observed = Observed(len(names.files))
+    with closing(open_store(len(names.files), geometry, resources, warn=warn)) as store:
+        for start in range(0, len(names.files), _BLOCK):
+            ids = range(start, min(start + _BLOCK, len(names.files)))
+            observed.add(store.admit(ids, lambda i: scan.source.read(names.files[i])))
+        findings = find(observed, names.labels, names.splits, rows=store.rows)
     refusal = None
     try:
-        refuse_lost(observed, names)
+        refuse_lost(observed, trained)
     except DataError as error:
         refusal = error
     return Checked(inputs=inputs, names=names, findings=findings, refusal=refusal)
+
+
+def _with_tests(scan: Scan, trained: Names) -> Names:
+    """Add the images of the test split, which training leaves alone, to those that it uses."""
+    tests = [one for one in scan.skipped if one.reason == "test-split"]
+    places = {name: i for i, name in enumerate(scan.classes)}
+    return Names(
+        files=[*trained.files, *(one.file for one in tests)],
+        labels=[*trained.labels, *(places.get(one.detail, NO_LABEL) for one in tests)],
+        splits=[*trained.splits, *("test" for _ in tests)],
+        classes=trained.classes,
+    )

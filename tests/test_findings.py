@@ -112,11 +112,38 @@ def test_copies_leaks_and_conflicts_are_told_apart(tmp_path: Path, held: str) ->
     )
     assert warnings(found, names) == [
         "1 of 3 validation images is identical to a training image, so accuracy is too high: '3.png' and '2.png'",
-        "1 pair has identical pixels and different labels: '2.png' (cat) and '3.png' (dog)",
+        "1 pair of images has identical pixels and different labels: '2.png' (cat) and '3.png' (dog)",
         "2 of 3 validation images are nearly the same as a training image, so accuracy is too high: "
-        "'6.png' and '0.png' and 2 more",
+        "'6.png' and '0.png' and 2 more pairs",
         "1 image is identical to another of the same class: '1.png' and '0.png'",
     ]
+
+
+def swatch(number: int, colour: tuple[int, int, int]) -> bytes:
+    """An even picture with noise and light from above, as of a sky or a wall."""
+    noise = np.random.default_rng(number).normal(0, 1.5, (60, 50, 1)) + np.linspace(-14, 14, 60)[:, None, None]
+    return saved(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+
+
+def car(colour: tuple[int, int, int], *, mark: bool = False) -> Image.Image:
+    image = Image.new("RGB", (50, 50), (230, 230, 230))
+    image.paste(colour, (10, 15, 40, 35))
+    if mark:
+        image.paste((150, 60, 60), (21, 21, 27, 27))
+    return image
+
+
+def test_pictures_of_other_colours_are_no_near_duplicates() -> None:
+    """Though their brightness has the same structure: cars of two colours, a sky and a lawn, a part with a mark on it."""
+    red, blue = (200, 30, 40), (40, 30, 200)
+    files = [saved(car(red)), saved(car(blue)), swatch(0, (90, 140, 220)), swatch(1, (70, 138, 60)), saved(car(red, mark=True))]
+    hashes = hashes_of(*files)
+    assert max(bits(hashes[0], hashes[1]), bits(hashes[2], hashes[3]), bits(hashes[0], hashes[4])) <= MAX_DISTANCE
+    assert not findings(files[:2], [0, 1], ["train", "val"]).near_leaks
+    found = findings([*files, compressed(car(blue))], [0, 1, 0, 1, 1, 0], ["train"] * 5 + ["val"])
+    assert found.near_conflicts == [(1, 5)]
+    assert found.near_leaks == [(1, 5)]
+    assert not found.near_copies
 
 
 def test_pictures_of_one_colour_are_no_copies() -> None:
@@ -194,7 +221,7 @@ def test_a_lost_class_ends_the_training_before_its_first_step(call: Caller, tmp_
     advice = refused.err.partition("leave them out with ")[2].split()
     trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run", advice[0], advice[1].strip("'"))
     assert trained.code == 0
-    assert "warning: 3 pairs have identical pixels and different labels" in trained.err
+    assert "warning: 3 pairs of images (6 images) have identical pixels and different labels" in trained.err
     samples = [
         json.loads(line) for line in (tmp_path / "run/records.jsonl").read_bytes().splitlines() if b'"kind":"samples"' in line
     ]
@@ -215,6 +242,30 @@ def test_labels_check_shows_it_before_training(call: Caller, tmp_path: Path) -> 
     assert sorted(map(sorted, checked["conflicts"])) == [[f"cat/{i}.png", f"dog/copy{i}.png"] for i in range(3)]
     assert checked["inputs"].startswith("50x60, RGB")
     assert call("labels", "images", "--depth", "8").code == 2
+
+
+def test_labels_check_finds_leaks_into_the_test_split(call: Caller, tmp_path: Path) -> None:
+    """Copies of training and of validation images, whatever the label that the test folder gives them."""
+    for i, split in enumerate(["train", "train", "val"] * 4):
+        for number, label in enumerate(("cat", "dog")):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True, exist_ok=True)
+            photograph(100 * number + i).save(folder / f"{i}.png")
+    (tmp_path / "images/test/cat").mkdir(parents=True)
+    (tmp_path / "images/test/eel").mkdir()
+    photograph(200).save(tmp_path / "images/test/cat/9.png")
+    shutil.copy(tmp_path / "images/train/cat/0.png", tmp_path / "images/test/cat/0.png")
+    photograph(2).save(tmp_path / "images/test/eel/2.bmp")
+    shown = call("labels", "images", "--check")
+    assert shown.code == 0
+    assert (
+        "warning: 1 of 3 test images is identical to a training image, so accuracy is too high: "
+        "'test/cat/0.png' and 'train/cat/0.png'\n"
+    ) in shown.err
+    assert "1 of 3 test images is identical to a validation image" in shown.err
+    found = json.loads(call("labels", "images", "--check", "--json").out)["check"]
+    assert found["leaks"] == [["train/cat/0.png", "test/cat/0.png"], ["val/cat/2.png", "test/eel/2.bmp"]]
+    assert found["conflicts"] == []
 
 
 @pytest.mark.parametrize("looked_at", [3, 1024])
@@ -248,7 +299,7 @@ def test_of_many_images_one_of_each_class_is_looked_at(call: Caller, tmp_path: P
     lines = (tmp_path / "lost/records.jsonl").read_bytes().splitlines()
     assert sum(len(json.loads(line).get("files", [])) for line in lines) <= 4
     trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run", "--exclude", "eel/*")
-    assert "warning: 3 pairs have identical pixels and different labels" in trained.err
+    assert "warning: 3 pairs of images (6 images) have identical pixels and different labels" in trained.err
 
 
 def test_images_that_are_all_the_same_are_refused(call: Caller, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
     observed = Observed(n)
     observed.add(store.admit(ids, read))            # block by block
-    found = find(observed, labels, splits, rows=store.rows)
+    found = find(observed, labels, splits, rows=store.rows)     # label NO_LABEL where it is not known
 
 Two images are copies if their decoded pixels are equal, whatever their files. They are near-duplicates if their perceptual
-hashes are close, and their pixels, as sampled for these (capture_cli.pixels.similarity), differ by at most NEAR_LEVELS on
-average. Images of one colour are listed as such, not as copies.
+hashes are close and their pixels are alike in every channel (capture_cli.pixels.similarity). Images of one colour are listed
+as such, not as copies.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy.typing as npt
 from capture_cli.errors import Unusable
 from capture_cli.pixels.admission import Admission
 from capture_cli.pixels.decoding import Pixels
-from capture_cli.pixels.similarity import HASH_BYTES, sampled, similar_pairs
+from capture_cli.pixels.similarity import HASH_BYTES, alike, similar_pairs, thinned
 
-NEAR_LEVELS = 4  # mean difference of two near-duplicates, of 255 levels
+NO_LABEL = -1
+SPLITS = ("train", "val", "test")
 _AT_ONCE = 2**23  # bytes of pixels that are compared at a time
 
 Ids = npt.NDArray[np.int64]
@@ -55,13 +56,13 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Images by their places in the data set. In a pair that leaks, the validation image is the second."""
+    """Images by their places in the data set. In a pair that leaks, the image that is held out is the second."""
 
     usable: int
     skipped: dict[int, Unusable] = field(default_factory=dict)
     constant: list[int] = field(default_factory=list)
     leaks: list[Pair] = field(default_factory=list)
-    """Copies in different splits: one pair for each validation image."""
+    """Copies in different splits: one pair for each image that is held out, with a training image if there is one."""
     conflicts: list[Pair] = field(default_factory=list)
     """Copies with different labels: one pair for each further label of a group."""
     copies: list[Pair] = field(default_factory=list)
@@ -77,7 +78,7 @@ def find(observed: Observed, labels: Sequence[int], splits: Sequence[str], *, ro
     """Compare all usable images. `rows` is called for near-duplicates alone."""
     usable = np.flatnonzero(observed.usable)
     varied = usable[~observed.constant[usable]]
-    held_out = np.asarray(splits) != "train"
+    held_out = np.asarray([SPLITS.index(split) for split in splits], np.int64)
     numbers = np.asarray(labels, np.int64)
     found = Findings(
         usable=len(usable),
@@ -100,21 +101,19 @@ def _groups(pixels: npt.NDArray[np.uint64], ids: Ids) -> Iterable[list[int]]:
     return sorted(groups)
 
 
-def _pairs_of(group: Sequence[int], held_out: npt.NDArray[np.bool_]) -> list[Pair]:
-    """Pair the first training image of a group, or if there is none its first image, with each of the others."""
-    first = next((i for i in group if not held_out[i]), group[0])
+def _pairs_of(group: Sequence[int], held_out: Ids) -> list[Pair]:
+    """Pair the first training image of a group, or if there is none the first of the next split, with each of the others."""
+    first = min(group, key=lambda i: (held_out[i], i))
     return [(first, i) for i in group if i != first]
 
 
-def _sort_pairs(
-    pairs: Iterable[Pair], labels: Ids, held_out: npt.NDArray[np.bool_], lists: tuple[list[Pair], list[Pair], list[Pair]]
-) -> None:
+def _sort_pairs(pairs: Iterable[Pair], labels: Ids, held_out: Ids, lists: tuple[list[Pair], list[Pair], list[Pair]]) -> None:
     """Append each pair to the leaks, to the conflicts, to both, or to the rest."""
     leaks, conflicts, rest = lists
     for a, b in pairs:
-        leak, conflict = held_out[a] != held_out[b], labels[a] != labels[b]
+        leak, conflict = held_out[a] != held_out[b], labels[a] != labels[b] and NO_LABEL not in (labels[a], labels[b])
         if leak:
-            leaks.append((b, a) if held_out[a] else (a, b))
+            leaks.append((b, a) if held_out[a] > held_out[b] else (a, b))
         if conflict:
             conflicts.append((a, b))
         if not leak and not conflict:
@@ -136,7 +135,6 @@ def _near(observed: Observed, ids: Ids, rows: Rows) -> set[Pair]:
     for start in range(0, len(pairs), at_once):
         part = pairs[start : start + at_once]
         pixels, places = rows(part.reshape(-1))
-        both = sampled(pixels)[places].astype(np.int16).reshape(len(part), 2, -1)
-        differences = np.abs(both[:, 0] - both[:, 1]).mean(axis=1)
-        found.update(map(tuple, part[differences <= NEAR_LEVELS].tolist()))
+        small = thinned(pixels)
+        found.update(map(tuple, part[alike(small[places[::2]], small[places[1::2]])].tolist()))
     return found

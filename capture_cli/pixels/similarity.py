@@ -2,11 +2,13 @@
 
     hashes = perceptual_hashes(sampled(pixels))     # uint8 [N, 16], from decoded pixels uint8 [N, C, H, W]
     for a, b in similar_pairs(hashes): ...          # places of images whose hashes differ in at most MAX_DISTANCE bits
+    alike(thinned(pixels), thinned(others))         # bool [P], from uint8 [P, C, h, w]: do they really look alike?
 
 A picture is averaged to 9 x 9 cells of grey. Of the 128 bits, 64 say where a cell is brighter than the one to its left, and 64
 where it is brighter than the one above it, by more than MARGIN levels, so that noise on an even ground changes no bit. Copies
 that were compressed again or scaled keep the hash, or nearly; mirrored, turned or cut ones do not. Two different pictures may
-have the same hash: compare their pixels. All bits are 0 for a picture of one colour.
+have the same hash, such as a red and a blue one, or two that are almost even: `alike` compares their pixels. All bits are 0
+for a picture of one colour.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ HASH_BYTES = 16
 CELLS = 9  # a side
 MARGIN = 4  # levels of 256
 MAX_DISTANCE = 7  # bits of 128
+NEAR_LEVELS = 4  # mean difference of near-duplicates in green, of 255 levels
+COLOUR_LEVELS = 8  # and in red and blue, of which JPEG keeps less
+CELL_LEVELS = 20  # difference of their means in one cell and channel
 _SAMPLED_SIDE = 36  # larger pictures are looked at in steps: four places a cell are enough
 _NEIGHBOURS = 32  # images compared with each, in the order of their hashes
 
@@ -30,22 +35,46 @@ Hashes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
 
+def thinned(pixels: Pixels) -> Pixels:
+    """Return a view of pictures [..., C, H, W] with sides of at most 71."""
+    height, width = pixels.shape[-2:]
+    return pixels[..., :: max(1, height // _SAMPLED_SIDE), :: max(1, width // _SAMPLED_SIDE)]
+
+
 def sampled(pixels: Pixels) -> Pixels:
-    """Return a view of what is hashed of pictures [..., C, H, W]: green (it has most of the luma), sides of at most 71."""
-    channels, height, width = pixels.shape[-3:]
-    down, across = max(1, height // _SAMPLED_SIDE), max(1, width // _SAMPLED_SIDE)
-    return pixels[..., channels // 2, ::down, ::across]
+    """Return a view of what is hashed of pictures [..., C, H, W]: green, which has most of the luma, thinned."""
+    return thinned(pixels[..., pixels.shape[-3] // 2, :, :])
 
 
 def perceptual_hashes(planes: Pixels) -> Hashes:
     """Hash N pictures, as `sampled` returns them: uint8 [N, h, w] -> uint8 [N, 16]."""
-    sums, heights = _summed(planes)  # [N, 9, w]
-    sums, widths = _summed(sums.swapaxes(1, 2))  # [N, 9 across, 9 down]
-    cells = sums * (1 / (widths[:, np.newaxis] * heights))
+    cells = _cells(planes)
     bits = np.empty((len(planes), 2, 8, 8), np.bool_)
     np.greater(cells[:, 1:, :8], cells[:, :-1, :8] + MARGIN, out=bits[:, 0])
     np.greater(cells[:, :8, 1:], cells[:, :8, :-1] + MARGIN, out=bits[:, 1])
     return np.packbits(bits.reshape(len(planes), 128), axis=1)
+
+
+def alike(first: Pixels, second: Pixels) -> npt.NDArray[np.bool_]:
+    """Compare P pairs of pictures, thinned, uint8 [P, C, h, w]; return [P], True for near-duplicates.
+
+    Every channel differs little on average, and in no cell by more than CELL_LEVELS: so another colour tells, and so does a
+    mark on an even ground.
+    """
+    most = np.full(first.shape[1], COLOUR_LEVELS)
+    most[len(most) // 2] = NEAR_LEVELS
+    near = np.flatnonzero((np.abs(first.astype(np.int16) - second).mean(axis=(2, 3)) <= most).all(axis=1))
+    cells = [_cells(one[near].reshape(-1, *one.shape[2:])).reshape(len(near), one.shape[1] * CELLS**2) for one in (first, second)]
+    same = np.zeros(len(first), np.bool_)
+    same[near] = (np.abs(cells[0] - cells[1]) <= CELL_LEVELS).all(axis=1)
+    return same
+
+
+def _cells(planes: Pixels) -> npt.NDArray[np.float32]:
+    """Average pictures uint8 [N, h, w] to cells [N, 9 across, 9 down]."""
+    sums, heights = _summed(planes)  # [N, 9, w]
+    sums, widths = _summed(sums.swapaxes(1, 2))
+    return (sums * (1 / (widths[:, np.newaxis] * heights))).astype(np.float32, copy=False)
 
 
 def _summed(values: npt.NDArray[np.unsignedinteger]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from capture_cli.errors import DataError, Unusable
-from capture_cli.pixels.findings import Findings, Observed, Pair
+from capture_cli.pixels.findings import NO_LABEL, SPLITS, Findings, Observed, Pair
 
 _EXAMPLES = 3
 _HALF = 0.5
@@ -26,12 +26,13 @@ class Names:
 
     files: Sequence[str]
     labels: Sequence[int]
+    """Places in `classes`, or NO_LABEL."""
     splits: Sequence[str]
     classes: Sequence[str]
 
     def label(self, i: int) -> str:
         """Return the class of an image."""
-        return self.classes[self.labels[i]]
+        return "no label" if self.labels[i] == NO_LABEL else self.classes[self.labels[i]]
 
 
 def refuse_lost(observed: Observed, names: Names) -> None:
@@ -93,9 +94,9 @@ def warnings(found: Findings, names: Names) -> list[str]:
     said = [
         _skipped(found, names) or _halved_classes(found, names),
         _constant(found, names),
-        _leaks(found.leaks, names, "identical to a training image"),
+        *_leaks(found.leaks, names, "identical to"),
         _conflicts(found.conflicts, names, "identical pixels"),
-        _leaks(found.near_leaks, names, "nearly the same as a training image"),
+        *_leaks(found.near_leaks, names, "nearly the same as"),
         _conflicts(found.near_conflicts, names, "nearly the same pixels"),
         _copies(found.copies, names),
     ]
@@ -116,7 +117,9 @@ def _skipped(found: Findings, names: Names) -> str:
 def _halved_classes(found: Findings, names: Names) -> str:
     """Name the classes of which half of the images or more were skipped, where not half of all were."""
     total, lost = Counter(names.labels), Counter(names.labels[i] for i in found.skipped)
-    halved = sorted((label for label in lost if lost[label] >= _HALF * total[label]), key=lambda one: -lost[one])
+    halved = sorted(
+        (label for label in lost if label != NO_LABEL and lost[label] >= _HALF * total[label]), key=lambda one: -lost[one]
+    )
     if not halved:
         return ""
     some = ", ".join(f"{lost[one]:,} of {total[one]:,} of '{names.classes[one]}'" for one in halved[:_EXAMPLES])
@@ -134,15 +137,21 @@ def _constant(found: Findings, names: Names) -> str:
     )
 
 
-def _leaks(pairs: Sequence[Pair], names: Names, what: str) -> str:
-    held_out = {b for _, b in pairs}
-    if not held_out:
-        return ""
-    total = sum(split != "train" for split in names.splits)
-    are = "is" if len(held_out) == 1 else "are"
-    return (
-        f"{len(held_out):,} of {total:,} validation images {are} {what}, so accuracy is too high: {_some_pairs(pairs, names)}"
-    )
+def _leaks(pairs: Sequence[Pair], names: Names, what: str) -> list[str]:
+    """Describe the leaks into each split from those before it, one sentence each."""
+    said = []
+    for split in SPLITS[1:]:
+        for source in SPLITS[: SPLITS.index(split)]:
+            some = [(a, b) for a, b in pairs if names.splits[a] == source and names.splits[b] == split]
+            held_out = {b for _, b in some}
+            if held_out:
+                total, are = names.splits.count(split), "is" if len(held_out) == 1 else "are"
+                images = f"{len(held_out):,} of {total:,} {_WORDS[split]} images {are} {what} a {_WORDS[source]} image"
+                said.append(f"{images}, so accuracy is too high: {_some_pairs(some, names)}")
+    return said
+
+
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def _conflicts(pairs: Sequence[Pair], names: Names, what: str) -> str:
@@ -150,7 +159,9 @@ def _conflicts(pairs: Sequence[Pair], names: Names, what: str) -> str:
         return ""
     a, b = pairs[0]
     example = f"'{names.files[a]}' ({names.label(a)}) and '{names.files[b]}' ({names.label(b)})"
-    return f"{len(pairs):,} {'pair has' if len(pairs) == 1 else 'pairs have'} {what} and different labels: {example}"
+    count = len({i for pair in pairs for i in pair})
+    noun = "pair of images has" if len(pairs) == 1 else f"pairs of images ({count:,} images) have"
+    return f"{len(pairs):,} {noun} {what} and different labels: {example}"
 
 
 def _copies(pairs: Sequence[Pair], names: Names) -> str:
@@ -169,4 +180,4 @@ def _some(images: Collection[int], names: Names) -> str:
 
 def _some_pairs(pairs: Sequence[Pair], names: Names) -> str:
     some = [f"'{names.files[b]}' and '{names.files[a]}'" for a, b in pairs[:1]]
-    return "; ".join(some) + (f" and {len(pairs) - 1:,} more" if len(pairs) > 1 else "")
+    return "; ".join(some) + (f" and {len(pairs) - 1:,} more {'pairs' if len(pairs) > 2 else 'pair'}" if len(pairs) > 1 else "")

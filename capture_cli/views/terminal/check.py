@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _PAIRS = {
-    "leaks": "in training and validation",
+    "leaks": "same image in two splits",
     "conflicts": "same image, different labels",
     "copies": "copies",
-    "near_leaks": "near-duplicates in training and validation",
+    "near_leaks": "near-duplicates in two splits",
     "near_conflicts": "near-duplicates, different labels",
     "near_copies": "near-duplicates",
 }
@@ -28,19 +28,20 @@ _PAIRS = {
 
 def show_check(found: Findings, names: Names, inputs: str, *, width: int | None = None) -> None:
     """Print what was found on stdout. `width` is that of the terminal in cells, None for a pipe."""
-    table = new_table(("finding", "fold"), ("images", "#"), ("such as", "fold"))
+    table = new_table(("finding", "fold"), ("images", "#"), ("pairs", "#"), ("such as", "fold"))
     by_reason: dict[str, list[int]] = defaultdict(list)
     for i, unusable in sorted(found.skipped.items()):
         by_reason[unusable.reason].append(i)
     for reason, images in by_reason.items():
-        table.add_row(plain(f"cannot be used: {reason}"), f"{len(images):,}", plain(_some(images, names)))
+        table.add_row(plain(f"cannot be used: {reason}"), f"{len(images):,}", "", plain(_some(images, names)))
     if found.constant:
-        table.add_row("of one colour", f"{len(found.constant):,}", plain(_some(found.constant, names)))
+        table.add_row("of one colour", f"{len(found.constant):,}", "", plain(_some(found.constant, names)))
     for field, text in _PAIRS.items():
         pairs: Sequence[Pair] = getattr(found, field)
         if pairs:
             examples = ", ".join(_pair(pair, names, labels="labels" in text) for pair in pairs[:_EXAMPLES])
-            table.add_row(text, f"{len({b for _, b in pairs}):,}", plain(examples + ", ..." * (len(pairs) > _EXAMPLES)))
+            count, more = len({i for pair in pairs for i in pair}), ", ..." * (len(pairs) > _EXAMPLES)
+            table.add_row(text, f"{count:,}", f"{len(pairs):,}", plain(examples + more))
     parts: list[RenderableType] = ["", plain(f"inputs: {inputs}")]
     decoded = f"{found.usable:,} images decoded"
     parts += [f"{decoded}; found:", "", table] if table.row_count else [f"{decoded}; nothing wrong found"]
@@ -48,7 +49,7 @@ def show_check(found: Findings, names: Names, inputs: str, *, width: int | None 
 
 
 def check_to_json(found: Findings, names: Names, inputs: str) -> dict[str, Any]:
-    """Return everything that was found, by the names of the files; in a pair that leaks the training image is the first."""
+    """Return everything that was found, by the names of the files; in a pair that leaks, the second is held out."""
     files = names.files
     return {
         "inputs": inputs,
