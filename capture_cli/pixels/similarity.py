@@ -64,9 +64,10 @@ def alike(first: Pixels, second: Pixels) -> npt.NDArray[np.bool_]:
     most = np.full(first.shape[1], COLOUR_LEVELS)
     most[len(most) // 2] = NEAR_LEVELS
     near = np.flatnonzero((np.abs(first.astype(np.int16) - second).mean(axis=(2, 3)) <= most).all(axis=1))
-    cells = [_cells(one[near].reshape(-1, *one.shape[2:])).reshape(len(near), one.shape[1] * CELLS**2) for one in (first, second)]
+    cells, others = (_cells(one[near].reshape(-1, *one.shape[2:])) for one in (first, second))
+    apart = np.abs(cells - others).reshape(len(near), len(most) * CELLS**2)
     same = np.zeros(len(first), np.bool_)
-    same[near] = (np.abs(cells[0] - cells[1]) <= CELL_LEVELS).all(axis=1)
+    same[near] = (apart <= CELL_LEVELS).all(axis=1)
     return same
 
 
