@@ -111,6 +111,18 @@ def test_batches_count_within_a_phase_and_steps_over_the_run(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("phase", ["validation", "valid", "Validation"])
+def test_usual_names_of_phases_are_recorded_as_the_standard_ones(tmp_path: Path, phase: str) -> None:
+    """With a warning, so that every command finds them; others stay as they are."""
+    with Recorder(tmp_path / "run.jsonl") as recorder:
+        with pytest.warns(UserWarning, match=f"{phase}.*recorded as 'val'"):
+            recorder.record(**batch_of(4, 3) | {"phase": phase})
+        with pytest.warns(UserWarning, match="recorded as 'val'"):
+            assert recorder.end_phase(phase).phase == "val"
+        recorder.record(**batch_of(4, 3) | {"phase": "test"})
+    assert [one.phase for one in records(tmp_path / "run.jsonl", "batch")] == ["val", "test"]
+
+
 def test_a_nan_is_captured_whatever_every_says(tmp_path: Path) -> None:
     """A batch that `every` would skip is written because its loss is NaN."""
     with recording(tmp_path / "r.jsonl", every=100) as recorder:

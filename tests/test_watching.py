@@ -343,12 +343,33 @@ class TestWatch:
             with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 1 were not recorded"):
                 loop()
             loader = recorder.loader(loader_of(), phase="val")
-            with pytest.raises(UsageError, match="the loss of 7 val batches was never computed"):
+            with pytest.raises(UsageError, match="the loss of 7 val batches was never computed.*CrossEntropyLoss"):
                 list(loader)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 assert list(recorder.loader(DataLoader(Subset(identified(Rows("tuple")), []), batch_size=4))) == []
         assert verified(tmp_path / "r.jsonl") == "completed"
+
+    def test_a_loss_that_is_not_watched_is_told_early(self, tmp_path: Path) -> None:
+        """After a few batches, not only at the end of a long epoch; without any watched loss function the hint says so."""
+        loader = DataLoader(Rows("tuple"), batch_size=1)
+        assert len(loader) > 9
+        for watched, said in ((True, "not a function such as F.cross_entropy"), (False, "call recorder.watch")):
+            with Recorder(tmp_path / f"{watched}.jsonl") as recorder:
+                if watched:
+                    recorder.watch(nn.CrossEntropyLoss())
+                batches = iter(recorder.loader(loader))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    for _ in range(8):
+                        next(batches)
+                with pytest.warns(UserWarning, match=said):
+                    next(batches)
+                with pytest.raises(UsageError, match="watched"):
+                    list(batches)
+                if watched:  # it warns at the end as well
+                    with pytest.warns(UserWarning, match="nothing was recorded"):
+                        recorder.close()
 
     def test_without_a_model_inputs_are_the_first_tensor_of_the_batch(self, tmp_path: Path) -> None:
         """Even in nested pairs; with a model they are its arguments."""

@@ -174,6 +174,7 @@ class Recorder:
 
         Raises UsageError, naming the argument, if one does not fit. Nothing is written or counted then.
         """
+        phase = validation.standard_phase(phase)
         if loader is not None:
             batch = {name: value for name, value in locals().items() if name not in ("self", "loader")}
             self.attempt(self._record_of, loader, batch)
@@ -282,7 +283,7 @@ class Recorder:
         UsageError if there are none, or `phase` is not valid.
         """
         self._require_open()
-        self._writer.phases.check(phase, 2**62)
+        self._writer.phases.check(phase := validation.standard_phase(phase), 2**62)
         return self._watching().loader(loader, phase, ids)
 
     def _watching(self) -> Watch:
@@ -303,7 +304,7 @@ class Recorder:
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""
-        return self._writer.end_phase(phase)
+        return self._writer.end_phase(validation.standard_phase(phase) if phase else phase)
 
     def flush(self) -> None:
         """Write what is pending, waiting for the device if need be. Raises UsageError for a batch that does not fit."""

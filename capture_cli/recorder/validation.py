@@ -9,6 +9,7 @@ Every check raises UsageError that names the argument, its value or shape, and w
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,19 @@ _EXPECTED = {
     SEGMENTATION: "logits [B, C, H, W] and labels [B, H, W], integers; or one logit a pixel and labels 0 and 1",
     LOSS: "inputs [B, ...], losses [B] or loss, and no logits and labels",
 }
+
+
+_PHASES = {"training": "train", "validation": "val", "valid": "val"}
+
+
+def standard_phase(phase: str) -> str:
+    """The name by which capture's commands look for a phase: `validation` is recorded as `val`, with a warning."""
+    if phase in ("train", "val") or not isinstance(phase, str) or phase.lower() not in _PHASES:
+        return phase
+    standard = _PHASES[phase.lower()]
+    text = f"phase={phase!r} is recorded as {standard!r}, the name that capture's commands look for"
+    warnings.warn(text, stacklevel=3)
+    return standard
 
 
 def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from capture_cli.recorder import Recorder
 
 
+_EARLY = 8
+"""Batches of a pass after which a loss should have been seen; loaders that fetch ahead are fewer batches ahead."""
+
+
 @dataclass
 class _Pass:
     """One pass over a watched loader, and its latest batch."""
@@ -151,6 +155,8 @@ class Watch:
         one = _Pass(loader.phase)
         for batch in loader.batches():
             self._recorder.attempt(self.release)
+            if one.seen == _EARLY and not one.recorded and not self._recorder.missed:
+                warnings.warn(". ".join(self._no_loss(one)), stacklevel=3)
             self._latest = one
             one.latest = batch
             one.inputs = None if isinstance(batch.batch, Mapping) else first_tensor(batch.batch)
@@ -162,10 +168,7 @@ class Watch:
             return
         self._recorder.attempt(self.release)
         if not one.recorded and not self._recorder.missed:
-            raise UsageError(
-                f"the loss of {one.seen} {one.phase} batches was never computed with the watched loss function",
-                "call it once per batch, or call record yourself",
-            )
+            raise UsageError(*self._no_loss(one))
         if one.recorded < one.seen and not self._recorder.missed:
             warnings.warn(
                 f"{one.seen - one.recorded} of {one.seen} batches of {one.phase} epoch {one.epoch} were not recorded: "
@@ -174,6 +177,15 @@ class Watch:
             )
         if self._recorder.is_open(one.phase):
             self._recorder.end_phase(one.phase)
+
+    def _no_loss(self, one: _Pass) -> tuple[str, str]:
+        """Say why no batch of a pass was recorded, and what to do."""
+        if not self._criteria:
+            text = f"no loss function is watched, so none of {one.seen} {one.phase} batches is recorded"
+            return text, "call recorder.watch(criterion, model) before the loop, or call record yourself"
+        names = " and ".join(sorted({type(criterion).__name__ for criterion in self._criteria}))
+        text = f"the loss of {one.seen} {one.phase} batches was never computed with the watched loss function, {names}"
+        return text, "call that module once per batch, not a function such as F.cross_entropy, or call record yourself"
 
     def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = first_tensor(_in_order(model, args, kwargs))
