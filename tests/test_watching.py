@@ -343,7 +343,7 @@ class TestWatch:
             with pytest.warns(UserWarning, match=r"2 of 7 batches of train epoch 1 were not recorded"):
                 loop()
             loader = recorder.loader(loader_of(), phase="val")
-            with pytest.raises(UsageError, match="the loss of 7 val batches was never computed.*CrossEntropyLoss"):
+            with pytest.raises(UsageError, match=r"the loss of 7 val batches was never computed.*CrossEntropyLoss"):
                 list(loader)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
