@@ -1,4 +1,4 @@
-"""Splits: a folder for validation, and groups that stay on one side."""
+"""Splits: the share of each class, a folder for validation, and groups that stay on one side."""
 
 import json
 from collections import Counter, defaultdict
@@ -7,23 +7,98 @@ from pathlib import Path
 import pytest
 
 from capture_cli.errors import UsageError
-from capture_cli.labels import ReadingOptions, Scan, scan
-from capture_cli.labels.splits import stratified_split
-from capture_cli.sources.folder import FolderSource
+from capture_cli.labels import ReadingOptions, Scan
+from capture_cli.labels.warnings import warnings
 from conftest import make_images
+from test_folder import refusal, scan, split_of, touch
 from test_layouts import typed
 
 
-def touch(folder: Path, names: list[str]) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
 def scanned(folder: Path, share: float = 0.25, **options: str) -> Scan:
-    with FolderSource(folder) as source:
-        return scan(source, split=stratified_split(share), reading=ReadingOptions(**options))  # type: ignore[arg-type]
+    return scan(folder, val_split=share, **options)
+
+
+def test_adding_a_file_moves_at_most_one_other_of_its_class(tmp_path: Path) -> None:
+    """Shares of classes are kept, and nothing else moves; a class that is added moves no image of another."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(30)])
+    splits = split_of(scan(tmp_path))
+    for name in [f"cat_{i}.png" for i in range(30, 60)]:
+        touch(tmp_path, [name])
+        after = split_of(scan(tmp_path))
+        moved = [file for file, split in splits.items() if after[file] != split]
+        assert len(moved) <= 1
+        assert all(file.startswith("cat") for file in moved)
+        splits = after
+    touch(tmp_path, [f"fox_{i}.png" for i in range(100)])
+    after = split_of(scan(tmp_path))
+    assert {file: after[file] for file in splits} == splits
+
+
+def test_every_class_of_two_images_or_more_is_validated(tmp_path: Path) -> None:
+    """The share of each class is rounded down or up, to one image at least."""
+    touch(tmp_path, [f"{name}{'x' * n}_{i}.png" for name in ("cat", "dog") for n in range(40) for i in range(n + 2)])
+    for c in scan(tmp_path).per_class():
+        assert abs(c.val - max(1, 0.2 * (c.train + c.val))) < 1
+        assert c.train >= 1
+
+
+def test_splits_are_pinned(tmp_path: Path) -> None:
+    """A new version must not move images between splits: these were written down once."""
+    touch(tmp_path, [f"cat_{i}.png" for i in range(10)] + [f"dog_{i}.png" for i in range(10)])
+    val = [file for file, split in split_of(scan(tmp_path)).items() if split == "val"]
+    assert val == ["cat_3.png", "cat_9.png", "dog_5.png", "dog_7.png"]
+
+
+def test_the_share_of_val_is_what_was_asked_for(tmp_path: Path) -> None:
+    """2,000 images: within four standard deviations, and a larger share only adds to a smaller one."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog") for i in range(1000)])
+    previous: set[str] = set()
+    for share in (0.0, 0.1, 0.2, 0.5, 0.9):
+        found = scan(tmp_path, val_split=share)
+        val = {f for f, s in zip(found.files, found.splits, strict=True) if s == "val"}
+        assert abs(len(val) - 2000 * share) <= 4 * (2000 * share * (1 - share)) ** 0.5
+        assert previous <= val
+        previous = val
+
+
+def test_every_class_keeps_a_training_image(tmp_path: Path) -> None:
+    """One alone where val_split would take them all; of the others none is moved."""
+    touch(tmp_path, [f"{name}_{i}.png" for name in ("cat", "dog", "fox") for i in range(3)] + ["one_1.png"])
+    found = scan(tmp_path, val_split=0.9999999)
+    assert [(c.name, c.train, c.val) for c in found.per_class()] == [("cat", 1, 2), ("dog", 1, 2), ("fox", 1, 2), ("one", 1, 0)]
+    assert warnings(found) == ["1 class has a single image, used for training and never validated: 'one'"]
+    lower = scan(tmp_path, val_split=0.5)
+    kept = {f for f, s in zip(found.files, found.splits, strict=True) if s == "train"}
+    assert kept <= {f for f, s in zip(lower.files, lower.splits, strict=True) if s == "train"}
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, 1.5, float("nan")])
+def test_a_share_outside_0_to_1_is_wrong_usage(tmp_path: Path, share: float) -> None:
+    """All for validation leaves nothing to train on."""
+    assert f"--val-split {share} is not valid; choose a share from 0 up to" in refusal(tmp_path, UsageError, val_split=share)
+
+
+def test_split_folders_decide_the_splits(tmp_path: Path) -> None:
+    """The class is what is left of the path; test images are skipped with their label, and nothing is divided anew."""
+    touch(
+        tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "Val", "test") for name in ("cat", "dog") for i in range(3)]
+    )
+    found = scan(tmp_path)
+    assert found.classes == ["cat", "dog"]
+    assert [(c.name, c.train, c.val, c.test) for c in found.per_class()] == [("cat", 3, 3, 3), ("dog", 3, 3, 3)]
+    assert split_of(found)["Val/cat/1.png"] == "val"
+    assert ("test/cat/0.png", "test-split", "cat") in found.skipped
+    assert warnings(found) == []
+
+
+def test_split_folders_may_be_pooled_or_ignored(tmp_path: Path) -> None:
+    """Pooled: divided by hash; ignored: folders like any other."""
+    touch(tmp_path, [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in ("cat", "dog") for i in range(10)])
+    assert Counter(scan(tmp_path, split_folders="pool").splits) == {"train": 32, "val": 8}
+    assert scan(tmp_path, split_folders="ignore", labels="folder:1").classes == ["test", "train"]
+    assert "--split-folders maybe is not valid; choose use, pool or ignore" in refusal(
+        tmp_path, UsageError, split_folders="maybe"
+    )
 
 
 PATIENTS = [
