@@ -27,11 +27,12 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return trainer(tmp_path, monkeypatch)
 
 
-def test_more_epochs_killed_before_their_first_checkpoint_resume(train: Trainer) -> None:
+def test_more_epochs_killed_before_their_first_checkpoint_resume(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
     """A completed run that was given more epochs and killed continues after its first end line, to equal bytes."""
     train("images", "-e", "2", "-o", "whole")
     shutil.copytree("whole", "cut")
     assert train("--resume", "whole", "-e", "4") == 0
+    assert "the learning rate goes on as in the cosine schedule of 4 epochs" in capfd.readouterr().err
     for cut_after in (1, 4):  # behind the new run record, and further on
         assert train("--resume", "cut", "-e", "4", "--checkpoint-every=1000", cut_after=cut_after) == -9
     assert train("--resume", "cut", "-e", "4") == 0

@@ -223,6 +223,11 @@ def check_continuation(
         )
     if previous.completed:
         before = replace(before, config={**before.config, "epochs": info.config["epochs"]})
+        if (sched := info.config.get("sched")) != "constant":
+            warnings.append(
+                f"the learning rate goes on as in the {sched} schedule of {info.config['epochs']} epochs, above where it had "
+                "ended: this is not what so many epochs at once would give"
+            )
     environment = _differences(previous, before, info, files, allow_env_change=allow_env_change)
     warnings += [f"from here on {text}" for text in environment]
     return warnings, "keep" if previous.completed else "set aside" if environment else "compare"
