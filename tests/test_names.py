@@ -1,14 +1,17 @@
 """Runs by name: paths, names in runs/, `last`, `@2`, and what a typo is told."""
 
+import gzip
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from capture_cli.cli import run
 from capture_cli.errors import UsageError
+from capture_cli.records import RunInfo
 from capture_cli.runs.names import find_run, run_folders
-from runs import write_run
+from runs import run_records, write_run
 
 
 @pytest.fixture
@@ -95,3 +98,25 @@ def test_the_commands_that_use_a_model_take_the_words(runs: Path, capsys: pytest
     assert "runs/oldest/model.safetensors" in capsys.readouterr().err
     assert run(["train", "--resume", "last"]) == 2
     assert "there is no run with config.toml in runs/ for 'last'" in capsys.readouterr().err
+
+
+def test_evaluations_are_not_counted_where_trainings_are_meant(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`diff @2 last` after an evaluation compares the last two trainings; what was taken is named on stderr."""
+    records = [
+        replace(one, config={"weights_digest": "0" * 32}) if isinstance(one, RunInfo) else one for one in run_records(epochs=1)
+    ]
+    path = write_run(runs / "evaluation", records) / "records.jsonl"
+    assert find_run("last") == Path("runs/evaluation")
+    assert run(["diff", "@2", "last"]) == 0
+    assert capsys.readouterr().err == "@2 is runs/middle\nlast is runs/newest\n"
+    assert run(["suspects", "last", "--json"]) == 0
+    assert "last is runs/newest\n" in capsys.readouterr().err
+    assert run(["inspect", "last", "--json"]) == 0
+    assert capsys.readouterr().err == "last is runs/evaluation\n"
+    assert run(["diff", "middle", "evaluation"]) == 1
+    assert run(["suspects", "@4"]) == 2
+    assert "'@4' is not valid: runs/ has 3 trainings" in capsys.readouterr().err
+    path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert run(["diff", "@1", "last"]) == 0
+    assert capsys.readouterr().err == "@1 is runs/newest\nlast is runs/newest\n"

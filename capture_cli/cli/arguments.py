@@ -13,14 +13,23 @@ if TYPE_CHECKING:
     from capture_cli.runs import Run
 
 
-def find_run(name: str, *, having: str | tuple[str, ...] = ()) -> str:
-    """Return the path of the run that `name` stands for, see `runs.names.find_run`; `-` is returned as it is."""
+def find_run(name: str, *, having: str | tuple[str, ...] = (), trainings: bool = False, quiet: bool = False) -> str:
+    """Return the path of the run that `name` stands for, see `runs.names.find_run`; `-` is returned as it is.
+
+    The run that `last` or `@N` stands for is named on stderr, unless the command itself names it (`quiet`). With `trainings`
+    evaluations and predictions are not counted.
+    """
     from pathlib import Path
 
-    from capture_cli.runs import names
+    from capture_cli import runs
+    from capture_cli.runs.names import find_run
+    from capture_cli.views.terminal.text import safe
 
-    path = name if name == "-" else names.find_run(name, having=having)
-    return name if path == Path(name) else str(path)
+    if name == "-" or (path := find_run(name, having=having, counts=runs.is_training if trainings else None)) == Path(name):
+        return name
+    if not quiet and (name == "last" or name.startswith("@")):
+        typer.echo(safe(f"{name} is {path}"), err=True)
+    return str(path)
 
 
 RUN_HELP = "Name of a run in runs/, last, @2 (the one before), a run folder, a .jsonl file (also .gz or .zst), or - for stdin."
@@ -31,7 +40,9 @@ def _path_of_run(name: str) -> str:  # Typer takes a second parameter of a callb
 
 
 def _path_of_model(name: str) -> str:
-    return name if name.endswith(".safetensors") else find_run(name, having=("model.safetensors", "best.safetensors"))
+    return (
+        name if name.endswith(".safetensors") else find_run(name, having=("model.safetensors", "best.safetensors"), quiet=True)
+    )
 
 
 A_RUN = partial(typer.Argument, callback=_path_of_run, show_default=False)

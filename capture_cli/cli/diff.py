@@ -67,7 +67,7 @@ def diff(
         raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
     compared = epoch_of(epoch)
     gate = None if fail_if is None else Gate(fail_if)
-    first, *others = [find_run(one) for one in runs]
+    first, *others = [find_run(one, trainings=True) for one in runs]
     found = []
     width = terminal_width()
     with ExitStack() as stack:

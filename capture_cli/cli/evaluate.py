@@ -83,11 +83,15 @@ def evaluate(
     from capture_cli.runtime import use_threads
     from capture_cli.training.evaluation import prepare_evaluation
     from capture_cli.training.job import run_evaluation
+    from capture_cli.training.loading import model_file
+    from capture_cli.views.terminal.text import safe
 
     use_threads(threads)
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
         ready, digest = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)
+    if not quiet:
+        typer.echo(safe(f"Model: {model_file(Path(model), last=last)}"), err=True)
     wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)

@@ -7,6 +7,7 @@ import typer
 
 from capture_cli.cli import arguments as shared
 from capture_cli.errors import CaptureError, UsageError
+from capture_cli.views.terminal.text import safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,8 @@ def export(
         trained = read_trained(Path(model), last=last)
         inputs = real_inputs(load_model(model, last=last), source, files)
         difference = export_onnx(trained, file, inputs)
-    typer.echo(f"wrote {onnx}: ONNX Runtime agrees on {len(inputs)} images within {max(difference, 1e-9):.0e}", err=True)
+    agrees = f"ONNX Runtime agrees on {len(inputs)} images within {max(difference, 1e-9):.0e}"
+    typer.echo(safe(f"wrote {onnx} from {trained.path}: {agrees}"), err=True)
     return 0
 
 

@@ -111,7 +111,7 @@ def predict(
         if recording:
             recording.status = "interrupted" if stopping() else "completed"
     if not quiet or shown.skipped:
-        typer.echo(shown.sentence(found.skipped), err=True)
+        typer.echo(safe(shown.sentence(found.skipped, trained.path)), err=True)
     if stopping():
         return stopping.exit_code
     if not shown.n:
@@ -168,9 +168,9 @@ class _Shown:
         self.below += len(chunk.predictions) - len(ones)
         self.skipped += len(chunk.unusable)
 
-    def sentence(self, others: Sequence["Skipped"]) -> str:
-        """Tell how many there were; `others` are files of folders that are no images."""
-        parts = [f"{self.n:,} image{'' if self.n == 1 else 's'} predicted"]
+    def sentence(self, others: Sequence["Skipped"], model: Path) -> str:
+        """Tell how many there were, and by which model; `others` are files of folders that are no images."""
+        parts = [f"{self.n:,} image{'' if self.n == 1 else 's'} predicted by {model}"]
         if self.below:
             parts.append(f"{self.below:,} of them not shown: below --min-confidence {self.min_confidence}")
         if self.skipped:

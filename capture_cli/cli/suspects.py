@@ -63,7 +63,7 @@ def suspects(
 
     _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_run(find_run(one))) for one in runs]
+        opened = [stack.enter_context(open_run(find_run(one, trainings=True))) for one in runs]
         found = find_suspects(*opened)
         first = opened[0]
         if label is not None and label not in first.info.classes:

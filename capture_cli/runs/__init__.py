@@ -53,6 +53,7 @@ __all__ = [
     "Visits",
     "batch_beginning",
     "folds_of",
+    "is_training",
     "open_run",
     "summed",
 ]
@@ -86,6 +87,18 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
     several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
     is_one = len(files) == 1 and folder in (None, Path(files[0].name).parent)
     return kind(files, files[0].name if is_one else several, folder=folder)
+
+
+def is_training(run: str | os.PathLike[str]) -> bool:
+    """Tell a training from an evaluation or a prediction, whose run record names the digest of the weights they used.
+
+    A run that cannot be read counts as a training: whoever opens it is told what is wrong.
+    """
+    try:
+        with open_run(run) as opened:
+            return "weights_digest" not in opened.info.config
+    except CaptureError:
+        return True
 
 
 def _paths(name: str) -> list[str]:

@@ -14,8 +14,9 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from capture_cli.errors import CaptureError, UsageError, absent
@@ -40,11 +41,13 @@ class Place:
     written: float
 
 
-def find_run(text: str, *, having: str | tuple[str, ...] = (), runs: Path = RUNS) -> Path:
+def find_run(
+    text: str, *, having: str | tuple[str, ...] = (), counts: Callable[[Path], bool] | None = None, runs: Path = RUNS
+) -> Path:
     """Return the path of the run that `text` names; what is there may still not be a run.
 
-    `having` names files, such as `model.safetensors`: `last` and `@N` then count only the runs that have one of them. Raises
-    UsageError, with the closest name, if there is no such run.
+    `having` names files, such as `model.safetensors`: `last` and `@N` then count only the runs that have one of them, and
+    those of which `counts` says so. Raises UsageError, with the closest name, if there is no such run.
     """
     path = Path(text)
     if not text.strip():
@@ -56,7 +59,7 @@ def find_run(text: str, *, having: str | tuple[str, ...] = (), runs: Path = RUNS
         return named
     place = _PLACE.fullmatch("@1" if text == "last" else text)
     if place and not path.exists():
-        return _counted(text, int(place[1]), having, runs)
+        return _counted(text, int(place[1]), having, counts, runs)
     for one in (path, named):  # no run, but maybe a folder of runs
         if one.exists():
             return one
@@ -160,14 +163,17 @@ def _names(having: str | tuple[str, ...]) -> tuple[str, ...]:
     return (having,) if isinstance(having, str) else having
 
 
-def _counted(text: str, number: int, having: str | tuple[str, ...], runs: Path) -> Path:
-    """The run at place `number`, from 1, among those of `runs` that have one of the files `having`."""
+def _counted(text: str, number: int, having: str | tuple[str, ...], counts: Callable[[Path], bool] | None, runs: Path) -> Path:
+    """The run at place `number`, from 1, among those of `runs` that have one of the files `having` and that are to count."""
     found = run_folders(runs, having=having)
+    if counts:  # no more are looked at than needed
+        found = list(islice((one for one in found if counts(one.folder)), max(number, 1)))
     with_it = f" with {_names(having)[0]}" if having else ""
     if not found:
         raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", "`capture train FOLDER` makes one")
     if not 1 <= number <= len(found):
-        count = f"{len(found):,} run{'s' if len(found) > 1 else ''}{with_it}"
+        kind = "training" if counts else "run"
+        count = f"{len(found):,} {kind}{'s' if len(found) > 1 else ''}{with_it}"
         raise UsageError(f"'{text}' is not valid: {runs}/ has {count}", "@1 is the last one; see `capture runs`")
     return found[number - 1].folder
 

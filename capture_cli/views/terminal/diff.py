@@ -75,8 +75,16 @@ def show_diff(
     elif diff.losses and diff.relation != "equal":
         parts += ["", *loss_parts(diff.losses, limit)]
     elif not diff.predictions and diff.relation != "equal" and not diff.error:
-        parts += ["", plain("no predictions to compare: both runs need captured batches of the same phase, with classes")]
+        needs = "both runs need captured batches of the same phase, with classes"
+        parts += ["", plain(f"no predictions to compare: {needs} ({_phases(diff)})")]
     show(parts, width=width)
+
+
+def _phases(diff: Diff) -> str:
+    """The phases of each run that have ended."""
+    of_a = dict.fromkeys(one.phase for one in diff.epochs if (one.loss_a, one.accuracy_a) != (None, None))
+    of_b = dict.fromkeys(one.phase for one in diff.epochs if (one.loss_b, one.accuracy_b) != (None, None))
+    return ", ".join(f"{name} has {' and '.join(phases) or 'none'}" for name, phases in (("A", of_a), ("B", of_b)))
 
 
 def listed_flips(diff: Diff) -> list[Flip]:
