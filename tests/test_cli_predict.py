@@ -130,7 +130,8 @@ def test_what_cannot_be_used_is_named(here: Path, capfdbinary: pytest.CaptureFix
     message = captured.err.decode()
     assert f"skipped {tmp_path}/text.png: not-an-image" in message
     assert "skipped nowhere.png: missing" in message
-    assert "1 image predicted by runs/linear/best.safetensors; 2 cannot be used; skipped in folders: 1 unsupported-extension" in message
+    said = "1 image predicted by runs/linear/best.safetensors; 2 cannot be used; skipped in folders: 1 unsupported-extension"
+    assert said in message
     assert run(["predict", "linear", "nowhere.png"]) == 3
     assert "none of the 1 images can be used" in capfdbinary.readouterr().err.decode()
     (tmp_path / "text.png").unlink()
