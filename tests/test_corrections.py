@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from calling import Caller
+from capture_cli.answers.listed import ListedImages
 from capture_cli.answers.suspects import Suspect
 from capture_cli.labels.rules import parse_rule
 from capture_cli.views.corrections import fix_script, label_table, renamed
@@ -120,7 +121,7 @@ def test_what_cannot_be_renamed_is_a_comment() -> None:
 def test_the_table_has_every_label_and_the_flagged_ones_changed() -> None:
     """Columns file and label, quoted where needed."""
     rows = [suspect("b.png", flagged=False), suspect('a "x", y.png')]
-    assert list(csv.reader(label_table(rows).decode().splitlines())) == [
+    assert list(csv.reader(label_table(rows, ListedImages()).decode().splitlines())) == [
         ["file", "label"],
         ['a "x", y.png', "dog"],
         ["b.png", "cat"],
@@ -140,9 +141,10 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
     assert "fix.sh: 1 rename to review; nothing was moved\n" in done.err
     moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
     assert moved == [one["file"] for one in flagged]
-    table = dict(csv.reader(Path("labels.csv").read_text().splitlines()))
-    assert len(table) == 121
-    assert all(table[one["file"]] == one["suggested"] for one in flagged)
+    table = list(csv.DictReader(Path("labels.csv").read_text().splitlines()))
+    assert len(table) == 120
+    labels = {row["file"]: row["label"] for row in table}
+    assert all(labels[one["file"]] == one["suggested"] for one in flagged)
     for option, name in (("--fix", "fix.sh"), ("--labels-out", "labels.csv")):
         before = Path(name).read_bytes()
         done = call("suspects", "run", option, name)

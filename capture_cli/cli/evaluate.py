@@ -21,7 +21,8 @@ def evaluate(
         shared.Data(metavar="auto|all|train|val|test", help="Images to use; auto: the test images, if folders tell splits."),
     ] = "auto",
     labels: Annotated[
-        str | None, shared.Data(metavar="RULE|TABLE", help="As in `capture train`.", show_default="the rule of the model")
+        str | None,
+        shared.Data(metavar="RULE|TABLE", help="As in `capture train`.", show_default="the rule or table of the model"),
     ] = None,
     unmatched: shared.Unmatched = TrainConfig.unmatched,
     include: shared.Include = None,

@@ -29,7 +29,7 @@ def suspects(
     ] = None,
     labels_out: Annotated[
         str | None,
-        typer.Option(metavar="CSV", help="Write a new table of all labels, flagged ones corrected, for --labels."),
+        typer.Option(metavar="CSV", help="Write a new table of all labels and splits, flagged ones corrected, for --labels."),
     ] = None,
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
@@ -55,6 +55,7 @@ def suspects(
     import sys
     from contextlib import ExitStack
 
+    from capture_cli.answers.listed import ListedImages
     from capture_cli.answers.suspects import find_suspects
     from capture_cli.errors import UsageError
     from capture_cli.views.corrections import fix_script, label_table
@@ -64,7 +65,8 @@ def suspects(
     _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
     with ExitStack() as stack:
         opened = [stack.enter_context(open_run(find_run(one, trainings=True))) for one in runs]
-        found = find_suspects(*opened)
+        listed = ListedImages()
+        found = find_suspects(*opened, beside=[] if labels_out is None else [listed])
         first = opened[0]
         if label is not None and label not in first.info.classes:
             raise UsageError(f"no class '{label}' in {first.name}", f"the classes are {', '.join(first.info.classes[:20])}")
@@ -92,7 +94,8 @@ def suspects(
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
             _write(fix, script.text, said)
         if labels_out is not None:
-            _write(labels_out, label_table(found.suspects), f"{len(found.suspects):,} labels, {len(found.flagged):,} changed")
+            table = label_table(found.suspects, listed)
+            _write(labels_out, table, f"{len(listed.labels) or len(found.suspects):,} labels, {len(found.flagged):,} changed")
     if found.state.error:
         raise found.state.error
     return 0

@@ -12,6 +12,7 @@ writes them, are followed.
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import re
@@ -53,6 +54,8 @@ class LabelTable:
     columns: list[str]
     rows: list[list[str]]
     wanted: TableOption
+    digest: str = ""
+    """BLAKE2b (16 bytes, hex) of the file."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +75,10 @@ class Matched:
     extra: list[str] = field(default_factory=list)
     """Names in rows that no file has."""
     rows: int = 0
+    digest: str = ""
+    """BLAKE2b (16 bytes, hex) of the file."""
+    split_column: str = ""
+    """The column that `splits` come from."""
 
 
 def parse_table(text: str) -> TableOption | None:
@@ -88,12 +95,8 @@ def parse_table(text: str) -> TableOption | None:
 
 
 def read_table(wanted: TableOption, folder: str, *, rows: int | None = None) -> LabelTable:
-    """Read a table, or its first `rows`. Its path is tried as it is, then inside `folder`. Raises UsageError and DataError."""
-    path = next((one for one in (Path(wanted.path), Path(folder) / wanted.path) if one.is_file()), None)
-    if path is None:
-        raise UsageError(
-            f"no such table: '{wanted.path}'", "name a .csv, .tsv or .jsonl file; its path may begin in the folder"
-        )
+    """Read a table, or its first `rows`. Raises UsageError and DataError."""
+    path = _path_of(wanted, folder)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"the table '{wanted.path}' is larger than 1 GB", "keep the columns of file and label only")
@@ -108,7 +111,32 @@ def read_table(wanted: TableOption, folder: str, *, rows: int | None = None) -> 
         raise DataError(
             f"the table '{wanted.path}' has no rows", "it needs a header line, such as file,label, and a row per image"
         )
-    return LabelTable(name=wanted.path, columns=columns, rows=found, wanted=wanted)
+    return LabelTable(name=wanted.path, columns=columns, rows=found, wanted=wanted, digest="" if rows else digest_of(path))
+
+
+def _path_of(wanted: TableOption, folder: str) -> Path:
+    """Find a table: its path is tried as it is, then inside `folder`. Raises UsageError."""
+    path = next((one for one in (Path(wanted.path), Path(folder) / wanted.path) if one.is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"no such table: '{wanted.path}'", "name a .csv, .tsv or .jsonl file; its path may begin in the folder"
+        )
+    return path
+
+
+def digest_of_table(text: str, folder: str) -> str | None:
+    """Return the digest of the table that a value of `--labels` names, as it is now; None if it is not there."""
+    wanted = parse_table(text)
+    try:
+        return digest_of(_path_of(wanted, folder)) if wanted else None
+    except (UsageError, OSError):
+        return None
+
+
+def digest_of(path: Path) -> str:
+    """Return BLAKE2b (16 bytes, hex) of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _separated(file: Iterable[str], suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
@@ -152,7 +180,14 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     group_at = None if group is None else table.columns.index(group)
     label_of, name = _label_reader(table, {file_at, split_at, skipped_at, group_at})
     columns = f"{table.columns[file_at]},{name}"
-    found = Matched(name=table.name, columns=columns, groups=None if group is None else {}, rows=len(table.rows))
+    found = Matched(
+        name=table.name,
+        columns=columns,
+        groups=None if group is None else {},
+        rows=len(table.rows),
+        digest=table.digest,
+        split_column="" if split_at is None else table.columns[split_at],
+    )
     for row in table.rows:
         file, label = finder.find(row[file_at]), label_of(row)
         reason = row[skipped_at].strip() if skipped_at is not None else ""

@@ -34,6 +34,10 @@ class ModelHeader:
     """Steps from pixels to inputs: capture_cli.preprocessing.Recipe."""
     labels: str | None = None
     """The rule that the labels were read by, as `--labels` takes it; `table` if a table gave them. None in older files."""
+    table: str | None = None
+    """The value of `--labels` that named the table, as it was typed."""
+    table_digest: str | None = None
+    """BLAKE2b (16 bytes, hex) of the table."""
     epoch: int | None = None
     """The epoch after which these weights were saved."""
     original_stem: bool = False
@@ -110,7 +114,7 @@ def _header(text: str) -> ModelHeader:
         raise ValueError("an epoch that is no number")
     if type(header.original_stem) is not bool:
         raise ValueError("an original_stem that is not true or false")
-    if header.labels is not None and type(header.labels) is not str:
+    if any(one is not None and type(one) is not str for one in (header.labels, header.table, header.table_digest)):
         raise ValueError("a label rule that is no text")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):

@@ -143,6 +143,8 @@ def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch
         classes=plan.scan.classes,
         recipe=plan.recipe.to_dict(),
         labels=plan.scan.rule.name,
+        table=plan.config.labels if plan.scan.table else None,
+        table_digest=plan.scan.table.digest if plan.scan.table else None,
         epoch=epoch,
     )
     output.write_model(to_bytes(model, header), name)

@@ -1,7 +1,7 @@
 """Corrections of labels to take away: a shell script that renames files, and a label table. Nothing here touches an image.
 
     fix_script(flagged, names, folder="photos", source="runs/mine", rule="prefix").text     # bytes of a script to read first
-    label_table(suspects)                                                                   # bytes of a CSV for `--labels`
+    label_table(suspects, listed)                                                           # bytes of a CSV for `--labels`
 
 Names are hostile: each is quoted for a POSIX shell, and comments hold no control characters.
 """
@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from capture_cli.answers.listed import ListedImages
 from capture_cli.answers.suspects import Suspect
 from capture_cli.labels.rules import Rule, parse_rule
 from capture_cli.views.terminal.text import safe
@@ -128,10 +129,17 @@ def _free(target: str, taken: Collection[str]) -> str:
             return name
 
 
-def label_table(suspects: Sequence[Suspect]) -> bytes:
-    """A CSV with the columns file and label, sorted by file: the suggested class where a label is flagged, else its label."""
+def label_table(suspects: Sequence[Suspect], listed: ListedImages) -> bytes:
+    """A CSV with the columns file and label, sorted by file: the suggested class where a label is flagged, else its label.
+
+    `listed` are all images of the run. If it had several splits, a column says the split of each: a training by the table has
+    the same validation and test images.
+    """
+    labels = {**listed.labels, **{one.file: one.suggested if one.flagged else one.label for one in suspects}}
+    splits = listed.splits if len(set(map(listed.splits.get, labels))) > 1 else None
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("file", "label"))
-    writer.writerows(sorted((one.file, one.suggested if one.flagged else one.label) for one in suspects))
+    writer.writerow(("file", "label") if splits is None else ("file", "label", "split"))
+    for file, label in sorted(labels.items()):
+        writer.writerow((file, label) if splits is None else (file, label, splits.get(file, "")))
     return out.getvalue().encode("utf-8", "surrogateescape")

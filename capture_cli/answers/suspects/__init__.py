@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
     from capture_cli.runs import Run
+    from capture_cli.runs.run import Fold
 
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
@@ -145,8 +146,10 @@ class Suspects:
         return pd.DataFrame([one.to_json() for one in self.suspects], columns=list(COLUMNS))
 
 
-def find_suspects(run: Run, *others: Run) -> Suspects:
+def find_suspects(run: Run, *others: Run, beside: Sequence[Fold] = ()) -> Suspects:
     """Rank the samples of a run, in one pass over its records; of several runs together by the mean of their scores.
+
+    `beside` are further folds of the first run, fed in the same pass.
 
     Raises RecordsError where no phase has visits with labels, UsageError where samples do not have one label each, where there
     is only one class, or where several runs do not have the same classes.
@@ -154,13 +157,14 @@ def find_suspects(run: Run, *others: Run) -> Suspects:
     if others:
         from capture_cli.answers.suspects.combining import combined
 
-        return combined([find_suspects(one) for one in (run, *others)], [one.info.classes for one in (run, *others)])
+        answers = [find_suspects(run, beside=beside), *map(find_suspects, others)]
+        return combined(answers, [one.info.classes for one in (run, *others)])
     if trainings := folds_of(run.info):
         from capture_cli.answers.suspects.combining import of_folds
 
-        return of_folds(run, trainings)
+        return of_folds(run, trainings, beside)
     folds, digests, duplicating = [Dynamics(phase) for phase in PHASES], SampleDigests(), Duplicating(thorough=True)
-    error = run.fold(*folds, digests, duplicating)
+    error = run.fold(*folds, digests, duplicating, *beside)
     found = [fold.result() for fold in folds if fold]
     if not found:
         hint = "nothing was captured, or not yet, or these are predictions without labels"

@@ -23,6 +23,7 @@ from capture_cli.answers.suspects import FEW_PER_CLASS, Suspect, Suspects, notes
 from capture_cli.answers.suspects.count import p_wrong
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import Run
+from capture_cli.runs.run import Fold
 
 
 def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Suspects:
@@ -73,11 +74,11 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
     )
 
 
-def of_folds(run: Run, folds: int) -> Suspects:
+def of_folds(run: Run, folds: int, beside: Sequence[Fold] = ()) -> Suspects:
     """Rank the samples of a run with folds, in one pass over its records. Raises as `find_suspects`."""
     dynamics = [Dynamics("train", training=number, share=folds) for number in range(1, folds + 1)]
     digests, duplicating = SampleDigests(), Duplicating(thorough=True)
-    error = run.fold(*dynamics, digests, duplicating)
+    error = run.fold(*dynamics, digests, duplicating, *beside)
     found = [one.result() for one in dynamics if one]
     if not found:
         raise error or RecordsError(f"{run.name}: no captured visits with labels", "nothing was captured, or not yet")
