@@ -17,7 +17,7 @@ from capture_cli.answers.summary import Summarising, Summary, summarise
 from capture_cli.answers.verification import verify
 from capture_cli.answers.visits import visit_at, visits_at
 from capture_cli.errors import CaptureError, RecordsError, UsageError
-from capture_cli.records import Batch, Epoch, RunInfo, Samples
+from capture_cli.records import Batch, Epoch, RunInfo, Samples, sample_names
 from capture_cli.runs import Visits, open_run
 from runs import body, chained, rechained, run_records, task_records, write_run
 from test_rows import HOSTILE, as_dicts, one_batch, taken
@@ -186,7 +186,7 @@ def test_a_visit_is_a_row_of_its_block(tmp_path: Path, task: str | None, top_k: 
             assert found == [visit_at(visits, row) for row in range(len(visits))]
             decoded = [visits.record(number) for number in range(len(visits.lines))]
             losses = [float(str(loss)) for record in decoded for loss in record.losses]
-            names = [name for record in decoded for name in record.names]
+            names = [name for record in decoded for name in sample_names(record)]
             assert [one.file for one in found] == names
             if task in ("multilabel", "regression"):
                 assert [one.loss for one in found] == losses  # type: ignore[union-attr]

@@ -193,11 +193,6 @@ class Batch:
     """The flight recorder, where the loss is NaN, infinite or jumps: `reason` (`nan`, `inf`, `spike`) and `before`, the batch
     before this one (`phase`, `epoch`, `batch`, `ids`, `inputs`). The inputs of both batches are stored."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """[B] the name of each sample: its file, else its id."""
-        return self.files if self.files is not None else [str(one) for one in self.ids]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
@@ -227,11 +222,6 @@ class Numbers:
     batch_numbers: Mapping[str, float] | None = None
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """[B] the name of each sample: its file, else its id."""
-        return self.files if self.files is not None else [str(one) for one in self.ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,11 +269,6 @@ class Measures:
     batch_numbers: Mapping[str, float] | None = None
     inputs: Inputs
     flight: Mapping[str, Any] | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """[B] the name of each sample: its file, else its id."""
-        return self.files if self.files is not None else [str(one) for one in self.ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +320,11 @@ _MAY_BE_NONFINITE = {
     kind: [one.name for one in fields(kind) if one.name in FLOATS | NAMED or float in (one.type, *get_args(one.type))]
     for kind in KINDS.values()
 }
+
+
+def sample_names(batch: AnyBatch) -> Sequence[str]:
+    """Return the name of each sample [B]: its file, else its id."""
+    return batch.files if batch.files is not None else [str(one) for one in batch.ids]
 
 
 class Encoded(NamedTuple):

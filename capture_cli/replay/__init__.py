@@ -30,7 +30,7 @@ import numpy.typing as npt
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.mixing import Mix
 from capture_cli.preprocessing import digests
-from capture_cli.records import AnyBatch, Batch, RunInfo, Samples
+from capture_cli.records import AnyBatch, Batch, RunInfo, Samples, sample_names
 from capture_cli.replay.images import DecodedImages, ImageFile
 from capture_cli.replay.recipes import RunRecipe
 from capture_cli.replay.report import Difference, Report
@@ -209,7 +209,7 @@ class Replay:
         self, recipe: RunRecipe, images: DecodedImages, batch: Batch, positions: Sequence[int], line: int
     ) -> tuple[Ints, Floats, list[Difference]]:
         """The positions of the inputs that are equal, these inputs, and the differences of the others."""
-        names, changes = batch.names, recipe.decoder_changes
+        names, changes = sample_names(batch), recipe.decoder_changes
         mix = Mix.from_json(batch.mix, size=len(names)) if batch.mix else None
         partner_of = {index: mix.partners[index] for index in positions} if mix else {}
         found, inputs, problems = self._inputs(recipe, images, batch, [*dict.fromkeys([*positions, *partner_of.values()])])
@@ -239,7 +239,7 @@ class Replay:
         self, recipe: RunRecipe, images: DecodedImages, batch: Batch, positions: Sequence[int]
     ) -> tuple[list[int], Floats, dict[int, tuple[str, str]]]:
         """The positions whose inputs could be made, before any mixing, these inputs, and a cause and detail for the others."""
-        names = batch.names
+        names = sample_names(batch)
         problems: dict[int, tuple[str, str]] = {}
         known = []
         for index in positions:
@@ -280,7 +280,7 @@ def input_names(batch: AnyBatch) -> Sequence[str]:
     """The name of each input of a batch: its file, else its id; a sequence has one for all its positions."""
     if isinstance(batch, Batch) and batch.sequences is not None:
         return [str(one) for one in batch.sequences["ids"]]
-    return batch.names
+    return sample_names(batch)
 
 
 def place(batch: AnyBatch) -> str:

@@ -95,7 +95,7 @@ class Outputs:
         if self._model is None or self._model.info is not reproduced.info:
             self._model, self._loaded = restored_model(reproduced.info, self._code), None
         weights = self._weights(batch, self._model)
-        if weights is None or not isinstance(batch, Batch) or not len(reproduced.equal) == reproduced.n == len(batch.names):
+        if weights is None or not isinstance(batch, Batch) or not len(reproduced.equal) == reproduced.n == len(batch.ids):
             return []
         if self._loaded is not weights:
             self._model.load(weights)
@@ -103,7 +103,7 @@ class Outputs:
         self._loaded = None if batch.phase == "train" else weights
         self.batches += 1
         detail = differing_fields(batch, self._model.recompute(batch, reproduced.inputs))
-        return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.names)} samples")] if detail else []
+        return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.ids)} samples")] if detail else []
 
     def _weights(self, batch: AnyBatch, model: RestoredModel) -> Weights | None:
         if self._final is None:

@@ -187,6 +187,9 @@ class MlflowRun:
         tags = {"capture.status": cursor.status or "unsealed", "capture.chain": cursor.at.chain}
         self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         self._client.set_terminated(self.run_id, STATUS.get(cursor.status or "", "KILLED"))
+        if self._records:
+            self._records.close()
+        self._scratch.cleanup()
 
     def has_model(self) -> bool:
         """Return True if a model of this run was logged."""

@@ -17,7 +17,7 @@ from torch import nn
 from capture_cli.checkpoint import Progress
 from capture_cli.errors import CaptureError
 from capture_cli.objective import PLAIN, Objective
-from capture_cli.records import AnyBatch, Epoch
+from capture_cli.records import AnyBatch, Epoch, sample_names
 from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
 from capture_cli.training.learning import Learning
@@ -168,9 +168,9 @@ def _run_phase(
 
 def _nonfinite_loss(batch: AnyBatch) -> CaptureError:
     losses = [] if batch.losses is None else batch.losses.tolist()
-    files = [name for name, loss in zip(batch.names, losses, strict=True) if not math.isfinite(loss)]
+    files = [name for name, loss in zip(sample_names(batch), losses, strict=True) if not math.isfinite(loss)]
     return CaptureError(
         f"the loss of {batch.phase} batch {batch.batch} of epoch {batch.epoch} is not finite; "
-        f"{len(files)} of its {len(batch.names)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
+        f"{len(files)} of its {len(losses)} images: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}",
         "the batch is in the records; look at these files, or start a new run with a lower --lr or with --allow-nonfinite",
     )

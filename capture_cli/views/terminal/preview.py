@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from capture_cli.records import Batch
+from capture_cli.records import Batch, sample_names
 from capture_cli.views.terminal.pictures import Card, Gallery, Thumbnail, fitting
 from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import safe, shorten
@@ -34,7 +34,7 @@ def preview(
     `inputs` [B, C, H, W] are the tensors that went into the model: float32 in [-1, 1].
     """
     picture_rows = min(MOST_PICTURE_ROWS, rows - 1 - CAPTION_ROWS)
-    count = min(samples, len(batch.names), fitting(columns, NARROWEST, GAP))
+    count = min(samples, len(batch.ids), fitting(columns, NARROWEST, GAP))
     if count < 1 or picture_rows < LEAST_PICTURE_ROWS:
         return None
     width = min(WIDEST, (columns + GAP) // count - GAP)
@@ -62,7 +62,7 @@ def _caption(batch: Batch, i: int, classes: Sequence[str], width: int) -> list[T
     p_label = batch.p_labels[i] if batch.p_labels is not None else batch.probs[i, label]
     right = label == pred and bool(np.isfinite(batch.losses[i]))
     return [
-        Text(shorten(batch.names[i], width)),
+        Text(shorten(sample_names(batch)[i], width)),
         Text.assemble(("label ", "dim"), shorten(classes[label], width - 6)),
         Text.assemble(
             ("pred  ", "dim"),
