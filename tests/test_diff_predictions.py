@@ -48,7 +48,7 @@ class TestPredictions:
         assert result.wrong_to_wrong == 1
         assert result.a.correct - result.b.correct == 1
         cat, dog, _ = result.classes
-        assert (cat.n_a, cat.correct_a, cat.correct_b, cat.change) == (3, 3, 1, pytest.approx(-2 / 3))
+        assert (cat.n, cat.correct_a, cat.correct_b, cat.change) == (3, 3, 1, pytest.approx(-2 / 3))
         assert (dog.correct_a, dog.correct_b) == (0, 1)
 
     def test_the_limit_of_flips(self, tmp_path: Path) -> None:
@@ -168,3 +168,38 @@ class TestPredictions:
         early = compared(tmp_path, run_records(), run_records(seed=1)).predictions
         assert late is not None
         assert early == late
+
+    def test_a_corrected_label_is_no_changed_prediction(self, tmp_path: Path) -> None:
+        """Equal predictions under other labels are listed, and are in no number: neither flips nor accuracy nor the test."""
+        before = with_predictions({**dict.fromkeys(self.VAL, (0, 0.9)), self.VAL[5]: (1, 0.9)})
+
+        def corrected() -> Iterator[Record]:
+            for record in with_predictions({**dict.fromkeys(self.VAL, (0, 0.9)), self.VAL[5]: (0, 0.2)}):
+                if isinstance(record, Batch):
+                    labels = [
+                        0 if file in self.VAL[3:5] else label for file, label in zip(record.files, record.labels, strict=True)
+                    ]
+                    record = replace(record, labels=np.array(labels))
+                yield record
+
+        diff = compared(tmp_path, before, corrected(), limit=1)
+        result, values = diff.predictions, diff.measures()
+        assert result
+        assert values
+        assert (result.labels_changed.count, [one.file for one in result.labels_changed.first]) == (2, [self.VAL[3]])
+        one = result.labels_changed.first[0]
+        assert (one.label_a, one.label_b, one.pred_a, one.pred_b) == ("dog", "cat", "cat", "cat")
+        assert (result.right_to_wrong.count, result.wrong_to_right.count) == (1, 0)
+        assert (result.both, sum(one.n for one in result.classes), values["labels_changed"], values["only_a"]) == (7, 7, 2, 0)
+        assert values["accuracy_drop"] == pytest.approx(1 / 7)
+
+    def test_without_images_of_the_same_label_there_are_no_measures(self, tmp_path: Path) -> None:
+        """So a gate on flips cannot pass for want of data."""
+
+        def renamed() -> Iterator[Record]:
+            for record in run_records():
+                yield replace(record, classes=["c", "d", "g"]) if isinstance(record, RunInfo) else record
+
+        values = compared(tmp_path, run_records(), renamed()).measures()
+        assert values
+        assert (values["images"], values["labels_changed"], values["flips"], values["accuracy_drop"]) == (0, 9, None, None)

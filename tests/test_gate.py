@@ -2,15 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calling import Caller
 from capture_cli.answers.comparison import MEASURES, mcnemar
 from capture_cli.answers.diff import compare
 from capture_cli.answers.door import open_run
+from capture_cli.records import Batch
 from runs import run_records, task_records, write_run
 
 
@@ -138,3 +141,20 @@ def test_answers_are_dataclasses_and_frames(runs: Path) -> None:
         table = a.suspects().to_pandas()
     assert list(table.columns[:4]) == ["file", "id", "phase", "label"]
     assert len(table) == 120
+
+
+def test_the_gate_names_the_images_that_it_leaves_out(tmp_path: Path, call: Caller) -> None:
+    """Those whose label changed; the text of the comparison says how many there are, and lists them."""
+    write_run(tmp_path / "a")
+    corrected = [
+        replace(one, labels=np.where(np.arange(len(one.labels)) == 0, (one.labels + 1) % 3, one.labels))
+        if isinstance(one, Batch) and one.phase == "val"
+        else one
+        for one in run_records()
+    ]
+    write_run(tmp_path / "b", corrected)
+    done = call("diff", "a", "b", "--fail-if", "flips > 0")
+    assert (done.code, "val, epoch 1, without 2 images whose label changed; --fail-if 'flips > 0'" in done.err) == (0, True)
+    assert "7 images in both with the same label; 2 labels changed\n" in done.out
+    assert "label changed " in done.out
+    assert "images whose label changed are in none of these numbers" in done.out

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capture_cli.answers.predictions import PredictionChanges
 
 MEASURES = {
-    "accuracy_a": "accuracy in A, over the images that both runs have",
+    "accuracy_a": "accuracy in A, over the images that both runs have with the same label",
     "accuracy_b": "accuracy in B, over the same images",
     "accuracy_drop": "accuracy_a - accuracy_b",
     "loss_a": "mean loss in A, nats",
@@ -36,7 +36,8 @@ MEASURES = {
     "mean_iou_a": "mean IoU of masks in A, over all pixels of the phase",
     "mean_iou_b": "mean IoU of masks in B",
     "mean_iou_drop": "mean_iou_a - mean_iou_b",
-    "images": "images that both runs have",
+    "images": "images that both runs have with the same label",
+    "labels_changed": "images that both runs have with different labels: they are not compared",
     "only_a": "images of A that B does not have",
     "only_b": "images of B that A does not have",
 }
@@ -97,6 +98,7 @@ def measures(changes: PredictionChanges) -> dict[str, float | None]:
     accuracy_a, accuracy_b = (one.correct / n if n else None for one in (a, b))
     ece_a, ece_b = (one.calibration.ece if one.calibration else None for one in (a, b))
     drops = [-one.change for one in changes.classes if one.change is not None]
+    changed = changes.labels_changed.count
     right_to_wrong, wrong_to_right = changes.right_to_wrong.count, changes.wrong_to_right.count
     return {
         "accuracy_a": accuracy_a,
@@ -108,15 +110,16 @@ def measures(changes: PredictionChanges) -> dict[str, float | None]:
         "ece_a": ece_a,
         "ece_b": ece_b,
         "ece_rise": _less(ece_b, ece_a),
-        "right_to_wrong": right_to_wrong,
-        "wrong_to_right": wrong_to_right,
-        "flips": right_to_wrong + wrong_to_right,
+        "right_to_wrong": right_to_wrong if n else None,
+        "wrong_to_right": wrong_to_right if n else None,
+        "flips": right_to_wrong + wrong_to_right if n else None,
         "worst_class_drop": max(drops, default=None),
-        "mcnemar_p": changes.mcnemar_p,
+        "mcnemar_p": changes.mcnemar_p if n else None,
         **dict.fromkeys(("mean_iou_a", "mean_iou_b", "mean_iou_drop")),
         "images": n,
-        "only_a": a.n - n,
-        "only_b": b.n - n,
+        "labels_changed": changed,
+        "only_a": a.n - n - changed,
+        "only_b": b.n - n - changed,
     }
 
 

@@ -81,6 +81,7 @@ class LossChanges:
             "loss_rise": _less(self.loss_b, self.loss_a),
             "mean_iou_drop": _less(self.mean_iou_a, self.mean_iou_b),
             "images": self.both,
+            "labels_changed": 0,
         }
         return {name: known.get(name) for name in MEASURES}
 

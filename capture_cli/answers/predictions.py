@@ -34,9 +34,6 @@ class Flip:
 
     file: str
     label: str
-    """In run a."""
-    label_b: str
-    """In run b: not the same if the label rule, the file name or the class names changed."""
     pred_a: str
     pred_b: str
     p_label_a: float | None
@@ -47,17 +44,27 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelChange:
+    """One image whose label is not the same in both runs: it was corrected, or the label rule or a class name changed."""
+
+    file: str
+    label_a: str
+    label_b: str
+    pred_a: str
+    pred_b: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassChange:
-    """One class over the images that both runs have."""
+    """One class over the images that are compared."""
 
     name: str
-    n_a: int
-    """Images with this label in run a."""
-    n_b: int
+    n: int
+    """Images with this label."""
     correct_a: int
     correct_b: int
     change: float | None
-    """Accuracy in b minus accuracy in a; None if one of them has no image of the class."""
+    """Accuracy in b minus accuracy in a; None without images."""
     loss_a: float | None
     """Mean loss of the images with this label, nats; None without images, or where it is not finite."""
     loss_b: float | None
@@ -73,22 +80,24 @@ class ComparedPhase:
     n: int
     """Captured images."""
     correct: int
-    """Correct among the images that both runs have."""
+    """Correct among the images that are compared."""
     loss: float | None
-    """Mean loss over the images that both runs have, nats; None where it is not finite."""
+    """Mean loss over the images that are compared, nats; None where it is not finite."""
     calibration: Calibration | None
     """Over the same images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionChanges:
-    """Differences between the predictions of two runs."""
+    """Differences between the predictions of two runs, over the images that both have with the same label."""
 
     phase: str
     a: ComparedPhase
     b: ComparedPhase
     both: int
-    """Images captured in both runs."""
+    """Images that are compared: captured in both runs, with the same label."""
+    labels_changed: FirstOf[LabelChange]
+    """Images captured in both runs with different labels: a prediction that is right by one of them only is no change."""
     right_to_wrong: FirstOf[Flip]
     """Right in a and wrong in b, the largest change of p(label) first."""
     wrong_to_right: FirstOf[Flip]
@@ -111,6 +120,10 @@ class _Columns(NamedTuple):
     p_labels: Floats
     p_preds: Floats
     losses: Floats
+
+    def chosen(self, rows: Ints | Bools) -> _Columns:
+        """Some of the rows."""
+        return _Columns._make(column[rows] for column in self)
 
 
 class Predictions:
@@ -152,20 +165,23 @@ class Predictions:
         """The last prediction for each image; at least one block must have been taken."""
         joined = _Columns._make(map(np.concatenate, zip(*self._blocks, strict=True)))
         last = len(joined.files) - 1 - np.unique(joined.files[::-1], return_index=True)[1]
-        return _Columns._make(column[last] for column in joined)
+        return joined.chosen(last)
 
 
 def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> PredictionChanges:
-    """Compare two phases; list at most `limit` flips in each direction."""
+    """Compare two phases; list at most `limit` flips in each direction, and as many changed labels."""
     all_a, all_b = a.columns(), b.columns()
     _, rows_a, rows_b = np.intersect1d(all_a.files, all_b.files, assume_unique=True, return_indices=True)
     classes = list(dict.fromkeys([*a.info.classes, *b.info.classes]))
     mine = _in_classes(all_a, rows_a, a.info.classes, classes)
     others = _in_classes(all_b, rows_b, b.info.classes, classes)
-    files, label_a, pred_a, p_a = mine[:4]
-    label_b, pred_b, p_b = others[1:4]
     names = list(a.file_numbers)
-    right_a, right_b = (label_a == pred_a) & np.isfinite(p_a), (label_b == pred_b) & np.isfinite(p_b)
+    is_same = mine.labels == others.labels
+    labels_changed = _label_changes(mine.chosen(~is_same), others.chosen(~is_same), classes, names, limit)
+    mine, others = mine.chosen(is_same), others.chosen(is_same)
+    files, labels, pred_a, p_a = mine[:4]
+    pred_b, p_b = others[2:4]
+    right_a, right_b = (labels == pred_a) & np.isfinite(p_a), (labels == pred_b) & np.isfinite(p_b)
     change = np.nan_to_num(np.abs(p_b.astype(np.float64) - p_a))
 
     def flips(flipped: Bools) -> FirstOf[Flip]:
@@ -174,8 +190,7 @@ def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> Predict
         first = (
             Flip(
                 file=names[files[i]],
-                label=classes[label_a[i]],
-                label_b=classes[label_b[i]],
+                label=classes[labels[i]],
                 pred_a=classes[pred_a[i]],
                 pred_b=classes[pred_b[i]],
                 p_label_a=plain_value(p_a[i]),
@@ -191,12 +206,30 @@ def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> Predict
         a=_compared(a, len(all_a.files), mine, right_a),
         b=_compared(b, len(all_b.files), others, right_b),
         both=len(files),
+        labels_changed=labels_changed,
         right_to_wrong=right_to_wrong,
         wrong_to_right=wrong_to_right,
         wrong_to_wrong=int((~right_a & ~right_b & (pred_a != pred_b)).sum()),
         mcnemar_p=mcnemar(right_to_wrong.count, wrong_to_right.count),
         classes=_class_changes(classes, mine, right_a, others, right_b),
     )
+
+
+def _label_changes(a: _Columns, b: _Columns, classes: Sequence[str], names: Sequence[str], limit: int) -> FirstOf[LabelChange]:
+    """The images of which these are the predictions in both runs, by name."""
+    files = [names[number] for number in a.files.tolist()]
+    order = sorted(range(len(files)), key=lambda i: files[i])
+    first = (
+        LabelChange(
+            file=files[i],
+            label_a=classes[a.labels[i]],
+            label_b=classes[b.labels[i]],
+            pred_a=classes[a.preds[i]],
+            pred_b=classes[b.preds[i]],
+        )
+        for i in order[:limit]
+    )
+    return FirstOf(len(order), tuple(first))
 
 
 def _compared(run: Predictions, n: int, columns: _Columns, right: Bools) -> ComparedPhase:
@@ -218,26 +251,23 @@ def _in_classes(columns: _Columns, rows: Ints, before: Sequence[str], classes: S
     """Some rows, with labels and predictions as positions in `classes` instead of in `before`."""
     positions = {name: position for position, name in enumerate(classes)}
     mapping = np.array([positions[name] for name in before], np.int64)
-    chosen = _Columns._make(column[rows] for column in columns)
+    chosen = columns.chosen(rows)
     return chosen._replace(labels=mapping[chosen.labels], preds=mapping[chosen.preds])
 
 
 def _class_changes(classes: Sequence[str], a: _Columns, right_a: Bools, b: _Columns, right_b: Bools) -> tuple[ClassChange, ...]:
     size = len(classes)
-    counts = (
-        np.bincount(labels, minlength=size).tolist() for labels in (a.labels, b.labels, a.labels[right_a], b.labels[right_b])
-    )
+    counts = (np.bincount(labels, minlength=size).tolist() for labels in (a.labels, a.labels[right_a], b.labels[right_b]))
     losses = (np.bincount(one.labels, one.losses, size).tolist() for one in (a, b))
     return tuple(
         ClassChange(
             name=name,
-            n_a=n_a,
-            n_b=n_b,
+            n=n,
             correct_a=correct_a,
             correct_b=correct_b,
-            change=correct_b / n_b - correct_a / n_a if n_a and n_b else None,
-            loss_a=_mean(loss_a, n_a),
-            loss_b=_mean(loss_b, n_b),
+            change=(correct_b - correct_a) / n if n else None,
+            loss_a=_mean(loss_a, n),
+            loss_b=_mean(loss_b, n),
         )
-        for name, n_a, n_b, correct_a, correct_b, loss_a, loss_b in zip(classes, *counts, *losses, strict=True)
+        for name, n, correct_a, correct_b, loss_a, loss_b in zip(classes, *counts, *losses, strict=True)
     )

@@ -36,13 +36,14 @@ def diff(
     device, threads); loss and accuracy by epoch; and the images that one run has
     right and the other wrong, with p(label) in both, in the last phase that both
     runs have (val, else test, else train), with calibration and McNemar's test.
-    Images are matched by path. Predictions and the gate are those of the last
+    Images are matched by path; one whose label changed is listed, and compared in
+    nothing else. Predictions and the gate are those of the last
     epoch; `--epoch best` takes the best one of each run. Of more than two runs there is a table.
 
     --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
     accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,
     right_to_wrong, wrong_to_right, flips (both directions), worst_class_drop,
-    mcnemar_p, images, only_a and only_b; of masks also mean_iou_a, mean_iou_b and
+    mcnemar_p, images, labels_changed, only_a and only_b; of masks also mean_iou_a, mean_iou_b and
     mean_iou_drop. A is the run before, B the run after.
 
     Works on runs that are still going or were cut off: A is a prefix of B if B
@@ -114,7 +115,9 @@ def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
             raise CaptureError(f"--fail-if cannot be judged: no predictions to compare in {runs[0]} and {name}")
         failed = gate.fails(values)
         said = ", ".join(f"{measure} {values[measure]:.6g}" for measure in gate.names)
+        changed = values["labels_changed"] or 0
+        left_out = f", without {changed:,.0f} images whose label changed" if changed else ""
         verdict = "gate failed" if failed else "gate passed"
-        typer.echo(safe(f"{verdict}: {name}: {said} ({_judged_phase(answer)}; --fail-if '{gate.text}')"), err=True)
+        typer.echo(safe(f"{verdict}: {name}: {said} ({_judged_phase(answer)}{left_out}; --fail-if '{gate.text}')"), err=True)
         code = 5 if failed else code
     return code

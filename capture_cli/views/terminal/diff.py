@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.answers.diff import Diff, RecordDifference
 from capture_cli.answers.files import FirstOf
-from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, PredictionChanges
+from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, LabelChange, PredictionChanges
 from capture_cli.answers.side import RecordPosition
 from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
@@ -109,7 +109,7 @@ def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None 
     phases = ", ".join(dict.fromkeys(one.predictions.phase for one in found if one.predictions)) or "no phase in common"
     heads = [("run", "fold"), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
     heads += [("right to wrong", "#"), ("wrong to right", "#"), ("McNemar p", "#")]
-    title = f"{phases}, over the images that a run has in common with {runs[0]}; flips against it"
+    title = f"{phases}, over the images that a run has in common with {runs[0]}, with the same label; flips against it"
     show([plain(title, "bold"), "", table_of(heads, rows)], width=width)
 
 
@@ -250,7 +250,11 @@ def _predictions(
     a, b, both = changes.a, changes.b, changes.both
     epochs = f"epoch {a.epoch}" if a.epoch == b.epoch else f"epoch {a.epoch} in A, {b.epoch} in B"
     under_way = "".join(f", under way in {name}" for name, one in (("A", a), ("B", b)) if not one.complete)
-    only = "".join(f", {one.n - both:,} only in {name}" for name, one in (("A", a), ("B", b)) if one.n > both)
+    changed = changes.labels_changed.count
+    alone = (("A", a.n - both - changed), ("B", b.n - both - changed))
+    only = "".join(f", {n:,} only in {name}" for name, n in alone if n)
+    if changed:
+        only = f" with the same label; {'1 label' if changed == 1 else f'{changed:,} labels'} changed{only}"
     images = "1 image" if both == 1 else f"{both:,} images"
     parts: list[RenderableType] = [plain(f"{changes.phase}, {epochs}{under_way}: {images} in both{only}", "bold")]
     parts += _not_best(changes, best)
@@ -264,12 +268,18 @@ def _predictions(
     if a.calibration and b.calibration:
         ece = f"ECE {a.calibration.ece:.3f} in A, {b.calibration.ece:.3f} in B"
         parts.append(plain(f"loss {number_or_dash(a.loss)} in A, {number_or_dash(b.loss)} in B; calibration: {ece}"))
+    if changed:
+        parts.append(
+            plain("images whose label changed are in none of these numbers; the table of epochs has each run's own labels")
+        )
     for title, found in (("right to wrong", changes.right_to_wrong), ("wrong to right", changes.wrong_to_right)):
         if found.first:
             parts += ["", _flips(title, found)]
-    changed = sorted((one for one in changes.classes if one.change), key=lambda one: -abs(one.change or 0.0))
-    if changed and limit:
-        parts += ["", _classes(changed[:limit], len(changed) - limit)]
+    if changes.labels_changed.first:
+        parts += ["", _label_changes(changes.labels_changed)]
+    differing = sorted((one for one in changes.classes if one.change), key=lambda one: -abs(one.change or 0.0))
+    if differing and limit:
+        parts += ["", _classes(differing[:limit], len(differing) - limit)]
     return parts
 
 
@@ -277,8 +287,8 @@ def _classes(changed: Sequence[ClassChange], more: int) -> Table:
     rows = (
         (
             one.name,
-            f"{one.n_a:,}" if one.n_a == one.n_b else f"{one.n_a:,}, {one.n_b:,}",
-            *(f"{one.correct_a / one.n_a:.3f}", f"{one.correct_b / one.n_b:.3f}", f"{one.change:+.3f}"),
+            f"{one.n:,}",
+            *(f"{one.correct_a / one.n:.3f}", f"{one.correct_b / one.n:.3f}", f"{one.change:+.3f}"),
             *(number_or_dash(one.loss_a), number_or_dash(one.loss_b)),
         )
         for one in changed
@@ -287,11 +297,17 @@ def _classes(changed: Sequence[ClassChange], more: int) -> Table:
     return table_of(heads, rows, more=more, noun="classes")
 
 
+def _label_changes(found: FirstOf[LabelChange]) -> Table:
+    rows = ((one.file, one.label_a, one.label_b, one.pred_a, one.pred_b) for one in found.first)
+    heads = [(name, "fold") for name in ("label changed", "label A", "label B", "pred A", "pred B")]
+    return table_of(heads, rows, more=found.more, noun="images")
+
+
 def _flips(title: str, flips: FirstOf[Flip]) -> Table:
     rows = (
         (
             one.file,
-            one.label if one.label == one.label_b else f"{one.label} in A, {one.label_b} in B",
+            one.label,
             *(one.pred_a, one.pred_b, number_or_dash(one.p_label_a), number_or_dash(one.p_label_b)),
         )
         for one in flips.first
