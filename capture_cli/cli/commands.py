@@ -34,7 +34,7 @@ class Command(TyperCommand):
         """Return arguments and options, that of help included."""
         found: list[Any] = super().get_params(ctx)
         for one in found:
-            if one._runtime_param is None and one.nargs == 1 and not one.multiple:
+            if getattr(one, "_runtime_param", one) is None and one.nargs == 1 and not one.multiple:  # a private name of Typer
                 one._runtime_param = _Typed(one)
         return found
 
