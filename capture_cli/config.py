@@ -163,7 +163,7 @@ class TrainConfig:
 
     def _check_augment(self) -> None:
         try:
-            augmentation.parse(self.augment)
+            object.__setattr__(self, "augment", augmentation.canonical(self.augment).replace("+", ","))
         except ValueError as error:
             raise UsageError(f"--augment {self.augment} is not valid: {error}", f"choose {augmentation.CHOICES}") from error
 
@@ -176,7 +176,11 @@ class TrainConfig:
         for name in ("mixup", "cutmix"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "alpha, such as 0.2 or 1, or 0 for off")
         both = self.class_weights == self.sampler == "balanced"
-        self._require("class_weights", not both, "one of --class-weights and --sampler balanced, which do the same twice")
+        if both:
+            raise UsageError(
+                "--class-weights balanced and --sampler balanced both make up for rare classes, so together they overdo it",
+                "give one of them",
+            )
 
     def _require(self, name: str, valid: object, choices: str) -> None:
         _require(valid, f"--{name.replace('_', '-')}", getattr(self, name), choices)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from capture_cli.augmentation import augmented, canonical, is_canonical, torchvision_steps
+from capture_cli.config import TrainConfig
 from capture_cli.keyed_random import path_keys
 from capture_cli.normalisation import from_mean_and_std
 from capture_cli.preprocessing import Recipe, make_batch, make_inputs, to_pixels
@@ -45,6 +46,7 @@ def test_a_list_is_recorded_in_one_way(typed: str, recorded: str) -> None:
     assert canonical(typed) == recorded
     assert is_canonical(recorded)
     assert is_canonical(typed) == (typed == recorded)
+    assert TrainConfig(augment=typed).augment == recorded.replace("+", ",")
 
 
 @pytest.mark.parametrize("wrong", ["spin", "flip,flip", "rotate:", "rotate:500", "rotate:-5", "flip:2", "randaugment:2.5"])

@@ -74,6 +74,7 @@ def test_json_is_one_object_on_stdout(capture: Command, pets: Path) -> None:
             {"name": "cat", "train": 6, "val": 0, "example": "cat_00.png"},
             {"name": "dog", "train": 6, "val": 0, "example": "dog_00.png"},
         ],
+        "split_from": None,
         "skipped": {"unsupported-extension": 2, "hidden": 1},
         "skipped_files": [
             {"file": ".x", "reason": "hidden", "detail": ""},

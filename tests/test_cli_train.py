@@ -135,7 +135,7 @@ class TestWhatIsRecorded:
         """Options, classes, parameters, recipe, versions, device, threads, and nothing in which equal runs differ."""
         first = records(run / "records.jsonl")[0]
         assert first["format"] == 2
-        assert first["config"]["augment"] == "flip+crop"
+        assert first["config"]["augment"] == "flip,crop"
         assert first["config"]["lr"] > 0
         assert len(first["classes"]) == 10
         assert first["model"]["parameters"] > 0

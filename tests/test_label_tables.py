@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from calling import called
 from capture_cli.errors import DataError, UsageError
 from capture_cli.labels.tables import Matched, match, parse_table, read_table
+from conftest import make_images
 from test_layouts import typed
 
 FILES = [f"train/{name}.png" for name in ("1", "2", "cat/3", "4")]
@@ -122,3 +124,32 @@ def test_names_without_labels_become_a_table_to_fill_in(tmp_path: Path) -> None:
     filled = [line.replace(",,,", f",{'ab'[i % 2]},,") for i, line in enumerate(out.splitlines())]
     (tmp_path / "labels.csv").write_text("\n".join(filled))
     assert typed("labels", str(folder), "--labels", str(tmp_path / "labels.csv"))[0] == 0
+
+
+@pytest.mark.parametrize("text", ["train/1.png,a\ntrain/2.png,b\n", "1.png;a\n2.png;b\n", "1,a\n2,b\n"])
+def test_a_table_without_column_names_is_understood(tmp_path: Path, text: str) -> None:
+    """Its first line names an image: it is a row. A word is a column name, though there may be an image of that name."""
+    found = matched(tmp_path, text)
+    assert found.labels == {"train/1.png": "a", "train/2.png": "b"}
+    assert not found.has_header
+    (tmp_path / "named.csv").write_text("image,label\nimage.png,a\n1.png,b\n")
+    wanted = parse_table("named.csv")
+    assert wanted is not None
+    assert match(read_table(wanted, str(tmp_path)), ["image.png", "1.png"]).labels == {"image.png": "a", "1.png": "b"}
+
+
+def test_a_column_of_splits_is_followed_and_said(tmp_path: Path) -> None:
+    """By `labels`, and by `train` before it begins; what it leaves open is drawn, and that is said too."""
+    make_images(tmp_path / "images", classes=2)
+    files = sorted(path.name for path in (tmp_path / "images").iterdir())
+    for name, splits in (("whole", ["train", "train", "val"]), ("part", ["train", "train", "test"])):
+        rows = [f"{file},{file[:3]},{splits[i % 3]}" for i, file in enumerate(files)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file,label,Usage", *rows]))
+    shown = called("labels", "images", "--labels", "whole.csv", cwd=tmp_path).stdout
+    assert shown.startswith(f"images: {len(files)} images, 2 classes (")
+    assert "\nsplit: from the column `Usage` of 'whole.csv'\n" in shown
+    shown = called("labels", "images", "--labels", "part.csv", cwd=tmp_path).stdout
+    assert shown.startswith(f"images: {len(files)} images, 2 classes (")
+    assert "\nsplit: from the column `Usage` of 'part.csv'; val is drawn from every class\n" in shown
+    trained = called("train", "images", "--labels", "whole.csv", "-m", "linear", "-e", 1, "-o", "run", cwd=tmp_path)
+    assert "val, from the column `Usage` of 'whole.csv'\n" in trained.stderr

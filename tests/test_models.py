@@ -12,6 +12,7 @@ from torch import nn
 
 from capture_cli import models
 from capture_cli.errors import UsageError
+from capture_cli.models import check, zoo
 from capture_cli.models.nets import CNN
 
 SIZES = [(1, 1), (1, 10), (7, 5), (28, 28), (64, 64), (300, 2)]
@@ -165,6 +166,22 @@ def test_for_an_unknown_torchvision_model_the_closest_names_are_suggested() -> N
     """A mistyped name is close to a right one; of a random one there is an example."""
     assert "no classifier resnet81; did you mean torchvision:resnet18 or" in refusal("torchvision:resnet81")
     assert "torchvision:resnet18" in refusal("torchvision:quux")
+
+
+def test_names_are_checked_before_torch_is_imported() -> None:
+    """The check reads the source of the package: it knows every name, and one without its prefix too."""
+    import torchvision
+
+    assert zoo.names_in_source() == set(torchvision.models.list_models(module=torchvision.models))
+    for spec, said in (
+        ("torchvision:resnet81", "did you mean torchvision:resnet18 or"),
+        ("resnet18", "did you mean torchvision:resnet18?"),
+        ("timm:resnet10x", "did you mean timm:resnet10t or"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check(spec)
+        assert said in caught.value.hint
+    check("timm:resnet18.a1_in1k")
 
 
 # a user's own

@@ -58,7 +58,7 @@ def test_test_folders_are_left_alone_and_pointed_to(tmp_path: Path) -> None:
         make_images(tmp_path / "data" / split, classes=2, each=each)
     code, _, err = typed("train", str(tmp_path / "data"), "-m", "linear", "-e", "1", "-o", str(tmp_path / "run"))
     assert code == 0, err
-    assert "Images: 16 train, 4 val, as folders or names say; 6 test images are kept for `capture evaluate`" in err
+    assert "Images: 16 train, 4 val, from folders or names; 6 test images are kept for `capture evaluate`" in err
     command = re.search(r"6 test images were not used; evaluate them with: capture (.+)", err)
     assert command
     code, out, err = typed(*shlex.split(command[1]), "-q", "-o", str(tmp_path / "ev"))
@@ -87,8 +87,8 @@ def test_the_screen_before_training_names_what_is_skipped(digits: Path, tmp_path
     err = typed(*args)[2]
     assert err.splitlines()[:5] == [
         "Labels: ant_000.png -> ant (rule: prefix). Not right? Try `capture labels FOLDER` or --labels",
-        "Classes: 2: ant, bee",
-        "Images: 13 train, 3 val; --val-split and --val say which are for validation",
+        "2 classes: ant, bee",
+        "Images: 13 train, 3 val; val is drawn from every class: --val-split SHARE changes how many, --val FOLDER takes others",
         "Skipped: 1 unsupported-extension (notes.txt)",
         "Inputs: 8x8, grey; all images have this size. Other choices: --img-size, --resize",
     ]

@@ -50,6 +50,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+_EXTRA = "unexpected extra argument"
+
+
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on stderr."""
     open_streams()
@@ -93,6 +96,10 @@ def _run(args: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
+        if _EXTRA in error.format_message():
+            from capture_cli.cli.failures import extra_arguments
+
+            return _fail(extra_arguments(error.format_message(), args))
         return _fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
     except StdoutError:
         raise

@@ -6,15 +6,36 @@ What is left is a bug in capture, and is called one.
 """
 
 import errno
+import os
 import resource
+import shlex
 import tempfile
+from collections.abc import Sequence
 
-from capture_cli.errors import CaptureError
+from capture_cli.errors import CaptureError, UsageError
 from capture_cli.resources import control_groups, memory_available
 
 _NO_MEMORY = ("allocate memory", "not enough memory", "failed to map segment", "out of memory", "bad_alloc")
 _NO_THREAD = ("start new thread", "thread creation failed", "pthread_create")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def extra_arguments(message: str, args: Sequence[str]) -> UsageError:
+    """Return the error for more names than a command takes: a pattern that the shell expanded, or a name with spaces."""
+    rest = message.partition(" (")[2].removesuffix(")")
+    extra: list[str] = []
+    first = len(args)
+    for place, one in enumerate(args):
+        if rest == one or rest.startswith(f"{one} "):
+            extra, first, rest = [*extra, one], min(first, place), rest[len(one) + 1 :]
+    shown = ", ".join(f"'{one}'" for one in extra[:2]) + (f" and {len(extra) - 2:,} more" if len(extra) > 2 else "")
+    said = f"{len(extra):,} arguments too many: {shown}" if len(extra) > 1 else f"one argument too many: {shown}"
+    whole = " ".join([*args[max(0, first - 1) : first], *extra])
+    if os.access(whole, os.F_OK):
+        return UsageError(said, f"quote a name with spaces: {shlex.quote(whole)}")
+    if len(extra) > 1:
+        return UsageError(said, "name the folder instead of its files, and quote a name with spaces")
+    return UsageError(said, "quote a name with spaces, and see --help for what the command takes")
 
 
 def explained(error: Exception) -> CaptureError:

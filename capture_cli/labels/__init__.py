@@ -80,6 +80,18 @@ class Scan:
         """The label of the first file and its rule: `bag_0001.png -> bag (rule: prefix)`; not escaped."""
         return f"{self.files[0]} -> {self.classes[self.labels[0]]} (rule: {self.rule.name})"
 
+    @property
+    def told_by(self) -> str:
+        """The source of the splits that are not drawn: a column of the table, or words in the paths; empty if all are drawn."""
+        if self.table is not None and self.table.splits:
+            return f"the column `{self.table.split_column}` of '{self.table.name}'"
+        return "folders or names" if self.split_names else ""
+
+    @property
+    def is_drawn(self) -> bool:
+        """True if validation images are drawn from every class."""
+        return "val" in self.splits and "val" not in self.split_names
+
     def per_class(self) -> list[ClassCount]:
         """Count the images of each class, in the order of `classes`."""
         counts = Counter(zip(self.labels, self.splits, strict=True))

@@ -7,8 +7,8 @@
 A row names an image by its path in the folder, by its file name, or by its name without extension; folders at the beginning
 that the folder does not have are ignored. Without column names, the file column is the one whose values name most images. The
 label column is the only other one, or one with a usual name (`label`, `class`, `diagnosis`, ...), or all others if they hold a
-single 1 in each row (one-hot); else the error lists the columns. Columns `split` and `skipped`, as `capture labels --files`
-writes them, are followed.
+single 1 in each row (one-hot); else the error lists the columns. If the first line names an image in its first cell, it is a
+row, and the columns are called 1, 2, ... Columns `split` and `skipped`, as `capture labels --files` writes them, are followed.
 """
 
 import csv
@@ -18,7 +18,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class LabelTable:
     wanted: TableOption
     digest: str = ""
     """BLAKE2b (16 bytes, hex) of the file."""
+    has_header: bool = True
 
 
 @dataclass(kw_only=True)
@@ -79,6 +80,8 @@ class Matched:
     """BLAKE2b (16 bytes, hex) of the file."""
     split_column: str = ""
     """The column that `splits` come from."""
+    has_header: bool = True
+    """False if the first line is a row like the others."""
 
 
 def parse_table(text: str) -> TableOption | None:
@@ -174,6 +177,7 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     rows give one file different labels.
     """
     finder = _Finder(files, others)
+    table = _with_header(table, finder)
     file_at = _file_column(table, finder)
     split_at = _split_column(table, file_at)
     skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
@@ -187,6 +191,7 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         rows=len(table.rows),
         digest=table.digest,
         split_column="" if split_at is None else table.columns[split_at],
+        has_header=table.has_header,
     )
     for row in table.rows:
         file, label = finder.find(row[file_at]), label_of(row)
@@ -216,6 +221,15 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             f"name the columns: --labels {table.name}:FILE_COLUMN,LABEL_COLUMN; there are {', '.join(table.columns)}",
         )
     return found
+
+
+def _with_header(table: LabelTable, finder: "_Finder") -> LabelTable:
+    """Take the first line of a CSV for a row, if it names an image; words such as `image` are column names all the same."""
+    first = table.columns[0]
+    if table.wanted.path.lower().endswith(".jsonl") or re.fullmatch(r"[^\W\d]+", first) or not finder.count([first]):
+        return table
+    numbers = [str(number) for number in range(1, len(table.columns) + 1)]
+    return replace(table, columns=numbers, rows=[table.columns, *table.rows], has_header=False)
 
 
 class _Finder:

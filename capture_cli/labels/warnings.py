@@ -104,9 +104,12 @@ def _split_words(found: Scan) -> list[str]:
     names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
     masks = [name for name in found.classes if set(tokens(name)) <= MASK_WORDS]
     texts = [f"classes called like splits: {quoted(names)}"] if names else []
-    copies = [name for name in found.classes if {one for one in tokens(name) if not one.isdigit()} <= COPY_WORDS]
+    copies = [
+        name for name in found.classes if (words := {one for one in tokens(name) if not one.isdigit()}) and words <= COPY_WORDS
+    ]
     if copies and len(copies) < len(found.classes):
-        texts.append(f"classes called like changed copies of other images: {quoted(copies)}; --exclude skips them")
+        which = "the class {} sounds" if len(copies) == 1 else "the classes {} sound"
+        texts.append(f"{which.format(quoted(copies))} like altered copies of the other images; --exclude skips them")
     others = [name for name in found.classes if name not in masks and "mask" in name.casefold()]
     return [*texts, f"classes called like masks: {quoted(masks)}; --exclude skips them"] if masks and not others else texts
 

@@ -79,7 +79,8 @@ class Work:
         """Return the rule that is asked for or chosen, and its rivals. Raises UsageError and DataError."""
         if self._wanted is not None:
             self.table = self._match_table(self._wanted)
-            return Rule("table", f"'{self.table.name}' names them", self.table.labels.get, "file"), []
+            why = f"'{self.table.name}' names them" + ", which has no header line" * (not self.table.has_header)
+            return Rule("table", why, self.table.labels.get, "file"), []
         rule = parse_rule(self.reading.labels)
         if rule is not None:
             return rule, []

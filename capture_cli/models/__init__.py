@@ -40,7 +40,8 @@ def check(spec: str) -> None:
     elif userfile.parse(spec) is not None or spec.endswith(".py"):
         userfile.check(spec)
     else:
-        close = difflib.get_close_matches(spec.lower(), BUILT_IN, n=1)
+        same = [zoo.PREFIX + spec.lower()] if spec.lower() in zoo.names_in_source() else []
+        close = same or difflib.get_close_matches(spec.lower(), BUILT_IN, n=1)
         choices = f"choose {', '.join(BUILT_IN)}, {zoo.PREFIX}NAME, {timm_zoo.PREFIX}NAME or FILE.py:FACTORY"
         raise UsageError(f"there is no model '{spec}'", f"did you mean {close[0]}?" if close else choices)
 

@@ -2,10 +2,12 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
+from capture_cli.models.zoo import source_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,11 +16,24 @@ PREFIX = "timm:"
 
 
 def check(spec: str) -> None:
-    """Raise UsageError if NAME cannot be the name of a model, or timm is not installed."""
+    """Raise UsageError if NAME is in none of timm's files, as the name of a model would be, or timm is not installed."""
     if not re.fullmatch(r"[A-Za-z0-9_.]+", spec.removeprefix(PREFIX)):
         raise UsageError(f"the model {spec} names no timm model", f"write its name, such as {PREFIX}resnet10t")
     if find_spec("timm") is None:
         raise UsageError(f"the model {spec} needs timm, which is not installed", "pip install 'capture-cli[timm]'")
+    texts = list(source_of("timm"))
+    name = _name(spec).partition(".")[0]  # behind the dot are the weights
+    if texts and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
+        known = sorted({one for text in texts for one in _REGISTERED.findall(text)})
+        raise _unknown(name, known)
+
+
+_REGISTERED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
+
+
+def _unknown(name: str, known: Sequence[str]) -> UsageError:
+    close = [PREFIX + one for one in difflib.get_close_matches(name, known, n=3)]
+    return UsageError(f"timm has no model {name}", f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()")
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":
@@ -37,10 +52,7 @@ def default_config(spec: str) -> dict[str, Any]:
 
     name = _name(spec)
     if not timm.is_model(name):
-        close = [PREFIX + one for one in difflib.get_close_matches(name, timm.list_models(), n=3)]
-        raise UsageError(
-            f"timm has no model {name}", f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
-        )
+        raise _unknown(name, timm.list_models())
     config: Any = timm.get_pretrained_cfg(name)
     return dict(config.to_dict()) if config else {}
 

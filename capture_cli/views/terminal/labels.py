@@ -36,13 +36,15 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     """Print what a source would become on stdout. `width` is that of the terminal in cells, None for a pipe."""
     rule, splits = found.rule, _splits(found)
     per_class = found.per_class()
-    shares = ", ".join(f"{sum(getattr(c, split) for c in per_class):,} {split}" for split in splits)
+    counts = {split: sum(getattr(c, split) for c in per_class) for split in splits}
+    shares, total = ", ".join(f"{count:,} {split}" for split, count in counts.items()), sum(counts.values())
     classes = new_table(("class", "fold"), *((split, "#") for split in splits), ("such as", "fold"))
     for c in per_class[:MAX_CLASSES]:
         classes.add_row(plain(c.name), *(f"{getattr(c, split):,}" for split in splits), plain(c.example or ""))
     parts: list[RenderableType] = [
-        plain(f"{found.source.name}: {len(found.files):,} images, {len(found.classes):,} classes ({shares})", "bold"),
+        plain(f"{found.source.name}: {total:,} images, {len(found.classes):,} classes ({shares})", "bold"),
         plain(f"labels: {rule.name}, {rule.meaning}, because {rule.why}"),
+        *([plain(f"split: from {found.told_by}{'; val is drawn from every class' * found.is_drawn}")] if found.told_by else []),
         "",
         classes,
     ]
@@ -67,7 +69,7 @@ def summary(found: Scan, *, folds: int | None = None) -> list[str]:
     images = f"{len(found.files):,} in {folds} folds, each held out once{_kept(found)}" if folds else None
     lines = [
         f"Labels: {found.example}. Not right? Try `capture labels FOLDER` or --labels",
-        f"Classes: {len(found.classes):,}: {_few(found.classes, SUMMARY_CLASSES)}",
+        f"{len(found.classes):,} classes: {_few(found.classes, SUMMARY_CLASSES)}",
         f"Images: {images or shown + _reason_of_splits(found)}",
     ]
     skipped = [
@@ -80,9 +82,9 @@ def summary(found: Scan, *, folds: int | None = None) -> list[str]:
 
 def _reason_of_splits(found: Scan) -> str:
     kept = _kept(found)
-    if "val" in found.split_names:
-        return f", as folders or names say{kept}"
-    return f"{kept}; --val-split and --val say which are for validation" if "val" in found.splits else kept
+    told = f", from {found.told_by}" * ("val" in found.split_names or bool(found.table and found.table.splits))
+    drawn = "; val is drawn from every class: --val-split SHARE changes how many, --val FOLDER takes others"
+    return f"{told}{kept}{drawn * found.is_drawn}"
 
 
 def _kept(found: Scan) -> str:
@@ -119,6 +121,7 @@ def to_json(found: Scan, *, check: Mapping[str, Any] | None = None) -> str:
             {"name": c.name, **{split: getattr(c, split) for split in _splits(found)}, "example": c.example}
             for c in found.per_class()
         ],
+        "split_from": found.told_by or None,
         "skipped": dict(Counter(one.reason for one in found.skipped).most_common()),
         "skipped_files": [one._asdict() for one in found.skipped],
         "warnings": warnings(found),
