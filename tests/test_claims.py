@@ -128,3 +128,21 @@ def test_a_folder_is_called_the_same_in_every_locale(capture: Capture, tmp_path:
     first, second = ((tmp_path / f"{name}-{out}/records.jsonl").read_bytes() for out in "ab")
     assert first == second
     assert json.loads(first.splitlines()[0])["folder"] == f"{name}/x"
+
+
+def test_a_name_that_says_another_format_is_refused(said: Said, tmp_path: Path) -> None:
+    """No folder is called x.jsonl.gz, and no text is written under the name of compressed data."""
+    make_images(tmp_path / "images")
+    write_run(tmp_path / "run", list(run_records())[:-1])
+    message = "'x.jsonl.gz' has the name of a file that is not written; give a folder, or FILE.jsonl for the records"
+    assert said("train", "images", "-m", "linear", "-o", "x.jsonl.gz") == f"{message}, or -o - and a pipe: | gzip > x.jsonl.gz"
+    assert said("train", "images", "-m", "linear", "-o", "x.csv").startswith("'x.csv' has the name of a file")
+    assert said("verify", "run", "--repair", "x.jsonl.gz").endswith("give --repair FILE.jsonl")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_an_image_in_place_of_a_run_is_told(said: Said, tmp_path: Path) -> None:
+    """With the way to see one image of a run."""
+    make_images(tmp_path / "images")
+    message = said("inspect", "images/ant_000.png")
+    assert "the file is an image; name the run, and the image with --sample" in message

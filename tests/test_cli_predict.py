@@ -116,8 +116,33 @@ def test_images_are_named_in_many_ways(
         names_on_stdin = io.TextIOWrapper(io.BytesIO(separator.join([os.fsencode(odd), b"images/ant_001.png", b""])))
         monkeypatch.setattr("sys.stdin", names_on_stdin)
         assert [one["file"] for one in _predicted(capfdbinary, "linear", "-")] == [str(odd), "images/ant_001.png"]
+    (tmp_path / "ends in\r").write_bytes(odd.read_bytes())
+    lines = os.fsencode(f"images/ant_001.png\r\n{tmp_path}/ends in\r\nimages/ant_002.png\r\n\r\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    files = [one["file"] for one in _predicted(capfdbinary, "linear", "-")]
+    assert files == ["images/ant_001.png", f"{tmp_path}/ends in\r", "images/ant_002.png"]
     assert run(["predict", "linear", str(odd), "--format", "csv", "-q"]) == 0
     assert os.fsencode(str(odd)) in capfdbinary.readouterr().out
+
+
+def test_the_format_has_short_options(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """As in rows and suspects; two of them are wrong usage."""
+    for short, name in (("--csv", "csv"), ("--json", "jsonl")):
+        assert run(["predict", "linear", "images", short]) == run(["predict", "linear", "images", "--format", name]) == 0
+        lines = capfdbinary.readouterr().out.splitlines()
+        assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert run(["predict", "linear", "images", "--csv", "--json"]) == 2
+    assert run(["predict", "linear", "images", "--csv", "--format", "jsonl"]) == 2
+    assert b"give one of them" in capfdbinary.readouterr().err
+
+
+def test_a_run_behind_its_images_is_told_the_order(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """By name or path, after one folder or many files."""
+    assert run(["predict", "images", "linear"]) == 2
+    said = b"'images' is no run, and 'linear' is one; the run comes first: capture predict linear images\n"
+    assert said in capfdbinary.readouterr().err
+    assert run(["predict", "images/ant_000.png", "images/ant_001.png", "runs/linear"]) == 2
+    assert b"the run comes first: capture predict runs/linear IMAGES...\n" in capfdbinary.readouterr().err
 
 
 def test_what_cannot_be_used_is_named(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:

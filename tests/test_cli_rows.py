@@ -280,3 +280,56 @@ def test_stderr_stays_empty(capture: Capture, tmp_path: Path, more: tuple[object
     write_run(tmp_path / "run", run_records())
     done = capture("rows", "run", *more)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("run")
+def test_the_name_of_the_file_chooses_the_format(capture: Capture, tmp_path: Path) -> None:
+    """.csv, .parquet and .jsonl; a format or a compression that contradicts the name is wrong usage, and writes nothing."""
+    for name in ("rows.csv", "rows.parquet", "rows.jsonl"):
+        assert capture("rows", "run", "-o", name).returncode == 0
+    frames = (pd.read_csv(tmp_path / "rows.csv"), pd.read_parquet(tmp_path / "rows.parquet"))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [list(frame.file) for frame in frames] == [[row["file"] for row in rows]] * 2
+    for args in (
+        ["-o", "x.csv", "--parquet"],
+        ["-o", "x.parquet", "--format", "csv"],
+        ["-o", "x.csv.gz"],
+        ["--format", "jsonl", "--csv"],
+    ):
+        done = capture("rows", "run", *args)
+        assert (done.returncode, done.stdout, list(tmp_path.glob("x.*"))) == (2, "", [])
+    assert "capture rows RUN ... | gzip > x.csv.gz" in capture("rows", "run", "-o", "x.csv.gz").stderr
+
+
+@pytest.mark.usefixtures("run")
+def test_loss_is_another_name_for_loss_nats(capture: Capture, tmp_path: Path) -> None:
+    """In columns and conditions, of visits, classes and epochs; in every format."""
+    rows = [json.loads(line) for line in capture("rows", "run").stdout.splitlines()]
+    asked = capture("rows", "run", "--where", "loss > 1.5", "--columns", "file,loss").stdout.splitlines()
+    assert [json.loads(line) for line in asked] == [
+        {"file": row["file"], "loss": row["loss_nats"]} for row in rows if row["loss_nats"] > 1.5
+    ]
+    for per in ("class", "epoch"):
+        options = ("rows", "run", "--per", per, "--where", "loss > 0")
+        (heads, *lines) = capture(*options, "--columns", "phase,loss,loss_nats", "--csv").stdout.splitlines()
+        assert heads == "phase,loss,loss_nats"
+        assert lines
+        assert all(line.split(",")[1] == line.split(",")[2] for line in lines)
+    assert capture("rows", "run", "--columns", "loss", "-o", "loss.parquet").returncode == 0
+    assert pd.read_parquet(tmp_path / "loss.parquet").loss.dtype == "float32"
+
+
+def test_only_columns_of_this_run_are_named(capture: Capture, tmp_path: Path) -> None:
+    """With the closest one first; a run of another task has others."""
+    write_run(tmp_path / "classes")
+    write_run(tmp_path / "numbers", task_records("regression"))
+    listed = f"the columns are {', '.join(COLUMNS)}"
+    assert (
+        f"no such column: 'p_labl'; did you mean p_label? {listed}\n"
+        in capture("rows", "classes", "--columns", "p_labl").stderr
+    )
+    assert f"'targets'; {listed}\n" in capture("rows", "classes", "--columns", "targets").stderr
+    assert f"write an SQL condition on {', '.join(COLUMNS)}\n" in capture("rows", "classes", "--where", "los > 1").stderr
+    condition = "write an SQL condition on phase, epoch, batch, step, id, file, targets, outputs"
+    for where in ("los > 1", "label = 'a' and targets is null"):
+        assert condition in capture("rows", "numbers", "--where", where).stderr

@@ -58,7 +58,7 @@ def test_a_row_per_class_and_per_epoch_adds_up(call: Caller) -> None:
         own, said = ([row for row in here if row[name] == one["label"]] for name in ("label", "pred"))
         hits = sum(row["correct"] for row in own)
         assert (one["n"], one["correct"], one["predicted"]) == (len(own), hits, len(said))
-        assert one["accuracy"] == pytest.approx(hits / len(own))
+        assert one["recall"] == pytest.approx(hits / len(own))
         assert one["precision"] == (pytest.approx(hits / len(said)) if said else None)
         assert one["f1"] == pytest.approx(2 * hits / (len(own) + len(said)))
         assert one["loss_nats"] == pytest.approx(np.mean([row["loss_nats"] for row in own]))

@@ -207,7 +207,7 @@ def test_order_is_kept_over_many_chunks(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("where", "reason"),
     [
-        ("loss > 1", 'Referenced column "loss" not found'),
+        ("los > 1", 'Referenced column "los" not found'),
         ("not correct and", "syntax error"),
         ("'open", "unterminated"),
         ("  ", "--where is empty"),

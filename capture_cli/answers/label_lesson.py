@@ -81,7 +81,7 @@ def _learned(dynamics: Sequence[SampleDynamics]) -> list[Finding]:
     text = f"Learned first in {found.phase}: {_names(first)}, at least {LEARNED:.0%} correct since epoch {learned[0][0]}"
     text += f"; not learned: {_names(never)}." if never else f"; last: {learned[-1][1]}, since epoch {learned[-1][0]}."
     where = f"phase = '{found.phase}'"
-    command = ("rows", RUN, "--per", "class", "--where", where, "--columns", "label,epoch,n,accuracy", "--format", "csv")
+    command = ("rows", RUN, "--per", "class", "--where", where, "--columns", "label,epoch,n,recall", "--format", "csv")
     return [Finding(kind="learned", text=text, command=command)]
 
 

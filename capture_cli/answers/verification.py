@@ -73,6 +73,8 @@ def repair(run: Run, target: Path) -> Verification:
     """
     if len(run.file_names) > 1:
         raise UsageError(f"{run.name} has {len(run.file_names)} files", f"repair them one by one, as {run.file_names[0]}")
+    if target.suffix in (".gz", ".zst"):
+        raise UsageError(f"the lines are not compressed, as the name '{target}' says", "give --repair FILE.jsonl")
     try:
         with target.open("xb") as file:
             verification = verify(run, file.write)

@@ -1,6 +1,8 @@
 """`capture predict RUN IMAGES...`: a trained model on images without labels."""
 
 import contextlib
+import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,6 +42,8 @@ def predict(
         str | None,
         shared.Output("--format", metavar="jsonl|csv", help="Default: jsonl; pictures on a terminal."),
     ] = None,
+    as_csv: Annotated[bool, shared.Output("--csv", help="The same as --format csv.")] = False,
+    as_json: Annotated[bool, shared.Output("--json", help="The same as --format jsonl: one JSON object a line.")] = False,
     top: Annotated[int, shared.Output(metavar="K", min=1, help="The most probable classes to write for each image.")] = 3,
     min_confidence: Annotated[
         float, shared.Output(metavar="P", min=0.0, max=1.0, help="Leave out images whose prediction is less probable.")
@@ -74,10 +78,15 @@ def predict(
     config = TrainConfig(batch_size=batch_size, device=device, amp=amp, max_pixels=max_pixels)
     if style not in (None, "jsonl", "csv"):
         raise UsageError(f"--format {style} is not valid", "choose jsonl or csv")
+    asked = {style, "csv" if as_csv else None, "jsonl" if as_json else None} - {None}
+    if len(asked) > 1:
+        raise UsageError("--format, --csv and --json choose the output format", "give one of them")
+    style = asked.pop() if asked else None
     if records == "-":
         raise UsageError("--records - is not valid: the predictions go to standard output", "give a folder, or FILE.jsonl")
     if force and not records:
         raise UsageError("--force is only valid with --records", "drop it, or add --records")
+    _demand_order(model, images)
     found = _listed(images)
     from capture_cli.cli.streams import other_code
     from capture_cli.runtime import start, use_threads
@@ -185,6 +194,18 @@ class _Shown:
         sys.stdout.buffer.flush()
 
 
+def _demand_order(model: str, images: Sequence[str]) -> None:
+    """Raise UsageError if the last of the images is a run and the model is not: they were swapped."""
+    from capture_cli.runs.names import RUNS, holds_run
+
+    last = images[-1]
+    if model.endswith(".safetensors") or holds_run(Path(model)):
+        return
+    if last.endswith(".safetensors") or any(holds_run(one) for one in (Path(last), RUNS / last)):
+        command = f"capture predict {shlex.quote(last)} {shlex.quote(model) if len(images) == 1 else 'IMAGES...'}"
+        raise UsageError(f"'{model}' is no run, and '{last}' is one", f"the run comes first: {command}")
+
+
 def _listed(names: list[str]) -> "Listing":
     """List the images that are named. Raises DataError if there are none."""
     from capture_cli.labels.rules import natural_order
@@ -206,5 +227,7 @@ def _with_stdin(names: list[str]) -> Iterator[str]:
             raise UsageError("stdin is a terminal, not a list of names", "pipe names into it, or give them as arguments")
         data = sys.stdin.buffer.read()
         for one in data.split(b"\0" if b"\0" in data else b"\n"):
+            if one.endswith(b"\r") and not os.path.lexists(one):  # Windows ends lines so; a name may end so too
+                one = one[:-1]
             if one:
                 yield one.decode("utf-8", "surrogateescape")

@@ -26,7 +26,12 @@ def rows(
         str | None, typer.Option(metavar="A,B", help="Write only these columns, in this order.", show_default="all")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after N rows.", show_default="all")] = None,
-    style: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet", help="Output format.")] = "jsonl",
+    style: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="jsonl|csv|parquet", help="Output format.", show_default="by the name of --out, else jsonl"
+        ),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
     as_parquet: Annotated[bool, typer.Option("--parquet", help="The same as --format parquet.")] = False,
     out: Annotated[
@@ -38,7 +43,7 @@ def rows(
     Columns of visits: phase, epoch, batch, step, id, file, label, pred, correct, p_label,
     p_pred, margin, loss_nats. Label and pred are class names, p_label and p_pred
     their probabilities; file is the id if samples have no files. Loss and margin
-    are in nats. The margin is the logit of the label less the highest logit of
+    are in nats; loss is another name for loss_nats. The margin is the logit of the label less the highest logit of
     another class (ln p_label - ln p_other, with p_other at least 1.4e-45):
     positive where the prediction is right, near 0 where it is a toss-up, null
     where it is not known.
@@ -58,7 +63,7 @@ def rows(
     right, and since which all were), mean_loss, el2n, entropy, mean_pred and
     p_mean_pred (the class with the highest mean probability); mean_probs, a list,
     only if it is named in --columns. `--per class` has one row per class, epoch and
-    phase: n, correct, predicted, accuracy, precision, f1, loss_nats, p_label.
+    phase: n, correct, predicted, recall, precision, f1, loss_nats, p_label.
     `--per epoch` has one row per epoch and phase: the same over all classes,
     balanced_accuracy, macro_f1, p_pred, ece, captured, not_captured.
 
@@ -66,14 +71,11 @@ def rows(
     piped in. The condition sees one row at a time. A record that does not verify
     ends the rows with exit code 4.
     """
-    from capture_cli.errors import UsageError
     from capture_cli.tables.grouped import grouped_rows, types_of
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 
-    if as_csv and as_parquet:
-        raise UsageError("--csv and --parquet both choose the output format", "give one of them")
-    style = "csv" if as_csv else "parquet" if as_parquet else style
+    style = _chosen_style(style, out, as_csv=as_csv, as_parquet=as_parquet)
     text_style = "jsonl" if style == "parquet" else style
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     if per != "visit":
@@ -98,6 +100,28 @@ def rows(
         if records.ending.state in ("torn", "unsealed") and limit is None:
             typer.echo(safe(f"{records.name}: {records.ending.sentence}"), err=True)
     return 0
+
+
+_OF_NAME = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+"""The format that the name of a file stands for."""
+
+
+def _chosen_style(style: str | None, out: str | None, *, as_csv: bool, as_parquet: bool) -> str:
+    """Return the format that the options ask for, else that of the name of the file. Raises UsageError for a contradiction."""
+    from capture_cli.errors import UsageError
+
+    if as_csv and as_parquet:
+        raise UsageError("--csv and --parquet both choose the output format", "give one of them")
+    asked = "csv" if as_csv else "parquet" if as_parquet else style
+    if style is not None and asked != style:
+        raise UsageError(f"--format {style} and --{asked} both choose the output format", "give one of them")
+    suffix = Path(out or "").suffix.lower()
+    if suffix in (".gz", ".zst", ".xz", ".bz2"):
+        raise UsageError(f"rows are not compressed, as the name '{out}' says", f"capture rows RUN ... | gzip > {out}")
+    named = _OF_NAME.get(suffix)
+    if asked and named and asked != named:
+        raise UsageError(f"the format {asked} and the name '{out}' contradict each other", "give one of them, or another name")
+    return asked or named or "jsonl"
 
 
 @contextmanager

@@ -42,6 +42,10 @@ _FORMATS = {
 """First bytes of a file -> what it is, if somebody converted the records."""
 
 
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+"""First bytes of images: PNG, JPEG, GIF, WebP, BMP, TIFF."""
+
+
 class Envelope(NamedTuple):
     """The parts of a line that can be read without parsing its JSON."""
 
@@ -68,6 +72,8 @@ def _no_record(line: bytes) -> RecordsError:
     for start, what in _FORMATS.items():
         if line.startswith(start):
             return RecordsError(f"not a capture record: the file is {what}, and must be converted back")
+    if line.startswith(_IMAGES):
+        return RecordsError("not a capture record: the file is an image; name the run, and the image with --sample")
     return RecordsError('not a capture record: a line begins {"seq":N,"kind":"..." and ends with its chain')
 
 

@@ -135,6 +135,10 @@ def not_written(what: str, error: OSError, folder: int | None) -> CaptureError:
     return CaptureError(f"{what} could not be written: {error.strerror}", "the records are kept and valid")
 
 
+_FILES = {".gz", ".zst", ".xz", ".bz2", ".zip", ".json", ".ndjson", ".csv", ".parquet"}
+"""Names that end like this are meant as files: no run folder is called so by mistake."""
+
+
 def open_output(
     out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "", processes: int = 1
 ) -> Output:
@@ -155,6 +159,11 @@ def open_output(
     if out is not None and only_records:
         return Output(Journal.create(Path(out), force=force), None, out)
     folder = chosen_folder(out, name, model)
+    if out is not None and folder.suffix in _FILES and not folder.is_dir():
+        pipe = f", or -o - and a pipe: | gzip > {out}" if folder.suffix in (".gz", ".zst") else ""
+        raise UsageError(
+            f"'{out}' has the name of a file that is not written", f"give a folder, or FILE.jsonl for the records{pipe}"
+        )
     existing = make_folder(folder, force=force, processes=processes)
     with opened(folder) as descriptor:
         journal = Journal.create(folder / RECORDS, force=force, folder=descriptor)  # locked before anything else is touched

@@ -25,6 +25,10 @@ class Rows(Protocol):
     def columns(self) -> tuple[str, ...]:
         """Every column, in order."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a column has."""
+
     def query(self, columns: Sequence[str]) -> str:
         """A query for some columns of the rows in `$lines`."""
 
@@ -57,7 +61,8 @@ class Condition:
 
     def columns(self, table: Rows) -> list[str]:
         """The columns of `table` that it reads."""
-        return [name for name in (*table.columns, EXTRA) if self._reads_all or name in self._names]
+        known = table.columns if self._reads_all else ()
+        return list(dict.fromkeys((*known, *(name for name in (*table.names, EXTRA) if name in self._names))))
 
     def reads_only(self, columns: Sequence[str]) -> bool:
         """Tell if it reads none but these columns and `extra`."""

@@ -1,6 +1,6 @@
 r"""Rows that sum up many visits: one per sample, per class and epoch, or per epoch, as JSON Lines or CSV.
 
-    for block in grouped_rows(run, per="class", where="accuracy < 0.5 and phase = 'val'", style="csv"):
+    for block in grouped_rows(run, per="class", where="recall < 0.5 and phase = 'val'", style="csv"):
         sys.stdout.buffer.write(block)
 
 The whole run is read before the first row. Values that are not defined are null, in CSV empty. `where` is an SQL condition on
@@ -26,7 +26,7 @@ from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits, folds_of
 from capture_cli.tables.condition import Condition, reason
 from capture_cli.tables.measured import measured_rows, types_of_task
-from capture_cli.tables.rows import FORMATS
+from capture_cli.tables.rows import FORMATS, unknown_column
 from capture_cli.tables.sql import escape, locked_database, quoted, row_text, unescape
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ TYPES: dict[str, dict[str, str]] = {
         "epoch": _WHOLE,
         "label": _TEXT,
         **dict.fromkeys(("n", "correct", "predicted"), _WHOLE),
-        **dict.fromkeys(("accuracy", "precision", "f1", "loss_nats", "p_label"), _DOUBLE),
+        **dict.fromkeys(("recall", "precision", "f1", "loss_nats", "p_label"), _DOUBLE),
     },
     "epoch": {
         "phase": _TEXT,
@@ -67,6 +67,8 @@ TYPES: dict[str, dict[str, str]] = {
 }
 """Columns of each kind of row, with their SQL types. Ids are text where a run's ids are."""
 PER = tuple(TYPES)
+_ALIASES = {"loss": "loss_nats", "accuracy": "recall"}
+"""Other names that columns may be asked for by, where they are not columns themselves."""
 _CHUNK = 5_000
 """Rows that go through the database at once."""
 
@@ -82,11 +84,23 @@ class GroupedTable:
         """Every column, in order."""
         return tuple(self.types)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of a column."""
+        return (*self.types, *_aliases(self.types))
+
     def query(self, _columns: Sequence[str] = ()) -> str:
         """A query for the rows in `$lines`, JSON objects."""
+        others = "".join(f', "{of}" as "{name}"' for name, of in _aliases(self.types).items())
         # Read as doubles, numbers keep their digits.
         structure = json.dumps({name: declared.replace(_FLOAT, _DOUBLE) for name, declared in self.types.items()})
-        return f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"  # noqa: S608
+        rows = f"select unnest(from_json(line, '{structure}')) from (select unnest($lines::varchar[]) as line)"  # noqa: S608
+        return f"select *{others} from ({rows})"  # noqa: S608
+
+
+def _aliases(types: Mapping[str, str]) -> dict[str, str]:
+    """Further names of these columns, and the column of each."""
+    return {name: of for name, of in _ALIASES.items() if of in types and name not in types}
 
 
 def types_of(per: str, columns: Sequence[str] | None = None, info: RunInfo | None = None) -> dict[str, str]:
@@ -101,6 +115,7 @@ def types_of(per: str, columns: Sequence[str] | None = None, info: RunInfo | Non
     own = (types_of_task(per, info) if info else None) or TYPES[per]
     usual = {**({FOLD: _WHOLE} if folds and per == "sample" else {}), **own}
     known = {**usual, **({MEAN_PROBS: "FLOAT[]"} if per == "sample" else {})}
+    known |= {name: usual[of] for name, of in _aliases(usual).items()}
     listed = f"the columns are {', '.join(usual)}"
     if columns is None:
         return usual
@@ -108,7 +123,7 @@ def types_of(per: str, columns: Sequence[str] | None = None, info: RunInfo | Non
         raise UsageError("the same column twice" if columns else "no columns", listed)
     for name in columns:
         if name not in known:
-            raise UsageError(f"no such column: '{name}'", listed)
+            raise unknown_column(name, tuple(usual))
     return {name: known[name] for name in columns}
 
 
@@ -154,7 +169,8 @@ def _blocks(
     if run.info.task not in CLASS_TASKS and not measured:
         hint = f"--per {per} needs one label a sample, as in classification"
         raise UsageError(f"the task of this run is {run.info.task}", hint)
-    types = {**types_of(per, None, run.info), **types_of(per, columns, run.info)}
+    types = dict(types_of(per, None, run.info))
+    types |= types_of(per, [MEAN_PROBS], run.info) if MEAN_PROBS in columns else {}
     rows = measured_rows(per, run) if measured else _SOURCES[per](run, MEAN_PROBS in columns)
     if rows and isinstance(rows[0].get("id"), str):
         types = _with_text_ids(types)

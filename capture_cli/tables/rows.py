@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from capture_cli.tables.sql import EXTRA, Table, escape, feedable, locked_databa
 FORMATS = ("jsonl", "csv")
 """Parquet is made from JSON Lines: capture_cli.tables.parquet."""
 _TASKS = (None, "sequence", "multilabel", "regression", "segmentation", "loss")
-_KNOWN = tuple(dict.fromkeys(name for fold in (None, 1) for task in _TASKS for name in Table(task=task, fold=fold).columns))
+_KNOWN = tuple(dict.fromkeys(name for fold in (None, 1) for task in _TASKS for name in Table(task=task, fold=fold).names))
 _CHUNK_BYTES = 2 << 20
 _MAX_WORKERS = 2
 _HEAD_BYTES = 1024
@@ -58,20 +59,28 @@ def rows(
     if style not in FORMATS:
         raise UsageError(f"no such format: '{style}'", "choose jsonl, csv or parquet")
     if columns is not None and not columns:
-        raise UsageError("no columns", f"the columns are {', '.join(_KNOWN)}")
+        raise UsageError("no columns", f"the columns are {', '.join(_table_of(run.info, text_ids=False).columns)}")
     database = locked_database()
     condition = None if where is None else Condition(where, database)
-    known: Sequence[str] = _KNOWN
-    if not {*known, EXTRA}.issuperset(columns or ()) or (condition and not condition.reads_only(known)):
-        known = (*known, *_column_names(run.info.number_names or ()))
-    _check_columns(columns or (), known)
-    if condition and condition.reads_only(known):
-        numbers = tuple(known[len(_KNOWN) :])
-        kinds = [(task, texts, fold) for fold in (None, 1) for task in _TASKS for texts in (False, True)]
-        condition.bind_to([Table(task=task, text_ids=texts, numbers=numbers, fold=fold) for task, texts, fold in kinds])
-    elif condition:
-        condition.bind(_TASKS)
+    if {*_KNOWN, EXTRA}.issuperset(columns or ()) and (condition is None or condition.reads_only(_KNOWN)):
+        _check_columns(columns or (), Table(task=None), _KNOWN)
+        if condition:
+            _bind(condition, run)
+    else:  # a named number, or a mistake: this run knows
+        of_run = [_table_of(run.info, text_ids=texts) for texts in (False, True)]
+        _check_columns(columns or (), of_run[0])
+        if condition:
+            condition.bind_to(of_run)
     return _Rows(run, database, condition, tuple(columns or ()), limit, style).blocks()
+
+
+def _bind(condition: Condition, run: Run) -> None:
+    """Raise UsageError, naming the columns of this run, for a condition that no run can be asked."""
+    try:
+        condition.bind(_TASKS)
+    except UsageError:
+        condition.bind_to([_table_of(run.info, text_ids=texts) for texts in (False, True)])
+        raise
 
 
 class _Part(NamedTuple):
@@ -150,7 +159,7 @@ class _Rows:
         self.classes = [escape(name) for name in self.info.classes]
         if first:
             self.numbers = _column_names(self.info.number_names or ())
-            _check_columns(self.columns, self.table().columns)
+            _check_columns(self.columns, self.table())
             if self.condition:
                 self.condition.bind_to([self.table(text_ids=text_ids) for text_ids in (False, True)])
 
@@ -168,8 +177,7 @@ class _Rows:
         """The table that the batches after the run record in force are."""
         if self.info is None:
             return Table(task=None, text_ids=text_ids, numbers=self.numbers)
-        fold = self.info.fold["number"] if self.info.fold else None
-        return Table(task=self.info.task, text_ids=text_ids, numbers=self.numbers, fold=fold)
+        return _table_of(self.info, text_ids=text_ids)
 
     def _has_text_ids(self, line: Line) -> bool:
         """Return whether ids are texts; for a batch without samples (all padding), whether those before were."""
@@ -225,11 +233,23 @@ def _column_names(numbers: Sequence[str]) -> tuple[str, ...]:
     return tuple({name.lower(): name for name in reversed(numbers)}.values())[::-1]
 
 
-def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:
-    """Raise UsageError unless each is one of `known`, or `extra`, and none comes twice."""
-    listed = f"the columns are {', '.join(known)}"
+def _table_of(info: RunInfo, *, text_ids: bool) -> Table:
+    """The table that the batches after a run record are."""
+    fold = info.fold.get("number", 1) if info.fold else None
+    return Table(task=info.task, text_ids=text_ids, numbers=_column_names(info.number_names or ()), fold=fold)
+
+
+def _check_columns(columns: Sequence[str], table: Table, known: Sequence[str] | None = None) -> None:
+    """Raise UsageError unless each is a column of `table` (or one of `known`), or `extra`, and none comes twice."""
     for name in columns:
-        if name not in known and name != EXTRA:
-            raise UsageError(f"no such column: '{name}'", listed)
+        if name not in (known or table.names) and name != EXTRA:
+            raise unknown_column(name, table.columns)
     if len(set(columns)) < len(columns):
-        raise UsageError("the same column twice", listed)
+        raise UsageError("the same column twice", f"the columns are {', '.join(table.columns)}")
+
+
+def unknown_column(name: str, columns: Sequence[str]) -> UsageError:
+    """The error of a column that rows do not have, with the closest of those that they have."""
+    close = get_close_matches(name, columns, n=1)
+    hint = f"the columns are {', '.join(columns)}"
+    return UsageError(f"no such column: '{name}'", f"did you mean {close[0]}? {hint}" if close else hint)

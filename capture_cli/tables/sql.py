@@ -110,6 +110,11 @@ class Table:
         names = (loss if name == "loss" else name for name in column_names(self.task, self.numbers))
         return (*(() if self.fold is None else ("fold",)), "phase", "epoch", *names)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of a column: that of the loss is `loss` in some tasks and `loss_nats` in others, and either will do."""
+        return (*self.columns, *({"loss", "loss_nats"} - set(self.columns)))
+
     def query(self, columns: Iterable[str]) -> str:
         """A query for these columns of the records in `$lines`; it may use `$classes`, the class names.
 
