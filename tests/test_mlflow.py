@@ -143,7 +143,8 @@ class TestOneRun:
 def test_a_run_that_goes_on_is_the_same_run_in_mlflow(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:
     """`--resume --mlflow` continues it: every step once, the parts are the whole file, new options are told."""
     run = tmp_path / "run"
-    assert capture("train", images, *TRAIN, "-e", "1", "-o", run, "--mlflow", server.uri).returncode == 0
+    options = (*TRAIN, "--sched", "constant", "-e", "1", "-o", run, "--mlflow", server.uri)
+    assert capture("train", images, *options).returncode == 0
     first = server.run(run).info.run_id
     done = capture("train", "--resume", run, "-e", "3", "-q", "--mlflow", server.uri)
     assert (done.returncode, done.stderr) == (0, "")
