@@ -229,7 +229,7 @@ def test_clipping_limits_the_update(train: Trainer) -> None:
     [
         ("--warmup=3 -e 3", "--warmup 3.0 is not valid"),
         ("--warmup=1 --sched=onecycle", "the schedule onecycle has its own warm-up"),
-        ("--class-weights=balanced --sampler=balanced", "one of --class-weights and --sampler"),
+        ("--class-weights=balanced --sampler=balanced", "so together they overdo it; give one of them"),
         ("--ema=1", "a decay such as 0.999"),
         ("--grad-accum=0", "--grad-accum 0 is not valid"),
         ("--mixup=-1", "--mixup -1.0 is not valid"),
