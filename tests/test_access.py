@@ -22,7 +22,7 @@ SECRET = b"what lies outside the folder"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an image in a sub-folder, beside a file that must not be reached."""
+    """A folder with an image in a subfolder, beside a file that must not be reached."""
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "1.png").write_bytes(b"pixels")
     (tmp_path / "secret.png").write_bytes(SECRET)

@@ -269,7 +269,7 @@ print(used.ru_utime + used.ru_stime, int(peak.split()[1]) // 1024)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory is read from /proc")
 def test_a_hundred_thousand_images_take_seconds_and_little_memory() -> None:
-    """The whole command on 100,000 files in 100 sub-folders: within 10 s of processor time and 500 MB."""
+    """The whole command on 100,000 files in 100 subfolders: within 10 s of processor time and 500 MB."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - on a disk making them takes longer
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         for i in range(100):

@@ -67,7 +67,7 @@ def test_sub_folders_are_searched_and_classes_are_in_natural_order(tmp_path: Pat
     assert found.files == ["2/10.JPG", "2/deep/2/9.jpeg", "9/1.webp", "9/2.bmp", "9/3.gif", "10/1.png"]
     assert found.classes == ["2", "9", "10"]
     assert found.labels == [0, 0, 1, 1, 1, 2]
-    assert (found.rule.name, found.rule.why) == ("parent", "the images are in 4 sub-folders")
+    assert (found.rule.name, found.rule.why) == ("parent", "the images are in 4 subfolders")
     assert found.skipped == []
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 _NAMES = re.compile(r"(?<!\S)--?\w[\w-]*")
+_DEFAULT = re.compile(r"(?<=\[default: )\(([^()]*)\)(?=[;\]])")
+"""Typer puts a default that is told in words in parentheses."""
 _LEFT_CELLS = 24
 """Longer names have their text on the next line."""
 
@@ -50,9 +52,14 @@ class Command(TyperCommand):
             if record := parameter.get_help_record(ctx):
                 is_argument = parameter.param_type_name == "argument"
                 panel = "Arguments" if is_argument else getattr(parameter, "rich_help_panel", None) or "Options"
-                panels.setdefault(panel, []).append(record)
+                name, text = record
+                panels.setdefault(panel, []).append((_bare(name) if is_argument else name, _DEFAULT.sub(r"\1", text)))
         for panel, rows in panels.items():
             formatter.write(_section(panel, rows, formatter.width))
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return the names of the arguments as they are used: brackets mean optional."""
+        return [_bare(piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 class _Typed:
@@ -82,6 +89,12 @@ class Group(TyperGroup):
         formatter.write(_section("Options", rows, formatter.width))
         commands = [(name, command.short_help or "") for name, command in self.commands.items()]
         formatter.write(_section("Commands", commands, formatter.width))
+
+
+def _bare(metavar: str) -> str:
+    """Without the braces that Typer puts around what is required, its second dots and the type; in capitals."""
+    name = re.sub(r"\{([^{}]*)\}", r"\1", metavar.partition(" <")[0])
+    return name.replace("......", "...").replace("folder", "FOLDER")
 
 
 def _section(heading: str, rows: Sequence[Row], width: int) -> str:

@@ -19,7 +19,7 @@ _PIXELS = ("img_size", "channels", "resize", "background", "depth", "max_pixels"
 
 def labels(
     folder: Annotated[
-        str, typer.Argument(help="Folder of images whose names or sub-folders carry the labels.", show_default=False)
+        str, typer.Argument(help="Folder of images whose names or subfolders carry the labels.", show_default=False)
     ],
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,

@@ -230,7 +230,7 @@ def _subset(small: Candidate, large: Candidate) -> bool:
 def _why(chosen: Candidate) -> str:
     name = chosen.fit.rule.name
     if chosen.is_folder:
-        return f"the images are in {len(chosen.labels):,} sub-folders"
+        return f"the images are in {len(chosen.labels):,} subfolders"
     if chosen.fit.rule.why:
         return chosen.fit.rule.why
     if name in ("prefix", "suffix"):

@@ -60,7 +60,7 @@ class Rule:
     name: str
     """The value of --labels that gives this rule."""
     why: str
-    """Why it was chosen, a clause: `the images are in 10 sub-folders`."""
+    """Why it was chosen, a clause: `the images are in 10 subfolders`."""
     label_of: Callable[[str], str | None] = field(compare=False)
     """Relative path -> class name, None where the path does not fit; never the empty string."""
     reads: str = "name"

@@ -1,10 +1,10 @@
-"""A folder on disk, with its sub-folders, as a source.
+"""A folder on disk, with its subfolders, as a source.
 
 It is opened at the first use and stays open, so it may be moved while a run reads it. What `list` skips, and why:
 
     hidden                 a name that begins with a dot; such a folder is one entry and is not entered
     symlink                a symbolic link, wherever it leads
-    run-folder             a sub-folder with records.jsonl and events.jsonl in it, which capture wrote; not entered
+    run-folder             a subfolder with records.jsonl and events.jsonl in it, which capture wrote; not entered
     not-a-regular-file     a FIFO, socket or device, or a folder with an image extension
     unsupported-extension  a file without an image extension
     empty-folder           a folder without any entry
@@ -97,7 +97,7 @@ def place_two_folders(folder: str, val: str | None) -> tuple[str, str, str | Non
 
 
 def _list_folder(root: int, folder: str, found: Listing, pending: list[str]) -> None:
-    """Add the entries of one folder (a name that is empty or ends in `/`) to `found`, its sub-folders to `pending`."""
+    """Add the entries of one folder (a name that is empty or ends in `/`) to `found`, its subfolders to `pending`."""
     try:
         with beneath(root, path_parts(folder[:-1]) if folder else []) as descriptor, os.scandir(descriptor) as entries:
             kinds = {_name(entry): _kind(entry) for entry in entries}
