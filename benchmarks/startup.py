@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py [--repeats 5]
 
-* help: `capture --help` and `capture train --help` beside importing the libraries that write it, typer and rich.
+* help: `capture --help` and `capture train --help` beside importing the library that parses the command line, typer.
 * first batch: from the start of `capture train` on the 600 images of sample_data/ to its first batch record on standard output,
   beside a process that imports torch and ends.
 
@@ -20,7 +20,7 @@ from statistics import median
 from measuring import CAPTURE, Row, ran
 
 SAMPLE_DATA = Path(__file__).resolve().parent.parent / "sample_data"
-BARE = [sys.executable, "-c", "import typer, rich.console, rich.table"]
+BARE = [sys.executable, "-c", "import typer"]
 TORCH = [sys.executable, "-c", "import torch"]
 RATIO, SECONDS = 1.5, 1.0
 """At most so many times the bare imports, and so much longer than importing torch."""
