@@ -171,4 +171,4 @@ def test_evaluate_scores_uneven_classes(train: Trainer, capsys: pytest.CaptureFi
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {"n", "accuracy", "loss", "balanced_accuracy", "macro_f1"}
     assert train("run", "test", "-o", "two", "-q", command="evaluate") == 0
-    assert f"  balanced accuracy {found['balanced_accuracy']:.4f}  macro F1 " in capsys.readouterr().out
+    assert f"  balanced accuracy {found['balanced_accuracy']:.3f}  macro F1 " in capsys.readouterr().out

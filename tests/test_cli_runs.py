@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from rich.cells import cell_len
 
 from capture_cli.cli import run
 from capture_cli.journal import Journal
@@ -18,6 +20,7 @@ from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import listing
 from capture_cli.runs.listing import listed
 from capture_cli.runs.names import Place, place_of, run_folders
+from capture_cli.views.terminal import runs as view
 from conftest import CAPTURE, make_images
 from runs import run_records, write_run
 
@@ -53,7 +56,7 @@ def test_the_table_shows_what_differs(runs: Path, capsys: pytest.CaptureFixture[
     assert head.split() == ["run", "written", "model", "best", "accuracy", "epoch", "seed", "lr", "size", "state"]
     best = max(one.accuracy for one in listed_run(runs / "a").epochs if one.phase == "val" and one.accuracy)
     assert first.split()[:5] == ["@1", "a", "5", "s", "ago"]
-    assert f"cnn    {best:.4f} val  " in first
+    assert f"cnn    {best:.3f} val  " in first
     assert first.endswith("completed")
     assert third.endswith("cut off, epoch 2 of 3")
 
@@ -224,3 +227,22 @@ def test_a_folder_that_is_hardly_a_run_is_listed(tmp_path: Path, content: bytes,
     found = listed(Place(tmp_path, 0.0))
     assert (found.state, found.info, found.best) == (state, None, None)
     assert bool(found.problem) is (state == "damaged")
+
+
+@pytest.mark.parametrize("width", [120, 60, 30, 12])
+def test_a_name_is_never_broken(runs: Path, capsys: pytest.CaptureFixture[str], width: int) -> None:
+    """Other columns give way, and are named; without room for even the name, the terminal breaks the line."""
+    name = "20261201-021653-evaluate-cnn-2"
+    (runs / "a").rename(runs / name)
+    view.show_runs(
+        [listed_run(runs / one) for one in (name, "b")],
+        where="runs",
+        places=[1, 2],
+        options=["seed", "lr"],
+        now=0.0,
+        width=width,
+    )
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert sum(name in line for line in out.splitlines()) == 1
+    assert ("no room for size, model" in out) == (30 < width < 100)
+    assert all(cell_len(line) <= width for line in out.splitlines()[1:]) == (width > 30)

@@ -59,11 +59,12 @@ def test_without_errors_there_is_no_such_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("p", "word"), [(0.6, "underconfident"), (0.999, "overconfident")])
-def test_confidence_that_does_not_fit_accuracy_is_said(tmp_path: Path, p: float, word: str) -> None:
-    """Accuracy is 5/6 here."""
+def test_confidence_that_does_not_fit_accuracy_is_said(tmp_path: Path, call: Caller, p: float, word: str) -> None:
+    """Accuracy is 5/6 here. The command lists samples that make the difference."""
     records = predicted(list(run_records(per_class=400, epochs=1)), np.array([True, False]), 1, p)
-    text = lesson_of(tmp_path / "run", records)["calibration"].text
-    assert text.startswith(f"The model is {word} in val: mean probability {p:.2f}, accuracy 0.83 (ECE 0.")
+    found = lesson_of(tmp_path / "run", records)["calibration"]
+    assert found.text.startswith(f"The model is {word} in val: mean probability {p:.1%}, accuracy 83.3% (ECE 0.")
+    assert len(call(*[word if word != "RUN" else "run" for word in found.command]).out.splitlines()) > 1
 
 
 def test_leaks_and_contradictions_are_said(tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_calibration_is_the_definition(tmp_path: Path) -> None:
         ece += len(inside) / 499 * abs(np.mean(right[inside]) - np.mean(p[inside].astype(float)))
     assert found.ece == pytest.approx(ece, abs=1e-6)
     assert sum(one.n for one in found.bins) == found.n == 499
+    assert found.bin_count == 10
     assert calibration(np.array([np.nan]), np.array([True])) is None
 
 
@@ -165,3 +167,32 @@ def test_samples_blocks_are_not_needed(tmp_path: Path) -> None:
     records.append(replace(end, counts={**end.counts, "samples": 0}))  # type: ignore[union-attr]
     with open_run(write_run(tmp_path / "run", records[:-1])) as run:
         assert all(one.kind not in ("leaks", "contradictions") for one in summarise(run).lesson)
+
+
+def test_the_calibration_error_follows_from_the_table(tmp_path: Path, call: Caller) -> None:
+    """Every bin that holds samples has a row, and the number of bins is said."""
+    write_run(tmp_path / "run", run_records(per_class=100))
+    text, body = call("inspect", "run").out, json.loads(call("inspect", "run", "--json").out)["phase"]
+    lines = text[text.index("calibration: ECE ") :].split("\n\n")[0].splitlines()
+    assert lines[0].startswith(f"calibration: ECE {body['calibration']['ece']:.3f} (15 bins; those with samples are below), ")
+    rows = [line.split()[3:] for line in lines[2:]]
+    assert sum(int(n) for n, *_ in rows) == body["n"]
+    assert sum(int(n) * abs(float(gap)) for n, _, _, gap in rows) / body["n"] == pytest.approx(
+        body["calibration"]["ece"], abs=1e-3
+    )
+    assert body["calibration"]["bin_count"] == 15
+
+
+def test_precision_recall_and_f1_are_those_of_the_rows(tmp_path: Path, call: Caller) -> None:
+    """In the table of classes, in JSON and in `rows --per class`."""
+    write_run(tmp_path / "run", run_records(per_class=40))
+    text, body = call("inspect", "run").out, json.loads(call("inspect", "run", "--json").out)["phase"]
+    rows = [
+        json.loads(line)
+        for line in call("rows", "run", "--per", "class", "--where", "phase = 'val' and epoch = 1").out.splitlines()
+    ]
+    names = ("recall", "precision", "f1")
+    for one, row in zip(body["classes"], rows, strict=True):
+        assert [one[name] for name in names] == [pytest.approx(row[name]) for name in names]
+        shown = next(line for line in text.splitlines() if line.startswith(f"{one['name']} ") and line.count("0.") >= 3)
+        assert shown.removeprefix(one["name"]).split()[2:5] == [f"{one[name]:.3f}" for name in names]

@@ -41,6 +41,8 @@ class Calibration:
     """Expected calibration error, 0 to 1: the mean over the samples of their bin's |accuracy - confidence|."""
     mce: float
     """Maximum calibration error: the largest |accuracy - confidence| of a bin."""
+    bin_count: int
+    """Bins of equal width from 0 to 1, empty ones included."""
     bins: tuple[ReliabilityBin, ...]
     """The bins that hold samples, rising."""
 
@@ -70,6 +72,7 @@ def calibration(p: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_], *, 
         n=len(p),
         ece=float((n * gap).sum() / len(p)),
         mce=float(gap.max()),
+        bin_count=bins,
         bins=tuple(
             ReliabilityBin(
                 low=k / bins, high=(k + 1) / bins, n=int(n[k]), confidence=float(confidence[k]), accuracy=float(accuracy[k])

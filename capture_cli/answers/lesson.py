@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 from capture_cli.answers.best import BestEpoch
@@ -163,10 +164,18 @@ def _calibration(phase: PhaseScore) -> list[Finding]:
     noise = 2 * (accuracy * (1 - accuracy) / found.n) ** 0.5
     if abs(gap) < max(_MIN_GAP, noise):
         return []
-    word = "overconfident" if gap > 0 else "underconfident"
-    text = f"The model is {word} in {phase.phase}: mean probability {found.confidence:.2f}, accuracy {accuracy:.2f}"
-    command = ("inspect", RUN, "--json")
-    return [Finding(kind="calibration", text=f"{text} (ECE {found.ece:.3f}).", command=command)]
+    least, most = floor(1000 * found.confidence) / 1000, ceil(1000 * found.confidence) / 1000
+    word, which = (
+        ("overconfident", f"not correct and p_pred >= {least}")
+        if gap > 0
+        else ("underconfident", f"correct and p_pred <= {most}")
+    )
+    text = f"The model is {word} in {phase.phase}: mean probability {found.confidence:.1%}, accuracy {accuracy:.1%}"
+    where = f"{which} and phase = '{phase.phase}' and epoch = {phase.epoch}"
+    command = ("rows", RUN, "--where", where, "--columns", "file,label,pred,p_pred", "--format", "csv")
+    return [
+        Finding(kind="calibration", text=f"{text} (ECE {found.ece:.3f}; the calibration table has the bins).", command=command)
+    ]
 
 
 def _duplicates(found: Duplicates) -> list[Finding]:

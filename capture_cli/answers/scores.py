@@ -39,8 +39,12 @@ class ClassScore:
     name: str
     n: int
     correct: int
-    accuracy: float | None
-    """None without samples."""
+    recall: float | None
+    """Share of them that is correct; None without samples."""
+    precision: float | None
+    """Share of the samples predicted as the class that has this label; None if there are none."""
+    f1: float | None
+    """Harmonic mean of both; None if the class is neither a label nor a prediction."""
     loss: float | None
     """Mean, nats; None without samples or where it is not finite."""
 
@@ -319,8 +323,16 @@ def macro_f1(counts: ClassCounts) -> float | None:
 def _class_scores(counts: ClassCounts, losses: Floats, labels: Ints, classes: Sequence[str]) -> tuple[ClassScore, ...]:
     sums = np.bincount(labels, weights=losses, minlength=len(classes)).tolist()
     return tuple(
-        ClassScore(name=name, n=n, correct=k, accuracy=k / n if n else None, loss=_finite(loss / n) if n else None)
-        for name, n, k, loss in zip(classes, counts.labelled.tolist(), counts.correct.tolist(), sums, strict=True)
+        ClassScore(
+            name=name,
+            n=n,
+            correct=k,
+            recall=k / n if n else None,
+            precision=k / predicted if predicted else None,
+            f1=2 * k / (n + predicted) if n + predicted else None,
+            loss=_finite(loss / n) if n else None,
+        )
+        for name, n, predicted, k, loss in zip(classes, *(one.tolist() for one in counts), sums, strict=True)
     )
 
 

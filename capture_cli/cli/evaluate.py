@@ -108,6 +108,6 @@ def evaluate(
         scores = dict(zip(("balanced_accuracy", "macro_f1"), uneven or (), strict=False))
         typer.echo(orjson.dumps({"n": totals.n, "accuracy": totals.accuracy, "loss": totals.loss, **scores}))
     else:
-        more = f"  balanced accuracy {uneven[0]:.4f}  macro F1 {uneven[1]:.4f}" if uneven else ""
-        typer.echo(f"accuracy {totals.accuracy:.4f}{more}  loss {totals.loss:.4f} nats  images {totals.n}", err=piped)
+        more = f"  balanced accuracy {uneven[0]:.3f}  macro F1 {uneven[1]:.3f}" if uneven else ""
+        typer.echo(f"accuracy {totals.accuracy:.3f}{more}  loss {totals.loss:.3f} nats  images {totals.n}", err=piped)
     return 0

@@ -37,7 +37,8 @@ def inspect(
     records are small; `capture suspects` finds them in any run.
 
     Classes, confusions, calibration and the worst samples are of the last epoch,
-    or of the one that `--epoch` names.
+    or of the one that `--epoch` names. The calibration error (ECE) is over 15 bins
+    of equal width; the table has those that hold samples.
 
     Works on a run that is still going or was cut off, and says so. If the records
     are damaged, it shows what comes before the damage and exits with 4. Of a

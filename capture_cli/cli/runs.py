@@ -153,7 +153,7 @@ def _remove(names: list[str], *, ask: bool) -> int:
     found = [listed(place) for folder in folders if (place := place_of(folder))]
     total = size(sum(run.size for run in found))
     for run in found:
-        best = f", best accuracy {run.best.accuracy:.4f}" if run.best and run.best.accuracy is not None else ""
+        best = f", best accuracy {run.best.accuracy:.1%}" if run.best and run.best.accuracy is not None else ""
         typer.echo(safe(f"{run.folder}: {run.state}{best}, {size(run.size)}"), err=True)
     if ask:
         if not sys.stdin.isatty():

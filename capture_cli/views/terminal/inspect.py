@@ -52,8 +52,8 @@ def show_summary(
 ) -> None:
     """Print a summary on stdout.
 
-    `run` is how the user named it; at most `limit` classes are shown, the least accurate; `pictures` are those of the worst
-    samples, in their order, and `notes` say why some are missing.
+    `run` is how the user named it; at most `limit` classes are shown, those of the lowest recall; `pictures` are those of the
+    worst samples, in their order, and `notes` say why some are missing.
     """
     parts: list[RenderableType] = [*_lesson(summary, run), _header(summary)]
     if (summary.epochs or summary.under_way) and not (summary.phase and summary.phase.predicted):
@@ -237,7 +237,7 @@ def _epochs(summary: Summary) -> list[RenderableType]:
     table = table_of([("epoch", "#"), *heads, ("captured", "")], rows)
     if len(epochs) <= MAX_EPOCHS:
         return [table]
-    return [table, "", plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; --json has all", "dim")]
+    return [table, "", plain(f"the last {MAX_EPOCHS} of {len(epochs):,} epochs; `capture rows RUN --per epoch` has all", "dim")]
 
 
 def _shown_numbers(summary: Summary) -> tuple[str, ...]:

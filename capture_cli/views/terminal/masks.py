@@ -31,8 +31,9 @@ def mask_parts(phase: PhaseScore, limit: int) -> list[RenderableType]:
     )
     parts: list[RenderableType] = [table_of(heads, rows)]
     if len(shown) < len(masks.classes):
-        which = "those with the lowest IoU" if len(shown) == limit else "those that occur"
-        parts.append(plain(f"{len(shown):,} of {len(masks.classes):,} classes, {which}; --json has all", "dim"))
+        lowest = f"those with the lowest IoU; --limit {len(masks.classes)} shows more"
+        which = lowest if len(shown) == limit else "those that occur"
+        parts.append(plain(f"{len(shown):,} of {len(masks.classes):,} classes, {which}", "dim"))
     if masks.ignored:
         parts.append(plain(f"ignored: {masks.ignored:,} of {masks.ignored + masks.pixels:,} pixels", "dim"))
     if masks.confusions:

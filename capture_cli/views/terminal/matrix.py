@@ -23,8 +23,6 @@ MAX_CLASSES = 20
 _LABEL_CELLS = 16
 _CELLS = (4, 10)
 """Width of a column, at least and at most."""
-_ROWS = 5
-"""Rows of the reliability table: each joins three bins of the JSON."""
 _DARK, _RIGHT, _WRONG = (28, 28, 28), (0, 110, 60), (190, 40, 40)
 
 
@@ -59,16 +57,14 @@ def calibration_parts(phase: PhaseScore) -> list[RenderableType]:
     found = phase.calibration
     if found is None:
         return []
-    title = f"calibration: ECE {found.ece:.3f}, mean p(pred) {found.confidence:.3f}, accuracy {found.accuracy:.3f}"
-    rows = []
-    for step in range(_ROWS):
-        low, high = step / _ROWS, (step + 1) / _ROWS
-        inside = [one for one in found.bins if low - 1e-9 < one.low and one.high < high + 1e-9]
-        n = sum(one.n for one in inside)
-        if n:
-            confidence = sum(one.n * one.confidence for one in inside) / n
-            accuracy = sum(one.n * one.accuracy for one in inside) / n
-            gap = f"{accuracy - confidence:+.3f}"
-            rows.append((f"{low:.1f} to {high:.1f}", f"{n:,}", number(confidence), number(accuracy), gap))
+    title = f"calibration: ECE {found.ece:.3f} ({found.bin_count} bins; those with samples are below)"
+    means = f"mean p(pred) {found.confidence:.3f}, accuracy {found.accuracy:.3f}"
+    rows = (
+        (
+            f"{one.low:.3f} to {one.high:.3f}",
+            *(f"{one.n:,}", number(one.confidence), number(one.accuracy), f"{one.accuracy - one.confidence:+.3f}"),
+        )
+        for one in found.bins
+    )
     heads = [("p(pred)", ""), ("n", "#"), ("mean", "#"), ("correct", "#"), ("gap", "#")]
-    return [plain(title), table_of(heads, rows)]
+    return [plain(f"{title}, {means}"), table_of(heads, rows)]

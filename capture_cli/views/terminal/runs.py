@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.runs.listing import ListedRun
 from capture_cli.views.terminal.cache import size
-from capture_cli.views.terminal.tables import number, show, table_of
+from capture_cli.views.terminal.tables import number, show, unbroken_table
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MAX_OPTIONS = 6
 """Options with a column of their own, at most."""
 _HEADS = [
     ("", "dim"),
-    ("run", "fold"),
+    ("run", ""),
     ("written", ""),
     ("model", ""),
     ("best accuracy", ""),
@@ -29,8 +29,8 @@ _HEADS = [
     ("state", ""),
 ]
 """Columns without those of the options, which come before the last two."""
-_NAME_CELLS = 12
-"""Cells that a name gets at least."""
+_LEAST = ("size", "model", "written", "epoch", "state", "best accuracy")
+"""Headings of columns that are dropped where there is no room, the first one first."""
 
 
 def show_runs(
@@ -52,15 +52,12 @@ def show_runs(
     rows = [_row(run, place, now) for run, place in zip(runs, places, strict=True)]
     values = {name: [_text(run.options.get(name)) for run in runs] for name in options[:_MAX_OPTIONS]}
     shown = _fitting(values, rows, width)
-    columns = [*zip(*(row[:-2] for row in rows), strict=True), *(values[name] for name in shown)]
-    columns += [*zip(*(row[-2:] for row in rows), strict=True)]
     heads = [*_HEADS[:-2], *((name, "") for name in shown), *_HEADS[-2:]]
-    table = table_of(heads, zip(*columns, strict=True), more=len(more), noun="runs")
-    for column in table.columns:  # only the name may take a second line
-        column.no_wrap = column.header != "run"
+    cells = [[*row[:-2], *(values[name][at] for name in shown), *row[-2:]] for at, row in enumerate(rows)]
+    table = unbroken_table(heads, cells, width=width, least=_LEAST, more=len(more), noun="runs")
     every = [*runs, *more]
     count = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
-    parts: list[RenderableType] = [plain(f"{where}: {count}, {size(sum(run.size for run in every))}", "bold"), "", table]
+    parts: list[RenderableType] = [plain(f"{where}: {count}, {size(sum(run.size for run in every))}", "bold"), "", *table]
     if len(options) > len(shown):
         parts.append(plain(f"also different (--json): {', '.join(name for name in options if name not in shown)}", "dim"))
     if any(run.epochs_omitted for run in runs):
@@ -73,9 +70,9 @@ def _fitting(values: Mapping[str, Sequence[str]], rows: Sequence[Sequence[str]],
     """The first of the options whose columns fit beside the others."""
     if width is None:
         return list(values)
-    left = width - _NAME_CELLS - 2
-    for (head, _), cells in zip(_HEADS, zip(*rows, strict=True), strict=True):
-        left -= 0 if head == "run" else 2 + max(map(len, (head, *cells)))
+    left = width + 2
+    for at, (head, _) in enumerate(_HEADS):
+        left -= 2 + max(map(len, (head, *(row[at] for row in rows))))
     shown = []
     for name, texts in values.items():
         left -= 2 + max(map(len, (name, *texts)))
@@ -89,7 +86,7 @@ def _row(run: ListedRun, place: int, now: float) -> list[str]:
     best = run.best
     found = epoch = ""
     if best and (best.accuracy is not None or isfinite(best.loss)):
-        value = f"{best.accuracy:.4f}" if best.accuracy is not None else f"loss {number(best.loss)}"
+        value = f"{best.accuracy:.3f}" if best.accuracy is not None else f"loss {number(best.loss)}"
         found, epoch = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}", f"{best.epoch}"
     name = f"@{place}" if place else ""
     return [name, run.name, age(now - run.written), run.model, found, epoch, size(run.size), _state(run)]

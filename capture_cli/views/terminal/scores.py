@@ -93,18 +93,24 @@ def _title(phase: PhaseScore, noun: str) -> str:
 def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
-        shown = sorted(shown, key=lambda one: one.accuracy or 0.0)[:limit]
+        shown = sorted(shown, key=lambda one: one.recall or 0.0)[:limit]
+    heads = ("n", "wrong", "recall", "precision", "F1", "loss")
     table = table_of(
-        [("class", "fold"), ("n", "#"), ("wrong", "#"), ("accuracy", "#"), ("loss", "#")],
+        [("class", "fold"), *((head, "#") for head in heads)],
         (
-            (one.name, f"{one.n:,}", f"{one.n - one.correct:,}", number_or_dash(one.accuracy), number_or_dash(one.loss))
+            (
+                *(one.name, f"{one.n:,}", f"{one.n - one.correct:,}"),
+                *map(number_or_dash, (one.recall, one.precision, one.f1, one.loss)),
+            )
             for one in shown
         ),
     )
     if len(shown) == len(phase.classes):
         return [table]
-    which = "the least accurate" if len(shown) == limit else "those with samples"
-    return [table, plain(f"{len(shown):,} of {len(phase.classes):,} classes, {which}; --json has all", "dim")]
+    which = (
+        f"those of the lowest recall; --limit {len(phase.classes)} shows all" if len(shown) == limit else "those with samples"
+    )
+    return [table, plain(f"{len(shown):,} of {len(phase.classes):,} classes, {which}", "dim")]
 
 
 def _predicted(phase: PhaseScore, limit: int) -> Table:
@@ -136,7 +142,10 @@ def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
     table = table_of([("output", "fold"), *((head, "#") for head in heads)], rows)
     if len(shown) == len(phase.outputs):
         return [table]
-    return [table, plain(f"the worst {len(shown):,} of {len(phase.outputs):,} outputs; --json has all", "dim")]
+    return [
+        table,
+        plain(f"the worst {len(shown):,} of {len(phase.outputs):,} outputs; --limit {len(phase.outputs)} shows all", "dim"),
+    ]
 
 
 def _worst(phase: PhaseScore, width: int | None) -> Table:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.views.terminal.text import plain
+from capture_cli.views.terminal.text import plain, safe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +48,41 @@ def table_of(
         table.caption = f"and {more:,} more {noun}"
         table.caption_justify = "left"
     return table
+
+
+def unbroken_table(
+    heads: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None,
+    least: Sequence[str],
+    more: int = 0,
+    noun: str = "",
+) -> list[Any]:
+    """A table whose cells are never broken, for `show`: a name must be whole to be copied.
+
+    Columns with the headings in `least` are dropped, the first one first, until the others fit; if they never do, each row is a
+    line, which the terminal breaks.
+    """
+    from rich.cells import cell_len
+
+    widths = {
+        at: 2 + max(cell_len(safe(text)) for text in (head, *(row[at] for row in rows))) for at, (head, _) in enumerate(heads)
+    }
+    dropped: list[str] = []
+    for name in least:
+        if width is None or sum(widths.values()) - 2 <= width:
+            break
+        for at in [at for at in widths if heads[at][0] == name]:
+            del widths[at]
+            dropped.append(name)
+    if width is not None and sum(widths.values()) - 2 > width:
+        lines = ["  ".join(safe(row[at]) for at in widths).strip() for row in rows]
+        return [*lines, *([f"and {more:,} more {noun}"] if more > 0 else [])]
+    table = table_of([heads[at] for at in widths], ([row[at] for at in widths] for row in rows), more=more, noun=noun)
+    for column in table.columns:
+        column.no_wrap = True
+    return [table, *([plain(f"no room for {', '.join(dropped)}", "dim")] if dropped else [])]
 
 
 def number(value: float) -> str:
