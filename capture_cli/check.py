@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from capture_cli.errors import DataError
 from capture_cli.labels import Scan
 from capture_cli.pixels.choosing import Wishes, choose_geometry
-from capture_cli.pixels.findings import NO_LABEL, Findings, Observed, find
+from capture_cli.pixels.findings import Findings, Observed, find
 from capture_cli.pixels.store import open_store
 from capture_cli.pixels.verdicts import Names, refuse_lost
 from capture_cli.resources import Resources
@@ -37,7 +37,7 @@ def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[s
     """Decode every image of a scan and compare them. Trouble with memory and disk goes to `warn`."""
     geometry, inputs, _ = choose_geometry(scan.files, scan.source.read, wishes)
     trained = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
-    names = _with_tests(scan, trained)
+    names = trained.with_tests([(one.file, one.detail) for one in scan.skipped if one.reason == "test-split"])
     observed = Observed(len(names.files))
     with closing(open_store(len(names.files), geometry, resources, warn=warn)) as store:
         for start in range(0, len(names.files), _BLOCK):
@@ -50,15 +50,3 @@ def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[s
     except DataError as error:
         refusal = error
     return Checked(inputs=inputs, names=names, findings=findings, refusal=refusal)
-
-
-def _with_tests(scan: Scan, trained: Names) -> Names:
-    """Add the images of the test split, which training leaves alone, to those that it uses."""
-    tests = [one for one in scan.skipped if one.reason == "test-split"]
-    places = {name: i for i, name in enumerate(scan.classes)}
-    return Names(
-        files=[*trained.files, *(one.file for one in tests)],
-        labels=[*trained.labels, *(places.get(one.detail, NO_LABEL) for one in tests)],
-        splits=[*trained.splits, *("test" for _ in tests)],
-        classes=trained.classes,
-    )

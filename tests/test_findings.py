@@ -266,6 +266,12 @@ def test_labels_check_finds_leaks_into_the_test_split(call: Caller, tmp_path: Pa
     found = json.loads(call("labels", "images", "--check", "--json").out)["check"]
     assert found["leaks"] == [["train/cat/0.png", "test/cat/0.png"], ["val/cat/2.png", "test/eel/2.bmp"]]
     assert found["conflicts"] == []
+    trained = call("train", "images", "-m", "linear", "-e", 1, "-q", "-o", "run")
+    said = [line for line in trained.err.splitlines() if " test images " in line]
+    assert said == [
+        "warning: 1 of 3 test images is identical to a training image, so accuracy is too high: "
+        "'test/cat/0.png' and 'train/cat/0.png'"
+    ]
 
 
 @pytest.mark.parametrize("looked_at", [3, 1024])

@@ -34,6 +34,16 @@ class Names:
         """Return the class of an image."""
         return "no label" if self.labels[i] == NO_LABEL else self.classes[self.labels[i]]
 
+    def with_tests(self, tests: Sequence[tuple[str, str]]) -> Names:
+        """Add files of a test split, each with the name of its class, which may be none of these."""
+        places = {name: i for i, name in enumerate(self.classes)}
+        return Names(
+            files=[*self.files, *(file for file, _ in tests)],
+            labels=[*self.labels, *(places.get(label, NO_LABEL) for _, label in tests)],
+            splits=[*self.splits, *("test" for _ in tests)],
+            classes=self.classes,
+        )
+
 
 def refuse_lost(observed: Observed, names: Names) -> None:
     """Raise DataError if every image of a split, or every training image of a class, was skipped.
@@ -94,9 +104,9 @@ def warnings(found: Findings, names: Names) -> list[str]:
     said = [
         _skipped(found, names) or _halved_classes(found, names),
         _constant(found, names),
-        *_leaks(found.leaks, names, "identical to"),
+        *leaks(found.leaks, names),
         _conflicts(found.conflicts, names, "identical pixels"),
-        *_leaks(found.near_leaks, names, "nearly the same as"),
+        *leaks(found.near_leaks, names, "nearly the same as"),
         _conflicts(found.near_conflicts, names, "nearly the same pixels"),
         _copies(found.copies, names),
     ]
@@ -137,7 +147,7 @@ def _constant(found: Findings, names: Names) -> str:
     )
 
 
-def _leaks(pairs: Sequence[Pair], names: Names, what: str) -> list[str]:
+def leaks(pairs: Sequence[Pair], names: Names, what: str = "identical to") -> list[str]:
     """Describe the leaks into each split from those before it, one sentence each."""
     said = []
     for split in SPLITS[1:]:

@@ -69,6 +69,9 @@ class TypedSource(Source, Protocol):
     def within(self) -> str:
         """The beginning that all names have, but those for validation: empty, or a folder and `/`."""
 
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes, without opening it. Raises as `read` does."""
+
     @property
     def val(self) -> str | None:
         """The beginning of the names of images for validation, if a folder of them was named."""

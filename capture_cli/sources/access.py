@@ -95,6 +95,16 @@ def open_file(folder: int, relative: str, *, max_bytes: int) -> int:
     return descriptor
 
 
+def size_of(folder: int, relative: str) -> int:
+    """Return the size of the file `relative` below a folder, which is not opened; a link has its own. Raises as `read_file`."""
+    *folders, name = path_parts(relative)
+    try:
+        with beneath(folder, folders) as parent:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+    except OSError as error:
+        raise unusable(error) from error
+
+
 def _read_all(descriptor: int, size: int, max_bytes: int) -> bytes:
     """Read to the end, which may have moved since `size` was taken. Raises Unusable beyond `max_bytes`."""
     chunks: list[bytes] = []

@@ -22,7 +22,7 @@ from typing import Self
 
 from capture_cli.errors import DataError, Unusable, UsageError
 from capture_cli.sources import MAX_FILE_BYTES, Listing, Skipped, is_image
-from capture_cli.sources.access import beneath, open_folder, path_parts, read_file, unusable
+from capture_cli.sources.access import beneath, open_folder, path_parts, read_file, size_of, unusable
 
 _RUN_FILES = ("records.jsonl", "events.jsonl")
 
@@ -60,6 +60,10 @@ class FolderSource:
     def read(self, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Read one file; see capture_cli.sources.access.read_file."""
         return read_file(self._root(), name, max_bytes=max_bytes)
+
+    def size(self, name: str) -> int:
+        """Return the size of one file in bytes; see capture_cli.sources.access.size_of."""
+        return size_of(self._root(), name)
 
     def close(self) -> None:
         """Close the folder. May be called twice; a later call opens it again."""

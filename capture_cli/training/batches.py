@@ -23,8 +23,9 @@ from capture_cli.labels import Scan
 from capture_cli.mixing import Mix, Mixing
 from capture_cli.pixels.admission import Admission
 from capture_cli.pixels.findings import Observed, find
+from capture_cli.pixels.leaks import FileDigests
 from capture_cli.pixels.store import Store
-from capture_cli.pixels.verdicts import Names, refuse_lost, warnings
+from capture_cli.pixels.verdicts import Names, leaks, refuse_lost, warnings
 from capture_cli.preprocessing import Recipe, epoch_order, make_batch, path_keys
 from capture_cli.records import MAX_SAMPLES_PER_LINE, Samples, Skip
 from capture_cli.training.sampling import balanced_order
@@ -93,6 +94,7 @@ class Data:
         self._visited = np.zeros(len(scan.files), bool)
         self._warn = warn
         self._observed = Observed(len(scan.files))
+        self._digests = FileDigests(len(scan.files))
         self._checked = False
         self._expected: Mapping[str, str | None] = {}
 
@@ -157,8 +159,14 @@ class Data:
                 f"all {found.usable:,} usable images have the same pixels: there is nothing to learn",
                 "see --depth (more than 8 bits) and --background (transparency)",
             )
-        for text in warnings(found, self._names):
+        for text in [*warnings(found, self._names), *self._test_leaks()]:
             self._warn(text)
+
+    def _test_leaks(self) -> list[str]:
+        """Say which files of the test split, which are not decoded, are copies of those that were read."""
+        tests = [(one.file, one.detail) for one in self.scan.skipped if one.reason == "test-split"]
+        names, source = self._names.with_tests(tests), self.scan.source
+        return leaks(self._digests.copies(names, source.size, source.read), names) if tests else []
 
     def batches(self, phase: str, epoch: int, *, start: int = 0) -> Iterator[Minibatch]:
         """Yield one epoch (from 1) of a phase: `train` is shuffled and augmented, other phases follow the order of the scan.
@@ -215,6 +223,7 @@ class Data:
         self._visited[ids] = True
         admission = self._store.admit(ids, lambda i: self.scan.source.read(files[i]))
         self._observed.add(admission)
+        self._digests.add(admission)
         digests = dict(zip(admission.ids, admission.digests, strict=True))
         for i in ids.tolist() if self._expected else ():
             if files[i] in self._expected and digests.get(i) != self._expected[files[i]]:
