@@ -16,7 +16,7 @@ from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, La
 from capture_cli.answers.side import RecordPosition
 from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
-from capture_cli.views.terminal.tables import number_or_dash, show, table_of
+from capture_cli.views.terminal.tables import number_or_dash, show, table_of, unbroken_table
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
@@ -107,10 +107,11 @@ def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None 
         flips = (f"{changes.right_to_wrong.count:,}", f"{changes.wrong_to_right.count:,}", f"{changes.mcnemar_p:.2g}")
         rows.append((name, diff.relation, *_scores(changes.b, changes.both), *flips))
     phases = ", ".join(dict.fromkeys(one.predictions.phase for one in found if one.predictions)) or "no phase in common"
-    heads = [("run", "fold"), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
+    heads = [("run", ""), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
     heads += [("right to wrong", "#"), ("wrong to right", "#"), ("McNemar p", "#")]
     title = f"{phases}, over the images that a run has in common with {runs[0]}, with the same label; flips against it"
-    show([plain(title, "bold"), "", table_of(heads, rows)], width=width)
+    least = ("images", "relation", "ECE", "epoch", "loss", "McNemar p")
+    show([plain(title, "bold"), "", *unbroken_table(heads, rows, width=width, least=least)], width=width)
 
 
 def _scores(one: ComparedPhase, both: int) -> tuple[str, ...]:
