@@ -184,6 +184,16 @@ def test_names_are_checked_before_torch_is_imported() -> None:
     check("timm:resnet18.a1_in1k")
 
 
+def test_a_factory_that_its_file_never_mentions_is_refused_unrun(tmp_path: Path) -> None:
+    """With the closest name; a file that makes its names as it runs is left to the run."""
+    path = write(tmp_path, "raise SystemExit\ndef build(**size): ...\n")
+    with pytest.raises(UsageError, match="has no function bild") as caught:
+        check(f"{path}:bild")
+    assert caught.value.hint == "did you mean build?"
+    check(f"{path}:build")
+    check(f"{write(tmp_path, 'globals()[chr(110)] = 1')}:net")
+
+
 # a user's own
 
 
@@ -246,11 +256,11 @@ WRONG_FILES = [
     ("def other(): pass", "has no function net; it has other"),
     ("net = 3", "has no function net; define it there"),
     (
-        "import no_such_module_",
+        "import no_such_module_\ndef net(): pass",
         "could not be run at line 1: ModuleNotFoundError: No module named 'no_such_module_'; install it",
     ),
     ("def net(:", "could not be run at line 1: SyntaxError: invalid syntax"),
-    ("raise SystemExit", "could not be run at line 1: SystemExit;"),
+    ("raise SystemExit\ndef net(): pass", "could not be run at line 1: SystemExit;"),
     (
         "def net(**size):\n    raise KeyError('x')",
         "net(classes=3, channels=1, height=28, width=28) in {path} failed at line 2: KeyError",

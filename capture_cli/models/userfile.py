@@ -8,8 +8,10 @@ become importable, and no bytecode is written beside it or read from there.
 """
 
 import difflib
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 MODULE_NAME = "capture_model_file"
 
 
+_MADE = r"import \*|globals|__getattr__|setattr|exec"
+"""Text of files whose names are known only once they have run."""
+
+
 def parse(spec: str) -> tuple[Path, str] | None:
     """Split `FILE.py:FACTORY` into the path and the name of the factory; None if `spec` has another form."""
     file, colon, factory = spec.rpartition(":")
@@ -32,7 +38,7 @@ def parse(spec: str) -> tuple[Path, str] | None:
 
 
 def check(spec: str) -> None:
-    """Raise UsageError if `spec` cannot name a factory in an existing file. Reads and runs nothing."""
+    """Raise UsageError if `spec` cannot name a factory in an existing file, which has to contain its name. Runs nothing."""
     parsed = parse(spec)
     if parsed is None:
         raise UsageError(f"the model {spec} names no function in that file", f"name the function: {spec}:build")
@@ -41,6 +47,13 @@ def check(spec: str) -> None:
         raise UsageError(f"the model {spec}: {factory!r} is not a function name", f"write {path}:NAME, such as {path}:build")
     if not path.is_file():
         raise UsageError(f"the model {spec}: there is no file {path}", "give a path relative to the current folder")
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"the model {spec}: {path} cannot be read: {error.strerror}") from error
+    if not re.search(rf"\b{factory}\b|{_MADE}", text):
+        defined = re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
+        raise UsageError(f"{path} has no function {factory}", _nearest(factory, defined))
 
 
 def notice(spec: str) -> str:
@@ -58,7 +71,7 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int) ->
     module = _run(path)
     found = getattr(module, factory, None)
     if not callable(found):
-        raise UsageError(f"{path} has no function {factory}", _nearest(factory, module))
+        raise UsageError(f"{path} has no function {factory}", _nearest(factory, _own(module)))
     call = f"{factory}(classes={classes}, channels={channels}, height={height}, width={width})"
     try:
         model = found(classes=classes, channels=channels, height=height, width=width)
@@ -97,8 +110,11 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _nearest(factory: str, module: ModuleType) -> str:
-    own = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == MODULE_NAME]
+def _own(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == MODULE_NAME]
+
+
+def _nearest(factory: str, own: Sequence[str]) -> str:
     if close := difflib.get_close_matches(factory, own, n=1):
         return f"did you mean {close[0]}?"
     if own:
