@@ -58,10 +58,13 @@ class Tools:
         with open_run(self._runs[name]) as run:
             yield run
 
-    def inspect(self, run: str, worst: int = 8) -> str:
-        """The run at a glance: its lesson in words, loss and accuracy by epoch, classes, confusions, worst samples."""
+    def inspect(self, run: str, worst: int = 8, epoch: str = "last") -> str:
+        """The run at a glance: its lesson in words, loss and accuracy by epoch, classes, confusions, worst samples.
+
+        Classes, confusions and samples are of `epoch`: last, best (the epoch of the model that is used) or a number.
+        """
         with self._opened(run) as opened:
-            answer = summarise(opened, worst=_bounded(worst, MAX_LISTED)).to_json()
+            answer = summarise(opened, worst=_bounded(worst, MAX_LISTED), epoch=epoch).to_json()
         answer["epochs"] = answer["epochs"][-MAX_LISTED:]
         for name in ("classes", "confusions"):
             if answer["phase"]:
@@ -100,10 +103,13 @@ class Tools:
         listed = [one.to_json() for one in rows[: _bounded(top, MAX_ROWS)]]
         return _text({"run": run, **answer, "n": len(rows), "suspects": listed})
 
-    def diff(self, a: str, b: str, limit: int = 10) -> str:
-        """Two runs compared: settings, epochs, measures (accuracy_drop, flips, mcnemar_p, ...), and images that flipped."""
+    def diff(self, a: str, b: str, limit: int = 10, epoch: str = "last") -> str:
+        """Two runs compared: settings, epochs, measures (accuracy_drop, flips, mcnemar_p, ...), and images that flipped.
+
+        Measures and images are of `epoch`: last, best (of each run) or a number.
+        """
         with self._opened(a) as one, self._opened(b) as other:
-            answer = compare(one, other, limit=_bounded(limit, MAX_LISTED)).to_json(a=a, b=b)
+            answer = compare(one, other, limit=_bounded(limit, MAX_LISTED), epoch=epoch).to_json(a=a, b=b)
         answer["epochs"] = answer["epochs"][-MAX_LISTED:]
         if answer["predictions"]:
             answer["predictions"]["classes"] = answer["predictions"]["classes"][:MAX_LISTED]

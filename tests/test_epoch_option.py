@@ -75,8 +75,8 @@ def test_diff_compares_the_best_epochs(runs: Path, call: Caller) -> None:
     [
         (["inspect", "a", "--epoch", "9"], "has no epoch 9; it has epochs 0 to 3"),
         (["diff", "a", "b", "--epoch", "4"], "has no epoch 4; it has epochs 0 to 3"),
-        (["inspect", "a", "--epoch", "first"], "--epoch first is not valid; choose best, last or the number of an epoch"),
-        (["diff", "a", "b", "--epoch", "-1"], "--epoch -1 is not valid"),
+        (["inspect", "a", "--epoch", "first"], "epoch first is not valid; choose best, last or the number of an epoch"),
+        (["diff", "a", "b", "--epoch", "-1"], "epoch -1 is not valid"),
         (["inspect", "a", "--epoch", "1", "--dynamics"], "--epoch and --dynamics do not go together"),
         (["inspect", "c", "--epoch", "best"], "has no best epoch: none was validated"),
     ],

@@ -92,6 +92,8 @@ def test_inspect_says_the_accuracy_on_held_out_samples(ask: Caller, trained: Pat
     assert found
     assert body["phase"]["n"] == 30
     assert body["phase"]["calibration"]["ece"] == pytest.approx(found.ece)
+    sentence = json.loads(ask("inspect", "whole", "--epoch", "1", "--json").out)["lesson"][0]["text"]
+    assert (body["lesson"][0]["text"].partition("; ECE")[0] + ".", "ECE" in body["lesson"][0]["text"]) == (sentence, True)
     text = ask("inspect", "whole").out
     assert f"Held-out accuracy {right.mean():.1%} over 30 samples, each held out once; by fold " in text
     assert f"ECE {found.ece:.3f}." in text

@@ -73,6 +73,8 @@ def test_an_assistant_can_explain_a_run(tmp_path: Path) -> None:
         failed, text, _ = await call_tool(client, "inspect", run="run0")
         assert not failed
         assert json.loads(text)["phase"]["phase"] == "val"
+        _, text, _ = await call_tool(client, "inspect", run="run0", epoch="1")
+        assert json.loads(text)["phase"]["epoch"] == 1
         _, text, _ = await call_tool(client, "rows", run="run0", where="not correct", columns="file,pred", limit=3)
         assert all(list(json.loads(line)) == ["file", "pred"] for line in text.splitlines())
         _, text, _ = await call_tool(client, "rows", run="run0", per="epoch")

@@ -138,12 +138,14 @@ def with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
 
 
 def chosen_epoch(run: Run, epoch: int | str) -> int | None:
-    """Return the number of the epoch that `best` stands for, or `epoch` itself; None for `last`.
+    """Return the number of the epoch that `epoch` names, a number or `best`; None for `last`.
 
     For `best` the run is read to its end. Raises UsageError for another word, and for `best` where no epoch was validated.
     """
-    if epoch == "last" or isinstance(epoch, int):
-        return epoch if isinstance(epoch, int) else None
+    if epoch == "last":
+        return None
+    if isinstance(epoch, int) or epoch.isdecimal():
+        return int(epoch)
     if epoch != "best":
         raise UsageError(f"epoch {epoch} is not valid", "choose best, last or the number of an epoch")
     totals = _Totals()

@@ -92,6 +92,8 @@ def lesson(
     found: list[Finding] = []
     if held_out:
         calibration = phase.calibration if phase and phase.phase == "val" else None
+        # It is of the last epochs; the phase may be of another one.
+        calibration = calibration if phase and phase.epoch == max(one.epoch for one in held_out.folds) else None
         ece = f"; ECE {calibration.ece:.3f}" if calibration else ""
         found.append(Finding(kind="held_out", text=f"{held_out.sentence}{ece}.", command=("rows", RUN, "--per", "epoch")))
     if phase:

@@ -119,17 +119,6 @@ Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last bat
 Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
 
 
-def epoch_of(text: str) -> int | str:
-    """Return the value of `--epoch`: a number, `best` or `last`. Raises UsageError."""
-    from capture_cli.errors import UsageError
-
-    if text in ("best", "last"):
-        return text
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--epoch {text} is not valid", "choose best, last or the number of an epoch")
-    return int(text)
-
-
 def refuse_empty(args: Sequence[str]) -> None:
     """Raise UsageError for an argument or the value of an option that is empty, as a shell variable that is not set is."""
     from capture_cli.errors import UsageError

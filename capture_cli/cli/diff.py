@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.arguments import RUN_HELP, Epoch, epoch_of, find_run, open_run
+from capture_cli.cli.arguments import RUN_HELP, Epoch, find_run, open_run
 from capture_cli.cli.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def diff(
         raise UsageError("one run only", "name two runs, or more for a table")
     if runs.count("-") > 1 or (len(runs) > 2 and runs[0] == "-"):
         raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
-    compared = epoch_of(epoch)
     gate = None if fail_if is None else Gate(fail_if)
     first, *others = [find_run(one, trainings=True) for one in runs]
     found = []
@@ -74,7 +73,7 @@ def diff(
     with ExitStack() as stack:
         for name in others:
             one = stack.enter_context(open_run(first))
-            found.append(compare(one, stack.enter_context(open_run(name)), limit=limit, epoch=compared))
+            found.append(compare(one, stack.enter_context(open_run(name)), limit=limit, epoch=epoch))
         if as_json:
             answers = [answer.to_json(a=runs[0], b=name) for answer, name in zip(found, runs[1:], strict=True)]
             typer.echo(json.dumps(answers[0] if len(answers) == 1 else {"runs": answers}))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.cli.arguments import Epoch, RunArgument, epoch_of, open_run
+from capture_cli.cli.arguments import Epoch, RunArgument, open_run
 from capture_cli.cli.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def inspect(
     if epoch != "last" and (dynamics or sample is not None):
         view = "--dynamics" if dynamics else "--sample"
         raise UsageError(f"--epoch and {view} do not go together", f"{view} shows every epoch; drop --epoch")
-    shown = epoch_of(epoch)
     if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
         from capture_cli.cli.runs import show_list
 
@@ -68,14 +67,14 @@ def inspect(
         elif sample is not None:
             state = _show_sample(opened, run, sample, folder=folder, as_json=as_json)
         else:
-            state = _show_summary(opened, run, epoch=shown, worst=worst, limit=limit, folder=folder, as_json=as_json)
+            state = _show_summary(opened, run, epoch=epoch, worst=worst, limit=limit, folder=folder, as_json=as_json)
     if state.error:
         raise state.error
     return 0
 
 
 def _show_summary(
-    opened: "Run", run: str, *, epoch: int | str, worst: int, limit: int, folder: str | None, as_json: bool
+    opened: "Run", run: str, *, epoch: str, worst: int, limit: int, folder: str | None, as_json: bool
 ) -> "RunState":
     from capture_cli.answers.summary import summarise
     from capture_cli.views.terminal import inspect as view
