@@ -25,6 +25,7 @@ PLACES = (
     (r"\{[^{}]*(output\.where|output\.place)[^{}]*\}|\{where\}|\{name\}|\bRUN\b|\bNAME\b", "run"),
     (r"\{[^{}]*str\((folder|path)\)[^{}]*\}", "damaged"),
     (r"\{folder\}", "runs"),
+    (r"\{named\}", "images"),
     (r"\bNEWFILE\b", "saved.jsonl"),
     (r"\{[^{}]*uri[^{}]*\}", "sqlite:///mlflow.db"),
     (r"\{_shell\((where|wrong)\)\}", "'not correct'"),

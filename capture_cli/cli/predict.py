@@ -202,8 +202,8 @@ def _demand_order(model: str, images: Sequence[str]) -> None:
     if model.endswith(".safetensors") or holds_run(Path(model)):
         return
     if last.endswith(".safetensors") or any(holds_run(one) for one in (Path(last), RUNS / last)):
-        command = f"capture predict {shlex.quote(last)} {shlex.quote(model) if len(images) == 1 else 'IMAGES...'}"
-        raise UsageError(f"'{model}' is no run, and '{last}' is one", f"the run comes first: {command}")
+        name, named = shlex.quote(last), shlex.quote(model) if len(images) == 1 else "IMAGES..."
+        raise UsageError(f"'{model}' is no run, and '{last}' is one", f"the run comes first: capture predict {name} {named}")
 
 
 def _listed(names: list[str]) -> "Listing":

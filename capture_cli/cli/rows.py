@@ -117,7 +117,7 @@ def _chosen_style(style: str | None, out: str | None, *, as_csv: bool, as_parque
         raise UsageError(f"--format {style} and --{asked} both choose the output format", "give one of them")
     suffix = Path(out or "").suffix.lower()
     if suffix in (".gz", ".zst", ".xz", ".bz2"):
-        raise UsageError(f"rows are not compressed, as the name '{out}' says", f"capture rows RUN ... | gzip > {out}")
+        raise UsageError(f"rows are not compressed, as the name '{out}' says", f"capture rows RUN | gzip > {out}")
     named = _OF_NAME.get(suffix)
     if asked and named and asked != named:
         raise UsageError(f"the format {asked} and the name '{out}' contradict each other", "give one of them, or another name")
