@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from calling import Caller, called
 from capture_cli import Recorder
@@ -107,60 +106,11 @@ def test_a_clean_set_is_left_alone() -> None:
     assert wrong_count(probs, truth, score_labels(probs, truth)) <= 0.005 * N
 
 
-@pytest.mark.parametrize(("skill", "weak"), [(0.1, True), (0.4, True), (4.0, False)])
-def test_a_network_that_has_hardly_learnt_judges_no_label(skill: float, weak: bool, tmp_path: Path) -> None:
-    """Its own errors are not called wrong labels; the order and the reason are still shown."""
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, CLASSES, 300)
-    with Recorder(tmp_path / "run.jsonl", classes=[f"c{k}" for k in range(CLASSES)]) as recorder:
-        for epoch in range(3):
-            logits = rng.normal(0, 1, (300, CLASSES))
-            logits[np.arange(300), labels] += skill * (epoch + 1) / 3
-            recorder.record(
-                epoch=epoch,
-                phase="train",
-                inputs=torch.zeros(300, 1),
-                logits=torch.tensor(logits),
-                labels=torch.tensor(labels),
-                ids=range(300),
-            )
-    with open_run(tmp_path / "run.jsonl") as run:
-        found = find_suspects(run)
-    assert (found.expected is None) is weak
-    assert any("too weak a network" in note for note in found.phases[0].notes) is weak
-    if weak:
-        assert not found.flagged
-    assert len(found.suspects) == 300
-
-
 @pytest.mark.parametrize("rate", [0.2, 0.4])
 def test_a_network_that_has_learnt_judges_many_wrong_labels(rate: float) -> None:
     """Contradicting many labels is no weakness by itself."""
     labels, truth = planted("uniform", rate)
     assert not is_too_weak(training(labels, truth), labels)
-
-
-def test_a_class_of_few_images_beside_many_is_not_flagged(tmp_path: Path) -> None:
-    """It is hardly learnt, so contradictions say little; the note names it."""
-    rng = np.random.default_rng(4)
-    labels = np.array([0] * 150 + [1] * 150 + [2] * 8)
-    with Recorder(tmp_path / "run.jsonl", classes=["cat", "dog", "rare"]) as recorder:
-        for epoch in range(5):
-            logits = rng.normal(0, 0.5, (308, 3))
-            logits[np.arange(308), np.where(labels == 2, 0, labels)] += 4
-            recorder.record(
-                epoch=epoch,
-                phase="train",
-                inputs=torch.zeros(308, 1),
-                logits=torch.tensor(logits),
-                labels=torch.tensor(labels),
-                ids=range(308),
-            )
-    with open_run(tmp_path / "run.jsonl") as run:
-        found = find_suspects(run)
-    assert {one.label for one in found.suspects[:8]} == {"rare"}
-    assert not found.flagged
-    assert any(note.startswith("labels of rare are not flagged") for note in found.phases[0].notes)
 
 
 def test_the_order_of_samples_does_not_matter() -> None:

@@ -25,7 +25,7 @@ from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
-from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, score_labels
+from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, mean_over, score_labels
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import folds_of
 
@@ -177,10 +177,7 @@ def find_suspects(run: Run, *others: Run, beside: Sequence[Fold] = ()) -> Suspec
 
 def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
     """Rank the samples of some phases by their dynamics; the classes must be at least two."""
-    weak = any(
-        one.probs is not None and one.usable_epochs >= MIN_EPOCHS and is_too_weak(one.probs, one.labels) for one in found
-    )
-    ranked = [_by_margin(dynamics, weak=True) if weak else _rank(dynamics) for dynamics in found]
+    ranked = [_rank(dynamics) for dynamics in found]
     by_model = [one for one in ranked if one.count is not None]
     # One calibration and one count of flags for all phases, so that both go with the rank.
     score = np.concatenate([np.zeros(0), *(one.score for one in by_model)])
@@ -188,16 +185,18 @@ def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Du
     p = p_wrong(score, count) if len(score) else score
     flagged = np.zeros(len(score), bool)
     flagged[np.argsort(-score, kind="stable")[:count]] = True
+    rare = _rare_classes(found)
+    flagged &= ~rare[np.concatenate([np.zeros(0, int), *(one.dynamics.labels for one in by_model)])]
     suspects: list[Suspect] = []
     start, others = 0, twins(duplicates)
     for one in ranked:
         rows = slice(start, start + len(one.score)) if one.count is not None else slice(0, 0)
         start += rows.stop - rows.start
         suspects += one.suspects(p[rows], flagged[rows], digests, others)
-    suspects.sort(key=lambda one: (-one.score, one.file))
+    suspects.sort(key=lambda one: (one.p_wrong is None, -one.score, one.file))
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
     return Suspects(
-        phases=[one.about for one in ranked],
+        phases=[_with_rare(one.about, found[0].classes, rare) for one in ranked],
         expected=expected if by_model else None,
         low=max(0.0, expected - spread),
         high=expected + spread,
@@ -236,7 +235,7 @@ class _Ranked:
         """One row a sample; `p` [N] are the calibrated probabilities, both arrays empty without a noise model."""
         dynamics, classes = self.dynamics, self.dynamics.classes
         probabilities: Sequence[float | None] = p.tolist() or [None] * len(dynamics)
-        flagged = likely & self.contradicted & ~_of_rare_classes(dynamics) if len(likely) else np.zeros(len(dynamics), bool)
+        flagged = likely & self.contradicted if len(likely) else np.zeros(len(dynamics), bool)
         columns = (
             *(self.suggested, self.confidence, self.score, flagged, self.contradicted),
             *(dynamics.labels, dynamics.ids, dynamics.files),
@@ -267,6 +266,8 @@ def _rank(dynamics: SampleDynamics) -> _Ranked:
     too_many = len(dynamics.classes) > MAX_CLASSES
     if probs is None or too_many or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2:
         return _by_margin(dynamics)
+    if is_too_weak(probs, dynamics.labels):
+        return _by_margin(dynamics, weak=True)
     scored = score_labels(probs, dynamics.labels)
     return _Ranked(
         dynamics=dynamics,
@@ -284,7 +285,10 @@ def _by_margin(dynamics: SampleDynamics, *, weak: bool = False) -> _Ranked:
     """Rank by the lowest mean margin, without a noise model: no probability is known, and nothing is flagged."""
     n, classes = len(dynamics), len(dynamics.classes)
     rows = np.arange(n)
-    means = np.zeros((n, classes)) if dynamics.probs is None else np.nanmean(dynamics.probs, axis=0, dtype=float)
+    means = np.zeros((n, classes))
+    if dynamics.probs is not None:
+        seen = ~np.isnan(dynamics.probs[:, :, 0])
+        means = mean_over(np.where(seen[:, :, None], dynamics.probs, 0), seen)
     others = means.copy()
     others[rows, dynamics.labels] = -1
     suggested = others.argmax(1)
@@ -300,10 +304,20 @@ def _by_margin(dynamics: SampleDynamics, *, weak: bool = False) -> _Ranked:
     )
 
 
-def _of_rare_classes(dynamics: SampleDynamics) -> Bools:
-    """[N] whether the label is a class of few images beside classes of many."""
-    sizes = np.bincount(dynamics.labels, minlength=len(dynamics.classes))
-    return np.asarray((sizes < min(RARE, RARE_SHARE * float(np.median(sizes))))[dynamics.labels])
+def _rare_classes(found: Sequence[SampleDynamics]) -> Bools:
+    """[C] which classes have few images, in all phases together, beside classes of many."""
+    sizes = sum(np.bincount(one.labels, minlength=len(one.classes)) for one in found)
+    return np.asarray(sizes < min(RARE, RARE_SHARE * float(np.median(sizes))))
+
+
+def _with_rare(about: PhaseSuspects, classes: Sequence[str], rare: Bools) -> PhaseSuspects:
+    """Add the note on classes that are not flagged, where something is."""
+    names = sorted(name for name, is_rare in zip(classes, rare.tolist(), strict=True) if is_rare)
+    if not names or about.method == "margin":
+        return about
+    some = ", ".join(names[:3]) + f" and {len(names) - 3:,} more" * (len(names) > 3)
+    note = f"labels of {some} are not flagged: fewer than {RARE} images, beside classes of many more"
+    return replace(about, notes=[note, *about.notes])
 
 
 def _weakness(dynamics: SampleDynamics) -> str:
@@ -323,10 +337,6 @@ def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
         notes.append("too many probabilities to keep: ranked by the mean margin, without a count")
     if not dynamics.probs_are_complete:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
-    rare = sorted({dynamics.classes[label] for label in dynamics.labels[_of_rare_classes(dynamics)].tolist()})
-    if rare:
-        some = ", ".join(rare[:3]) + f" and {len(rare) - 3:,} more" * (len(rare) > 3)
-        notes.append(f"labels of {some} are not flagged: fewer than {RARE} images, beside classes of many more")
     if n < FEW_PER_CLASS * classes:
         notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
     if dynamics.evenly_mixed:

@@ -39,7 +39,11 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
     if {len({one.label for one in same}) for same in rows.values()} - {1}:
         name = next(file for file, same in rows.items() if len({one.label for one in same}) > 1)
         raise UsageError(f"'{name}' does not have the same label in all of these runs", "name runs of the same labels")
-    first = max(found, key=lambda one: len(one.suspects))
+    first = max(by_model or found, key=lambda one: len(one.suspects))
+    phases = first.phases
+    if 0 < len(by_model) < len(found):
+        note = f"{len(found) - len(by_model):,} of {len(found):,} runs are not used: they cannot tell which labels are wrong"
+        phases = [replace(phases[0], notes=[note, *phases[0].notes]), *phases[1:]]
     score = np.array([np.mean([one.score for one in same]) for same in rows.values()])
     contradicted = np.array([2 * sum(one.contradicted for one in same) >= len(same) for same in rows.values()], bool)
     suspects = [max(same, key=lambda one: one.score) for same in rows.values()]
@@ -64,7 +68,7 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
     joined.sort(key=lambda one: (-one.score, one.file))
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
     return Suspects(
-        phases=first.phases,
+        phases=phases,
         expected=expected if by_model else None,
         low=max(0.0, expected - spread),
         high=expected + spread,

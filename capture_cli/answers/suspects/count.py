@@ -27,6 +27,8 @@ from capture_cli.answers.suspects.score import (
 CAUTION = 0.8
 """Share of the contradictions of an unsure network that is put down to the network. F1 of the flags, and the share of a clean
 set that is flagged: with 0, 0.645 and 4.0 %; with 0.4, 0.662 and 0.78 %; with 0.8, 0.635 and 0.18 %."""
+FEW = 50
+"""Samples below which shares of them say little."""
 SLOPE = 3.0
 """Log odds are this much steeper than the score, by calibration: mean ECE 0.033, with 2 0.038, with 4 0.033."""
 WIDTH = 0.25
@@ -38,7 +40,7 @@ def is_too_weak(probs: npt.NDArray[np.floating], labels: Ints) -> bool:
 
     Its mean predictions contradict more than half of the labels, or a third and either it is hardly better than chance or it is
     still learning: the share of right predictions rose in the second half of the epochs and the loss is far from low. Labels of
-    which 40 % are wrong leave a network that has learnt what it can, and are judged.
+    which 40 % are wrong leave a network that has learnt what it can, and are judged. Below FEW samples only the half counts.
     """
     seen = ~np.isnan(probs[:, :, 0])
     visited = np.flatnonzero(seen.any(1))
@@ -51,7 +53,7 @@ def is_too_weak(probs: npt.NDArray[np.floating], labels: Ints) -> bool:
     p_label = probs[last, np.arange(len(labels)), labels][seen[last]]
     loss = float(-np.log(p_label + 1e-12).mean()) / np.log(probs.shape[2])
     still_learning = right[1] - right[0] > 0.04 and loss > 0.6
-    return contradicted > min(0.5, 0.75 * chance) or still_learning
+    return contradicted > 0.5 or (len(labels) >= FEW and (contradicted > 0.75 * chance or still_learning))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,110 @@
+"""Wrong labels that are not claimed: by networks that are too weak to judge, and of classes that are hardly learnt."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calling import Caller
+from capture_cli import Recorder
+from capture_cli.answers.suspects import find_suspects
+from capture_cli.runs import open_run
+
+CLASSES = 10
+
+
+@pytest.mark.parametrize(("skill", "weak"), [(0.1, True), (0.4, True), (4.0, False)])
+def test_a_network_that_has_hardly_learnt_judges_no_label(skill: float, weak: bool, tmp_path: Path) -> None:
+    """Its own errors are not called wrong labels; the order and the reason are still shown."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, CLASSES, 300)
+    with Recorder(tmp_path / "run.jsonl", classes=[f"c{k}" for k in range(CLASSES)]) as recorder:
+        for epoch in range(3):
+            logits = rng.normal(0, 1, (300, CLASSES))
+            logits[np.arange(300), labels] += skill * (epoch + 1) / 3
+            recorder.record(
+                epoch=epoch,
+                phase="train",
+                inputs=torch.zeros(300, 1),
+                logits=torch.tensor(logits),
+                labels=torch.tensor(labels),
+                ids=range(300),
+            )
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    assert (found.expected is None) is weak
+    assert any("too weak a network" in note for note in found.phases[0].notes) is weak
+    if weak:
+        assert not found.flagged
+    assert len(found.suspects) == 300
+
+
+def test_a_weak_phase_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    """A handful of validation images that the network gets wrong says nothing of what it learnt; only they are not judged."""
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 3, 600)
+    given = np.where(np.arange(600) < 12, (labels + 1) % 3, labels)
+    with Recorder(tmp_path / "run.jsonl", classes=["a", "b", "c"]) as recorder:
+        for epoch in range(4):
+            for phase, rows, sign in (("train", slice(0, 590), 4), ("val", slice(590, 600), -4)):
+                logits = rng.normal(0, 1, (600, 3))
+                logits[np.arange(600), labels] += sign
+                recorder.record(
+                    epoch=epoch,
+                    phase=phase,
+                    inputs=torch.zeros(len(labels[rows]), 1),
+                    logits=torch.tensor(logits[rows]),
+                    labels=torch.tensor(given[rows]),
+                    ids=range(600)[rows],
+                )
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    assert [one.method for one in found.phases] == ["noise-model", "margin"]
+    assert {one.id for one in found.flagged} == set(range(12))
+    assert [one.phase for one in found.suspects[590:]] == ["val"] * 10
+    assert [any("too weak" in note for note in one.notes) for one in found.phases] == [False, True]
+    assert found.expected == pytest.approx(12, abs=2)
+
+
+def test_a_class_of_few_images_beside_many_is_not_flagged(tmp_path: Path) -> None:
+    """It is hardly learnt, so contradictions say little; the note names it."""
+    rng = np.random.default_rng(4)
+    labels = np.array([0] * 150 + [1] * 150 + [2] * 8)
+    with Recorder(tmp_path / "run.jsonl", classes=["cat", "dog", "rare"]) as recorder:
+        for epoch in range(5):
+            logits = rng.normal(0, 0.5, (308, 3))
+            logits[np.arange(308), np.where(labels == 2, 0, labels)] += 4
+            recorder.record(
+                epoch=epoch,
+                phase="train",
+                inputs=torch.zeros(308, 1),
+                logits=torch.tensor(logits),
+                labels=torch.tensor(labels),
+                ids=range(308),
+            )
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    assert {one.label for one in found.suspects[:8]} == {"rare"}
+    assert not found.flagged
+    assert any(note.startswith("labels of rare are not flagged") for note in found.phases[0].notes)
+
+
+def test_of_several_runs_a_weak_one_is_not_used(tmp_path: Path, call: Caller) -> None:
+    """The answer is that of the others, and says so; the weak one's reason is not given for them."""
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 3, 400)
+    given = np.where(np.arange(400) < 8, (labels + 1) % 3, labels)
+    for name, skill in (("weak", 0.1), ("good", 4)):
+        with Recorder(tmp_path / name, classes=["a", "b", "c"]) as recorder:
+            for epoch in range(4):
+                logits = rng.normal(0, 1, (400, 3))
+                logits[np.arange(400), labels] += skill
+                inputs, shown, told = torch.zeros(400, 1), torch.tensor(logits), torch.tensor(given)
+                recorder.record(epoch=epoch, phase="train", inputs=inputs, logits=shown, labels=told, ids=range(400))
+    alone = call("suspects", "good").out.splitlines()
+    for runs in (("weak", "good"), ("good", "weak")):
+        done = call("suspects", *runs)
+        assert done.out.splitlines()[0] == alone[0]
+        assert "1 of 2 runs are not used" in done.out
+        assert "too weak" not in done.out
