@@ -8,8 +8,9 @@ import pytest
 
 from calling import Caller
 from capture_cli import open_run
+from capture_cli.errors import UsageError
 from capture_cli.records import Epoch, Record
-from runs import run_records, write_run
+from runs import run_records, task_records, write_run
 
 
 def records(best: int, seed: int = 0) -> list[Record]:
@@ -75,10 +76,14 @@ def test_diff_compares_the_best_epochs(runs: Path, call: Caller) -> None:
     [
         (["inspect", "a", "--epoch", "9"], "has no epoch 9; it has epochs 0 to 3"),
         (["diff", "a", "b", "--epoch", "4"], "has no epoch 4; it has epochs 0 to 3"),
-        (["inspect", "a", "--epoch", "first"], "epoch first is not valid; choose best, last or the number of an epoch"),
-        (["diff", "a", "b", "--epoch", "-1"], "epoch -1 is not valid"),
+        (["inspect", "a", "--epoch", "first"], "--epoch first is not valid; choose best, last or the number of an epoch"),
+        (["diff", "a", "b", "--epoch", "-1"], "--epoch -1 is not valid"),
         (["inspect", "a", "--epoch", "1", "--dynamics"], "--epoch and --dynamics do not go together"),
+        (["inspect", "a", "--epoch", "1" * 5000], f"--epoch {'1' * 40} is not valid"),
         (["inspect", "c", "--epoch", "best"], "has no best epoch: none was validated"),
+        (["inspect", ".", "--epoch", "best"], "'.' is a folder of runs, and --epoch is for one run; name one of them"),
+        (["inspect", ".", "--dynamics"], "'.' is a folder of runs, and --dynamics is for one run; name one of them"),
+        (["inspect", ".", "--sample", "x"], "'.' is a folder of runs, and --sample is for one run; name one of them"),
     ],
 )
 def test_an_epoch_that_is_not_there_is_wrong_usage(runs: Path, call: Caller, args: list[str], said: str) -> None:
@@ -87,3 +92,22 @@ def test_an_epoch_that_is_not_there_is_wrong_usage(runs: Path, call: Caller, arg
     done = call(*args)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
+
+
+@pytest.mark.parametrize("epoch", [None, True, 2.5, "", "٣"])
+def test_what_names_no_epoch_is_wrong_usage_in_python_too(runs: Path, epoch: object) -> None:
+    """True is not epoch 1."""
+    with open_run(runs / "a") as run, pytest.raises(UsageError, match=f"epoch {epoch} is not valid; choose best, last"):
+        run.summary(epoch=epoch)  # type: ignore[arg-type]
+
+
+def test_the_best_epoch_of_a_regression_has_the_lowest_validation_loss(runs: Path, call: Caller) -> None:
+    """Its samples are neither right nor wrong, so there is no accuracy to go by."""
+    losses = {0: 3.0, 1: 1.0, 2: 2.0}
+    changed = [
+        replace(one, loss=losses[one.epoch]) if isinstance(one, Epoch) else one for one in task_records("regression", epochs=3)
+    ]
+    write_run(runs / "numbers", changed)
+    found = json.loads(call("inspect", "numbers", "--epoch", "best", "--json").out)
+    assert (found["best"]["epoch"], found["best"]["metric"]) == (1, "val_loss")
+    assert "Best epoch 1 of 2 (validation loss 1.000)" in call("inspect", "numbers", "--epoch", "best").out

@@ -10,6 +10,7 @@ Training uses this fold to keep the best weights and to stop early, `inspect` an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
@@ -26,7 +27,7 @@ from capture_cli.runs.masks import LOSS, SEGMENTATION
 
 METRICS = ("val_accuracy", "val_loss", "balanced_accuracy")
 DEFAULT_METRIC = METRICS[0]
-TASK_METRICS = {SEGMENTATION: "mean_iou", LOSS: "val_loss"}
+TASK_METRICS = {SEGMENTATION: "mean_iou", LOSS: "val_loss", "regression": "val_loss"}
 """Metrics of runs without one label a sample."""
 RISE = 0.05
 """A validation loss rises if it ends above its lowest value by this fraction of it, ..."""
@@ -34,6 +35,7 @@ RISE_EPOCHS = 2
 """... at least so many epochs later, while the training loss fell."""
 UNEVEN = 2
 """Classes are uneven if the largest has so many times the samples of the smallest."""
+_EPOCH_NAME = re.compile(r"best|last|[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,17 +139,22 @@ def with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
     return [one for one in epochs if not isinstance(one, FoldedEpoch) or one.phase != "val" or len(one.folds) == folds]
 
 
+def demand_epoch_name(epoch: object, option: str = "epoch") -> str:
+    """Return `epoch` as text if it is best, last or a number. Raises UsageError, which calls it `option`."""
+    name = str(epoch)
+    if not _EPOCH_NAME.fullmatch(name):
+        raise UsageError(f"{option} {name[:40]} is not valid", "choose best, last or the number of an epoch")
+    return name
+
+
 def chosen_epoch(run: Run, epoch: int | str) -> int | None:
     """Return the number of the epoch that `epoch` names, a number or `best`; None for `last`.
 
     For `best` the run is read to its end. Raises UsageError for another word, and for `best` where no epoch was validated.
     """
-    if epoch == "last":
-        return None
-    if isinstance(epoch, int) or epoch.isdecimal():
-        return int(epoch)
-    if epoch != "best":
-        raise UsageError(f"epoch {epoch} is not valid", "choose best, last or the number of an epoch")
+    name = demand_epoch_name(epoch)
+    if name != "best":
+        return None if name == "last" else int(name)
     totals = _Totals()
     run.fold(totals)
     found = best_epoch(with_all_folds(totals.epochs), run.info.config, run.info.task)

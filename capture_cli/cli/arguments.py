@@ -56,7 +56,17 @@ ModelArgument = Annotated[
 Last = Annotated[bool, typer.Option("--last", help="Use the model of the last epoch, not that of the best.")]
 
 _EPOCH = "The epoch that is shown: its number, best (which predict, evaluate and export use) or last."
-Epoch = Annotated[str, typer.Option("--epoch", metavar="N|best|last", help=_EPOCH)]
+
+
+def _epoch_name(text: str) -> str:
+    if text == "last":  # the default; nothing is loaded for it
+        return text
+    from capture_cli.answers.best import demand_epoch_name
+
+    return demand_epoch_name(text, "--epoch")
+
+
+Epoch = Annotated[str, typer.Option("--epoch", metavar="N|best|last", callback=_epoch_name, help=_EPOCH)]
 
 Data = partial(typer.Option, rich_help_panel="Data")
 Machine = partial(typer.Option, rich_help_panel="Machine")

@@ -57,6 +57,12 @@ def inspect(
         view = "--dynamics" if dynamics else "--sample"
         raise UsageError(f"--epoch and {view} do not go together", f"{view} shows every epoch; drop --epoch")
     if run != "-" and Path(run).is_dir() and not holds_run(Path(run)) and run_folders(Path(run)):
+        if dynamics or sample is not None or epoch != "last":
+            option = "--dynamics" if dynamics else "--epoch" if sample is None else "--sample"
+            raise UsageError(
+                f"'{run}' is a folder of runs, and {option} is for one run",
+                f"name one of them; `capture runs {run}` lists them",
+            )
         from capture_cli.cli.runs import show_list
 
         show_list([run], as_json=as_json)
