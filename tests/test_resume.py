@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from capture_cli import checkpoint, runtime
+from capture_cli.config import TrainConfig
 from capture_cli.records.chain import GENESIS, link, open_envelope
 from conftest import CAPTURE
 from cutting import OPTIONS, Trainer, kept, trainer
@@ -65,6 +66,25 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_resumes(train: Tra
     Path("cut/model.safetensors").unlink()
     assert train("--resume", "cut") == 0
     assert kept(Path("cut")) == kept(Path("whole"))
+
+
+def test_augmentations_as_an_earlier_version_spelled_them_resume(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It recorded `crop,flip` as typed: the run goes on and keeps its word; `diff` finds the same option in a run of today."""
+    options = ("images", "--augment=crop,flip", "--sched=constant")
+    assert train(*options, "-e", "2", "-o", "today") == 0
+    with monkeypatch.context() as earlier:
+        earlier.setattr(TrainConfig, "_check_augment", lambda _: None)
+        assert train(*options, "-e", "2", "-o", "whole") == 0
+        assert train(*options, "-e", "2", "-o", "cut", cut_after=3) == -9
+        assert train(*options, "-e", "1", "-o", "longer") == 0
+    assert train("--resume", "cut") == train("--resume", "longer", "-e", "2") == 0
+    assert kept(Path("cut")) == kept(Path("whole"))
+    assert Path("longer/records.jsonl").read_bytes().count(b'"augment":"crop,flip"') == 2  # a run record for each part
+    capsys.readouterr()
+    assert train("today", "cut", "--json", command="diff") == 1
+    assert json.loads(capsys.readouterr().out)["run"] == []
 
 
 def test_the_flight_recorder_knows_the_batch_before_the_checkpoint(train: Trainer) -> None:

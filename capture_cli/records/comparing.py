@@ -38,8 +38,12 @@ class Change(NamedTuple):
 
 
 def changes(before: RunInfo, after: RunInfo) -> list[Change]:
-    """List the differences between two run records, in the order of the format."""
+    """List the differences between two run records, in the order of the format.
+
+    The recipe names the augmentations in one way: `config.augment` may spell the same ones `crop,flip` or `flip+crop`.
+    """
     found: list[Change] = []
+    same_augment = before.recipe.get("augment") is not None and before.recipe["augment"] == after.recipe.get("augment")
     for name in (field.name for field in fields(RunInfo)):
         was, now = getattr(before, name), getattr(after, name)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
@@ -47,4 +51,4 @@ def changes(before: RunInfo, after: RunInfo) -> list[Change]:
             found += [Change(f"{name}.{key}", was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
         elif was != now:
             found.append(Change(name, was, now))
-    return found
+    return [change for change in found if not (same_augment and change.name == "config.augment")]

@@ -28,7 +28,7 @@ from capture_cli.errors import CaptureError
 from capture_cli.mixing import Mixing
 from capture_cli.models.saved import ModelHeader, to_bytes
 from capture_cli.pixels.store import Store, open_store
-from capture_cli.records import Epoch, Skip
+from capture_cli.records import Epoch, RunInfo, Skip
 from capture_cli.resources import Resources
 from capture_cli.runfolder import BEST, MODEL, Output
 from capture_cli.training import BEGINNING, Setup, Stopped, evaluate, train
@@ -113,7 +113,7 @@ def run_training(
     output.write_config({"folder": plan.folder} | config.to_dict())
     with _recording(ready, session, previous) as writer, _pixels(ready, session, resources, shared) as store:
         if checkpoint is None or repeat_info:
-            writer.write(ready.run_info())
+            writer.write(_continued(ready.run_info(), previous))
         setup = _set_up(ready, writer, store, session, previous, shared.digests if shared else {})
         learning = make_learning(ready)
         average = learning.average.model if learning.average else None
@@ -133,6 +133,12 @@ def run_training(
         train(setup, learning, previous.progress if previous else BEGINNING)
         save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
+
+
+def _continued(info: RunInfo, previous: PreviousRun | None) -> RunInfo:
+    """Spell the augmentations as the run began with them: an earlier version recorded them as they were typed."""
+    augment = previous.info.config.get("augment") if previous and previous.info else None
+    return replace(info, config={**info.config, "augment": augment}) if augment and "augment" in info.config else info
 
 
 def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
