@@ -145,6 +145,7 @@ def test_options(capture: Capture) -> None:
         (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
         (["run", "--columns", ""], "'--columns' is empty"),
         (["run", "--format", "xml"], "no such format: 'xml'; choose jsonl, csv or parquet"),
+        (["run", "--format", "xml", "--out", "z.csv"], "no such format: 'xml'; choose jsonl, csv or parquet"),
         (["run", "--out", "run/records.jsonl"], "'run/records.jsonl' exists; name a new file with --out"),
         (["run", "--limit", "-1"], "--limit"),
         (["nope"], "no such run: 'nope'"),
@@ -284,12 +285,14 @@ def test_stderr_stays_empty(capture: Capture, tmp_path: Path, more: tuple[object
 
 @pytest.mark.usefixtures("run")
 def test_the_name_of_the_file_chooses_the_format(capture: Capture, tmp_path: Path) -> None:
-    """.csv, .parquet and .jsonl; a format or a compression that contradicts the name is wrong usage, and writes nothing."""
+    """Also as the whole name; a format or a compression that contradicts it is wrong usage, and writes nothing."""
     for name in ("rows.csv", "rows.parquet", "rows.jsonl"):
         assert capture("rows", "run", "-o", name).returncode == 0
     frames = (pd.read_csv(tmp_path / "rows.csv"), pd.read_parquet(tmp_path / "rows.parquet"))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [list(frame.file) for frame in frames] == [[row["file"] for row in rows]] * 2
+    assert capture("rows", "run", "-o", ".csv").returncode == 0
+    assert (tmp_path / ".csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
     for args in (
         ["-o", "x.csv", "--parquet"],
         ["-o", "x.parquet", "--format", "csv"],

@@ -151,4 +151,9 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
         assert (done.code, done.out, Path(name).read_bytes()) == (2, "", before)
         assert f"'{name}' exists" in done.err
     assert call("suspects", "run", "--fix", "x", "--labels-out", "x").code == 2
+    for name in ("x.parquet", "x.csv.gz", "x.TSV", ".jsonl"):
+        done = call("suspects", "run", "--labels-out", name)
+        assert (done.code, done.out, Path(name).exists()) == (2, "", False)
+        assert f"--labels-out writes CSV, not what the name '{name}' says; name it .csv" in done.err
+    assert "--all and --top both say how many" in call("suspects", "run", "--all", "--top", "2").err
     assert call("suspects", "run", "--fix", "no/such/folder").code == 1

@@ -60,7 +60,7 @@ def test_a_path_that_is_a_run_comes_before_a_name(runs: Path, tmp_path: Path) ->
         ("runs/midle", "did you mean runs/middle?"),
         ("lst", "did you mean last?"),
         ("@4", "'@4' is not valid: runs/ has 3 runs; @1 is the last one"),
-        ("@0", "'@0' is not valid"),
+        ("@0", "'@0' is not valid; @1 is the last run, @2 the one before it"),
         ("../middle", "no such run: '../middle'"),
         ("quite different", "a run is a folder that `capture train` made"),
     ],
@@ -116,6 +116,10 @@ def test_evaluations_are_not_counted_where_trainings_are_meant(runs: Path, capsy
     assert run(["diff", "middle", "evaluation"]) == 1
     assert run(["suspects", "@4"]) == 2
     assert "'@4' is not valid: runs/ has 3 trainings" in capsys.readouterr().err
+    assert run(["diff", "@0", "middle"]) == 2
+    assert (
+        capsys.readouterr().err == "capture: '@0' is not valid; @1 is the last run, @2 the one before it; see `capture runs`\n"
+    )
     path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
     assert run(["diff", "@1", "last"]) == 0

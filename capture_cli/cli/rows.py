@@ -115,7 +115,9 @@ def _chosen_style(style: str | None, out: str | None, *, as_csv: bool, as_parque
     asked = "csv" if as_csv else "parquet" if as_parquet else style
     if style is not None and asked != style:
         raise UsageError(f"--format {style} and --{asked} both choose the output format", "give one of them")
-    suffix = Path(out or "").suffix.lower()
+    if asked not in (None, *_OF_NAME.values()):
+        raise UsageError(f"no such format: '{asked}'", "choose jsonl, csv or parquet")
+    suffix = (Path(out or "").suffix or Path(out or "").name).lower()  # a name may be an extension alone, such as .csv
     if suffix in (".gz", ".zst", ".xz", ".bz2"):
         raise UsageError(f"rows are not compressed, as the name '{out}' says", f"capture rows RUN | gzip > {out}")
     named = _OF_NAME.get(suffix)

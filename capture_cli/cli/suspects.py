@@ -62,6 +62,8 @@ def suspects(
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import suspects as view
 
+    if every and top is not None:
+        raise UsageError("--all and --top both say how many samples are shown", "give one of them")
     _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
     with ExitStack() as stack:
         opened = [stack.enter_context(open_run(find_run(one, trainings=True))) for one in runs]
@@ -101,6 +103,10 @@ def suspects(
     return 0
 
 
+_OTHER_FORMATS = (".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".zip")
+"""What the name of a table of labels cannot end with; --labels would read some of them as what they are called."""
+
+
 def _check_options(
     runs: list[str], *, as_json: bool, as_csv: bool, duplicates: bool, review: bool, new: tuple[str | None, str | None]
 ) -> None:
@@ -116,6 +122,8 @@ def _check_options(
     for name, option in zip(new, ("--fix", "--labels-out"), strict=True):
         if name is not None and (Path(name).exists() or Path(name).is_symlink()):
             raise UsageError(f"'{name}' exists", f"name a new file with {option}")
+    if new[1] is not None and (Path(new[1]).suffix or Path(new[1]).name).lower() in _OTHER_FORMATS:
+        raise UsageError(f"--labels-out writes CSV, not what the name '{new[1]}' says", "name it .csv")
     if new[0] is not None and new[0] == new[1]:
         raise UsageError(f"'{new[0]}' cannot be both the script and the table", "give --fix and --labels-out two names")
 

@@ -165,13 +165,15 @@ def _names(having: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _counted(text: str, number: int, having: str | tuple[str, ...], counts: Callable[[Path], bool] | None, runs: Path) -> Path:
     """The run at place `number`, from 1, among those of `runs` that have one of the files `having` and that are to count."""
+    if not number:
+        raise UsageError(f"'{text}' is not valid", "@1 is the last run, @2 the one before it; see `capture runs`")
     found = run_folders(runs, having=having)
     if counts:  # no more are looked at than needed
-        found = list(islice((one for one in found if counts(one.folder)), max(number, 1)))
+        found = list(islice((one for one in found if counts(one.folder)), number))
     with_it = f" with {_names(having)[0]}" if having else ""
     if not found:
         raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", "`capture train FOLDER` makes one")
-    if not 1 <= number <= len(found):
+    if number > len(found):
         kind = "training" if counts else "run"
         count = f"{len(found):,} {kind}{'s' if len(found) > 1 else ''}{with_it}"
         raise UsageError(f"'{text}' is not valid: {runs}/ has {count}", "@1 is the last one; see `capture runs`")
