@@ -111,14 +111,16 @@ def test_batches_count_within_a_phase_and_steps_over_the_run(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("phase", ["validation", "valid", "Validation"])
+@pytest.mark.parametrize("phase", ["validation", "valid", "Validation", "VAL"])
 def test_usual_names_of_phases_are_recorded_as_the_standard_ones(tmp_path: Path, phase: str) -> None:
     """With a warning, so that every command finds them; others stay as they are."""
     with Recorder(tmp_path / "run.jsonl") as recorder:
         with pytest.warns(UserWarning, match=f"{phase}.*recorded as 'val'"):
-            recorder.record(**batch_of(4, 3) | {"phase": phase})
+            recorder.record(**batch_of(4, 3, epoch=1) | {"phase": phase})
+        assert (recorder.is_open(phase), recorder.ended(phase)) == (True, 0)
         with pytest.warns(UserWarning, match="recorded as 'val'"):
             assert recorder.end_phase(phase).phase == "val"
+        assert (recorder.is_open(phase), recorder.ended(phase)) == (False, 1)
         recorder.record(**batch_of(4, 3) | {"phase": "test"})
     assert [one.phase for one in records(tmp_path / "run.jsonl", "batch")] == ["val", "test"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its name in every PyTorch program
 from torch.utils.data import TensorDataset
 
 from capture_cli import Recorder, identified
@@ -141,6 +142,53 @@ def test_what_can_be_recorded_gives_the_same_bytes(tmp_path: Path, case: str) ->
             recorder.record(**batch_of(4, 3) | make())
     assert verified(tmp_path / "a.jsonl") == "completed"
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+CHANGES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
+    "probabilities in the memory of NumPy": lambda _, log_probs: np.exp(array := log_probs.detach().numpy(), out=array),
+    "probabilities in the memory of data": lambda _, log_probs: log_probs.data.exp_(),
+    "other logits": lambda logits, _: logits.data.mul_(5),
+}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("change", CHANGES)
+def test_memory_of_the_loss_function_is_not_trusted(tmp_path: Path, change: str, every: int) -> None:
+    """Records are of the logits as they are, whatever a loop wrote into the tensors that the loss was computed from."""
+    for name in ("graph", "number"):
+        with Recorder(tmp_path / name, every=every) as recorder:
+            for number in range(4):
+                batch = batch_of(16, 3, seed=number, first=16 * number)
+                batch["logits"].requires_grad_()
+                log_probs = F.log_softmax(batch["logits"], -1)
+                loss = F.nll_loss(log_probs, batch["labels"])
+                CHANGES[change](batch["logits"], log_probs)
+                recorder.record(**batch | {"loss": loss if name == "graph" else loss.item()})
+                if number == 0:
+                    (record,) = records(tmp_path / name, "batch")
+                    np.testing.assert_allclose(record.probs, batch["logits"].detach().softmax(1), rtol=1e-5)
+    assert (tmp_path / "graph/records.jsonl").read_bytes() == (tmp_path / "number/records.jsonl").read_bytes()
+
+
+def test_logits_of_a_teacher_beside_a_loss_with_gradients(tmp_path: Path) -> None:
+    """Tensors of inference mode are recorded outside of it."""
+    with Recorder(tmp_path / "run.jsonl", every=2) as recorder:
+        for number in range(2):
+            batch = batch_of(4, 3, first=4 * number)
+            with torch.inference_mode():
+                batch["logits"] = batch["logits"] * 2
+            recorder.record(**batch, loss=F.mse_loss(torch.ones(4, requires_grad=True), torch.zeros(4)))
+    assert verified(tmp_path / "run.jsonl") == "completed"
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_many_classes_in_inference_mode_and_then_outside(tmp_path: Path, every: int) -> None:
+    """Memory that is kept between batches can be written to in every mode."""
+    with Recorder(tmp_path / "run.jsonl", probs="top:2", every=every) as recorder:
+        for number in range(4):
+            with torch.inference_mode(number < 2):
+                recorder.record(**batch_of(32, 9_000 + every, first=32 * number))
+    assert verified(tmp_path / "run.jsonl") == "completed"
 
 
 def test_a_tensor_that_fails_when_it_is_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,11 +296,11 @@ class Recorder:
     def is_open(self, phase: str) -> bool:
         """Return True if the phase has a batch since its last end."""
         self._writer.flush()
-        return phase in self._writer.phases.open
+        return validation.recorded_phase(phase) in self._writer.phases.open
 
     def ended(self, phase: str) -> int:
         """Return the last epoch of a phase that has ended, 0 if none has."""
-        return self._writer.phases.ended.get(phase, 0)
+        return self._writer.phases.ended.get(validation.recorded_phase(phase), 0)
 
     def end_phase(self, phase: str | None = None) -> Epoch:
         """Write and return the sums of a phase, by default the most recent one. Raises UsageError if it is not open."""

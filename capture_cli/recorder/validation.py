@@ -36,17 +36,21 @@ _EXPECTED = {
 }
 
 
-_PHASES = {"training": "train", "validation": "val", "valid": "val"}
+_PHASES = {"train": "train", "val": "val", "training": "train", "validation": "val", "valid": "val"}
 
 
 def standard_phase(phase: str) -> str:
     """The name by which capture's commands look for a phase: `validation` is recorded as `val`, with a warning."""
-    if phase in ("train", "val") or not isinstance(phase, str) or phase.lower() not in _PHASES:
-        return phase
-    standard = _PHASES[phase.lower()]
-    text = f"phase={phase!r} is recorded as {standard!r}, the name that capture's commands look for"
-    warnings.warn(text, stacklevel=3)
+    standard = recorded_phase(phase)
+    if isinstance(phase, str) and standard != phase:
+        text = f"phase={phase!r} is recorded as {standard!r}, the name that capture's commands look for"
+        warnings.warn(text, stacklevel=3)
     return standard
+
+
+def recorded_phase(phase: str) -> str:
+    """The same without a warning."""
+    return _PHASES.get(phase.lower(), phase) if isinstance(phase, str) else phase
 
 
 def check_tensors(task: str, inputs: torch.Tensor, forward: Forward) -> int:

@@ -248,21 +248,19 @@ class Watch:
             self._epochs[one.phase] = one.epoch
         if logits is not None and labels is not None:
             logits = self._classes_last(criterion, logits, labels)
-        loss = loss if isinstance(loss, torch.Tensor) else None
-        if self._names:  # held until the next batch comes, without its graph
-            logits, loss = (value if value is None else value.detach() for value in (logits, loss))
+        loss = loss.detach() if isinstance(loss, torch.Tensor) else None
         batch = {
             "epoch": one.epoch,
             "phase": one.phase,
             "inputs": one.inputs,
-            "logits": logits,
+            "logits": logits if logits is None else logits.detach(),  # a batch may be held until the next one comes
             "labels": labels,
             "ids": one.latest.ids,
             "files": one.latest.files,
-            "loss": loss.detach().mean() if loss is not None and loss.ndim else loss,
+            "loss": loss.mean() if loss is not None and loss.ndim else loss,
         }
         if logits is None and loss is not None and loss.ndim == 1 and len(loss) == len(one.inputs):
-            batch["losses"] = loss.detach()
+            batch["losses"] = loss
         if self._names:
             self._held = (one, batch)
         else:

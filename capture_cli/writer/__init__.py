@@ -34,7 +34,6 @@ from capture_cli.writer import columns as cols
 from capture_cli.writer.columns import CLASSIFICATION, Columns, Forward, Header, Results
 from capture_cli.writer.flight import SpikeRule
 from capture_cli.writer.kept_inputs import KeptInputs
-from capture_cli.writer.log_probs import of_loss
 from capture_cli.writer.measures import LOSS, SEGMENTATION, MeasureColumns, number_sums, split_numbers
 from capture_cli.writer.pending import Pending
 from capture_cli.writer.phases import Phases, Sums
@@ -124,11 +123,10 @@ class BatchWriter:
         if rows is None:
             results = detached = forward.detached()
             on_host = logits is not None and logits.is_cpu and inputs.is_cpu and device_ids is None
-            known = of_loss(logits, loss) if on_host and losses is None and self._task == CLASSIFICATION else None
-            if not on_host or known is not None:  # otherwise later
-                kept, ignored, masks = top_k(self._probs, classes), self._ignore_index, self._masks
+            if not on_host:  # otherwise at once, since the caller may overwrite logits on the host
+                kept, ignored = top_k(self._probs, classes), self._ignore_index
                 try:
-                    results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=masks, log_probs=known)
+                    results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
                 except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
                     raise _unreadable(error) from error
         captured = header.batch % self._every == 0

@@ -151,16 +151,8 @@ def width(task: str, logits: torch.Tensor | None) -> int:
     return logits.shape[1 if task == SEGMENTATION else -1]
 
 
-def measure(
-    task: str,
-    forward: Forward,
-    *,
-    top_k: int | None,
-    ignore_index: int,
-    masks: bool = False,
-    log_probs: torch.Tensor | None = None,
-) -> Scores:
-    """Compute on the tensors' own device what a record needs, but for `log_probs` of classes that are there already.
+def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int, masks: bool = False) -> Scores:
+    """Compute on the tensors' own device what a record needs.
 
     Of probabilities the `top_k` largest are kept, None for all; of a segmentation the `masks`, if they are wanted.
     """
@@ -172,9 +164,8 @@ def measure(
     logits, losses, loss = forward.logits.float(), _float(forward.losses), _float(forward.loss)
     if task in CLASS_TASKS:
         labels = forward.labels.long().contiguous()
-        if log_probs is None:
-            many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
-            log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
+        many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
+        log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
         kept, topk = largest.largest(log_probs, top_k)

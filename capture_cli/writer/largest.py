@@ -24,7 +24,8 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
     import torch
 
     if getattr(_memory, "log_probs", None) is None or _memory.log_probs.shape != logits.shape:
-        _memory.log_probs = torch.empty(logits.shape)
+        with torch.inference_mode(False):  # else it could not be written to after that mode
+            _memory.log_probs = torch.empty(logits.shape)
     return torch.log_softmax(logits, -1, out=_memory.log_probs)
 
 
