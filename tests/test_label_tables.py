@@ -138,6 +138,50 @@ def test_a_table_without_column_names_is_understood(tmp_path: Path, text: str) -
     assert match(read_table(wanted, str(tmp_path)), ["image.png", "1.png"]).labels == {"image.png": "a", "1.png": "b"}
 
 
+NUMBERED = [f"{number}.png" for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("first", "rows", "columns", "is_header"),
+    [
+        ("0,1", ["0,bag", "1,cat", "2,bag"], "", True),  # pandas names columns so
+        ("0,1", ["0.png,bag", "1.png,cat"], "", True),
+        ("0,1", ["0,1", "1,0", "2,1"], "", True),
+        ("0,1", ["1,bag", "2,cat"], "", True),
+        ("0,1", ["1,0", "2,1"], "", False),
+        ("0,1", ["1,0", "2,1"], ":0,1", True),
+        ("1,bag", ["2,cat", "3,bag"], ":1,2", False),
+        ("1,2", ["2,2", "3,3"], ":2", False),
+        ("5,label", ["1,bag", "2,cat"], "", True),
+        ("5,label", ["1,bag", "2,label"], "", False),
+        ("5,bag", ["1,cat", "2,cat"], "", False),
+        ("5,bag", ["5,bag", "2,cat"], "", False),
+    ],
+)
+def test_a_header_that_may_be_the_name_of_an_image(
+    tmp_path: Path, first: str, rows: list[str], columns: str, is_header: bool
+) -> None:
+    """A line that only names columns makes no class and contradicts no row; a line like the others is a row."""
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([first, *rows]))
+    wanted = parse_table(f"{path}{columns}")
+    assert wanted is not None
+    found = match(read_table(wanted, str(tmp_path)), NUMBERED)
+    lines = rows if is_header else [first, *rows]
+    assert found.labels == {line.split(",")[0].removesuffix(".png") + ".png": line.split(",")[1] for line in lines}
+    assert found.has_header == is_header
+
+
+def test_a_group_in_a_table_without_column_names(tmp_path: Path) -> None:
+    """It is named by its number; a value of its first row is an error that lists the columns."""
+    make_images(tmp_path / "images", classes=2)
+    files = sorted(path.name for path in (tmp_path / "images").iterdir())
+    (tmp_path / "t.csv").write_text("\n".join(f"{file},{file[:3]},g{i // 2}" for i, file in enumerate(files)))
+    assert called("labels", "images", "--labels", "t.csv:1,2", "--group", "3", cwd=tmp_path).returncode == 0
+    wrong = called("labels", "images", "--labels", "t.csv:1,2", "--group", "g0", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stderr) == (2, "capture: 't.csv' has no column 'g0'; its columns are 1, 2, 3\n")
+
+
 def test_a_column_of_splits_is_followed_and_said(tmp_path: Path) -> None:
     """By `labels`, and by `train` before it begins; what it leaves open is drawn, and that is said too."""
     make_images(tmp_path / "images", classes=2)

@@ -8,7 +8,8 @@ A row names an image by its path in the folder, by its file name, or by its name
 that the folder does not have are ignored. Without column names, the file column is the one whose values name most images. The
 label column is the only other one, or one with a usual name (`label`, `class`, `diagnosis`, ...), or all others if they hold a
 single 1 in each row (one-hot); else the error lists the columns. If the first line names an image in its first cell, it is a
-row, and the columns are called 1, 2, ... Columns `split` and `skipped`, as `capture labels --files` writes them, are followed.
+row, unless it is a header all the same (capture_cli.labels.header), and the columns are called 1, 2, ... Columns `split` and
+`skipped`, as `capture labels --files` writes them, are followed.
 """
 
 import csv
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from capture_cli.errors import DataError, UsageError
+from capture_cli.labels.header import is_header
 from capture_cli.labels.tokens import SPLIT_WORDS
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl")
@@ -171,7 +173,7 @@ def _text(value: object) -> str:
 
 
 def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *, group: str | None = None) -> Matched:
-    """Match rows with files; `others`, such as test images, are tried where no file has the name; `group` is a column.
+    """Match rows with files; `others`, such as test images, are tried where no file has the name; `group` may be a column.
 
     Raises UsageError for columns that are not there or not clear, DataError if no row names a file, a row names several, or two
     rows give one file different labels.
@@ -181,13 +183,13 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     file_at = _file_column(table, finder)
     split_at = _split_column(table, file_at)
     skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
-    group_at = None if group is None else table.columns.index(group)
+    group_at = _group_column(table, group)
     label_of, name = _label_reader(table, {file_at, split_at, skipped_at, group_at})
     columns = f"{table.columns[file_at]},{name}"
     found = Matched(
         name=table.name,
         columns=columns,
-        groups=None if group is None else {},
+        groups=None if group_at is None else {},
         rows=len(table.rows),
         digest=table.digest,
         split_column="" if split_at is None else table.columns[split_at],
@@ -224,9 +226,10 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
 
 
 def _with_header(table: LabelTable, finder: "_Finder") -> LabelTable:
-    """Take the first line of a CSV for a row, if it names an image; words such as `image` are column names all the same."""
-    first = table.columns[0]
-    if table.wanted.path.lower().endswith(".jsonl") or re.fullmatch(r"[^\W\d]+", first) or not finder.count([first]):
+    """Take the first line of a CSV for a row, if it names an image and is not a header all the same."""
+    if table.wanted.path.lower().endswith(".jsonl") or not finder.count(table.columns[:1]):
+        return table
+    if is_header(table.columns, table.rows, wanted=[name for name in table.wanted[1:] if name]):
         return table
     numbers = [str(number) for number in range(1, len(table.columns) + 1)]
     return replace(table, columns=numbers, rows=[table.columns, *table.rows], has_header=False)
@@ -293,6 +296,12 @@ def _column(table: LabelTable, name: str) -> int:
     if name not in table.columns:
         raise UsageError(f"'{table.name}' has no column '{name}'", f"its columns are {', '.join(table.columns)}")
     return table.columns.index(name)
+
+
+def _group_column(table: LabelTable, group: str | None) -> int | None:
+    """Find the column that `--group` names; None if it is a rule or a pattern. A cell of a first row is no column's name."""
+    is_cell = not table.has_header and group in table.rows[0]
+    return _column(table, group) if group is not None and (group in table.columns or is_cell) else None
 
 
 def _split_column(table: LabelTable, file_at: int) -> int | None:

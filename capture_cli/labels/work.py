@@ -96,9 +96,8 @@ class Work:
         splits = self.placed.splits
         others = {file for file in self.files if splits.get(file) in ("test", "unlabelled")}
         read = read_table(wanted, self.source.name)
-        column = self.reading.group if self.reading.group in read.columns else None
         first = [file for file in self.files if file not in others]
-        table = match(read, first, sorted(others), group=column)
+        table = match(read, first, sorted(others), group=self.reading.group)
         for file in table.labels:
             if file not in table.splits and splits.get(file) in _UNUSED:
                 del splits[file]
