@@ -185,13 +185,33 @@ def test_names_are_checked_before_torch_is_imported() -> None:
 
 
 def test_a_factory_that_its_file_never_mentions_is_refused_unrun(tmp_path: Path) -> None:
-    """With the closest name; a file that makes its names as it runs is left to the run."""
+    """With the closest name."""
     path = write(tmp_path, "raise SystemExit\ndef build(**size): ...\n")
     with pytest.raises(UsageError, match="has no function bild") as caught:
         check(f"{path}:bild")
     assert caught.value.hint == "did you mean build?"
     check(f"{path}:build")
-    check(f"{write(tmp_path, 'globals()[chr(110)] = 1')}:net")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "globals()[name] = make",
+        "locals()[name] = make",
+        "vars()[name] = make",
+        "import sys\nsys.modules[__name__].__dict__[name] = make",
+        "import sys\nsetattr(sys.modules[__name__], name, make)",
+        "exec(f'{name} = make')",
+        "def __getattr__(one): return make",
+    ],
+)
+def test_a_file_that_makes_its_names_as_it_runs_is_run(tmp_path: Path, made: str) -> None:
+    """The name of the function need not be in the text: the file is run to find it."""
+    layers = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))"
+    made_by = f"import torch\ndef make(**size): return {layers}\nname = 'n' + 'et'\n"
+    spec = f"{write(tmp_path, made_by + made)}:net"
+    check(spec)
+    assert isinstance(models.build(spec, classes=2, channels=1, height=2, width=2), nn.Sequential)
 
 
 # a user's own

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MODULE_NAME = "capture_model_file"
 
 
-_MADE = r"import \*|globals|__getattr__|setattr|exec"
+_MADE = r"import\s*\*|globals|locals|vars|__dict__|__getattr__|setattr|sys\.modules|exec|eval"
 """Text of files whose names are known only once they have run."""
 
 
