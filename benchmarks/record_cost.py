@@ -7,8 +7,8 @@ the usual recipe: `log_metric` of the loss, and `log_text` of two inputs, two ro
 MLflow's default store. Both take turns and only these calls are timed: once called over and over, and once in a real loop (a
 small CNN, Adam), where the caches hold nothing of the recording code. Figures are medians over the batches.
 
-With 50,000 classes, top-K of every batch, stands beside torch's cross-entropy of the same logits; in training, where autograd
-keeps its log-probabilities, and in an evaluation, where nothing does. A skipped batch of `every=10` stands beside
+With 50,000 classes, top-K of every batch, stands beside torch's cross-entropy of the same logits; in training, where these have
+gradients, and in an evaluation, where they have none. A skipped batch of `every=10` stands beside
 `F.cross_entropy(logits, labels, reduction="none")`, which is the least that its sums need. All take turns in one process.
 
 Memory is that of one process over 10,000 records: what it holds at the end, less what it held after 2,000.
