@@ -30,6 +30,11 @@ def verified(path: Path) -> str | None:
         return reading.ending.status
 
 
+def passes(path: Path) -> list[tuple[str, int, int]]:
+    """Return (phase, epoch, samples) of the epoch records, in order."""
+    return [(one.phase, one.epoch, one.n) for one in records(path, "epoch")]
+
+
 def batch_of(n: int, classes: int, *, seed: int = 0, first: int = 0, epoch: int = 0, phase: str = "train") -> dict[str, Any]:
     """Return arguments of `record` for n samples with ids from `first`."""
     generator = torch.Generator().manual_seed(seed)

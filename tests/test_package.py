@@ -258,3 +258,25 @@ def test_every_public_name_is_on_a_page(name: str) -> None:
     """Every public name appears on at least one page."""
     pages = "".join(page.read_text("utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     assert name in pages or name == "__version__"
+
+
+MISSING = {"LightningCapture": "Lightning is not installed", "TransformersCapture": "Transformers is not installed"}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_missing_package_is_one_line(name: str) -> None:
+    """The hint names the extra; the rest of capture works without it."""
+    code = f"""
+import sys
+for missing in ("lightning", "pytorch_lightning", "transformers"):
+    sys.modules[missing] = None
+from capture_cli import Recorder, identified
+from capture_cli.errors import UsageError
+try:
+    from capture_cli import {name}
+except UsageError as error:
+    print(error.message + "; " + error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    extra = "lightning" if name == "LightningCapture" else "transformers"
+    assert done.stdout.strip() == f"{MISSING[name]}; pip install 'capture-cli[{extra}]'", done.stderr
