@@ -81,9 +81,18 @@ def test_diff_compares_the_best_epochs(runs: Path, call: Caller) -> None:
         (["inspect", "a", "--epoch", "1", "--dynamics"], "--epoch and --dynamics do not go together"),
         (["inspect", "a", "--epoch", "1" * 5000], f"--epoch {'1' * 40} is not valid"),
         (["inspect", "c", "--epoch", "best"], "has no best epoch: none was validated"),
-        (["inspect", ".", "--epoch", "best"], "'.' is a folder of runs, and --epoch is for one run; name one of them"),
-        (["inspect", ".", "--dynamics"], "'.' is a folder of runs, and --dynamics is for one run; name one of them"),
-        (["inspect", ".", "--sample", "x"], "'.' is a folder of runs, and --sample is for one run; name one of them"),
+        (
+            ["inspect", ".", "--epoch", "best"],
+            "'.' is a folder of runs, and --epoch is for one run; name one of them, or drop --",
+        ),
+        (
+            ["inspect", ".", "--dynamics"],
+            "'.' is a folder of runs, and --dynamics is for one run; name one of them, or drop --",
+        ),
+        (
+            ["inspect", ".", "--sample", "x"],
+            "'.' is a folder of runs, and --sample is for one run; name one of them, or drop --",
+        ),
     ],
 )
 def test_an_epoch_that_is_not_there_is_wrong_usage(runs: Path, call: Caller, args: list[str], said: str) -> None:

@@ -61,7 +61,7 @@ def inspect(
             option = "--dynamics" if dynamics else "--epoch" if sample is None else "--sample"
             raise UsageError(
                 f"'{run}' is a folder of runs, and {option} is for one run",
-                f"name one of them; `capture runs {run}` lists them",
+                f"name one of them, or drop {option} to list them",
             )
         from capture_cli.cli.runs import show_list
 
