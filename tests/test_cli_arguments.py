@@ -81,15 +81,20 @@ def test_an_empty_name_is_refused_in_python_too(
 def test_more_names_than_a_command_takes_are_counted_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A pattern that the shell expanded, and a folder whose name has a space, with what to type instead."""
+    """A pattern that the shell expanded, a folder whose name has a space, a line break, with what to type instead."""
     monkeypatch.chdir(tmp_path)
     Path("my photos").mkdir()
     said = []
-    for args in (["labels", "my", "photos"], ["train", *(f"images/{i:04d} b.png" for i in range(2000)), "-n"]):
+    for args in (
+        ["labels", "my", "photos"],
+        ["train", *(f"images/{i:04d} b.png" for i in range(2000)), "-n"],
+        ["labels", "my", "x\ny", "z"],
+    ):
         assert command(args) == 2
         said.append(capsys.readouterr().err)
     assert said == [
         "capture: one argument too many: 'photos'; quote a name with spaces: 'my photos'\n",
         "capture: 1,999 arguments too many: 'images/0001 b.png', 'images/0002 b.png' and 1,997 more; "
         "name the folder instead of its files, and quote a name with spaces\n",
+        "capture: 2 arguments too many: 'x\\ny', 'z'; name the folder instead of its files, and quote a name with spaces\n",
     ]

@@ -13,6 +13,7 @@ from calling import Caller
 from capture_cli.answers.listed import ListedImages
 from capture_cli.answers.suspects import Suspect
 from capture_cli.labels.rules import parse_rule
+from capture_cli.labels.tables import TableOption, match, read_table
 from capture_cli.views.corrections import fix_script, label_table, renamed
 from runs import run_records, write_run
 
@@ -126,6 +127,16 @@ def test_the_table_has_every_label_and_the_flagged_ones_changed() -> None:
         ['a "x", y.png', "dog"],
         ["b.png", "cat"],
     ]
+
+
+def test_names_with_line_breaks_survive_the_table(tmp_path: Path) -> None:
+    """Those of every kind, at either end, blanks and backslashes: `--labels` reads the files that were written."""
+    files = ["a\rb.png", "\rc.png", "d\r\ne.png", "f\ng.png", " h .png", "i\\j.png", 'k"\r.png', "l.png"]
+    path = tmp_path / "labels.csv"
+    path.write_bytes(label_table([suspect(file) for file in files], ListedImages()))
+    assert b"\r\n" not in path.read_bytes().replace(b"d\r\ne", b"")
+    table = read_table(TableOption(str(path), None, None), str(tmp_path))
+    assert match(table, files).labels == dict.fromkeys(files, "dog")
 
 
 def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None:

@@ -7,6 +7,7 @@ What is left is a bug in capture, and is called one.
 
 import errno
 import os
+import re
 import resource
 import shlex
 import tempfile
@@ -22,12 +23,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def extra_arguments(message: str, args: Sequence[str]) -> UsageError:
     """Return the error for more names than a command takes: a pattern that the shell expanded, or a name with spaces."""
-    rest = message.partition(" (")[2].removesuffix(")")
+    rest = _escaped(message.partition(" (")[2].removesuffix(")"))
     extra: list[str] = []
     first = len(args)
     for place, one in enumerate(args):
-        if rest == one or rest.startswith(f"{one} "):
-            extra, first, rest = [*extra, one], min(first, place), rest[len(one) + 1 :]
+        written = _escaped(one)
+        if rest == written or rest.startswith(f"{written} "):
+            extra, first, rest = [*extra, one], min(first, place), rest[len(written) + 1 :]
     shown = ", ".join(f"'{one}'" for one in extra[:2]) + (f" and {len(extra) - 2:,} more" if len(extra) > 2 else "")
     said = f"{len(extra):,} arguments too many: {shown}" if len(extra) > 1 else f"one argument too many: {shown}"
     whole = " ".join([*args[max(0, first - 1) : first], *extra])
@@ -36,6 +38,11 @@ def extra_arguments(message: str, args: Sequence[str]) -> UsageError:
     if len(extra) > 1:
         return UsageError(said, "name the folder instead of its files, and quote a name with spaces")
     return UsageError(said, "quote a name with spaces, and see --help for what the command takes")
+
+
+def _escaped(text: str) -> str:
+    """Write control characters as Typer does in its messages."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def explained(error: Exception) -> CaptureError:

@@ -253,6 +253,8 @@ class _Finder:
 
     def find(self, text: str) -> str | None:
         """Find one file. Raises DataError if several have the name."""
+        if text in self._paths:  # with blanks and backslashes of its own
+            return text
         text = text.strip().replace("\\", "/").removeprefix("./")
         rest = text
         while rest:

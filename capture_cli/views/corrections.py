@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from capture_cli.answers.listed import ListedImages
 from capture_cli.answers.suspects import Suspect
 from capture_cli.labels.rules import Rule, parse_rule
+from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.text import safe
 
 _HEAD = """\
@@ -138,7 +139,7 @@ def label_table(suspects: Sequence[Suspect], listed: ListedImages) -> bytes:
     labels = {**listed.labels, **{one.file: one.suggested if one.flagged else one.label for one in suspects}}
     splits = listed.splits if len(set(map(listed.splits.get, labels))) > 1 else None
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(CsvLines(out))
     writer.writerow(("file", "label") if splits is None else ("file", "label", "split"))
     for file, label in sorted(labels.items()):
         writer.writerow((file, label) if splits is None else (file, label, splits.get(file, "")))

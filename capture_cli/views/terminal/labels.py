@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.labels import Scan
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.warnings import warnings
+from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.tables import new_table, show
 from capture_cli.views.terminal.text import plain
 
@@ -148,7 +149,7 @@ def show_files(found: Scan, *, form: str) -> None:
         sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
         return
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape") if isinstance(sys.stdout, io.TextIOWrapper) else None
-    table = csv.DictWriter(sys.stdout, ["file", "label", "split", "skipped"], extrasaction="ignore", lineterminator="\n")
+    table = csv.DictWriter(CsvLines(sys.stdout), ["file", "label", "split", "skipped"], extrasaction="ignore")
     table.writeheader()
     table.writerows(rows)
 

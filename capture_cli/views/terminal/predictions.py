@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.tables import number
 from capture_cli.views.terminal.text import safe
 
@@ -57,7 +58,7 @@ def csv_heading(top: int) -> bytes:
 def csv_rows(predictions: Sequence[Predicted], top: int) -> bytes:
     """One line each, as RFC 4180 without the CR."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(CsvLines(text))
     for one in predictions:
         more = [value for name, p in one.topk(top)[1:] for value in (name, _shortest(p))]
         writer.writerow([one.file, one.pred, _shortest(one.p_pred), _entropy(one), *more])

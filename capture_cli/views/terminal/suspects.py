@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from capture_cli.answers.duplicates import DuplicateGroup, Duplicates
 from capture_cli.answers.suspects import COLUMNS, Suspect, Suspects
+from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.scores import gallery
 from capture_cli.views.terminal.tables import new_table, show, table_of
 from capture_cli.views.terminal.text import plain
@@ -58,7 +59,7 @@ def show_duplicates(found: Duplicates | None, *, as_json: bool, as_csv: bool, la
         for group in groups:
             sys.stdout.write(json.dumps({**asdict(group), "labels": list(group.labels), "splits": list(group.splits)}) + "\n")
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer = csv.writer(CsvLines(sys.stdout))
         writer.writerow(("group", "kind", "file", "id", "label", "split"))
         writer.writerows((number, group.kind, one.file, one.id, one.label, one.split) for number, group, one in rows)
     else:
@@ -71,7 +72,7 @@ def show_duplicates(found: Duplicates | None, *, as_json: bool, as_csv: bool, la
 
 def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
     """Write rows with a header, in the columns of the JSON."""
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(CsvLines(out))
     writer.writerow(COLUMNS)
     for one in rows:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in one.to_json().values()])
