@@ -197,3 +197,26 @@ def test_a_column_of_splits_is_followed_and_said(tmp_path: Path) -> None:
     assert "\nsplit: from the column `Usage` of 'part.csv'; val is drawn from every class\n" in shown
     trained = called("train", "images", "--labels", "whole.csv", "-m", "linear", "-e", 1, "-o", "run", cwd=tmp_path)
     assert "val, from the column `Usage` of 'whole.csv'\n" in trained.stderr
+
+
+def test_an_evaluation_says_which_of_its_images_the_table_has_for_training(tmp_path: Path) -> None:
+    """All are evaluated; what the table says of them is no reason for that."""
+    make_images(tmp_path / "images", classes=2)
+    files = sorted(path.name for path in (tmp_path / "images").iterdir())
+    rows = [f"{file},{file[:3]},{'val' if i % 4 == 3 else 'train'}" for i, file in enumerate(files)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,split", *rows]))
+    options = ("-m", "linear", "-e", 1, "-q", "-o", "run")
+    assert called("train", "images", "--labels", "t.csv", *options, cwd=tmp_path).returncode == 0
+    said = called("evaluate", "run", "images", "--split", "all", cwd=tmp_path).stderr
+    val = len(files) // 4
+    assert f"\nImages: {len(files)} test, of which 't.csv' has {len(files) - val} as train and {val} as val\n" in said
+
+
+def test_test_images_of_classes_without_training_images_are_counted(tmp_path: Path) -> None:
+    """In the total of `labels`, and in a warning that names the classes."""
+    for split, classes in (("train", "ab"), ("test", "abz")):
+        for name in classes:
+            make_images(tmp_path / "images" / split / name, classes=1, each=4)
+    done = called("labels", "images", cwd=tmp_path)
+    assert done.stdout.startswith("images: 20 images, 2 classes (6 train, 2 val, 12 test)\n")
+    assert "warning: 4 test images are of a class that no training image has: 'z'\n" in done.stderr

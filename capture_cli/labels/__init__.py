@@ -92,6 +92,19 @@ class Scan:
         """True if validation images are drawn from every class."""
         return "val" in self.splits and "val" not in self.split_names
 
+    @property
+    def is_evaluated(self) -> bool:
+        """True if a trained model is evaluated on all these images, none of which is trained on."""
+        return "test" in self.splits
+
+    def unknown_tests(self) -> dict[str, list[str]]:
+        """Return the test images whose class no training image has, by class."""
+        found: dict[str, list[str]] = {}
+        for file, reason, detail in self.skipped:
+            if reason == "test-split" and detail and detail not in self.classes:
+                found.setdefault(detail, []).append(file)
+        return found
+
     def per_class(self) -> list[ClassCount]:
         """Count the images of each class, in the order of `classes`."""
         counts = Counter(zip(self.labels, self.splits, strict=True))

@@ -11,10 +11,11 @@ from capture_cli.labels.tokens import COPY_WORDS, MASK_WORDS, PLAIN_WORDS, SPLIT
 
 def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
-    if "test" in found.splits:
+    if found.is_evaluated:
         return []
     checks = (
         _table,
+        _unknown_tests,
         _groups,
         _single_images,
         _rivals,
@@ -48,6 +49,12 @@ def _table(found: Scan) -> list[str]:
         rows = count(len(found.table.extra), "row", "rows")
         texts.append(f"{rows} of '{found.table.name}' without an image in the folder: {quoted(found.table.extra)}")
     return texts
+
+
+def _unknown_tests(found: Scan) -> list[str]:
+    unknown = found.unknown_tests()
+    images = count(sum(map(len, unknown.values())), "test image is", "test images are")
+    return [f"{images} of a class that no training image has: {quoted(natural_order(unknown))}"] if unknown else []
 
 
 def _groups(found: Scan) -> list[str]:

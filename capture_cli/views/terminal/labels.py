@@ -38,6 +38,8 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     rule, splits = found.rule, _splits(found)
     per_class = found.per_class()
     counts = {split: sum(getattr(c, split) for c in per_class) for split in splits}
+    if not found.is_evaluated and "test" in counts:
+        counts["test"] += sum(map(len, found.unknown_tests().values()))
     shares, total = ", ".join(f"{count:,} {split}" for split, count in counts.items()), sum(counts.values())
     classes = new_table(("class", "fold"), *((split, "#") for split in splits), ("such as", "fold"))
     for c in per_class[:MAX_CLASSES]:
@@ -82,6 +84,10 @@ def summary(found: Scan, *, folds: int | None = None) -> list[str]:
 
 
 def _reason_of_splits(found: Scan) -> str:
+    if found.is_evaluated:  # whatever they were in a training
+        trained = Counter(found.table.splits.get(file, "test") for file in found.files) if found.table else Counter[str]()
+        others = " and ".join(f"{trained[split]:,} as {split}" for split in ("train", "val") if trained[split])
+        return f", of which '{found.table.name}' has {others}" if found.table and others else ""
     kept = _kept(found)
     told = f", from {found.told_by}" * ("val" in found.split_names or bool(found.table and found.table.splits))
     drawn = "; val is drawn from every class: --val-split SHARE changes how many, --val FOLDER takes others"
@@ -159,7 +165,7 @@ def _other_rules(found: Scan) -> list[Fit]:
 
 
 def _splits(found: Scan) -> list[str]:
-    if "test" in found.splits:
+    if found.is_evaluated:
         return ["test"]
     has_tests = any(one.reason == "test-split" and one.detail for one in found.skipped)
     return ["train", "val", "test"] if has_tests else ["train", "val"]
