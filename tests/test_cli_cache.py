@@ -92,9 +92,9 @@ def test_records_are_equal_however_pixels_are_held(trainer: Trainer) -> None:
 def test_a_resumed_run_ends_the_same_from_the_cache(trainer: Trainer) -> None:
     """More epochs from found pixels, on disk and with another number of workers, are those of a run that decoded."""
     trainer.train("whole", "--no-cache")
-    trainer("train", "--resume", "whole", "-e", "3", "-q", "--no-cache")
+    trainer("train", "--resume", "whole", "-e", "3", "-q", "--no-cache", stderr=None)
     trainer.train("other")
-    trainer("train", "--resume", "other", "-e", "3", "-q", "--ram", "0", "--workers", "2")
+    trainer("train", "--resume", "other", "-e", "3", "-q", "--ram", "0", "--workers", "2", stderr=None)
     assert trainer.held("other") == ("disk", 0, COUNT)
     assert (trainer.folder / "other/records.jsonl").read_bytes() == (trainer.folder / "whole/records.jsonl").read_bytes()
 

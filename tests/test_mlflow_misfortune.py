@@ -211,7 +211,7 @@ def test_a_sink_that_no_run_took_leaves_no_process(server: Server) -> None:
     """It can be closed all the same."""
     sink = MlflowSink(server.uri)
     sink.close()
-    assert sink._follower._process.poll() == 0
+    assert sink._follower._process.poll() is not None
 
 
 def _end(recorder: Recorder) -> None:
