@@ -220,3 +220,24 @@ def test_test_images_of_classes_without_training_images_are_counted(tmp_path: Pa
     done = called("labels", "images", cwd=tmp_path)
     assert done.stdout.startswith("images: 20 images, 2 classes (6 train, 2 val, 12 test)\n")
     assert "warning: 4 test images are of a class that no training image has: 'z'\n" in done.stderr
+
+
+def test_a_val_split_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    """A table, folders or --val decide, and the error says which; a share that was not asked for is no error."""
+    for split in ("train", "val"):
+        make_images(tmp_path / "images" / split, classes=2, each=4)
+    files = [f"{split}/{path.name}" for split in ("train", "val") for path in (tmp_path / "images" / split).iterdir()]
+    rows = [f"{file},{file.rpartition('/')[2][:3]},{file.partition('/')[0]}" for file in files]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,split", *rows]))
+    for command, options, said in (
+        (("labels", "images"), ("--labels", "t.csv"), "the column `split` of 't.csv' tells which images are for validation"),
+        (
+            ("train", "images", "-n"),
+            (),
+            "folders or names tell which images are for validation; drop it, or add --split-folders",
+        ),
+        (("labels", "images/train"), ("--val", "images/val"), "--val-split 0.5 and --val both say which images are held out"),
+    ):
+        assert called(*command, *options, cwd=tmp_path).returncode == 0
+        wrong = called(*command, *options, "--val-split", 0.5, cwd=tmp_path)
+        assert (wrong.returncode, said in wrong.stderr) == (2, True)

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from capture_cli.labels import Scan
     from capture_cli.runs import Run
 
 
@@ -127,6 +128,24 @@ Mlflow = Annotated[str | None, Output(metavar="[URI]", help=f"Also send the run 
 Tensorboard = Annotated[bool, Output("--tensorboard", help="Also write event files for TensorBoard.")]
 Preview = Annotated[int, Output(metavar="N", min=0, help="Images of the last batch to show while it runs.")]
 Quiet = Annotated[bool, Output("--quiet", "-q", help="Print only warnings and errors.")]
+
+
+def refuse_val_split(ctx: typer.Context, found: Scan) -> None:
+    """Raise UsageError for a `--val-split` on the command line where the validation images are not drawn."""
+    source = ctx.get_parameter_source("val_split")
+    if source is None or source.name != "COMMANDLINE" or "val" not in found.split_names:
+        return
+    from capture_cli.errors import UsageError
+
+    share = f"--val-split {ctx.params['val_split']:g}"
+    if found.source.val is not None:
+        raise UsageError(f"{share} and --val both say which images are held out", "give one of them")
+    by_table = found.table is not None and "val" in found.table.splits.values()
+    teller = f"the column `{found.table.split_column}` of '{found.table.name}' tells" if found.table and by_table else ""
+    pool = "take that column out of the table" if by_table else "add --split-folders pool to divide all images anew"
+    raise UsageError(
+        f"{share} has no effect: {teller or 'folders or names tell'} which images are for validation", f"drop it, or {pool}"
+    )
 
 
 def refuse_empty(args: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ _PIXELS = ("img_size", "channels", "resize", "background", "depth", "max_pixels"
 
 
 def labels(
+    ctx: typer.Context,
     folder: Annotated[
         str, typer.Argument(help="Folder of images whose names or subfolders carry the labels.", show_default=False)
     ],
@@ -78,6 +79,7 @@ def labels(
 
     with FolderSource(folder, val) as source:
         found = scan(source, split=stratified_split(val_split), reading=ReadingOptions.of(options), unlabelled_too=files)
+    shared.refuse_val_split(ctx, found)
     if found.labels:
         others = "|".join(name for name in RULES if name != found.rule.name)
         typer.echo(safe(f"Labels: {found.example}. Not right? Choose another rule with --labels {others}"), err=True)

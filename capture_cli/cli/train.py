@@ -197,6 +197,7 @@ def train(
     from capture_cli.plan import make_plan
 
     plan = make_plan(folder, settings, moved_to=moved)
+    shared.refuse_val_split(ctx, plan.scan)
     if dry_run:
         _show(plan)
         return 0
