@@ -1,6 +1,7 @@
 """Wrong labels that are not claimed: by networks that are too weak to judge, and of classes that are hardly learnt."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ from capture_cli.runs import open_run
 CLASSES = 10
 
 
+def record(recorder: Recorder, epoch: int, phase: str, logits: Any, labels: Any, ids: range) -> None:
+    """Record one batch with these logits and labels."""
+    shown, told = torch.tensor(logits), torch.tensor(labels)
+    recorder.record(epoch=epoch, phase=phase, inputs=torch.zeros(len(ids), 1), logits=shown, labels=told, ids=ids)
+
+
 @pytest.mark.parametrize(("skill", "weak"), [(0.1, True), (0.4, True), (4.0, False)])
 def test_a_network_that_has_hardly_learnt_judges_no_label(skill: float, weak: bool, tmp_path: Path) -> None:
     """Its own errors are not called wrong labels; the order and the reason are still shown."""
@@ -23,14 +30,7 @@ def test_a_network_that_has_hardly_learnt_judges_no_label(skill: float, weak: bo
         for epoch in range(3):
             logits = rng.normal(0, 1, (300, CLASSES))
             logits[np.arange(300), labels] += skill * (epoch + 1) / 3
-            recorder.record(
-                epoch=epoch,
-                phase="train",
-                inputs=torch.zeros(300, 1),
-                logits=torch.tensor(logits),
-                labels=torch.tensor(labels),
-                ids=range(300),
-            )
+            record(recorder, epoch, "train", logits, labels, range(300))
     with open_run(tmp_path / "run.jsonl") as run:
         found = find_suspects(run)
     assert (found.expected is None) is weak
@@ -50,14 +50,7 @@ def test_a_weak_phase_leaves_the_others_as_they_are(tmp_path: Path) -> None:
             for phase, rows, sign in (("train", slice(0, 590), 4), ("val", slice(590, 600), -4)):
                 logits = rng.normal(0, 1, (600, 3))
                 logits[np.arange(600), labels] += sign
-                recorder.record(
-                    epoch=epoch,
-                    phase=phase,
-                    inputs=torch.zeros(len(labels[rows]), 1),
-                    logits=torch.tensor(logits[rows]),
-                    labels=torch.tensor(given[rows]),
-                    ids=range(600)[rows],
-                )
+                record(recorder, epoch, phase, logits[rows], given[rows], range(600)[rows])
     with open_run(tmp_path / "run.jsonl") as run:
         found = find_suspects(run)
     assert [one.method for one in found.phases] == ["noise-model", "margin"]
@@ -75,14 +68,7 @@ def test_a_class_of_few_images_beside_many_is_not_flagged(tmp_path: Path) -> Non
         for epoch in range(5):
             logits = rng.normal(0, 0.5, (308, 3))
             logits[np.arange(308), np.where(labels == 2, 0, labels)] += 4
-            recorder.record(
-                epoch=epoch,
-                phase="train",
-                inputs=torch.zeros(308, 1),
-                logits=torch.tensor(logits),
-                labels=torch.tensor(labels),
-                ids=range(308),
-            )
+            record(recorder, epoch, "train", logits, labels, range(308))
     with open_run(tmp_path / "run.jsonl") as run:
         found = find_suspects(run)
     assert {one.label for one in found.suspects[:8]} == {"rare"}
@@ -100,8 +86,7 @@ def test_of_several_runs_a_weak_one_is_not_used(tmp_path: Path, call: Caller) ->
             for epoch in range(4):
                 logits = rng.normal(0, 1, (400, 3))
                 logits[np.arange(400), labels] += skill
-                inputs, shown, told = torch.zeros(400, 1), torch.tensor(logits), torch.tensor(given)
-                recorder.record(epoch=epoch, phase="train", inputs=inputs, logits=shown, labels=told, ids=range(400))
+                record(recorder, epoch, "train", logits, given, range(400))
     alone = call("suspects", "good").out.splitlines()
     for runs in (("weak", "good"), ("good", "weak")):
         done = call("suspects", *runs)

@@ -26,7 +26,7 @@ _MAX_NAMES = 3
 
 
 def label_findings(blocks: Sequence[Visits], folds: int, digests: SampleDigests) -> tuple[list[Finding], list[Finding]]:
-    """What is said about labels, and about learning; nothing without single labels, or if a batch makes no sense.
+    """Findings about labels, and about learning; none without single labels, or if a batch makes no sense.
 
     Of a run with folds, labels are judged by every training, learning by the samples while they were held out.
     """

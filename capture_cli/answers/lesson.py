@@ -70,7 +70,7 @@ class Waiting:
                 self.is_whole, self._visits = False, []
 
     def findings(self, digests: SampleDigests) -> tuple[list[Finding], list[Finding]]:
-        """What the visits say about labels, and about which classes were learned; nothing of a large run."""
+        """Findings about labels, and about which classes were learned; none of a large run."""
         if not self._visits:
             return [], []
         from capture_cli.answers.label_lesson import label_findings  # not loaded for large runs

@@ -104,7 +104,7 @@ def suspects(
 
 
 _OTHER_FORMATS = (".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".zip")
-"""What the name of a table of labels cannot end with; --labels would read some of them as what they are called."""
+"""Endings that the name of a table of labels cannot have: --labels would read some of them as what they say."""
 
 
 def _check_options(

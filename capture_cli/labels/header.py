@@ -1,4 +1,4 @@
-"""Whether the first line of a label table names its columns, where its first cell also names an image.
+"""Tell whether the first line of a label table names its columns, where its first cell also names an image.
 
 is_header(["0", "1"], [["0", "bag"], ["1", "cat"]], wanted=())              # True: names that pandas gives
 is_header(["7.png", "cat"], [["8.png", "dog"], ["9.png", "cat"]], wanted=()) # False: a row like the others

@@ -36,7 +36,9 @@ WIDTH = 0.25
 
 
 def is_too_weak(probs: npt.NDArray[np.floating], labels: Ints) -> bool:
-    """Whether a network is too weak to judge labels: its own errors would be taken for theirs. `probs` [E, N, C], NaN unseen.
+    """Return True for a network too weak to judge labels: its own errors would be taken for theirs.
+
+    `probs` [E, N, C] are softmax outputs, NaN where a sample was not visited; `labels` [N].
 
     Its mean predictions contradict more than half of the labels, or a third and either it is hardly better than chance or it is
     still learning: the share of right predictions rose in the second half of the epochs and the loss is far from low. Labels of
