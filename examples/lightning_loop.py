@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from capture_cli import LightningCapture, Recorder, identified
+from capture_cli import LightningCapture, Recorder
 
 RUN = sys.argv[1] if len(sys.argv) > 1 else "runs/lightning"
 
@@ -23,8 +23,8 @@ class Net(pl.LightningModule):
         self.layers = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 4))
 
     def step(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return what the records need; the callback takes the ids from the batch."""
-        points, labels, _ids = batch
+        """Return what the records need; the callback knows the ids."""
+        points, labels = batch
         logits = self.layers(points)
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
@@ -41,7 +41,7 @@ class Net(pl.LightningModule):
 pl.seed_everything(0, verbose=False)
 points = torch.randn(300, 2)
 quarters = 2 * (points[:, 0] > 0).long() + (points[:, 1] > 0).long()
-train, val = random_split(identified(TensorDataset(points, quarters)), [240, 60])
+train, val = random_split(TensorDataset(points, quarters), [240, 60])
 
 with Recorder(RUN, classes=["south-west", "north-west", "south-east", "north-east"], force=True) as recorder:
     trainer = pl.Trainer(

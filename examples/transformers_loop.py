@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from capture_cli import Recorder, TransformersCapture, identified
+from capture_cli import Recorder, TransformersCapture
 
 RUN = sys.argv[1] if len(sys.argv) > 1 else "runs/transformers"
 LENGTH = 64
@@ -37,7 +37,7 @@ torch.manual_seed(0)
 config = GPT2Config(
     vocab_size=len(letters), n_positions=LENGTH, n_embd=32, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None
 )
-data = identified([sample(text) for text in texts])
+data = [sample(text) for text in texts]
 model = GPT2LMHeadModel(config)
 
 with tempfile.TemporaryDirectory() as folder:

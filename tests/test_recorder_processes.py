@@ -39,14 +39,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from lightning.pytorch import LightningModule, Trainer
-from capture_cli import LightningCapture, Recorder, identified
+from capture_cli import LightningCapture, Recorder
 
 class Module(LightningModule):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(4, 3)
     def training_step(self, batch, _):
-        inputs, labels, _ = batch
+        inputs, labels = batch
         logits = self.layer(inputs)
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits, "labels": labels}
     def configure_optimizers(self):
@@ -60,7 +60,7 @@ if __name__ == "__main__":
             callbacks=[LightningCapture(recorder)],
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )
-        trainer.fit(Module(), DataLoader(identified(data), batch_size=2))
+        trainer.fit(Module(), DataLoader(data, batch_size=2))
 """
 
 FORKING = """

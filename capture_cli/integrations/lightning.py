@@ -2,18 +2,22 @@
 
     with Recorder("run.jsonl", classes=[...]) as recorder:
         trainer = Trainer(..., callbacks=[LightningCapture(recorder)])
-        trainer.fit(model, DataLoader(identified(dataset), shuffle=True))
+        trainer.fit(model, DataLoader(dataset, shuffle=True))
 
 Each step returns a dict, since a callback sees nothing else of it:
 
     def training_step(self, batch, batch_idx):
-        inputs, labels, ids = batch                     # a batch of an identified dataset ends in its ids
+        inputs, labels = batch
         logits = self(inputs)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
 `logits` and `labels` are required, in validation and test as well. `inputs` and `ids` may be returned too; by default inputs
-are the first tensor of the batch, and ids are those of `identified`. `extra` may hold further columns, `numbers` named numbers.
-For a recorder with the task `loss` the loss is enough, as a dict or alone; `losses` may hold one per sample.
+are the first tensor of the batch. `extra` may hold further columns, `numbers` named numbers. With the task `loss` the loss
+is enough, as a dict or alone; `losses` may hold one per sample.
+
+Ids are the indices that the sampler draws, or those of an `identified` dataset, which then end each batch. A step must return
+them as `ids` where neither is known: for an IterableDataset, for several training loaders at once, for a step that takes the
+batches itself (`dataloader_iter`).
 
 The numbers are those of the forward pass, although callbacks run after the update. The epoch is the trainer's; a second
 validation within an epoch gets the next number, and its records say which training step it follows (`step`). Batches of the
@@ -31,10 +35,13 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.integrations import Passes
+from capture_cli.recorder.drawn import Followed, follow
 from capture_cli.recorder.identified import first_tensor, require_identified, split_ids
+from capture_cli.recorder.loading import torch_loader
 
 if TYPE_CHECKING:
     from capture_cli.recorder import Recorder
+    from capture_cli.recorder.loading import IdentifiedBatch
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -62,13 +69,42 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
         self._recorder = recorder
         self._passes = Passes(recorder)
         self._lr: float | None = None
+        self._first = self
+        """The callback of this class that comes first, and takes the ids for all."""
+        self._drawn: IdentifiedBatch | None = None
+        """What the sampler drew for the current batch."""
+
+    def setup(self, trainer: Any, _module: Any, stage: str) -> None:
+        """Have the strategy, which prepares the loaders, return such that tell what their samplers draw."""
+        self._first = next(one for one in trainer.callbacks if isinstance(one, LightningCapture))
+        if self._first is self:
+            self.teardown(trainer, _module, stage)  # which a fit that failed did not call
+            process = trainer.strategy.process_dataloader
+            if stage != "predict":
+                trainer.strategy.process_dataloader = lambda loader: process(follow(loader))
+
+    def teardown(self, trainer: Any, _module: Any, stage: str) -> None:  # noqa: ARG002 - Lightning passes it by name
+        """Leave the strategy as it was."""
+        vars(trainer.strategy).pop("process_dataloader", None)
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        """Read the learning rate of the update that follows."""
+        """Take the ids of the batch, and read the learning rate of the update that follows."""
+        self._take(trainer.train_dataloader)
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"]) if trainer.optimizers else None
+
+    def on_validation_batch_start(self, trainer: Any, _module: Any, _batch: Any, _number: int, dataloader_idx: int = 0) -> None:
+        """Take the ids of the batch."""
+        self._take(_loader(trainer.val_dataloaders, dataloader_idx))
+
+    def on_test_batch_start(self, trainer: Any, _module: Any, _batch: Any, _number: int, dataloader_idx: int = 0) -> None:
+        """Take the ids of the batch."""
+        self._take(_loader(trainer.test_dataloaders, dataloader_idx))
 
     def on_train_batch_end(self, trainer: Any, _module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Record a training batch. Raises UsageError, naming the key, if the step did not return one that is required."""
+        if batch is None:  # a collate function dropped it, and Lightning trained on nothing
+            self._take(trainer.train_dataloader)
+            return
         self._record(trainer, "train", "training_step", outputs, batch, trainer.train_dataloader)
 
     def on_validation_batch_end(
@@ -100,8 +136,11 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
     def _record_evaluation(
         self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loaders: Any, index: int
     ) -> None:
-        loader = loaders[index] if isinstance(loaders, list | tuple) else loaders
-        self._record(trainer, f"{phase}-{index}" if index else phase, step, outputs, batch, loader)
+        self._record(trainer, f"{phase}-{index}" if index else phase, step, outputs, batch, _loader(loaders, index))
+
+    def _take(self, loader: Any) -> None:
+        if self._first is self:
+            self._drawn = loader.take() if isinstance(loader, Followed) else None
 
     def _record(self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loader: Any) -> None:
         returned = outputs if isinstance(outputs, Mapping) else {} if outputs is None else {"loss": outputs}
@@ -111,9 +150,11 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
                 keys = ", ".join(map(repr, returned)) or "none"
                 wanted = '{"loss": loss}' if key == "loss" else '{"loss": loss, "logits": logits, "labels": labels}'
                 raise UsageError(f"{step} returned no {key!r} (its keys: {keys})", f"return {wanted}")
-        inputs, ids = returned.get("inputs"), returned.get("ids")
+        inputs, ids, files = returned.get("inputs"), returned.get("ids"), None
+        if ids is None and (drawn := self._first._drawn) is not None:
+            ids, files = drawn.ids, drawn.files
         if ids is None:
-            require_identified(loader)
+            require_identified(torch_loader(loader))
             batch, ids = split_ids(batch)
         if inputs is None and not isinstance(batch, Mapping):
             inputs = first_tensor(batch)
@@ -129,6 +170,7 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
             logits=returned.get("logits") if required else None,
             labels=returned.get("labels") if required else None,
             ids=ids,
+            files=files,
             losses=returned.get("losses"),
             loss=returned.get("loss"),
             numbers=returned.get("numbers"),
@@ -136,3 +178,9 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
             extra=returned.get("extra"),
             loader=loader,
         )
+
+
+def _loader(loaders: Any, index: int) -> Any:
+    """Return one of the loaders of an evaluation, which are a sequence, a mapping or one alone."""
+    loaders = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    return loaders[index] if isinstance(loaders, list | tuple) else loaders

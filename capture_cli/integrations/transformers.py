@@ -3,15 +3,16 @@
     class CapturingTrainer(TransformersCapture, Trainer): ...
 
     with Recorder("run.jsonl", task="sequence") as recorder:
-        trainer = CapturingTrainer(model=model, args=args, train_dataset=identified(dataset), recorder=recorder)
+        trainer = CapturingTrainer(model=model, args=args, train_dataset=dataset, recorder=recorder)
         trainer.train()
 
 The mixin reads every batch in `compute_loss`, which other bases may override. Phases are `train`, `val` (`val-NAME` for each of
 several evaluation datasets) and `test` (`predict`, if there are labels). The epoch is the trainer's; a second evaluation within
 an epoch gets the next number.
 
-* Ids are those of `identified`, under the key `id`. The mixin keeps that column and takes it out before the model sees it. Ids
-  are integers, since collators make tensors of them.
+* Ids are the indices of the samples in their dataset, or those of an `identified` one. They come with the batch, under the key
+  `id`, which the mixin takes out before the model sees it. A dataset's own column `id` is kept, and used instead; it must be
+  of integers, since collators make tensors of them. An IterableDataset has no indices, so it must bring such a column.
 * Labels are the batch's. For causal language models they are shifted as in the model's own loss: the logits at a position
   belong to the next token. Padding is -100, as in Transformers.
 * `loss` is what `compute_loss` returned; with gradient accumulation, the batch's share of it.
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.errors import UsageError
 from capture_cli.integrations import Passes
+from capture_cli.recorder.drawn import with_ids
 from capture_cli.recorder.identified import ID
 
 if TYPE_CHECKING:
@@ -44,6 +46,12 @@ try:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 except ImportError as error:
     raise UsageError("Transformers is not installed", "pip install 'capture-cli[transformers]'") from error
+
+
+_NO_IDS = (
+    "an IterableDataset must yield them; else put TransformersCapture before the class that makes the loaders, "
+    "or wrap the dataset in identified(dataset), and let the collator pass on the key"
+)
 
 
 class TransformersCapture:
@@ -60,6 +68,18 @@ class TransformersCapture:
         self._epochs = _Epochs(self._passes)
         self.add_callback(self._epochs)  # type: ignore[attr-defined]
 
+    def get_train_dataloader(self) -> Any:
+        """Return the Trainer's loader, with ids in the batches."""
+        return with_ids(super().get_train_dataloader())  # type: ignore[misc]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the Trainer's loader, with ids in the batches."""
+        return with_ids(super().get_eval_dataloader(eval_dataset))  # type: ignore[misc]
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Return the Trainer's loader, with ids in the batches."""
+        return with_ids(super().get_test_dataloader(test_dataset))  # type: ignore[misc]
+
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """Record the batch; return the loss. Raises UsageError, naming the key, for a batch without ids or labels."""
         ids = inputs.pop(ID, None)
@@ -67,7 +87,7 @@ class TransformersCapture:
         name = getattr(self.model, "main_input_name", "input_ids")  # type: ignore[attr-defined]
         model_inputs = inputs.get(name)
         for key, value, hint in (
-            (ID, ids, "wrap the dataset in identified(dataset), and let the collator pass on the key"),
+            (ID, ids, _NO_IDS),
             ("labels", labels, "the record of a batch needs them"),
             (name, model_inputs, "it is the model's main input"),
         ):
@@ -80,10 +100,13 @@ class TransformersCapture:
     def prediction_step(
         self, model: Any, inputs: Any, prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any, Any]:
-        """Predict as the Trainer does. A Seq2SeqTrainer that generates computes no loss that could be recorded."""
-        if getattr(self.args, "predict_with_generate", False) and not prediction_loss_only:  # type: ignore[attr-defined]
+        """Predict as the Trainer does. Without labels, and where a Seq2SeqTrainer generates, there is no loss to record."""
+        generates = getattr(self.args, "predict_with_generate", False) and not prediction_loss_only  # type: ignore[attr-defined]
+        labels: list[str] = self.label_names  # type: ignore[attr-defined]
+        computes = all(inputs.get(name) is not None for name in labels) if labels else self.can_return_loss  # type: ignore[attr-defined]
+        if generates or not computes:
             inputs.pop(ID, None)
-            if not self._warned:
+            if generates and not self._warned:
                 self._warned = True
                 warnings.warn("evaluations with predict_with_generate are not recorded: they compute no loss", stacklevel=2)
         step: tuple[Any, Any, Any] = super().prediction_step(model, inputs, prediction_loss_only, *args, **kwargs)  # type: ignore[misc]

@@ -108,11 +108,17 @@ class Identified(Dataset[Any]):
 
 def require_identified(loader: Any) -> None:
     """Raise UsageError for a DataLoader whose samples have no ids; its labels could be mistaken for them."""
-    if isinstance(loader, DataLoader) and not is_identified(loader.dataset):
+    if not isinstance(loader, DataLoader) or is_identified(loader.dataset):
+        return
+    if isinstance(loader.dataset, IterableDataset):
         raise UsageError(
-            f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
-            "wrap the dataset in identified(dataset), outside all other wrappers",
+            f"loader: its {type(loader.dataset).__name__} is iterable, so no sampler draws indices that could be ids",
+            "yield an id with each sample, and return the ids of a batch from the step, or pass them to record",
         )
+    raise UsageError(
+        f"loader: the samples of its {type(loader.dataset).__name__} have no ids",
+        "wrap the dataset in identified(dataset), outside all other wrappers",
+    )
 
 
 def is_identified(dataset: Any) -> bool:

@@ -33,8 +33,10 @@ from capture_cli.recorder.padding import Padding, TakenSamples, padding_of
 if TYPE_CHECKING:
     from capture_cli.recorder.watching import Watch
 
-_INNER = ("base_dataloader", "loader", "dataloader", "_loader", "_dataloader")
+INNER = ("base_dataloader", "loader", "dataloader", "_loader", "_dataloader")
 """Attributes under which other libraries keep the DataLoader that they wrap."""
+Names = Callable[[Any], tuple[list[Any], list[str] | None]]
+"""What a sampler drew -> ids and files of these samples."""
 _USE_IDENTIFIED = "wrap the dataset in identified(dataset), or call record yourself"
 
 
@@ -58,11 +60,13 @@ class WatchedLoader:
         self.loader = loader
         self.phase = phase
         self._watch = watch
-        inner = _torch_loader(loader)
-        self._names = None if inner is None else _names(inner, ids)
-        if ids is not None and self._names is None:
+        inner = torch_loader(loader)
+        names = None if inner is None else sample_names(inner, ids)
+        if ids is not None and names is None:
             raise UsageError("ids: the batches of this loader bring their own ids", "pass ids to identified(dataset, ids=...)")
-        self._sampler = None if inner is None or self._names is None else _watched_sampler(inner, watch)
+        self._drawn = None if inner is None or names is None else DrawnIds(inner, names)
+        if self._drawn:
+            watch.at_close(self._drawn.stop)
         self._padding = padding_of_loader(loader)
 
     def __len__(self) -> int:
@@ -80,27 +84,58 @@ class WatchedLoader:
         """Yield the batches with their ids. Raises UsageError for a batch without."""
         _refuse_unprepared(self.loader)
         taken = TakenSamples(self._padding)
-        if self._sampler is None or self._names is None:
-            for batch in self.loader:
-                if type(batch) in (tuple, list) and len(batch) < 3 and not self._carries_ids():
-                    raise UsageError(
-                        f"loader: a batch of {len(batch)} elements may have labels at its end, and no ids", _USE_IDENTIFIED
-                    )
-                rest, ids = split_ids(batch)
-                yield IdentifiedBatch(rest, ids, None, taken.places(len(ids)))
+        if self._drawn:
+            yield from self._drawn.batches(lambda: iter(self.loader), taken)
             return
-        before, draws = self._sampler.latest, None
         for batch in self.loader:
-            if draws is None:
-                draws = self._sampler.latest
-                if draws is None or draws is before:
-                    raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
-            ids, files = self._names(draws.taken.popleft())
-            yield IdentifiedBatch(batch, ids, files, taken.places(len(ids)))
+            if type(batch) in (tuple, list) and len(batch) < 3 and not self._carries_ids():
+                raise UsageError(
+                    f"loader: a batch of {len(batch)} elements may have labels at its end, and no ids", _USE_IDENTIFIED
+                )
+            rest, ids = split_ids(batch)
+            yield IdentifiedBatch(rest, ids, None, taken.places(len(ids)))
 
     def _carries_ids(self) -> bool:
-        inner = _torch_loader(self.loader)
+        inner = torch_loader(self.loader)
         return inner is not None and is_identified(inner.dataset)
+
+
+class DrawnIds:
+    """The ids of the batches of a DataLoader, by what its sampler draws until `stop`."""
+
+    def __init__(self, loader: DataLoader[Any], names: Names) -> None:
+        """Replace the sampler of `loader` by one that remembers. Raises UsageError if batches come in another order."""
+        if loader.num_workers > 1 and not getattr(loader, "in_order", True):
+            raise UsageError("loader: with in_order=False, batches do not come in the order of the sampler", _USE_IDENTIFIED)
+        self._loader = loader
+        self._names = names
+        self._name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+        self._before = getattr(loader, self._name)
+        self._sampler = self._before if isinstance(self._before, _WatchedSampler) else _WatchedSampler(self._before)
+        vars(loader)[self._name] = self._sampler  # the attribute itself refuses to be set
+
+    def stop(self) -> None:
+        """Give the loader its own sampler back."""
+        vars(self._loader)[self._name] = self._before
+
+    def batches(self, begin: Callable[[], Iterator[Any]], taken: TakenSamples) -> Iterator[IdentifiedBatch]:
+        """Begin a pass over the loader, or over what wraps it, and return its batches with their ids."""
+        if getattr(self._loader, "next_iter_state", None) is not None:  # of torchdata's StatefulDataLoader
+            raise UsageError("loader: it resumes in the middle of a pass, and draws again what it skips", _USE_IDENTIFIED)
+        before = self._sampler.latest
+        batches = begin()
+        return self._pair(batches, before, self._sampler.latest, taken)
+
+    def _pair(
+        self, batches: Iterator[Any], before: _Draws | None, draws: _Draws | None, taken: TakenSamples
+    ) -> Iterator[IdentifiedBatch]:
+        for batch in batches:
+            if draws is before:  # loaders that are generators begin with their first batch
+                draws = self._sampler.latest
+            if draws is None or draws is before:
+                raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
+            ids, files = self._names(draws.taken.popleft())
+            yield IdentifiedBatch(batch, ids, files, taken.places(len(ids)))
 
 
 class _WatchedSampler:
@@ -140,41 +175,25 @@ class _Draws:
         return one
 
 
-def _torch_loader(loader: Any) -> DataLoader[Any] | None:
+def torch_loader(loader: Any) -> DataLoader[Any] | None:
     """Return the DataLoader that draws the indices: the loader itself, or one that it wraps."""
-    for name in _INNER:
+    for name in INNER:
         inner = vars(loader).get(name) if hasattr(loader, "__dict__") else None
-        if inner is not None and (found := _torch_loader(inner)) is not None:
+        if inner is not None and (found := torch_loader(inner)) is not None:
             return found
     return loader if isinstance(loader, DataLoader) else None
 
 
 def padding_of_loader(loader: Any) -> Padding | None:
     """Return the padding that the sampler of a loader adds; None if it adds none, or nothing is known about it."""
-    inner = _torch_loader(loader)
+    inner = torch_loader(loader)
     if inner is None:
         return None
     sampler = inner.sampler if inner.batch_sampler is None else inner.batch_sampler
     return padding_of(sampler.sampler if isinstance(sampler, _WatchedSampler) else sampler)
 
 
-def _watched_sampler(loader: DataLoader[Any], watch: Watch) -> _WatchedSampler:
-    """Replace the sampler of a loader by one that remembers, until the watch is closed."""
-    if loader.num_workers > 1 and not getattr(loader, "in_order", True):
-        raise UsageError("loader: with in_order=False, batches do not come in the order of the sampler", _USE_IDENTIFIED)
-    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    sampler = getattr(loader, name)
-    if isinstance(sampler, _WatchedSampler):
-        return sampler
-    watched = _WatchedSampler(sampler)
-    vars(loader)[name] = watched  # the attribute itself refuses to be set
-    watch.at_close(lambda: vars(loader).update({name: sampler}))
-    return watched
-
-
-def _names(
-    loader: DataLoader[Any], ids: Sequence[int] | Sequence[str] | None
-) -> Callable[[Any], tuple[list[Any], list[str] | None]] | None:
+def sample_names(loader: DataLoader[Any], ids: Sequence[int] | Sequence[str] | None = None) -> Names | None:
     """Return a function from what a sampler drew to the ids and files of these samples; None if the batches carry ids."""
     dataset = loader.dataset
     if is_identified(dataset) or isinstance(dataset, IterableDataset):
@@ -192,13 +211,13 @@ def _names(
         if whole is dataset and type(drawn) is list and set(map(type, drawn)) == {int} and min(drawn) >= 0:
             places = drawn  # as nearly all samplers draw
         else:
-            places = [_place(dataset, one) for one in (drawn if hasattr(drawn, "__iter__") else [drawn])]
+            places = [place_of(dataset, one) for one in (drawn if hasattr(drawn, "__iter__") else [drawn])]
         return places if ids is None else [ids[one] for one in places], paths and [paths[one] for one in places]
 
     return names
 
 
-def _place(dataset: Any, drawn: Any) -> int:
+def place_of(dataset: Any, drawn: Any) -> int:
     """Return the index in the whole dataset of what a sampler drew."""
     try:
         place = to_int(drawn)
