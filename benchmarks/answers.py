@@ -37,7 +37,7 @@ from capture_cli.answers.suspects import find_suspects
 from capture_cli.runs import open_run
 from fashion import CLASSES, NoDataError, folder_of, write_png
 from measuring import CAPTURE, DATA, HERE, NotMeasuredError, machine
-from planting import CELLS, Array, named, planted
+from planting import ALIKE, CELLS, Array, named, planted
 
 FOLDS = 5
 MODELS = {"small": f"{HERE / 'peer_models.py'}:two_convs"}
@@ -182,7 +182,7 @@ def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Nam
     truth = np.array([file.name.partition("_")[0] for file in files])
     for kind, rate in CELLS:
         name = kind + (f" {rate:.0%}" if rate else "")
-        if options.cell not in (None, name) or (kind == "alike" and classes is not CLASSES):
+        if options.cell not in (None, name) or (kind == "alike" and not ALIKE.keys() >= set(classes)):
             continue
         runs = []
         for seed in range(options.first, options.first + options.seeds):

@@ -1,7 +1,7 @@
 """Wrong labels for images whose file names carry the class: files get the name of another class.
 
 uniform     any other class
-alike       the class that looks most like it (shirt for tshirt, sneaker for boot, ...); Fashion-MNIST only
+alike       the class that looks most like it (shirt for tshirt, nine for four, ...), where somebody has named one
 classdep    a rate and a few favourite classes of its own for every class, drawn at random
 instance    the class that a weak model takes the image for, rather where that model is unsure
 clean       none: a flag is wrong, or points at an error of the data set itself
@@ -17,13 +17,21 @@ import numpy.typing as npt
 from PIL import Image
 
 Array = npt.NDArray[Any]
-ALIKE = dict(
+_ALIKE_CLOTHES = dict(
     zip(
         ("tshirt", "shirt", "pullover", "coat", "dress", "sandal", "sneaker", "boot", "trouser", "bag"),
         ("shirt", "tshirt", "coat", "pullover", "tshirt", "sneaker", "boot", "sneaker", "dress", "sandal"),
         strict=True,
     )
 )
+_ALIKE_DIGITS = dict(
+    zip(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        ("six", "seven", "seven", "eight", "nine", "six", "five", "one", "three", "four"),
+        strict=True,
+    )
+)
+ALIKE = _ALIKE_CLOTHES | _ALIKE_DIGITS
 CELLS = (
     *(("uniform", 0.01), ("uniform", 0.03), ("uniform", 0.10), ("uniform", 0.40), ("alike", 0.10), ("alike", 0.20)),
     *(("classdep", 0.20), ("instance", 0.20), ("clean", 0.0)),
