@@ -1,7 +1,7 @@
 """`make bench-answers`: how well `capture suspects` finds planted wrong labels, beside simpler scores of the same runs.
 
     python benchmarks/answers.py [--only sample|digits|mnist|pairs|fashion|uneven] [--cell "uniform 10%"] [--folds]
-                                 [--model cnn|mlp|small] [--images 600] [--train "--mixup 0.2"]
+                                 [--model cnn|mlp|small] [--images 600] [--train "--mixup 0.2"] [--keep FOLDER]
     python benchmarks/answers.py --report FILE...
 
 Each row is a set of runs of `capture train` with every image in the training split, and wrong labels planted (planting.py).
@@ -18,7 +18,9 @@ and `--report` makes the tables of docs/answers.md of such files (answers_report
 """
 
 import argparse
+import contextlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -57,12 +59,14 @@ def average_precision(score: Array, wrong: Array) -> float:
 
 
 def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Train once and score every ranking."""
-    run = where / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    arguments = ["--epochs", str(options.epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
-    command = [*CAPTURE, "train", str(folder), "--out", str(run), "--model", _model(options), *arguments, *options.train]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Train once, if `where` does not hold the run yet, and score every ranking."""
+    run, half = where / "run", where / "half"
+    if not run.exists():
+        shutil.rmtree(half, ignore_errors=True)
+        arguments = ["--epochs", str(options.epochs), "--seed", str(seed), "--val-split", "0", "--labels", "prefix", "--quiet"]
+        command = [*CAPTURE, "train", str(folder), "--out", str(half), "--model", _model(options), *arguments, *options.train]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        half.rename(run)
     with open_run(run) as opened:
         found = find_suspects(opened)
         fold = Dynamics("train")
@@ -83,7 +87,10 @@ def measured(folder: Path, wrong: set[str], *, seed: int, where: Path, options: 
     }
     of_samples = np.array([file in wrong for file in dynamics.files])
     if options.folds:
-        result |= cleanlab_of(folder, dynamics, of_samples, seed=seed, options=options)
+        file = where / "held_out.npy"
+        held_out = np.load(file) if file.exists() else held_out_probs(folder, dynamics, seed=seed, options=options)
+        np.save(file, held_out)
+        result |= cleanlab_of(dynamics.labels, held_out, of_samples)
     return result | {name: average_precision(score(dynamics), of_samples) for name, score in SCORES.items()}
 
 
@@ -101,16 +108,13 @@ def _ece(p: Array, is_wrong: Array) -> float:
     return found.ece if found else float("nan")
 
 
-def cleanlab_of(
-    folder: Path, dynamics: SampleDynamics, is_wrong: Array, *, seed: int, options: argparse.Namespace
-) -> dict[str, float]:
-    """Both scores of cleanlab and its filter, from held-out probabilities of FOLDS trainings. Raises NotMeasuredError."""
+def cleanlab_of(labels: Array, held_out: Array, is_wrong: Array) -> dict[str, float]:
+    """Both scores of cleanlab and its filter, from held-out probabilities [N, C]. Raises NotMeasuredError."""
     try:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
     except ImportError as error:
         raise NotMeasuredError("cleanlab is not installed") from error
-    labels, held_out = dynamics.labels, held_out_probs(folder, dynamics, seed=seed, options=options)
     scores = {
         f"cleanlab {name.split('_')[0]}": average_precision(-get_label_quality_scores(labels, held_out, method=name), is_wrong)
         for name in ("self_confidence", "normalized_margin")
@@ -120,7 +124,7 @@ def cleanlab_of(
 
 
 def held_out_probs(folder: Path, dynamics: SampleDynamics, *, seed: int, options: argparse.Namespace) -> Array:
-    """[N, C] probabilities of each sample by the network that was not trained on it; optimiser and schedule as capture's."""
+    """[N, C] probabilities of each sample by the one of FOLDS trainings that has not seen it; trained as by capture."""
     import torch
 
     from capture_cli.models import build
@@ -168,9 +172,11 @@ def sample(options: argparse.Namespace) -> Rows:
     source = HERE.parent / "sample_data"
     lines = (source / "MISLABELLED.tsv").read_text().splitlines()[1:]
     wrong = {line.split("\t")[0] for line in lines}
-    with tempfile.TemporaryDirectory() as where:
-        seeds = range(options.first, options.first + max(10, options.seeds))
-        yield "sample_data", [measured(source, wrong, seed=s, where=Path(where), options=options) for s in seeds]
+    runs = []
+    for seed in range(options.first, options.first + max(10, options.seeds)):
+        with _place("sample_data", seed, options) as where:
+            runs.append(measured(source, wrong, seed=seed, where=where, options=options))
+    yield "sample_data", runs
 
 
 def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Namespace) -> Rows:
@@ -186,11 +192,26 @@ def cells(what: str, source: Path, classes: Sequence[str], options: argparse.Nam
             continue
         runs = []
         for seed in range(options.first, options.first + options.seeds):
-            with tempfile.TemporaryDirectory(dir=DATA) as where:
-                folder = Path(where) / "images"
+            with _place(f"{what}, {name}", seed, options) as where:
+                folder = where / "images"
+                shutil.rmtree(folder, ignore_errors=True)
                 wrong = named(files, folder, planted(files, truth, kind, rate, seed, classes))
-                runs.append(measured(folder, wrong, seed=seed, where=Path(where), options=options))
+                runs.append(measured(folder, wrong, seed=seed, where=where, options=options))
         yield f"{what}, {name}", runs
+
+
+@contextlib.contextmanager
+def _place(what: str, seed: int, options: argparse.Namespace) -> Iterator[Path]:
+    """The folder of one training: below --keep, where it stays, or a temporary one."""
+    if options.keep:
+        name = "-".join(map(str, (what, options.model, options.epochs, *options.train, seed)))
+        folder = options.keep / re.sub(r"[^\w.=]+", "-", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=DATA) as where:
+        yield Path(where)
 
 
 def fashion(options: argparse.Namespace) -> Rows:
@@ -293,6 +314,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="a random part of this many images")
     parser.add_argument("--train", type=shlex.split, default=[], help="further options of `capture train`, as one text")
     parser.add_argument("--folds", action="store_true", help="cleanlab too, from five more trainings a run")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs here, and use those that are there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the runs to this file")
     parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print tables of measured runs, and stop")
     options = parser.parse_args()
