@@ -51,6 +51,15 @@ def make(classes, channels, height, width):
     layers = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3)
     return nn.Sequential(*layers, nn.Linear(4 * (height - 2) * (width - 2), classes))
 """
+LOCKED = """
+import threading
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, classes, channels, height, width):
+        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, classes))
+        self.lock = threading.Lock()
+"""
 
 
 @pytest.mark.parametrize("options", MATRIX)
@@ -242,6 +251,17 @@ def test_options_that_make_no_sense_are_refused(
     """Before anything is written."""
     assert train("images", *options.split(), "-o", "run") == 2
     assert said in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_a_model_that_cannot_be_averaged_is_refused(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before an image is read or anything is written; with --folds too."""
+    Path("net.py").write_text(LOCKED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capture_cli.training.job.open_store", lambda *_, **__: pytest.fail("images are read"))
+        assert train("images", "-m", "net.py:Net", "--ema=0.9", "-o", "run") == 2
+        assert train("images", "-m", "net.py:Net", "--ema=0.9", "--folds=2", "-o", "run") == 2
+    assert capsys.readouterr().err.count("--ema needs a copy of the model, which fails") == 2
     assert not Path("run").exists()
 
 

@@ -120,10 +120,7 @@ class Average:
         """Copy the model. Raises UsageError for one that cannot be copied."""
         self.forward: Callable[[torch.Tensor], torch.Tensor]
         """The averaged model, or its compiled form."""
-        try:
-            self.model = copy.deepcopy(model).requires_grad_(False)
-        except Exception as error:
-            raise UsageError(f"--ema needs a copy of the model, which fails: {error}", "drop --ema") from error
+        self.model = copied(model).requires_grad_(False)
         self.forward = torch.compile(self.model) if compiled else self.model
         self._decay = decay
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
@@ -138,6 +135,14 @@ class Average:
         torch._foreach_lerp_(self._averages, self._weights, 1 - kept)
         for mine, theirs in self._counters:
             mine.copy_(theirs)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy to average in. Raises UsageError for a model that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UsageError(f"--ema needs a copy of the model, which fails: {error}", "drop --ema") from error
 
 
 def learning_rate(peak: float, sched: str, progress: float, *, warmup: float = 0.0) -> float:

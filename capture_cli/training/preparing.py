@@ -22,7 +22,7 @@ from capture_cli.objective import Objective, balanced_weights
 from capture_cli.plan import Plan
 from capture_cli.records import RunInfo
 from capture_cli.runtime import Runtime, keep_compiler_out, seed_step, start, versions, without_compiler
-from capture_cli.training.learning import Average, Learning, make_optimizer
+from capture_cli.training.learning import Average, Learning, copied, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,8 @@ def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
     if config.lr_head is not None and head_of(model, len(classes)) is None:
         raise UsageError(f"--lr-head {config.lr_head}: the model has no last layer for the classes", "drop --lr-head")
     frozen = freeze(model, config.freeze, classes=len(classes))
+    if config.ema:
+        copied(model)  # what cannot be averaged is refused before anything is read
     digest = saved.digest(model)
     return Ready(
         plan=plan,
@@ -112,7 +114,7 @@ def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
 
 
 def make_learning(ready: Ready) -> Learning:
-    """Make the optimizer and all that the options say about updates. Raises UsageError for a model that cannot be averaged."""
+    """Make the optimizer and all that the options say about updates."""
     model, config = ready.model, ready.plan.config
     if not config.compile:
         keep_compiler_out()
