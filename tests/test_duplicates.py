@@ -10,7 +10,7 @@ import pytest
 from calling import Caller
 from capture_cli.answers import duplicates as room
 from capture_cli.answers.duplicates import Duplicating, find_duplicates
-from capture_cli.records import Batch, Record, RunInfo, Samples
+from capture_cli.records import Batch, Record, RunInfo, Samples, Skip
 from capture_cli.runs import open_run
 from runs import run_records, write_run
 
@@ -92,6 +92,41 @@ def test_hashes_that_differ_in_a_few_bits_are_near(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(room, "MAX_NEAR", 3)
     assert near(hashes) == []
     assert near([*hashes, 1 << 99]) == [["cat_0000.png", "dog_0002.png"]]
+
+
+def test_what_is_not_compared_is_said(tmp_path: Path, call: Caller) -> None:
+    """Images of a test split, which the run has not read: in words, and on stderr beside data."""
+    records = distinct(list(run_records()), {5: 4})
+    skips = [Skip(file=f"test/{i}.png", reason="test-split", detail="cat") for i in (0, 1, 1)]
+    write_run(tmp_path / "run", [records[0], *skips, Skip(file="a.txt", reason="unsupported-extension"), *records[1:-1]])
+    said = "2 images of a test split are not compared, since training leaves them alone: `capture labels FOLDER --check`"
+    shown = call("suspects", "run", "--duplicates")
+    assert said in " ".join(shown.out.split())
+    assert said not in shown.err
+    for form in ("--json", "--csv"):
+        done = call("suspects", "run", "--duplicates", form)
+        assert said in done.err
+        assert "test" not in done.out
+    write_run(tmp_path / "other", records)
+    assert "not compared" not in call("suspects", "other", "--duplicates").out
+
+
+def test_top_and_all_count_groups(tmp_path: Path, call: Caller) -> None:
+    """The first groups are shown, and how many there are; without --top, or with --all, every group is."""
+    write_run(tmp_path / "run", distinct(list(run_records()), {5: 4, 10: 9, 30: 27}))
+    everything = call("suspects", "run", "--duplicates").out
+    assert (
+        everything
+        == call("suspects", "run", "--duplicates", "--all").out
+        == call("suspects", "run", "--duplicates", "--top=3").out
+    )
+    cut = call("suspects", "run", "--duplicates", "--top", 1).out
+    assert cut.startswith("3 pictures are in the run more than once")
+    assert "shown: the first 1" in cut
+    groups = [call("suspects", "run", "--duplicates", "--json", *some).out.splitlines() for some in ([], ["--top", "2"])]
+    assert (len(groups[0]), groups[1]) == (3, groups[0][:2])
+    assert len(call("suspects", "run", "--duplicates", "--csv", "--top", 2).out.splitlines()) == 1 + 2 * 2
+    assert call("suspects", "run", "--duplicates", "--all", "--top", 1).code == 2
 
 
 def test_they_are_listed(tmp_path: Path, call: Caller) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from capture_cli.records import RunInfo, Samples
+from capture_cli.records import RunInfo, Samples, Skip
 from capture_cli.runs import Block, Line, Visits, folds_of
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Duplicates:
     """Contradictions first, then leaks, then others."""
     compared: tuple[str, ...]
     """The kinds that the records allow to find."""
+    not_compared: int = 0
+    """Images of a test split, which the run left alone."""
 
     @property
     def contradictions(self) -> tuple[DuplicateGroup, ...]:
@@ -91,6 +93,7 @@ class Duplicates:
         """The groups as plain values."""
         return {
             "compared": list(self.compared),
+            "not_compared": self.not_compared,
             "groups": [{**asdict(one), "labels": list(one.labels), "splits": list(one.splits)} for one in self.groups],
         }
 
@@ -117,6 +120,7 @@ class Duplicating:
         """Digest of an input -> the samples that had it."""
         self._named: dict[int | str, tuple[str, int | None, str]] = {}
         """File, label and phase of samples that no samples record names."""
+        self._tests = set[str]()
         self._has_folds = False
         self._first_val: dict[int, int] = {}
         self._fold_of: dict[int | str, str] = {}
@@ -128,6 +132,8 @@ class Duplicating:
             self._classes, self._has_folds = block.classes, bool(folds_of(block))
         elif isinstance(block, Samples):
             self._take_samples(block)
+        elif isinstance(block, Skip) and block.reason == "test-split":
+            self._tests.add(block.file)  # each training of a run with folds names it
         elif (
             isinstance(block, Visits)
             and self._is_thorough
@@ -184,7 +190,9 @@ class Duplicating:
             "input": bool(self._inputs) or any(self._keys["pixels"]),
             "near": self._column("phash") is not None,
         }
-        return Duplicates(groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]))
+        return Duplicates(
+            groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]), not_compared=len(self._tests)
+        )
 
     def _members(self, names: Sequence[int | str]) -> Callable[[int], Member]:
         """Look up samples by their place."""

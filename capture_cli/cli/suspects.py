@@ -14,9 +14,15 @@ def suspects(
         list[str], typer.Argument(metavar="RUN...", help=f"{RUN_HELP} Several are ranked together.", show_default=False)
     ],
     top: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Samples to show.", show_default="20; all of them with --review")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Samples to show, or groups of duplicates.",
+            show_default="20; all of them with --review or --duplicates",
+        ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show every sample, ranked.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every sample, ranked, or every group of duplicates.")] = False,
     review: Annotated[
         bool, typer.Option("--review", help="Show only samples whose mean prediction contradicts the label, flagged or not.")
     ] = False,
@@ -73,7 +79,8 @@ def suspects(
         if label is not None and label not in first.info.classes:
             raise UsageError(f"no class '{label}' in {first.name}", f"the classes are {', '.join(first.info.classes[:20])}")
         if duplicates:
-            view.show_duplicates(found.duplicates, as_json=as_json, as_csv=as_csv, label=label, width=terminal_width())
+            width = terminal_width()
+            view.show_duplicates(found.duplicates, as_json=as_json, as_csv=as_csv, label=label, top=top, width=width)
         else:
             rows = [one for one in (found.review if review else found.suspects) if label in (None, one.label)]
             rows = rows[: None if every or (review and top is None) else top or 20]

@@ -1,7 +1,7 @@
 """Suspects for a terminal, and as CSV.
 
 show_suspects(found, found.suspects[:20], width=80, pictures=pictures)
-show_duplicates(found.duplicates, as_json=False, as_csv=False, label=None, width=80)
+show_duplicates(found.duplicates, as_json=False, as_csv=False, label=None, top=None, width=80)
 write_csv(found.suspects, sys.stdout)
 """
 
@@ -51,12 +51,21 @@ def show_suspects(
     show([*parts, _table(rows) if rows else plain("no samples to show")], width=width)
 
 
-def show_duplicates(found: Duplicates | None, *, as_json: bool, as_csv: bool, label: str | None, width: int | None) -> None:
-    """Print groups of duplicates, one row a picture (JSON: one object a group); with `label` those that contain it."""
+def show_duplicates(
+    found: Duplicates | None, *, as_json: bool, as_csv: bool, label: str | None, top: int | None, width: int | None
+) -> None:
+    """Print groups of duplicates, one row a picture (JSON: one object a group): the first `top`; with `label` those with it.
+
+    What was not compared is said beside them, for JSON and CSV on stderr.
+    """
     groups = [one for one in (found.groups if found else ()) if label is None or label in one.labels]
-    rows = [(number, group, one) for number, group in enumerate(groups, 1) for one in group.members]
+    shown = groups[:top]
+    rows = [(number, group, one) for number, group in enumerate(shown, 1) for one in group.members]
+    tests = _not_compared(found.not_compared if found else 0)
+    if tests and (as_json or as_csv):
+        sys.stderr.write(f"{tests}\n")
     if as_json:
-        for group in groups:
+        for group in shown:
             sys.stdout.write(json.dumps({**asdict(group), "labels": list(group.labels), "splits": list(group.splits)}) + "\n")
     elif as_csv:
         writer = csv.writer(CsvLines(sys.stdout))
@@ -64,10 +73,12 @@ def show_duplicates(found: Duplicates | None, *, as_json: bool, as_csv: bool, la
         writer.writerows((number, group.kind, one.file, one.id, one.label, one.split) for number, group, one in rows)
     else:
         compared = " and ".join(KINDS[one] for one in (found.compared if found else ())) or "nothing"
-        parts: list[Any] = [plain(_count(groups), "bold"), plain(f"compared: {compared}", "dim"), ""]
+        parts: list[Any] = [plain(_count(groups), "bold"), plain(f"compared: {compared}", "dim")]
+        parts += [plain(tests, "dim")] * bool(tests)
+        parts += [plain(f"shown: the first {len(shown):,}", "dim")] * (len(shown) < len(groups))
         heads = [("group", "#"), ("file", "fold"), ("label", "fold"), ("split", ""), ("same", "")]
         cells = ((f"{n}", one.file, one.label or "-", one.split or "-", group.kind) for n, group, one in rows)
-        show([*parts, table_of(heads, cells)] if rows else parts[:2], width=width)
+        show([*parts, "", table_of(heads, cells)] if rows else parts, width=width)
 
 
 def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
@@ -120,6 +131,13 @@ def _further(found: Suspects, review: bool) -> list[str]:
     if groups:
         lines.append(f"{_count(groups)}: --duplicates")
     return lines
+
+
+def _not_compared(tests: int) -> str:
+    if not tests:
+        return ""
+    images = "1 image of a test split is" if tests == 1 else f"{tests:,} images of a test split are"
+    return f"{images} not compared, since training leaves them alone: `capture labels FOLDER --check` compares all"
 
 
 def _count(groups: Sequence[DuplicateGroup]) -> str:
