@@ -125,6 +125,16 @@ def test_more_than_two_runs_are_a_table(call: Caller) -> None:
     assert call("diff", "a").code == call("diff", "-", "-").code == 2
 
 
+@pytest.mark.usefixtures("runs")
+def test_a_calibration_error_says_over_how_many_bins(call: Caller) -> None:
+    """Of two runs and of several, by the number that it was computed with; without probabilities there is neither."""
+    answer = json.loads(call("diff", "a", "b", "--json").out)["predictions"]
+    bins = answer["a"]["calibration"]["bin_count"]
+    eces = [f"{answer[name]['calibration']['ece']:.3f} in {name.upper()}" for name in "ab"]
+    assert f"calibration: ECE {', '.join(eces)} ({bins} bins)" in call("diff", "a", "b").out
+    assert call("diff", "a", "b", "c").out.splitlines()[0].endswith(f"; ECE over {bins} bins")
+
+
 def test_answers_are_dataclasses_and_frames(runs: Path) -> None:
     """From Python: measures, and the flipped images as a table."""
     with open_run(runs / "a") as a, open_run(runs / "b") as b:

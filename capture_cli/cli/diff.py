@@ -35,7 +35,7 @@ def diff(
     fields and images; the settings that differ (options, files, versions,
     device, threads); loss and accuracy by epoch; and the images that one run has
     right and the other wrong, with p(label) in both, in the last phase that both
-    runs have (val, else test, else train), with calibration and McNemar's test.
+    runs have (val, else test, else train), with calibration (ECE over 15 bins) and McNemar's test.
     Images are matched by path; one whose label changed is listed, and compared in
     nothing else. Predictions and the gate are those of the last
     epoch; `--epoch best` takes the best one of each run. Of more than two runs there is a table.

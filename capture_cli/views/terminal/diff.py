@@ -110,6 +110,8 @@ def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None 
     heads = [("run", ""), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
     heads += [("right to wrong", "#"), ("wrong to right", "#"), ("McNemar p", "#")]
     title = f"{phases}, over the images that a run has in common with {runs[0]}, with the same label; flips against it"
+    if base and base.a.calibration:
+        title += f"; ECE over {base.a.calibration.bin_count} bins"
     least = ("images", "relation", "ECE", "epoch", "loss", "McNemar p")
     show([plain(title, "bold"), "", *unbroken_table(heads, rows, width=width, least=least)], width=width)
 
@@ -267,7 +269,7 @@ def _predictions(
     chance = "chance alone rarely does that" if changes.mcnemar_p < _RARE else "chance alone may do that"
     parts.append(plain(f"McNemar's test: p = {changes.mcnemar_p:.2g}; {chance}"))
     if a.calibration and b.calibration:
-        ece = f"ECE {a.calibration.ece:.3f} in A, {b.calibration.ece:.3f} in B"
+        ece = f"ECE {a.calibration.ece:.3f} in A, {b.calibration.ece:.3f} in B ({a.calibration.bin_count} bins)"
         parts.append(plain(f"loss {number_or_dash(a.loss)} in A, {number_or_dash(b.loss)} in B; calibration: {ece}"))
     if changed:
         parts.append(
