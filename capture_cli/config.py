@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli import augmentation
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, shown
 from capture_cli.pixels.geometry import MAX_PIXELS, MOST_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
 
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
@@ -249,6 +249,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config '{path}' is not UTF-8 text", "save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config '{path}' is not TOML: {error}", "see the config.toml of a run") from error
+    except ValueError as error:  # of Python itself, for a number of more than 4,300 digits
+        raise UsageError(f"--config '{path}' has a number of too many digits", "see the config.toml of a run") from error
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
@@ -264,7 +266,7 @@ def top_k(probs: str | None, classes: int, *, option: str = "--probs") -> int | 
 
 def stored_inputs(inputs: str | int, *, option: str = "--inputs") -> int | None:
     """Return how many inputs per batch `digest`, N or `all` stores; None for all. Raises UsageError."""
-    text = str(inputs)
+    text = inputs if isinstance(inputs, str) else shown(inputs)
     _require(re.fullmatch(r"digest|all|\d{1,6}", text), option, text, "digest, all or a number of samples")
     return None if text == "all" else 0 if text == "digest" else int(text)
 

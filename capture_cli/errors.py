@@ -23,6 +23,14 @@ def redacted(text: str) -> str:
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
 
 
+def shown(value: object) -> str:
+    """Return the repr of a value for a message; Python refuses to write whole numbers of very many digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
 def absent(path: str | os.PathLike[str], kind: str) -> str:
     """Say why there is no `kind` (file, folder) at `path`: nothing is there, something else, or a link that leads nowhere."""
     name = os.fspath(path)

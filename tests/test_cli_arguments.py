@@ -98,3 +98,29 @@ def test_more_names_than_a_command_takes_are_counted_not_listed(
         "name the folder instead of its files, and quote a name with spaces\n",
         "capture: 2 arguments too many: 'x\\ny', 'z'; name the folder instead of its files, and quote a name with spaces\n",
     ]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["inspect", "run", "--worst"],
+        ["rows", "run", "--limit"],
+        ["train", "images", "--batch-size"],
+        ["train", "images", "--config"],
+        ["suspects", "run", "--top"],
+        ["inspect"],
+    ],
+    ids=" ".join,
+)
+def test_numbers_of_thousands_of_digits_are_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    """On the command line, in a config file, and as the place of a run; the message does not repeat them."""
+    monkeypatch.chdir(tmp_path)
+    digits = "9" * 5000
+    (tmp_path / "c.toml").write_text(f"epochs = {digits}\n")
+    value = {"--config": "c.toml", "inspect": f"@{digits}"}.get(args[-1], digits)
+    assert command([*args, value]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("capture: ")
+    assert len(said) < 300

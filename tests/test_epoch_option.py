@@ -54,6 +54,19 @@ def test_the_lesson_says_which_epoch_is_shown_and_which_is_used(runs: Path, call
     assert "The tables below show epoch 3, the last.\n" in call("inspect", "b").out
 
 
+@pytest.mark.parametrize("epoch", [10**5000, -(10**5000), "9" * 5000], ids=["large", "negative", "text"])
+def test_a_number_of_thousands_of_digits_is_no_epoch(runs: Path, call: Caller, epoch: int | str) -> None:
+    """Python would not write such a number down; the message is short."""
+    with open_run(runs / "a") as a, pytest.raises(UsageError, match=r"^epoch .{1,40} is not valid; choose best, last or"):
+        a.summary(epoch=epoch)
+    with open_run(runs / "a") as a, open_run(runs / "b") as b, pytest.raises(UsageError, match="is not valid"):
+        a.diff(b, epoch=epoch)
+    if isinstance(epoch, str):
+        for command in (["inspect", "a"], ["diff", "a", "b"]):
+            done = call(*command, "--epoch", epoch)
+            assert (done.code, "choose best, last or" in done.err, len(done.err) < 200) == (2, True, True)
+
+
 def test_diff_compares_the_best_epochs(runs: Path, call: Caller) -> None:
     """Flips, measures and the gate are of these; the gate says so. By default the last ones are compared, with a note."""
     one, other = (json.loads(call("diff", "a", "b", "--json", *more).out) for more in ([], ["--epoch", "best"]))

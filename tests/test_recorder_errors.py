@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from capture_cli import CaptureError, Recorder
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, shown
 from recordings import batch_of, records, verified
 
 NAN = torch.full((4, 3), 0.5).index_fill(0, torch.tensor([2]), torch.nan)
+HUGE = 10**5000
+"""A whole number that Python refuses to write as text."""
 
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "logits of one dimension": ({"logits": torch.rand(4)}, r"logits float32 \[4\] and labels int64 \[4\] do not fit"),
@@ -89,6 +91,15 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "an epoch below 0": ({"epoch": -1}, r"epoch=-1 is not valid"),
     "an epoch that is a float": ({"epoch": 1.0}, r"epoch=1.0 is not valid"),
     "an epoch that is too large": ({"epoch": 2**63}, r"epoch=\d+ is not valid"),
+    "an epoch that Python does not write": ({"epoch": HUGE}, r"epoch=an integer of [\d,]+ bits is not valid"),
+    "ids that Python does not write": ({"ids": [HUGE, 1, 2, 3]}, r"ids are neither all integers \(of 64 bits\)"),
+    "a learning rate that no float holds": ({"lr": HUGE}, r"lr: an integer of [\d,]+ bits is not a finite number"),
+    "a loss that no float holds": ({"loss": HUGE}, r"loss: an integer of [\d,]+ bits is not a single number"),
+    "a number that no float holds": ({"numbers": {"kl": HUGE}}, r"numbers\['kl'\]: an integer of [\d,]+ bits is not a number"),
+    "a column that Python does not write": (
+        {"extra": {"x": [HUGE, 1, 2, 3]}},
+        r"extra\['x'\]: an integer of [\d,]+ bits cannot",
+    ),
 }
 
 
@@ -217,6 +228,9 @@ def test_every_task_says_what_it_expects(tmp_path: Path, case: str) -> None:
         ({"every": 0}, r"every=0 is not valid"),
         ({"every": 1.5}, r"every=1.5 is not valid"),
         ({"probs": "top:1"}, r"^probs top:1 is not valid; choose all or top:K with K from 2"),
+        ({"inputs": HUGE}, r"^inputs an integer of 16,610 bits is not valid; choose digest, all or a number"),
+        ({"config": {"seed": HUGE}}, r"^config\['seed'\]: an integer of 16,610 bits cannot be recorded"),
+        ({"classes": {"cat": HUGE}}, r"^classes=a dict is not valid"),
         ({"inputs": "some"}, r"^inputs some is not valid; choose digest, all or a number"),
         ({"inputs": -1}, r"inputs.*digest, all or a number"),
         ({"spike": -1}, r"spike=-1 is not valid"),
@@ -227,7 +241,7 @@ def test_every_task_says_what_it_expects(tmp_path: Path, case: str) -> None:
         ({"config": {"out": Path("x")}}, r"config\['out'\]: a \w*Path cannot be recorded"),
         ({"config": {"lr": math.inf}}, r"config\['lr'\]: inf cannot be recorded"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_an_option_that_is_not_valid_is_an_error_before_a_file_is_made(
     tmp_path: Path, options: dict[str, Any], pattern: str

@@ -20,7 +20,7 @@ import numpy as np
 
 from capture_cli.answers.masks import mean_iou
 from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, shown
 from capture_cli.records import Epoch, Record
 from capture_cli.runs import Block, FoldedEpoch, Run
 from capture_cli.runs.masks import LOSS, SEGMENTATION
@@ -141,7 +141,7 @@ def with_all_folds(epochs: Sequence[Epoch]) -> list[Epoch]:
 
 def demand_epoch_name(epoch: object, option: str = "epoch") -> str:
     """Return `epoch` as text if it is best, last or a number. Raises UsageError, which calls it `option`."""
-    name = str(epoch)
+    name = epoch if isinstance(epoch, str) else shown(epoch)
     if not _EPOCH_NAME.fullmatch(name):
         raise UsageError(f"{option} {name[:40]} is not valid", "choose best, last or the number of an epoch")
     return name

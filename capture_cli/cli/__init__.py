@@ -51,6 +51,8 @@ SETTINGS: dict[str, Any] = {
 
 
 _EXTRA = "unexpected extra argument"
+_LONG = 60
+"""Characters of a value that a message shows."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -177,7 +179,8 @@ def _message(error: typer.TyperException, args: Sequence[str]) -> str:
     values += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
     message = error.format_message().rstrip(".")
     if values:
-        return f"'{values[-1]}': {message}"
+        value = values[-1]
+        return f"'{value if len(value) <= _LONG else f'{value[:_LONG]}...'}': {message}"
     defaults = getattr(getattr(error, "ctx", None), "default_map", None) or {}
     name = getattr(parameter, "name", None)
     return f"{defaults[name]!r} in the config file: {message}" if name in defaults else message

@@ -98,7 +98,7 @@ def check_numbers(numbers: Any, b: int, *, known: list[str], begun: bool) -> dic
             tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float32)
             if not tensor.is_complex():
                 tensor = (tensor.dequantize() if tensor.is_quantized else tensor).resolve_neg().float().contiguous()
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise UsageError(f"numbers[{name!r}]: {short(value)} is not a number", f"pass one number, or {b}") from error
         if tensor.shape not in ((), (b,)) or tensor.is_complex():
             raise UsageError(

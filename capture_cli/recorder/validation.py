@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, shown
 from capture_cli.writer.columns import CLASS_TASKS, CLASSIFICATION, TASKS, Forward
 from capture_cli.writer.measures import LOSS, SEGMENTATION
 
@@ -115,9 +115,14 @@ def _check_loss_values(forward: Forward, rows: Sequence[int]) -> None:
         raise UsageError(
             f"losses {describe(losses)} are not one per sample, {list(rows)}", 'use reduction="none", or omit them'
         )
-    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else type(plain(loss)) in (int, float)):
+    if loss is not None and not (loss.ndim == 0 if isinstance(loss, torch.Tensor) else _is_number(plain(loss))):
         given = describe(loss) if isinstance(loss, torch.Tensor) else short(loss)
         raise UsageError(f"loss: {given} is not a single number", "pass the scalar that is differentiated, or omit it")
+
+
+def _is_number(value: Any) -> bool:
+    """Return True for a float, or an integer that a float holds."""
+    return type(value) is float or _is_finite(value)
 
 
 def is_empty(inputs: Any, forward: Forward) -> bool:
@@ -183,7 +188,7 @@ def check_ids(ids: Any, b: int) -> list[int] | list[str]:
         names = [one.item() if hasattr(one, "item") else one for one in names]  # NumPy's numbers and strings, tensors
         if not _are_ids(names):
             raise UsageError(
-                f"ids are neither all integers (of 64 bits) nor all strings: {names[0]!r}, ...", "use one type for all ids"
+                f"ids are neither all integers (of 64 bits) nor all strings: {shown(names[0])}, ...", "use one type for all ids"
             )
     return names
 
@@ -263,9 +268,17 @@ def check_extra(extra: Mapping[str, Sequence[Any]] | None, b: int) -> dict[str, 
 def check_lr(lr: Any) -> float | None:
     """Return a learning rate, a finite number of any type, as a float; or None."""
     value = lr if type(lr) is float else plain(lr)
-    if value is not None and not (type(value) in (int, float) and isfinite(value)):
+    if value is not None and not _is_finite(value):
         raise UsageError(f"lr: {short(lr)} is not a finite number", "pass the learning rate as a float, or omit it")
     return None if value is None else float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    """Return True for a number that a float holds, if not to its last digit."""
+    try:
+        return type(value) in (int, float) and isfinite(value)
+    except OverflowError:
+        return False
 
 
 def plain(value: Any) -> Any:
@@ -304,7 +317,7 @@ def _first_odd(value: Any) -> str:
 def require(valid: object, name: str, value: object, choices: str) -> None:
     """Raise UsageError, naming the choices, unless the value of an option is valid."""
     if not valid:
-        raise UsageError(f"{name}={value!r} is not valid", f"choose {choices}")
+        raise UsageError(f"{name}={shown(value)} is not valid", f"choose {choices}")
 
 
 def class_names(classes: object) -> list[str] | None:
@@ -335,5 +348,5 @@ def describe(tensor: torch.Tensor) -> str:
 
 def short(value: object) -> str:
     """Return a short name for a value in a message."""
-    text = repr(value) if isinstance(value, str | bytes | int | float | None) else ""
+    text = shown(value) if isinstance(value, str | bytes | int | float | None) else ""
     return text if 0 < len(text) <= 60 else f"a {type(value).__name__}"

@@ -30,6 +30,8 @@ FOLD = re.compile(r"fold-([1-9][0-9]{0,3})")
 """The run folder of one training of a run with folds."""
 RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
 A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
+_LONGEST = 255
+"""Bytes that the name of a file may have."""
 _PLACE = re.compile(r"@([0-9]{1,6})")
 
 
@@ -52,6 +54,8 @@ def find_run(
     path = Path(text)
     if not text.strip():
         raise UsageError("the name of the run is empty", A_RUN_IS)
+    if any(len(os.fsencode(part)) > _LONGEST for part in path.parts):
+        raise UsageError(f"no such run: '{text[:40]}...'", A_RUN_IS)
     if "\0" in text or path.is_file() or holds_run(path):
         return path
     named = path if ".." in path.parts else runs / path  # an absolute path stays itself

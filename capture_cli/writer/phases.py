@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, shown
 from capture_cli.records import Epoch, Ints
 from capture_cli.records.checking import PHASE
 
@@ -119,7 +119,7 @@ class Phases:
         if not isinstance(phase, str) or not re.fullmatch(PHASE, phase):
             raise UsageError(f"phase={phase!r} is not valid", "choose a short lower-case word, such as train or val")
         if type(epoch) is not int or not 0 <= epoch < 2**63:
-            raise UsageError(f"epoch={epoch!r} is not valid", "choose a whole number from 0")
+            raise UsageError(f"epoch={shown(epoch)} is not valid", "choose a whole number from 0")
         if epoch <= self.ended.get(phase, -1) or (phase in self.open and epoch < self.open[phase].epoch):
             raise UsageError(
                 f"{phase} epoch {epoch} has ended",
