@@ -96,6 +96,9 @@ def test_one_of_the_runs_may_come_through_a_pipe(tmp_path: Path, capture: Captur
     both = capture("diff", "-", "-", input=text)
     assert (both.returncode, both.stdout) == (2, "")
     assert "stdin can be only one" in both.stderr
+    best = capture("diff", "a", "-", "--epoch", "best", input=text)
+    assert (best.returncode, best.stdout) == (2, "")
+    assert "stdin can be read only once; save the records to a file, and name that" in best.stderr
 
 
 @pytest.mark.parametrize("args", [["diff", "a"], ["diff", "a", "nowhere"], ["diff", "a", "a", "--limit", "-1"]], ids=" ".join)

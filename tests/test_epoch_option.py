@@ -1,6 +1,7 @@
 """`--epoch` of inspect and diff: every score is of that epoch, and people are told which epoch the models are of."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 from calling import Caller
 from capture_cli import open_run
+from capture_cli.answers.summary import Summarising
 from capture_cli.errors import UsageError
 from capture_cli.records import Epoch, Record
+from conftest import CAPTURE
 from runs import run_records, task_records, write_run
 
 
@@ -52,6 +55,38 @@ def test_the_lesson_says_which_epoch_is_shown_and_which_is_used(runs: Path, call
     assert "  capture inspect a --epoch best\n" in text
     assert "The tables below show epoch 1; predict, evaluate" in call("inspect", "a", "--epoch", "best").out
     assert "The tables below show epoch 3, the last.\n" in call("inspect", "b").out
+
+
+@pytest.mark.parametrize("best", [0, 1, 3])
+@pytest.mark.parametrize("kept", [None, 30, 55])
+def test_the_best_epoch_needs_one_pass(runs: Path, call: Caller, best: int, kept: int | None) -> None:
+    """Records from a pipe, whole or cut off, have the summary that the same epoch has by its number."""
+    lines = b"".join((write_run(runs / "run", records(best)) / "records.jsonl").read_bytes().splitlines(keepends=True)[:kept])
+    (runs / "part.jsonl").write_bytes(lines)
+    piped = subprocess.run(
+        [*CAPTURE, "inspect", "-", "--epoch", "best", "--json"], input=lines, capture_output=True, timeout=60, check=False
+    )
+    found = json.loads(piped.stdout)
+    number = found["best"]["epoch"]
+    assert kept or number == best
+    by_name, by_number = (json.loads(call("inspect", "part.jsonl", "--json", "--epoch", one).out) for one in ("best", number))
+    assert by_name == by_number
+    unnamed = ("run", "commands", "lesson", "state")
+    assert {k: v for k, v in found.items() if k not in unnamed} == {k: v for k, v in by_name.items() if k not in unnamed}
+
+
+def test_the_memory_for_it_is_bounded(runs: Path) -> None:
+    """One epoch of each phase waits, and the best so far, whatever the number of epochs."""
+    waiting = []
+    for epochs in (3, 12):
+        path = write_run(runs / f"{epochs}", run_records(epochs=epochs, per_class=40))
+        with open_run(path) as run:
+            fold = Summarising(run, best=True)
+            run.fold(fold)
+        phases = fold._phases
+        waiting.append(len([*phases._complete.values(), *phases._under_way.values()]))
+        assert {one.phase for one in phases._complete.values()} == {"val"}
+    assert waiting == [1, 1]
 
 
 @pytest.mark.parametrize("epoch", [10**5000, -(10**5000), "9" * 5000], ids=["large", "negative", "text"])

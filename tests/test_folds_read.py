@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from capture_cli.answers.calibration import calibration
 from capture_cli.assistant import Tools
 from capture_cli.records import RunInfo, Samples
 from capture_cli.runs import FoldedEpoch, Visits, folds_of
-from conftest import make_images
+from conftest import CAPTURE, make_images
 from cutting import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -252,3 +253,18 @@ def test_a_folder_of_runs_called_like_folds_stays_one(ask: Caller, trained: Path
     shutil.copytree(trained / "runs/whole", trained / "mine")
     (trained / "mine/config.toml").unlink()
     assert "mine: 3 runs" in ask("runs", "mine").out
+
+
+def test_the_best_epoch_is_that_of_all_trainings(ask: Caller) -> None:
+    """It is known at the end, so such a run is read twice; one of its trainings, from a pipe, once."""
+    best = json.loads(ask("inspect", "whole", "--epoch", "best", "--json").out)
+    assert best["phase"]["n"] == 30
+    number = str(best["best"]["epoch"])
+    assert best["phase"] == json.loads(ask("inspect", "whole", "--epoch", number, "--json").out)["phase"]
+    records = Path("runs/whole/fold-2/records.jsonl")
+    piped = subprocess.run(
+        [*CAPTURE, "inspect", "-", "--epoch", "best", "--json"], input=records.read_bytes(), capture_output=True, check=True
+    )
+    one = json.loads(piped.stdout)
+    number = str(one["best"]["epoch"])
+    assert one["phase"] == json.loads(ask("inspect", records, "--epoch", number, "--json").out)["phase"]

@@ -125,9 +125,14 @@ class BestEpochs:
         )
 
 
+def best_epochs(config: Mapping[str, Any], task: str | None = None) -> BestEpochs:
+    """Return the fold that judges by the option `best` of a run, or by what its task is judged by."""
+    return BestEpochs(TASK_METRICS.get(task or "") or config.get("best", DEFAULT_METRIC))
+
+
 def best_epoch(epochs: Iterable[Epoch], config: Mapping[str, Any], task: str | None = None) -> BestEpoch | None:
-    """Find the best epoch of a run by its option `best`, or by what its task is judged by; None without validation."""
-    fold = BestEpochs(TASK_METRICS.get(task or "") or config.get("best", DEFAULT_METRIC))
+    """Find the best epoch of a run; None without validation."""
+    fold = best_epochs(config, task)
     for one in epochs:
         fold.update(one)
     return fold.result()
@@ -159,8 +164,13 @@ def chosen_epoch(run: Run, epoch: int | str) -> int | None:
     run.fold(totals)
     found = best_epoch(with_all_folds(totals.epochs), run.info.config, run.info.task)
     if found is None:
-        raise UsageError(f"{run.name} has no best epoch: none was validated", "name an epoch by its number, or last")
+        raise no_best_epoch(run)
     return found.epoch
+
+
+def no_best_epoch(run: Run) -> UsageError:
+    """The error for a run without validation."""
+    return UsageError(f"{run.name} has no best epoch: none was validated", "name an epoch by its number, or last")
 
 
 class _Totals:

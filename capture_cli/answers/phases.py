@@ -89,10 +89,16 @@ class JoinedVisits(PhaseVisits[F]):
 class LatestPhases(Generic[F]):
     """The last complete epoch of each phase, and the one under way. A fold."""
 
-    def __init__(self, new_fold: Callable[[str, int, RunInfo], F], *, epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        new_fold: Callable[[str, int, RunInfo], F],
+        *,
+        epoch: int | None = None,
+        keep: Callable[[Epoch], bool] | None = None,
+    ) -> None:
         """`new_fold` makes the fold for a phase and epoch. A fold must use all of a block or, if it raises, nothing.
 
-        With `epoch` it is that epoch of each phase, not the last one.
+        With `epoch` it is that epoch of each phase, not the last one; with `keep` the last one whose sums `keep` accepts.
         """
         self._complete: dict[str, PhaseVisits[F]] = {}
         self._under_way: dict[str, PhaseVisits[F]] = {}
@@ -101,6 +107,7 @@ class LatestPhases(Generic[F]):
         self._new_fold = new_fold
         self._info: RunInfo | None = None
         self._only = epoch
+        self._keep = keep
         self._others: set[int] = set()
         """Epochs that were passed over."""
 
@@ -134,7 +141,7 @@ class LatestPhases(Generic[F]):
 
     def _of_training(self, number: int, info: RunInfo) -> LatestPhases[F]:
         if number not in self._trainings:
-            self._trainings[number] = LatestPhases(self._new_fold)
+            self._trainings[number] = LatestPhases(self._new_fold, keep=self._keep)
             self._trainings[number]._info = info
         return self._trainings[number]
 
@@ -155,7 +162,10 @@ class LatestPhases(Generic[F]):
         del self._under_way[sums.phase]
         found.fold.update(sums)
         earlier = self._complete.get(sums.phase)
-        if found.is_captured or not (earlier and earlier.is_captured):
+        if self._keep:
+            if self._keep(sums):
+                self._complete[sums.phase] = found
+        elif found.is_captured or not (earlier and earlier.is_captured):
             self._complete[sums.phase] = found
 
     def missing(self, run: str) -> UsageError | None:

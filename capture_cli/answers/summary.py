@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from capture_cli.answers.best import BestEpoch, best_epoch, chosen_epoch, uneven_scores, with_all_folds
+from capture_cli.answers.best import (
+    BestEpoch,
+    BestEpochs,
+    best_epoch,
+    best_epochs,
+    chosen_epoch,
+    demand_epoch_name,
+    no_best_epoch,
+    uneven_scores,
+    with_all_folds,
+)
 from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicating
 from capture_cli.answers.held_out import HeldOut, HoldingOut
@@ -26,7 +36,7 @@ from capture_cli.answers.scores import PhaseScore, Scores
 from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
-from capture_cli.runs import Block, Run
+from capture_cli.runs import Block, Run, folds_of
 from capture_cli.runs.masks import SEGMENTATION
 from capture_cli.runs.names import has_best_model
 
@@ -95,11 +105,15 @@ def _sums_to_json(sums: Epoch, task: str | None) -> dict[str, Any]:
 
 
 def summarise(run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | str = "last") -> Summary:
-    """Read a run once, for the epoch `best` twice. `epoch` is the one whose scores are in `phase`: a number, `best` or `last`.
+    """Read a run once, a run with folds for the epoch `best` twice.
+
+    `epoch` is the one whose scores are in `phase`: a number, `best` or `last`.
 
     Raises RecordsError if not even its first line can be read, UsageError if it has no such epoch.
     """
-    fold = Summarising(run, worst=worst, confusions=confusions, epoch=chosen_epoch(run, epoch))
+    best = demand_epoch_name(epoch) == "best" and not folds_of(run.info)
+    chosen = None if best else chosen_epoch(run, epoch)
+    fold = Summarising(run, worst=worst, confusions=confusions, epoch=chosen, best=best)
     run.fold(fold)
     return fold.result()
 
@@ -107,13 +121,19 @@ def summarise(run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | st
 class Summarising:
     """Works out a Summary of a run. A fold over one pass of it."""
 
-    def __init__(self, run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | None = None) -> None:
-        """Keep the `worst` samples and at most `confusions` pairs of classes, of the last epoch or of `epoch`."""
+    def __init__(self, run: Run, *, worst: int = 8, confusions: int = 10, epoch: int | None = None, best: bool = False) -> None:
+        """Keep the `worst` samples and at most `confusions` pairs of classes, of the last epoch, of `epoch`, or of the best.
+
+        The best epoch of a run with folds is known only after the pass, so it cannot be asked for here.
+        """
         self._run = run
         self._info: RunInfo | None = None
         self._splits: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._epochs: list[Epoch] = []
+        self._wants_best = best
+        self._best: BestEpochs | None = None
+        """The best epoch so far, once the run record has come."""
         self._digests = SampleDigests()
         self._duplicates = Duplicating(thorough=False)
         self._waiting = Waiting()
@@ -123,12 +143,14 @@ class Summarising:
                 phase, epoch, info, worst=worst, confusions=confusions, digest_of=self._digests.of
             ),
             epoch=epoch,
+            keep=self._is_best if best else None,
         )
 
     def update(self, block: Block) -> None:
         """Take the next block. Raises RecordsError."""
         if isinstance(block, RunInfo):
             self._info = block
+            self._best = self._best or best_epochs(block.config, block.task)
         elif isinstance(block, Samples):
             self._splits.update(block.splits)
             self._digests.update(block)
@@ -141,6 +163,13 @@ class Summarising:
         self._waiting.update(block)
         self._held_out.update(block)
 
+    def _is_best(self, sums: Epoch) -> bool:
+        """Return True if these are the sums of the best epoch so far."""
+        if self._best is None:
+            return False
+        self._best.update(sums)
+        return self._best.is_best(sums)
+
     def result(self) -> Summary:
         """The summary of what was read.
 
@@ -150,8 +179,13 @@ class Summarising:
             raise self._run.error() or RecordsError(f"{self._run.name}: no records")
         if missing := self._phases.missing(self._run.name):
             raise self._run.error() or missing
+        best = best_epoch(with_all_folds(self._epochs), self._info.config, self._info.task)
+        if self._wants_best and best is None:
+            raise no_best_epoch(self._run)
         chosen = self._phases.chosen()
         under_way = list(self._phases.under_way.values())
+        if self._wants_best:
+            under_way = [one for one in under_way if best and one.epoch == best.epoch]
         error: RecordsError | None = None
         for phase in [*under_way, *([chosen] if chosen else [])]:
             try:
@@ -161,7 +195,6 @@ class Summarising:
         scores = chosen.fold.result() if chosen else None
         about_labels, about_learning = self._waiting.findings(self._digests)
         held_out = self._held_out.result()
-        best = best_epoch(with_all_folds(self._epochs), self._info.config, self._info.task)
         return Summary(
             state=RunState.of(self._run, error),
             info=self._info,

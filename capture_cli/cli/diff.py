@@ -38,7 +38,8 @@ def diff(
     runs have (val, else test, else train), with calibration (ECE over 15 bins) and McNemar's test.
     Images are matched by path; one whose label changed is listed, and compared in
     nothing else. Predictions and the gate are those of the last
-    epoch; `--epoch best` takes the best one of each run. Of more than two runs there is a table.
+    epoch; `--epoch best` takes the best one of each run, which is read twice and
+    so cannot come from a pipe. Of more than two runs there is a table.
 
     --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
     accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,

@@ -224,7 +224,7 @@ def read_once(reading: Reading) -> Callable[[], Reading]:
 
     def open_reading() -> Reading:
         if not left:
-            raise UsageError(f"{reading.name} can be read only once", "name a run folder or file")
+            raise UsageError(f"{reading.name} can be read only once", "save the records to a file, and name that")
         return left.pop()
 
     return open_reading
