@@ -45,6 +45,22 @@ def test_the_tables_hold_rule_classes_and_skipped_files(capture: Command, pets: 
     assert rows["--labels"] == ["field:2", "6", "0"]
 
 
+def test_test_images_without_labels_are_counted_and_named(capture: Command, tmp_path: Path) -> None:
+    """They are in the total, beside those of known and of other classes; training says so too."""
+    touch(tmp_path / "data/train/cat", ["1.png", "2.png"])
+    touch(tmp_path / "data/train/dog", ["3.png", "4.png"])
+    touch(tmp_path / "data/test", [f"{i}.png" for i in range(5, 10)])
+    bare = "5 of them without labels: test/5.png, test/6.png, test/7.png, ..."
+    first = capture("labels", "data", "--val-split", 0).stdout.splitlines()[0]
+    assert first == f"data: 9 images, 2 classes (4 train, 0 val, 5 test, {bare})"
+    touch(tmp_path / "data/test/cat", ["10.png"])
+    touch(tmp_path / "data/test/fox", ["11.png", "12.png"])
+    first = capture("labels", "data", "--val-split", 0).stdout.splitlines()[0]
+    assert first == f"data: 12 images, 2 classes (4 train, 0 val, 8 test, {bare})"
+    assert f"8 test images are kept for `capture evaluate`, {bare}" in capture("train", "data", "--val-split", 0).stderr
+    assert "without labels" not in capture("labels", "data/test").stdout
+
+
 def test_the_rule_and_how_to_choose_another_go_to_stderr(capture: Command, pets: Path) -> None:
     """One sentence, with --json as without."""
     for options in ([], ["--json"]):

@@ -38,9 +38,10 @@ def show_scan(found: Scan, *, width: int | None = None) -> None:
     rule, splits = found.rule, _splits(found)
     per_class = found.per_class()
     counts = {split: sum(getattr(c, split) for c in per_class) for split in splits}
-    if not found.is_evaluated and "test" in counts:
-        counts["test"] += sum(map(len, found.unknown_tests().values()))
+    if not found.is_evaluated and (tests := _tests(found)):
+        counts["test"] = len(tests)  # those of classes without training images, and without labels, are in no row
     shares, total = ", ".join(f"{count:,} {split}" for split, count in counts.items()), sum(counts.values())
+    shares += _without_labels(found)
     classes = new_table(("class", "fold"), *((split, "#") for split in splits), ("such as", "fold"))
     for c in per_class[:MAX_CLASSES]:
         classes.add_row(plain(c.name), *(f"{getattr(c, split):,}" for split in splits), plain(c.example or ""))
@@ -95,8 +96,19 @@ def _reason_of_splits(found: Scan) -> str:
 
 
 def _kept(found: Scan) -> str:
-    tests = sum(one.reason == "test-split" for one in found.skipped)
-    return f"; {tests:,} test images are kept for `capture evaluate`" if tests else ""
+    tests = len(_tests(found))
+    return f"; {tests:,} test images are kept for `capture evaluate`{_without_labels(found)}" if tests else ""
+
+
+def _tests(found: Scan) -> list[tuple[str, str]]:
+    """The images of a test split, which training leaves alone, each with its label, empty if it has none."""
+    return [(file, detail) for file, reason, detail in found.skipped if reason == "test-split"]
+
+
+def _without_labels(found: Scan) -> str:
+    """A clause that counts the test images without labels, and names some; empty if there are none."""
+    bare = [file for file, label in _tests(found) if not label]
+    return f", {len(bare):,} of them without labels: {_few(bare, _EXAMPLES)}" if bare else ""
 
 
 def _few(names: Sequence[str], number: int) -> str:
@@ -167,5 +179,4 @@ def _other_rules(found: Scan) -> list[Fit]:
 def _splits(found: Scan) -> list[str]:
     if found.is_evaluated:
         return ["test"]
-    has_tests = any(one.reason == "test-split" and one.detail for one in found.skipped)
-    return ["train", "val", "test"] if has_tests else ["train", "val"]
+    return ["train", "val", "test"] if any(label for _, label in _tests(found)) else ["train", "val"]
