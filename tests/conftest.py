@@ -1,6 +1,7 @@
 """Shared by the tests: real folders of small images, and the command line, inside the test's process or in its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,20 @@ def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[in
             pixels = draw.normal(40 + 70 * label, 20, shape).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{names[label]}_{number:03d}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with `images` and two runs for the replay tests, `whole` and `grown`, see replay_runs; read-only."""
+    from replay_runs import train_runs
+
+    return train_runs(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture
+def here(place: Path, tmp_path: Path) -> Path:
+    """Copy that folder, to be changed."""
+    return shutil.copytree(place, tmp_path / "here")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ import requests
 from mlflow import MlflowClient
 
 from capture_cli.cli.log import log
-from test_recorder import lines
+from recordings import lines
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 os.environ.update(QUIET)

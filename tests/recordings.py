@@ -3,13 +3,18 @@
 (batch,) = records(path, "batch")           # decoded, checked and verified as `capture verify` does it
 status = verified(path)                     # ... of a file that is sealed: how it ended
 recorder.record(**batch_of(64, 10))
+with recording(path) as recorder:
+    give(recorder, scale=1000)              # a batch of 4 samples with a large loss
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from capture_cli import Recorder
 from capture_cli.answers.verification import verify
 from capture_cli.runs import open_run
 
@@ -46,3 +51,39 @@ def batch_of(n: int, classes: int, *, seed: int = 0, first: int = 0, epoch: int 
         "labels": torch.randint(classes, (n,), generator=generator),
         "ids": list(range(first, first + n)),
     }
+
+
+def give(
+    recorder: Recorder, *, scale: float = 1.0, phase: str = "train", epoch: int = 0, n: int = 4, nan: bool = False
+) -> None:
+    """Record one batch of `n` samples and 3 classes; the loss grows with `scale`."""
+    generator = torch.Generator().manual_seed(recorder.step)
+    inputs = torch.rand(n, 1, 2, 2, generator=generator)
+    logits = (torch.rand(n, 3, generator=generator) * scale).requires_grad_()
+    if nan:
+        logits = logits * float("nan")
+    labels = torch.arange(n) % 3
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    ids, files = np.arange(n), [f"cat_{i}.png" for i in range(n)]
+    recorder.record(
+        phase=phase,
+        epoch=epoch,
+        inputs=inputs,
+        logits=logits,
+        labels=labels,
+        ids=ids,
+        files=files,
+        losses=losses,
+        loss=losses.mean(),
+    )
+
+
+def lines(path: Path, *kinds: str) -> list[dict[str, Any]]:
+    """Return the records of these kinds, by default the batches."""
+    found = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [one for one in found if one["kind"] in (kinds or ("batch",))]
+
+
+def recording(path: Path, **options: Any) -> Recorder:
+    """Open a recorder that accepts the same samples again and again."""
+    return Recorder(path, repeats=True, nonfinite="record", **options)

@@ -1,15 +1,11 @@
-"""Real runs for the replay tests, each trained once, and ways to falsify copies of them.
+"""Real runs for the replay tests, each trained once, and a way to falsify copies of them.
 
-place = trained(tmp_path_factory)               # a folder with `images` and two runs of them, `whole` and `grown`
-here = copied(place, tmp_path)                  # to be spoilt
+def test_x(here: Path) -> None: ...             # a copy of the folder that `train_runs` makes, by the fixture of conftest
 rewrite(here / "whole", change)                 # records that verify and say something else
 """
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from calling import called
 from capture_cli.records import Record, decode, encode
@@ -19,30 +15,20 @@ from conftest import make_images
 VISITS = 120
 """Inputs of a run: 60 images, 2 epochs."""
 
-_place: list[Path] = []
 
-
-def trained(factory: pytest.TempPathFactory) -> Path:
-    """`whole` stores all inputs and has checkpoints; `grown` stores two per batch and got its second epoch later."""
-    if not _place:
-        place = factory.mktemp("replay")
-        make_images(place / "images", classes=5, each=12, size=(12, 10), colour=True)
-        options = ["-m", "cnn", "-b", "8", "--augment", "flip+crop", "-q"]
-        _run(place, "train", "images", *options, "-e", "2", "--inputs", "all", "--checkpoint-every", "10", "-o", "whole")
-        _run(place, "train", "images", *options, "-e", "1", "--inputs", "2", "--probs", "top:2", "-o", "grown")
-        _run(place, "train", "--resume", "grown", "-e", "2", "-q")
-        _place.append(place)
-    return _place[0]
+def train_runs(place: Path) -> Path:
+    """Train `whole`, which stores all inputs and has checkpoints, and `grown`: two per batch, and a second epoch later."""
+    make_images(place / "images", classes=5, each=12, size=(12, 10), colour=True)
+    options = ["-m", "cnn", "-b", "8", "--augment", "flip+crop", "-q"]
+    _run(place, "train", "images", *options, "-e", "2", "--inputs", "all", "--checkpoint-every", "10", "-o", "whole")
+    _run(place, "train", "images", *options, "-e", "1", "--inputs", "2", "--probs", "top:2", "-o", "grown")
+    _run(place, "train", "--resume", "grown", "-e", "2", "-q")
+    return place
 
 
 def _run(place: Path, *args: str) -> None:
     done = called(*args, cwd=place)
     assert done.returncode == 0, done.stderr
-
-
-def copied(place: Path, into: Path) -> Path:
-    """A copy of the images and runs."""
-    return Path(shutil.copytree(place, into / "here"))
 
 
 def rewrite(run: Path, change: Callable[[Record], Record]) -> None:

@@ -19,15 +19,9 @@ from capture_cli.errors import RecordsError, UsageError
 from capture_cli.records import Batch, Record, RunInfo, decode
 from capture_cli.replay.outputs import Outputs, differing_fields, restored_model
 from conftest import CAPTURE, Capture
-from replay_runs import VISITS, copied, rewrite, trained
+from replay_runs import VISITS, rewrite
 
 Replayed = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def here(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    """A folder with images and two runs of them, which may be changed."""
-    return copied(trained(tmp_path_factory), tmp_path)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from capture_cli.sinks.evaluations import WORST
 from conftest import CAPTURE, Capture, command, make_images
 from holding import held, held_at, held_model, let_go
 from mlflow_server import TRAIN, Server, parts, points, relay, send, sunk
-from test_recorder import give, lines, recording
+from recordings import give, lines, recording
 
 pytestmark = pytest.mark.usefixtures("own_uri")
 

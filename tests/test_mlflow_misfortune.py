@@ -20,8 +20,8 @@ from capture_cli.sinks.uri import CONNECT_SECONDS
 from conftest import CAPTURE, Capture
 from holding import held, held_at, held_model, let_go
 from mlflow_server import TRAIN, Server, parts, points, relay, send, sunk, wait
+from recordings import give, lines, recording
 from runs import chained, run_records, write_run
-from test_recorder import give, lines, recording
 
 pytestmark = pytest.mark.usefixtures("own_uri")
 

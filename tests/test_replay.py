@@ -28,19 +28,7 @@ from capture_cli.replay.recipes import RunRecipe
 from capture_cli.replay.report import CAUSES, Report
 from capture_cli.runs import open_run
 from plain_inputs import make_one
-from replay_runs import VISITS, copied, rewrite, trained
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and two runs of them, read-only."""
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-def here(place: Path, tmp_path: Path) -> Path:
-    """A copy to be changed."""
-    return copied(place, tmp_path)
+from replay_runs import VISITS, rewrite
 
 
 def replayed(run: Path, selection: Selection | None = None, *, stored: bool = False, whole: bool = False) -> Report:

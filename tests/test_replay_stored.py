@@ -14,20 +14,8 @@ from capture_cli.replay import Replay, Reproduced, Selection
 from capture_cli.replay.exports import Tensors, picture_name
 from capture_cli.replay.stored import StoredInputs
 from capture_cli.runs import open_run
-from replay_runs import VISITS, copied, rewrite, trained
+from replay_runs import VISITS, rewrite
 from test_replay import causes, records, replayed, with_batch
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and two runs of them, read-only."""
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-def here(place: Path, tmp_path: Path) -> Path:
-    """A copy to be changed."""
-    return copied(place, tmp_path)
 
 
 class TestStored:

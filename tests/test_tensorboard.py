@@ -23,8 +23,8 @@ from capture_cli.records import Batch
 from capture_cli.runs import open_run
 from conftest import CAPTURE, make_images
 from holding import held, held_at, held_model, let_go
+from recordings import give, lines, recording
 from runs import chained, run_records, write_run
-from test_recorder import give, lines, recording
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 TRAIN = ("-m", "linear", "-b", "4", "--device=cpu", "-q", "--tensorboard")
