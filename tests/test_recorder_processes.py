@@ -63,6 +63,32 @@ if __name__ == "__main__":
         trainer.fit(Module(), DataLoader(data, batch_size=2))
 """
 
+STAYING = """
+import os, sys
+from torch import multiprocessing
+from capture_cli import ListSink, Recorder
+from capture_cli.errors import UsageError
+from recordings import batch_of
+
+def train(rank, recorder):
+    try:
+        recorder.record(**batch_of(4, 3))
+    except UsageError as error:
+        print(error, flush=True)
+        raise SystemExit(3)
+
+if __name__ == "__main__":
+    sink = ListSink()
+    with Recorder("r.jsonl", sinks=[sink]) as recorder:
+        try:
+            multiprocessing.start_processes(train, (recorder,), nprocs=1, start_method=sys.argv[1])
+        except UsageError as error:
+            print(error)
+        except multiprocessing.ProcessExitedException as error:
+            assert error.exit_code == 3
+        recorder.record(**batch_of(4, 3))
+    assert [one.kind for one in sink.records] == ["run", "batch", "epoch", "end"]
+"""
 FORKING = """
 import os
 from capture_cli import Recorder
@@ -93,14 +119,15 @@ recorder.close()
 """In a process of its own: a fork of one whose threads compute, such as that of the tests, may wait for them for ever."""
 
 
-def run(script: str, folder: Path, *args: str) -> None:
-    """Run a script in a folder; with one thread, since forked processes have no others."""
+def run(script: str, folder: Path, *args: str) -> str:
+    """Return what a script prints in a folder. It has one thread, since forked processes have no others."""
     (folder / "training.py").write_text(script)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.fspath(Path(__file__).parent)}
     done = subprocess.run(
         [sys.executable, "training.py", *args], cwd=folder, capture_output=True, text=True, timeout=240, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def recorded(folder: Path) -> list[int]:
@@ -126,6 +153,21 @@ def test_lightning_starts_its_processes(tmp_path: Path, strategy: str) -> None:
     pytest.importorskip("lightning.pytorch")
     run(LIGHTNING, tmp_path, strategy)
     assert recorded(tmp_path / "run") == list(range(8))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_recorder_with_sinks_stays_in_its_process(tmp_path: Path, method: str) -> None:
+    """The other process, or the start of it, gets the reason and the way out; the first one loses no record."""
+    said = run(STAYING, tmp_path, method)
+    begins = (
+        "cannot be sent to another process" if method == "spawn" else "belongs to the process that this one was forked from"
+    )
+    reason = "it has sinks, which work only where they were opened"
+    assert (
+        said == f"the recorder of 'r.jsonl' {begins}: {reason}; open a recorder in each process, all with the same run folder\n"
+    )
+    assert verified(tmp_path / "r.jsonl") == "completed"
+    assert len(records(tmp_path / "r.jsonl", "batch")) == 1
 
 
 class TestSending:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _IN_EACH = "open a recorder in each process, all with the same run folder"
 
+_HAS_SINKS = "it has sinks, which work only where they were opened"
+
 
 def to_send(recorder: Recorder) -> dict[str, Any]:
     """Return the settings of a recorder for another process; give up its file. Raises UsageError if that cannot be."""
@@ -49,7 +51,7 @@ def _give_up(recorder: Recorder) -> None:
         "it is closed": values["_closed"],
         "it has recorded here already": output.journal.lines and not settings["append"],
         "it writes to standard output": settings["out"] == "-",
-        "it has sinks, which are at work here": settings["sinks"],
+        _HAS_SINKS: settings["sinks"],
         "it watches a loss function or loader here": values["_watch"] is not None,
     }
     if reason := next((text for text, holds in reasons.items() if holds), ""):
@@ -96,10 +98,15 @@ def take_from_parent(recorder: Recorder) -> None:
     """Open the file of this process for a recorder that it got by a fork. Raises UsageError if that cannot be."""
     values = vars(recorder)
     settings, output = values["_settings"], values["_output"]
-    if output.journal.lines or settings["sinks"] or settings["append"] or settings["out"] == "-":
+    reasons = {
+        "it has recorded there already": output.journal.lines,
+        "it continues a run there": settings["append"],
+        "it writes to standard output": settings["out"] == "-",
+        _HAS_SINKS: settings["sinks"],
+    }
+    if reason := next((text for text, holds in reasons.items() if holds), ""):
         raise UsageError(
-            f"the recorder of '{output.where}' belongs to the process that this one was forked from, and is in use there",
-            _IN_EACH,
+            f"the recorder of '{output.where}' belongs to the process that this one was forked from: {reason}", _IN_EACH
         )
     rank = current_rank()
     if rank:
