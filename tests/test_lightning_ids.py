@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -30,6 +31,46 @@ class Streamed(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(DATA)
+
+
+class Endless(DataLoader[Any]):
+    """A loader that begins once, before it is known to anybody, and repeats its batches."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.batches = list(super().__iter__())
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+class Resuming(DataLoader[Any]):
+    """A loader that draws again what it skips, as torchdata's StatefulDataLoader with a state."""
+
+    next_iter_state: dict[str, int] | None = {"skipped": 2}  # noqa: RUF012
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        for _ in range((self.next_iter_state or {}).get("skipped", 0)):
+            next(batches._sampler_iter)
+        return batches
+
+
+class Pairs(RandomSampler):
+    """A sampler of indices with something beside them."""
+
+    def __iter__(self) -> Any:
+        return zip(super().__iter__(), range(60), strict=True)
+
+
+class Paired(Dataset[Any]):
+    """The data for it."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: tuple[int, int]) -> Any:
+        return DATA[index[0]]
 
 
 class Prefetcher:
@@ -159,8 +200,12 @@ class TestSamplerIds:
             (lambda: DataLoader(Streamed(), batch_size=16), "its Streamed is iterable, so no sampler draws indices"),
             (lambda: Prefetcher(loader_of(DATA)), "the samples of its TensorDataset have no ids"),
             (lambda: [loader_of(DATA), loader_of(DATA)], "its batches, each a list, have no ids"),
+            (lambda: loader_of(DATA, num_workers=2, in_order=False), "the samples of its TensorDataset have no ids"),
+            (lambda: Endless(DATA, batch_size=16), "the samples of its TensorDataset have no ids"),
+            (lambda: Resuming(DATA, batch_size=16), "the samples of its TensorDataset have no ids"),
+            (lambda: DataLoader(Paired(), batch_size=16, sampler=Pairs(DATA)), r"drew \(\d+, 0\), which is not an index"),
         ],
-        ids=["stream", "wrapped", "several"],
+        ids=["stream", "wrapped", "several", "out of order", "endless", "resuming", "pairs"],
     )
     def test_loaders_without_ids_are_refused(self, tmp_path: Path, loader: Callable[[], Any], said: str) -> None:
         """Labels are not taken for ids; ids that a step returns are accepted."""

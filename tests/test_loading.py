@@ -57,6 +57,12 @@ class Streamed(IterableDataset[Any]):
             yield (torch.full((2,), float(index)), index % CLASSES, *([index] if self.ids else []))
 
 
+class Resuming(DataLoader[Any]):
+    """A loader with a state that it resumes from, like torchdata's StatefulDataLoader."""
+
+    next_iter_state = "the middle of a pass"
+
+
 def parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and labels of a batch."""
     return (batch["x"], batch["y"]) if isinstance(batch, dict) else (batch[0], batch[1])
@@ -186,8 +192,9 @@ class TestSampler:
             (lambda: DataLoader(ConcatDataset([identified(Numbered()), Numbered()])), "have no ids"),
             (lambda: DataLoader(Streamed(ids=False), batch_size=4), "may have labels at its end, and no ids"),
             (lambda: [(torch.zeros(4, 2), torch.zeros(4).long())], "may have labels at its end, and no ids"),
+            (lambda: Resuming(Numbered(), batch_size=4), "it resumes in the middle of a pass, and draws again what it skips"),
         ],
-        ids=["out of order", "half", "stream", "list"],
+        ids=["out of order", "half", "stream", "list", "resuming"],
     )
     def test_loaders_without_ids_are_refused(self, tmp_path: Path, loader: Callable[[], Any], said: str) -> None:
         """Labels are never taken for ids."""

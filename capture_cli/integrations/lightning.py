@@ -41,7 +41,6 @@ from capture_cli.recorder.loading import torch_loader
 
 if TYPE_CHECKING:
     from capture_cli.recorder import Recorder
-    from capture_cli.recorder.loading import IdentifiedBatch
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -71,8 +70,8 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
         self._lr: float | None = None
         self._first = self
         """The callback of this class that comes first, and takes the ids for all."""
-        self._drawn: IdentifiedBatch | None = None
-        """What the sampler drew for the current batch."""
+        self._drawn: Any = None
+        """What the sampler drew for the current batch; None if that is not known."""
 
     def setup(self, trainer: Any, _module: Any, stage: str) -> None:
         """Have the strategy, which prepares the loaders, return such that tell what their samplers draw."""
@@ -152,7 +151,7 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
                 raise UsageError(f"{step} returned no {key!r} (its keys: {keys})", f"return {wanted}")
         inputs, ids, files = returned.get("inputs"), returned.get("ids"), None
         if ids is None and (drawn := self._first._drawn) is not None:
-            ids, files = drawn.ids, drawn.files
+            ids, files = loader.drawn.names(drawn)
         if ids is None:
             require_identified(torch_loader(loader))
             batch, ids = split_ids(batch)

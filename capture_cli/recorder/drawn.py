@@ -2,7 +2,7 @@
 
     loader = follow(loader)                             # a copy that yields the same batches
     for batch in loader:
-        drawn = loader.take()                           # ids and files of the oldest batch not asked about, None if lost
+        ids, files = loader.drawn.names(loader.take())  # of the oldest batch that was not asked about
 
     loader = with_ids(loader)                           # batches that are mappings get the key `id`
 
@@ -21,44 +21,58 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
+from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import ID, Identified
-from capture_cli.recorder.loading import INNER, DrawnIds, IdentifiedBatch, place_of, sample_names
-from capture_cli.recorder.padding import TakenSamples
+from capture_cli.recorder.loading import INNER, DrawnIds, place_of, sample_names
+
+
+_NOT_BEGUN = {"_iterator": None, "_initial_iter_for_state_dict": False}
+"""Attributes of DataLoaders, the second of torchdata's, that keep an iterator and its workers: those of the original."""
 
 
 class Followed:
     """The front part of the class of a DataLoader that is followed."""
 
     drawn: DrawnIds
-    waiting: deque[IdentifiedBatch] | tuple[()] = ()
-    """Batches of the latest pass that nobody has asked about."""
+    _waiting: deque[Any] | tuple[()] = ()
+    """What was drawn for the batches of the latest pass that nobody has asked about."""
 
     def __iter__(self) -> Iterator[Any]:
-        self.waiting = deque()
-        return _remember(self.drawn.batches(super().__iter__, TakenSamples(None)), self.waiting)  # type: ignore[misc]
+        begin = super().__iter__  # type: ignore[misc]
+        self._waiting = ()
+        if self.drawn.is_resumed:
+            return begin()  # type: ignore[no-any-return]
+        self._waiting = deque()
+        return _remember(self.drawn.batches(begin), self._waiting)
 
-    def take(self) -> IdentifiedBatch | None:
-        """Return the oldest batch that was not returned yet; None if there is none, and then until the next pass."""
-        if self.waiting:
-            return self.waiting.popleft()
-        self.waiting = ()
+    def take(self) -> Any:
+        """Return what was drawn for the oldest batch that was not asked about; None if there is none, until the next pass."""
+        if self._waiting:
+            return self._waiting.popleft()
+        self._waiting = ()
         return None
 
 
-def _remember(batches: Iterator[IdentifiedBatch], waiting: deque[IdentifiedBatch]) -> Iterator[Any]:
-    for one in batches:
-        waiting.append(one)
-        yield one.batch
+def _remember(batches: Iterator[tuple[Any, Any]], waiting: deque[Any]) -> Iterator[Any]:
+    for batch, drawn in batches:
+        waiting.append(drawn)
+        yield batch
 
 
 def follow(loader: Any) -> Any:
-    """Return a copy of a DataLoader that is `Followed`; anything else as it is. Raises UsageError as `DrawnIds` does."""
-    if not issubclass(type(loader), DataLoader) or isinstance(loader, Followed) or (names := sample_names(loader)) is None:
+    """Return a copy of a DataLoader that is `Followed`; anything else, and what has no ids to draw, as it is."""
+    if not issubclass(type(loader), DataLoader) or isinstance(loader, Followed):
         return loader
     kind: Any = type(type(loader).__name__, (Followed, type(loader)), {})
     followed = kind.__new__(kind)
-    vars(followed).update(vars(loader), _iterator=None)  # workers that persist belong to the original
-    vars(followed)["drawn"] = DrawnIds(followed, names)
+    vars(followed).update(vars(loader), **_NOT_BEGUN)
+    try:
+        names = sample_names(loader)
+        if names is None:
+            return loader
+        vars(followed)["drawn"] = DrawnIds(followed, names)
+    except UsageError:  # the steps may know the ids; if not, there is an error then
+        return loader
     return followed
 
 
@@ -73,39 +87,38 @@ def with_ids(loader: Any) -> Any:
             return loader
     if not isinstance(loader, DataLoader) or sample_names(loader) is None:
         return loader
-    changed = copy(loader)
-    vars(changed).update(_iterator=None, dataset=_Drawn(loader.dataset, None), collate_fn=_Collate(loader.collate_fn))
+    changed, dataset = copy(loader), loader.dataset
+    vars(changed).update(_NOT_BEGUN, dataset=_Drawn(dataset, None), collate_fn=_Collate(loader.collate_fn, dataset))
     return changed
 
 
 class _Fetched(NamedTuple):
-    """What a data set returned for a batch, or for a sample, and the ids of these samples."""
+    """What a data set returned, and what it was asked for."""
 
     samples: Any
-    ids: list[int]
+    drawn: Any
 
 
 class _Drawn(Identified):
     """A data set that says which samples it was asked for."""
 
     def __getitem__(self, index: Any) -> _Fetched:
-        places = index if hasattr(index, "__iter__") else [index]
-        return _Fetched(self.dataset[index], [place_of(self.dataset, one) for one in places])
+        return _Fetched(self.dataset[index], index if hasattr(index, "__iter__") else [index])
 
     def __getitems__(self, indices: list[int]) -> Any:
         many = getattr(self.dataset, "__getitems__", None)
-        samples = many(indices) if many else [self.dataset[index] for index in indices]
-        return _Fetched(samples, [place_of(self.dataset, one) for one in indices])
+        return _Fetched(many(indices) if many else [self.dataset[index] for index in indices], indices)
 
 
 class _Collate:
     """A collate function that gets what the data set returned, and adds the ids to what it makes of it."""
 
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
+    def __init__(self, collate: Callable[[Any], Any], dataset: Any) -> None:
         self._collate = collate
+        self._dataset = dataset
 
     def __call__(self, fetched: _Fetched) -> Any:
         batch = self._collate(fetched.samples)
         if isinstance(batch, MutableMapping) and ID not in batch:
-            batch[ID] = torch.tensor(fetched.ids)
+            batch[ID] = torch.tensor([place_of(self._dataset, one) for one in fetched.drawn])
         return batch

@@ -85,7 +85,13 @@ class WatchedLoader:
         _refuse_unprepared(self.loader)
         taken = TakenSamples(self._padding)
         if self._drawn:
-            yield from self._drawn.batches(lambda: iter(self.loader), taken)
+            if self._drawn.is_resumed:
+                raise UsageError("loader: it resumes in the middle of a pass, and draws again what it skips", _USE_IDENTIFIED)
+            for batch, drawn in self._drawn.batches(lambda: iter(self.loader)):
+                if drawn is None:
+                    raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
+                ids, files = self._drawn.names(drawn)
+                yield IdentifiedBatch(batch, ids, files, taken.places(len(ids)))
             return
         for batch in self.loader:
             if type(batch) in (tuple, list) and len(batch) < 3 and not self._carries_ids():
@@ -108,7 +114,7 @@ class DrawnIds:
         if loader.num_workers > 1 and not getattr(loader, "in_order", True):
             raise UsageError("loader: with in_order=False, batches do not come in the order of the sampler", _USE_IDENTIFIED)
         self._loader = loader
-        self._names = names
+        self.names = names
         self._name = "sampler" if loader.batch_sampler is None else "batch_sampler"
         self._before = getattr(loader, self._name)
         self._sampler = self._before if isinstance(self._before, _WatchedSampler) else _WatchedSampler(self._before)
@@ -118,24 +124,25 @@ class DrawnIds:
         """Give the loader its own sampler back."""
         vars(self._loader)[self._name] = self._before
 
-    def batches(self, begin: Callable[[], Iterator[Any]], taken: TakenSamples) -> Iterator[IdentifiedBatch]:
-        """Begin a pass over the loader, or over what wraps it, and return its batches with their ids."""
-        if getattr(self._loader, "next_iter_state", None) is not None:  # of torchdata's StatefulDataLoader
-            raise UsageError("loader: it resumes in the middle of a pass, and draws again what it skips", _USE_IDENTIFIED)
+    @property
+    def is_resumed(self) -> bool:
+        """True if the next pass begins in the middle, as one of torchdata's StatefulDataLoader may: it draws what it skips."""
+        return getattr(self._loader, "next_iter_state", None) is not None
+
+    def batches(self, begin: Callable[[], Iterator[Any]]) -> Iterator[tuple[Any, Any]]:
+        """Begin a pass over the loader, or over what wraps it; return its batches with what was drawn for each.
+
+        That is None for a batch that the sampler was not asked for.
+        """
         before = self._sampler.latest
         batches = begin()
-        return self._pair(batches, before, self._sampler.latest, taken)
+        return self._pair(batches, before, self._sampler.latest)
 
-    def _pair(
-        self, batches: Iterator[Any], before: _Draws | None, draws: _Draws | None, taken: TakenSamples
-    ) -> Iterator[IdentifiedBatch]:
+    def _pair(self, batches: Iterator[Any], before: _Draws | None, draws: _Draws | None) -> Iterator[tuple[Any, Any]]:
         for batch in batches:
             if draws is before:  # loaders that are generators begin with their first batch
                 draws = self._sampler.latest
-            if draws is None or draws is before:
-                raise UsageError("loader: its sampler was not asked for indices", "wrap it before it is iterated")
-            ids, files = self._names(draws.taken.popleft())
-            yield IdentifiedBatch(batch, ids, files, taken.places(len(ids)))
+            yield batch, None if draws is before or draws is None or not draws.taken else draws.taken.popleft()
 
 
 class _WatchedSampler:
