@@ -142,6 +142,14 @@ with Recorder("r.jsonl") as recorder:
                 Module(change), loader_of(identified(DATA)), loader_of(identified(DATA))
             )
 
+    def test_an_error_may_be_a_warning(self, tmp_path: Path) -> None:
+        """With on_error="warn" a step that returns too little is counted, and trains on."""
+        model = Module(lambda returned: returned["loss"])
+        with Recorder(tmp_path / "r.jsonl", on_error="warn") as recorder, pytest.warns(UserWarning, match="no 'logits'"):
+            trainer_with(recorder, max_epochs=1, num_sanity_val_steps=0).fit(model, loader_of(DATA))
+        assert recorder.missed == len(model.losses) == 4
+        assert records(tmp_path / "r.jsonl", "batch") == []
+
     def test_padding_of_distributed_samplers_is_counted(self, tmp_path: Path) -> None:
         """The last sample of 59 for the second of two processes is a repeated one."""
         data = Subset(identified(DATA), range(59))

@@ -104,7 +104,7 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
         if batch is None:  # a collate function dropped it, and Lightning trained on nothing
             self._take(trainer.train_dataloader)
             return
-        self._record(trainer, "train", "training_step", outputs, batch, trainer.train_dataloader)
+        self._recorder.attempt(self._record, trainer, "train", "training_step", outputs, batch, trainer.train_dataloader)
 
     def on_validation_batch_end(
         self, trainer: Any, _module: Any, outputs: Any, batch: Any, _number: int, dataloader_idx: int = 0
@@ -135,7 +135,8 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
     def _record_evaluation(
         self, trainer: Any, phase: str, step: str, outputs: Any, batch: Any, loaders: Any, index: int
     ) -> None:
-        self._record(trainer, f"{phase}-{index}" if index else phase, step, outputs, batch, _loader(loaders, index))
+        name, loader = f"{phase}-{index}" if index else phase, _loader(loaders, index)
+        self._recorder.attempt(self._record, trainer, name, step, outputs, batch, loader)
 
     def _take(self, loader: Any) -> None:
         if self._first is self:

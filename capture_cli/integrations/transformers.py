@@ -82,19 +82,13 @@ class TransformersCapture:
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """Record the batch; return the loss. Raises UsageError, naming the key, for a batch without ids or labels."""
-        ids = inputs.pop(ID, None)
-        labels = inputs.get("labels")
         name = getattr(self.model, "main_input_name", "input_ids")  # type: ignore[attr-defined]
-        model_inputs = inputs.get(name)
-        for key, value, hint in (
-            (ID, ids, _NO_IDS),
-            ("labels", labels, "the record of a batch needs them"),
-            (name, model_inputs, "it is the model's main input"),
-        ):
-            if value is None:
-                raise UsageError(f"a batch of the Trainer has no {key!r}", hint)
+        given = {ID: inputs.pop(ID, None), "labels": inputs.get("labels"), name: inputs.get(name)}
+        hints = {ID: _NO_IDS, "labels": "the record of a batch needs them", name: "it is the model's main input"}
+        self._recorder.attempt(_require, given, hints)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)  # type: ignore[misc]
-        self._capture(model, ids, model_inputs, labels, loss, outputs)
+        if all(one is not None for one in given.values()):
+            self._recorder.attempt(self._capture, model, given[ID], given[name], given["labels"], loss, outputs)
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
@@ -180,6 +174,13 @@ class _Epochs(TrainerCallback):  # type: ignore[misc] # of a package that has no
         self._passes.end_evaluations()
 
     on_predict = on_evaluate
+
+
+def _require(given: dict[str, Any], hints: dict[str, str]) -> None:
+    """Raise UsageError, naming the key, for a batch that lacks one."""
+    for key, value in given.items():
+        if value is None:
+            raise UsageError(f"a batch of the Trainer has no {key!r}", hints[key])
 
 
 def _shifts_labels(model: Any) -> bool:

@@ -25,7 +25,6 @@ from capture_cli.errors import UsageError
 from capture_cli.recorder.identified import ID, Identified
 from capture_cli.recorder.loading import INNER, DrawnIds, place_of, sample_names
 
-
 _NOT_BEGUN = {"_iterator": None, "_initial_iter_for_state_dict": False}
 """Attributes of DataLoaders, the second of torchdata's, that keep an iterator and its workers: those of the original."""
 
