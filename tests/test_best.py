@@ -169,6 +169,6 @@ def test_evaluate_scores_uneven_classes(train: Trainer, capsys: pytest.CaptureFi
     shutil.copy("images/bee_000.png", "test")
     assert train("run", "test", "-o", "one", "-q", "--json", command="evaluate") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"n", "accuracy", "loss", "balanced_accuracy", "macro_f1"}
+    assert found.keys() == {"n", "accuracy", "loss", "balanced_accuracy", "macro_f1", "trained_on"}
     assert train("run", "test", "-o", "two", "-q", command="evaluate") == 0
     assert f"  balanced accuracy {found['balanced_accuracy']:.3f}  macro F1 " in capsys.readouterr().out

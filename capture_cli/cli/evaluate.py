@@ -52,8 +52,8 @@ def evaluate(
 
     The model is that of the best epoch; --last takes that of the last. The phase
     is `test`. Records go to a run folder, as in `capture train`, and every reading
-    command works on them. If the model came from FILE.py:FACTORY, that file's code
-    is run.
+    command works on them. If the model was trained on some of the images, a warning
+    says on how many. If it came from FILE.py:FACTORY, that file's code is run.
     """
     piped = out == "-"
     if as_json and piped:
@@ -84,15 +84,16 @@ def evaluate(
     from capture_cli.runtime import use_threads
     from capture_cli.training.evaluation import prepare_evaluation
     from capture_cli.training.job import run_evaluation
-    from capture_cli.training.loading import model_file
+    from capture_cli.training.seen import trained_digests
     from capture_cli.views.terminal.text import safe
 
     use_threads(threads)
     resources = Resources.parse(ram=ram, workers=workers, cache=not no_cache)
     with other_code():
-        ready, digest = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)
+        ready, trained = prepare_evaluation(Path(model), Path(folder), config, last=last, labels=labels, part=split)
+    seen = trained_digests(trained.path)
     if not quiet:
-        typer.echo(safe(f"Model: {model_file(Path(model), last=last)}"), err=True)
+        typer.echo(safe(f"Model: {trained.path}"), err=True)
     wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     needs, stem = "--tensorboard" if tensorboard else "", f"evaluate-{ready.plan.config.model}"
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)
@@ -100,13 +101,14 @@ def evaluate(
         started(wanted) as sinks,
         session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks) as (around, stopping),
     ):
-        totals = run_evaluation(ready, around, weights_digest=digest, resources=resources)
+        totals, known = run_evaluation(ready, around, trained=trained, seen=seen, resources=resources)
     if stopping():
         return stopping.exit_code
     uneven = uneven_scores(totals)
     if as_json:
         scores = dict(zip(("balanced_accuracy", "macro_f1"), uneven or (), strict=False))
-        typer.echo(orjson.dumps({"n": totals.n, "accuracy": totals.accuracy, "loss": totals.loss, **scores}))
+        values = {"n": totals.n, "accuracy": totals.accuracy, "loss": totals.loss, **scores, "trained_on": known}
+        typer.echo(orjson.dumps(values))
     else:
         more = f"  balanced accuracy {uneven[0]:.3f}  macro F1 {uneven[1]:.3f}" if uneven else ""
         typer.echo(f"accuracy {totals.accuracy:.3f}{more}  loss {totals.loss:.3f} nats  images {totals.n}", err=piped)

@@ -7,7 +7,7 @@ for trained, test in read.copies(names, source.size, source.read): ...
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 import numpy as np
@@ -32,6 +32,10 @@ class FileDigests:
         """Note the files of a block."""
         self._sizes[admission.ids] = admission.sizes
         self._digests[admission.ids] = np.frombuffer(bytes.fromhex("".join(admission.digests)), np.uint8).reshape(-1, 16)
+
+    def count_in(self, digests: Collection[bytes]) -> int:
+        """Count the files whose digest is one of `digests`."""
+        return sum(one.tobytes() in digests for one in self._digests)
 
     def copies(self, names: Names, size: Callable[[str], int], read: Callable[[str], bytes]) -> list[Pair]:
         """Pair each file of the test split that is a copy with a training file, or if there is none with one for validation.

@@ -9,7 +9,7 @@ A file is read and decoded once, at its first visit, in blocks that run a little
 relative paths.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -161,6 +161,10 @@ class Data:
             )
         for text in [*warnings(found, self._names), *self._test_leaks()]:
             self._warn(text)
+
+    def count_in(self, digests: Collection[bytes]) -> int:
+        """Count the images that were read whose file has one of these digests."""
+        return self._digests.count_in(digests)
 
     def _test_leaks(self) -> list[str]:
         """Say which files of the test split, which are not decoded, are copies of those that were read."""

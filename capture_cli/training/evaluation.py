@@ -1,6 +1,6 @@
 """A trained model on another folder of labelled images.
 
-ready, weights_digest = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
+ready, trained = prepare_evaluation(Path("runs/first"), Path("test_images"), config)
 """
 
 import shlex
@@ -18,13 +18,13 @@ from capture_cli.training.preparing import Ready, prepare
 
 def prepare_evaluation(
     model: Path, folder: Path, config: TrainConfig, *, last: bool = False, labels: str | None = None, part: str = "auto"
-) -> tuple[Ready, str]:
+) -> tuple[Ready, Trained]:
     """Load a model, see capture_cli.training.loading.read_trained, to evaluate the images of `folder`.
 
     Labels are read by the rule or the table that the model was trained with, unless `labels` is another; `part` is the split to
     evaluate, as in capture_cli.labels.scan.
 
-    Returns it with the digest of its file: BLAKE2b (16 bytes, hex). Raises UsageError, and DataError for the folder.
+    Raises UsageError, and DataError for the folder.
     """
     trained = read_trained(model, last=last)
     header = trained.header
@@ -32,7 +32,7 @@ def prepare_evaluation(
     plan = plan_evaluation(str(folder), classes=list(header.classes), recipe=trained.recipe, config=config, part=part)
     ready = prepare(plan, original_stem=header.original_stem)
     trained.fill(ready.model)
-    return ready, trained.digest
+    return ready, trained
 
 
 def _rule(trained: Trained, folder: str) -> str:

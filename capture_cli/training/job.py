@@ -13,7 +13,7 @@ import platform
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from capture_cli.runfolder import BEST, MODEL, Output
 from capture_cli.training import BEGINNING, Setup, Stopped, evaluate, train
 from capture_cli.training.batches import Data
 from capture_cli.training.best import Best
+from capture_cli.training.loading import Trained
 from capture_cli.training.preparing import Ready, make_learning
 from capture_cli.training.resuming import PreviousRun
 from capture_cli.writer import BatchWriter
@@ -156,13 +157,26 @@ def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch
     output.write_model(to_bytes(model, header), name)
 
 
-def run_evaluation(ready: Ready, session: Session, *, weights_digest: str, resources: Resources) -> Epoch:
-    """Record one pass over the images with the model as it is; return its totals. Raises as `run_training` does."""
+def run_evaluation(
+    ready: Ready, session: Session, *, trained: Trained, seen: Collection[bytes] | None, resources: Resources
+) -> tuple[Epoch, int | None]:
+    """Record one pass over the images with the model as it is. Raises as `run_training` does.
+
+    `seen` are the digests of the files that it was trained on, see capture_cli.training.seen. Returns the totals, and how many
+    of the images are among those: the user is warned of them.
+    """
     config = ready.plan.config
     with _recording(ready, session, None) as writer, _pixels(ready, session, resources) as store:
-        options = {"weights_digest": weights_digest, "model": config.model, "max_pixels": config.max_pixels}
-        writer.write(ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp}))
-        return evaluate(_set_up(ready, writer, store, session, None), "test", 1)
+        options = {"weights_digest": trained.digest, "model": config.model, "max_pixels": config.max_pixels}
+        info = ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp})
+        writer.write(replace(info, model={**info.model, **trained.origin}))
+        setup = _set_up(ready, writer, store, session, None)
+        totals = evaluate(setup, "test", 1)
+        known = None if seen is None else setup.data.count_in(seen)
+        if known:
+            images = f"{known:,} of these {totals.n:,} images" if known < totals.n else f"all of these {totals.n:,} images"
+            session.warn(f"the model was trained on {images}: the accuracy is too high", "trained-on")
+        return totals, known
 
 
 @contextlib.contextmanager

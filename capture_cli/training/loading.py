@@ -35,6 +35,11 @@ class Trained:
     digest: str
     """BLAKE2b (16 bytes, hex) of the file."""
 
+    @property
+    def origin(self) -> dict[str, str | int]:
+        """The model file as it was named, and its epoch if that is known, for run records."""
+        return {"file": str(self.path)} | ({} if self.header.epoch is None else {"epoch": self.header.epoch})
+
     def build(self) -> "nn.Module":
         """Build the model on the CPU, with these weights. Raises UsageError."""
         size = {"channels": self.recipe.channels, "height": self.recipe.height, "width": self.recipe.width}

@@ -56,7 +56,11 @@ class PredictionRecords:
                 folder=folder,
                 images={PHASE: len(self._files), "listing_digest": digest.hexdigest()},
                 classes=list(header.classes),
-                model={"name": header.model, "parameters": sum(p.numel() for p in classifier.model.parameters())},
+                model={
+                    "name": header.model,
+                    "parameters": sum(p.numel() for p in classifier.model.parameters()),
+                    **trained.origin,
+                },
                 recipe=trained.recipe.to_dict(),
                 versions=versions(),
                 device=runtime.name,

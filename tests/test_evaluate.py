@@ -1,0 +1,100 @@
+"""`capture evaluate`: what it says of the model it evaluates, and of images that the model was trained on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calling import called
+from capture_cli.records import RunInfo, Samples
+from capture_cli.runs import open_run
+from capture_cli.training.seen import trained_digests
+from conftest import make_images
+from runs import run_records, write_run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train on two of the three images in a folder: runs/one holds out every fourth."""
+    place = tmp_path_factory.mktemp("place")
+    images = make_images(place / "images")
+    args = ("-m", "linear", "-e", "2", "--val-split", "0.25", "-q", "-o", str(place / "runs" / "one"))
+    assert capture(place, "train", images, *args)[0] == 0
+    return place
+
+
+def capture(place: Path, *args: object) -> tuple[int, str, str]:
+    """Run a command there: its code, and what it said."""
+    done = called(*args, cwd=place)
+    return done.returncode, done.stdout, done.stderr
+
+
+def trained_files(run: Path) -> list[str]:
+    """The files of the split `train`."""
+    with open_run(run) as opened:
+        blocks = [one for one in opened.records() if isinstance(one, Samples)]
+    return [file for one in blocks for file, split in zip(one.files, one.splits, strict=True) if split == "train"]
+
+
+def test_images_that_the_model_was_trained_on_are_counted(place: Path, tmp_path: Path) -> None:
+    """By their bytes, so also under other names elsewhere; validation images are none. The warning is in the events too."""
+    trained = trained_files(place / "runs" / "one")
+    assert len(trained) == 18
+    warning = "warning: the model was trained on 18 of these 24 images: the accuracy is too high\n"
+    code, out, err = capture(place, "evaluate", "one", "images", "-q", "--json", "-o", tmp_path / "same")
+    assert (code, json.loads(out)["trained_on"], err) == (0, 18, warning)
+    events = map(json.loads, (tmp_path / "same" / "events.jsonl").read_text().splitlines())
+    assert [one["text"] + "\n" for one in events if one["event"] == "warning"] == [warning.removeprefix("warning: ")]
+    for number, file in enumerate(sorted(one.name for one in (place / "images").iterdir())):
+        (tmp_path / "copies").mkdir(exist_ok=True)
+        shutil.copy(place / "images" / file, tmp_path / "copies" / f"{file.split('_')[0]}_{900 + number}.png")
+    code, _, err = capture(place, "evaluate", "one", tmp_path / "copies", "-q", "-o", tmp_path / "other")
+    assert (code, err) == (0, warning)
+    code, _, err = capture(place, "evaluate", "runs/one/best.safetensors", "images", "-q", "-o", tmp_path / "one.jsonl")
+    assert (code, err) == (0, warning)
+
+
+def test_there_is_no_warning_without_trained_images(place: Path, tmp_path: Path) -> None:
+    """Nor where nobody can tell, because the model lies alone: then the count is null."""
+    for file in {one.name for one in (place / "images").iterdir()} - set(trained_files(place / "runs" / "one")):
+        (tmp_path / "held").mkdir(exist_ok=True)
+        shutil.copy(place / "images" / file, tmp_path / "held")
+    code, out, err = capture(place, "evaluate", "one", tmp_path / "held", "-q", "--json", "-o", tmp_path / "new")
+    assert (code, json.loads(out)["trained_on"], err) == (0, 0, "")
+    shutil.copy(place / "runs" / "one" / "best.safetensors", tmp_path / "mine.safetensors")
+    code, out, err = capture(
+        *(place, "evaluate", tmp_path / "mine.safetensors", "images", "-q", "--json", "-o", tmp_path / "alone")
+    )
+    assert (code, json.loads(out)["trained_on"], err) == (0, None, "")
+
+
+@pytest.mark.parametrize("sampler", [None, "balanced"])
+def test_only_a_sampler_makes_more_than_the_first_epoch_be_read(tmp_path: Path, sampler: str | None) -> None:
+    """It may choose an image late; without one every image is in the first epoch."""
+    records = list(run_records(epochs=2))
+    (at,) = [number for number, one in enumerate(records) if isinstance(one, Samples)]
+    late = records[at]
+    assert isinstance(late, Samples)
+    late = replace(late, ids=[99], files=["late.png"], labels=[0], splits=["train"], sizes=[1], digests=["ab" * 16])
+    records.insert(-1, late)
+    if sampler:
+        records[0] = replace(records[0], config={"sampler": sampler}) if isinstance(records[0], RunInfo) else records[0]
+    run = write_run(tmp_path / "run", [*records[:-1]])
+    seen = trained_digests(run / "model.safetensors")
+    assert seen is not None
+    assert len(seen) == 27 + bool(sampler)
+    assert (bytes.fromhex("ab" * 16) in seen) == bool(sampler)
+
+
+def test_a_run_says_which_model_it_is_of(place: Path, tmp_path: Path) -> None:
+    """The records of evaluations and predictions name its file, as it was given, and its epoch."""
+    assert capture(place, "evaluate", "one", "images", "-q", "--last", "-o", tmp_path / "evaluated")[0] == 0
+    images = sorted((place / "images").iterdir())
+    assert capture(place, "predict", "one", *images, "-q", "--records", tmp_path / "predicted")[0] == 0
+    with open_run(tmp_path / "evaluated") as run:
+        assert (run.info.model["file"], run.info.model["epoch"]) == ("runs/one/model.safetensors", 2)
+    with open_run(tmp_path / "predicted") as run:
+        assert run.info.model["file"] == "runs/one/best.safetensors"
+        assert run.info.model["epoch"] in (1, 2)
