@@ -1,4 +1,4 @@
-"""Batches that `every=N` skips cost little and count in full; top-K of many classes is what `topk` finds."""
+"""Batches that `every=N` skips cost little and count in full; probabilities found in fast ways are those of torch."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from capture_cli import Recorder
 from capture_cli.errors import UsageError
 from capture_cli.writer import columns
 from capture_cli.writer.largest import largest
+from capture_cli.writer.log_probs import log_softmax
 from recordings import batch_of, records, verified
 
 
@@ -82,3 +83,18 @@ def test_the_largest_of_many_classes(kind: str) -> None:
     expected = logits.topk(10)
     assert torch.equal(values, expected.values)
     assert torch.equal(places, expected.indices)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 8, 10, 15, 16, 17])
+def test_log_probabilities_of_few_classes_have_the_bits_of_torch(classes: int) -> None:
+    """Whatever the number of samples leaves over, and with logits that are equal, large or infinite."""
+    torch.manual_seed(0)
+    for rows in (1, 64, *range(1039, 1055), 2048):
+        logits = torch.randn(rows, classes) * (30 if rows % 2 else 1)
+        logits[: rows // 2 : 7] = logits[: rows // 2 : 7].round()
+        logits[: rows // 2 : 11, -1] = -torch.inf
+        if rows > 64:
+            logits[:3, 0] = torch.tensor([1e38, torch.inf, torch.nan])
+        expected = logits.log_softmax(-1)
+        assert torch.allclose(log_softmax(logits), expected, rtol=0, atol=0, equal_nan=True)
+        assert torch.allclose(log_softmax(logits[None])[0], expected, rtol=0, atol=0, equal_nan=True)

@@ -30,6 +30,7 @@ import numpy as np
 from capture_cli.errors import UsageError
 from capture_cli.records import MAX_COUNTED_CLASSES, AnyBatch, Batch, Inputs, Measures, Numbers
 from capture_cli.writer import largest, measures
+from capture_cli.writer.log_probs import log_softmax
 from capture_cli.writer.measures import LOSS, MEASURE_TASKS, SEGMENTATION, LossScores, MaskScores, MeasureColumns
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def measure(task: str, forward: Forward, *, top_k: int | None, ignore_index: int
     if task in CLASS_TASKS:
         labels = forward.labels.long().contiguous()
         many = top_k is not None and logits.is_cpu and logits.numel() >= largest.MANY
-        log_probs = largest.log_softmax(logits) if many else logits.log_softmax(-1)
+        log_probs = largest.log_softmax(logits) if many else log_softmax(logits)
         if top_k is None:
             return ClassScores(labels, log_probs, losses=losses, loss=loss)
         kept, topk = largest.largest(log_probs, top_k)

@@ -12,6 +12,7 @@ import numpy as np
 
 from capture_cli.writer import largest
 from capture_cli.writer.columns import of_labels
+from capture_cli.writer.log_probs import log_softmax
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,7 +41,7 @@ def summary(logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | flo
     if np.maximum.reduce(values.view(np.uint64)) >= logits.shape[1]:  # a negative number is a very large one
         return None
     logits = logits.detach().float()
-    log_probs = largest.log_softmax(logits) if logits.numel() >= largest.MANY else logits.log_softmax(-1)
+    log_probs = largest.log_softmax(logits) if logits.numel() >= largest.MANY else log_softmax(logits)
     own = of_labels(log_probs.numpy(), values)
     preds = logits.numpy().argmax(1)  # ten times as fast as torch's for many classes
     total = 0.0 - float(np.add.reduce(own, dtype=np.float64))
