@@ -5,6 +5,8 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pexpect
@@ -18,8 +20,11 @@ from capture_cli import CaptureError, load_model, open_run
 from capture_cli.answers.summary import summarise
 from capture_cli.cli import run
 from capture_cli.errors import DataError
-from capture_cli.preprocessing import digests
+from capture_cli.models import build
+from capture_cli.pixels.geometry import Geometry
+from capture_cli.preprocessing import Recipe, digests
 from capture_cli.records import Batch
+from capture_cli.runtime import Runtime
 from capture_cli.sinks.pictures import picture_name
 from capture_cli.training.prediction import Classifier
 from conftest import CAPTURE, make_images
@@ -85,9 +90,26 @@ def test_a_prediction_depends_on_its_image_alone(here: Path, model: str, capfdbi
     """Not on the batch size, the other images, or their order."""
     whole = {one["file"]: one for one in _predicted(capfdbinary, model, "images")}
     files = sorted(whole)
-    for args in (["-b", "1", "images"], ["-b", "24", "images"], files[::-1], files[3:20], files[5:6]):
+    sizes = ([*("-b", size), "images"] for size in ("1", "7", "24", "64"))
+    for args in (*sizes, files[::-1], files[3:20], files[5:6]):
         for one in _predicted(capfdbinary, model, *args):
             assert one == whole[one["file"]]
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp", "cnn"])
+def test_neither_batch_size_nor_order_changes_a_bit(model: str) -> None:
+    """Networks of a usual size, where the libraries below torch choose their order of adding by the number of rows."""
+    torch.manual_seed(0)
+    inputs = torch.randn(70, 1, 28, 28)
+    network = build(model, classes=10, channels=1, height=28, width=28)
+    recipe = Recipe.of(Geometry(height=28, width=28, channels=1))
+    trained: Any = SimpleNamespace(header=SimpleNamespace(classes="abcdefghij"), recipe=recipe, build=lambda: network)
+    runtime = Runtime(torch.device("cpu"), False, torch.get_num_threads())
+    first, *others = (Classifier(trained, runtime, batch_size=size).logits(inputs) for size in (1, 7, 24, 64))
+    assert all(torch.equal(one, first) for one in others)
+    alone = Classifier(trained, runtime)
+    assert torch.equal(alone.logits(inputs[41:42]), first[41:42])
+    assert torch.equal(alone.logits(inputs.flip(0)), first.flip(0))
 
 
 def test_csv_has_the_same_numbers(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -69,8 +69,8 @@ def predict(
     and the K most probable classes: topk in JSON, pred_2, p_2, ... in CSV.
 
     A file that cannot be used is named on stderr and has no line. Exit code 3 if
-    none can be used. A prediction depends on its image alone, not on the others or
-    on their order.
+    none can be used. A prediction depends on its image alone, not on the others,
+    their order or --batch-size (on a GPU, up to the last digits).
 
     The model is that of the best epoch; --last takes that of the last. If it came
     from FILE.py:FACTORY, that file's code is run.
