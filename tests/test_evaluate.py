@@ -1,6 +1,7 @@
 """`capture evaluate`: what it says of the model it evaluates, and of images that the model was trained on."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from calling import called
 from capture_cli.records import RunInfo, Samples
 from capture_cli.runs import open_run
+from capture_cli.runs.names import origin_of
 from capture_cli.training.seen import trained_digests
 from conftest import make_images
 from runs import run_records, write_run
@@ -98,3 +100,17 @@ def test_a_run_says_which_model_it_is_of(place: Path, tmp_path: Path) -> None:
     with open_run(tmp_path / "predicted") as run:
         assert run.info.model["file"] == "runs/one/best.safetensors"
         assert run.info.model["epoch"] in (1, 2)
+    assert "evaluated  runs/one, epoch 2: linear (" in capture(place, "inspect", tmp_path / "evaluated")[1]
+    assert "predicted  runs/one, epoch " in capture(place, "inspect", tmp_path / "predicted")[1]
+    assert re.search(r"evaluated +\S+ s ago +linear of runs/one, epoch 2 ", capture(place, "runs", tmp_path)[1])
+    found = {one["name"]: one["origin"] for one in json.loads(capture(place, "runs", tmp_path, "--json")[1])["runs"]}
+    assert found["evaluated"] == "runs/one, epoch 2"
+    assert capture(place, "runs", "--json")[1].count('"origin": ""') == 1
+
+
+def test_the_model_of_a_run_is_named_by_its_folder() -> None:
+    """A model file that lies elsewhere, or is called otherwise, is named itself; older files do not have their epoch."""
+    assert origin_of({"name": "cnn", "parameters": 5}) == ""
+    assert origin_of({"file": "runs/one/best.safetensors", "epoch": 3}) == "runs/one, epoch 3"
+    assert origin_of({"file": "elsewhere/mine.safetensors", "epoch": 3}) == "elsewhere/mine.safetensors, epoch 3"
+    assert origin_of({"file": "model.safetensors"}) == "model.safetensors"

@@ -27,7 +27,7 @@ from capture_cli.errors import CaptureError, RecordsError
 from capture_cli.records import End, Epoch, Record, RunInfo, decode
 from capture_cli.records.checking import check
 from capture_cli.runs.merging import summed, whole
-from capture_cli.runs.names import RECORDS_OF_RANK, Place, fold_folders
+from capture_cli.runs.names import RECORDS_OF_RANK, Place, fold_folders, origin_of
 
 EVENTS = "events.jsonl"
 TAIL_BYTES = 8 << 20
@@ -128,6 +128,7 @@ class ListedRun:
             "path": str(self.folder),
             "written": round(self.written, 3),
             "model": self.model,
+            "origin": origin_of(self.info.model) if self.info else "",
             "best": best
             and {"phase": best.phase, "epoch": best.epoch, "accuracy": best.accuracy, "loss": best.loss, "n": best.n},
             "last_epoch": self.last_epoch,

@@ -14,10 +14,11 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from capture_cli.errors import CaptureError, UsageError, absent
 
@@ -26,6 +27,7 @@ RUNS = Path("runs")
 RECORDS = "records.jsonl"
 CONFIG = "config.toml"
 BEST_MODEL = "best.safetensors"
+MODEL = "model.safetensors"
 FOLD = re.compile(r"fold-([1-9][0-9]{0,3})")
 """The run folder of one training of a run with folds."""
 RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
@@ -93,6 +95,19 @@ def name_of(run: Path) -> str:
     """Return the name of a run's folder; of a training of a run with folds both names, as `mine-fold-1`."""
     above = run.resolve().parent
     return f"{above.name}-{run.name}" if FOLD.fullmatch(run.name) and fold_folders(above) else run.name
+
+
+def origin_of(model: Mapping[str, Any]) -> str:
+    """Name the model that an evaluation or a prediction is of, by the `model` of its run record: `runs/mine, epoch 5`.
+
+    Empty for a training, and where the record does not say.
+    """
+    file, epoch = model.get("file"), model.get("epoch")
+    if not isinstance(file, str):
+        return ""
+    path = Path(file)
+    name = path.parent if path.name in (MODEL, BEST_MODEL) and path.parent != Path() else path
+    return f"{name}, epoch {epoch}" if isinstance(epoch, int) else f"{name}"
 
 
 def demand_one_training(run: Path, why: str = "each with a model of its own") -> None:

@@ -21,6 +21,7 @@ from capture_cli.answers.summary import Summary
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import folds_of
 from capture_cli.runs.masks import LOSS, MEASURE_TASKS, SEGMENTATION
+from capture_cli.runs.names import origin_of
 from capture_cli.runs.visits import NUMBER_TASKS
 from capture_cli.views.terminal.scores import score_parts, visits_table
 from capture_cli.views.terminal.tables import number, number_or_dash, show, table_of
@@ -167,7 +168,8 @@ def _header(summary: Summary) -> Table:
     if info.folder:
         without_labels = bool(summary.phase and summary.phase.predicted)
         done = "trained" if "epochs" in info.config else "predicted" if without_labels else "evaluated"
-        rows[done] = f"{_model(info)} on {info.folder}: {_images(summary)}"
+        origin = origin_of(info.model)
+        rows[done] = f"{origin}{': ' if origin else ''}{_model(info)} on {info.folder}: {_images(summary)}"
     elif info.model:
         rows["model"] = _model(info)
     more = f", ... ({len(info.classes):,} in all)" if len(info.classes) > _MAX_CLASSES else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.runs.listing import ListedRun
+from capture_cli.runs.names import origin_of
 from capture_cli.views.terminal.cache import size
 from capture_cli.views.terminal.tables import number, show, unbroken_table
 from capture_cli.views.terminal.text import plain
@@ -89,7 +90,9 @@ def _row(run: ListedRun, place: int, now: float) -> list[str]:
         value = f"{best.accuracy:.3f}" if best.accuracy is not None else f"loss {number(best.loss)}"
         found, epoch = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}", f"{best.epoch}"
     name = f"@{place}" if place else ""
-    return [name, run.name, age(now - run.written), run.model, found, epoch, size(run.size), _state(run)]
+    origin = origin_of(run.info.model) if run.info else ""
+    model = f"{run.model} of {origin}" if origin else run.model
+    return [name, run.name, age(now - run.written), model, found, epoch, size(run.size), _state(run)]
 
 
 def _state(run: ListedRun) -> str:
