@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -57,7 +58,10 @@ def test_differences_between_two_trainings_are_named(trained: Path, capture: Cap
     assert found["predictions"]["both"] > 0
     text = capture("diff", "one", "other", cwd=trained)
     assert text.returncode == 1
-    assert text.stdout.startswith("different: one and other diverge at line 1, run, in config.lr\n")
+    first, *lines = text.stdout.splitlines()
+    a, b, n = (found["measures"][name] for name in ("accuracy_a", "accuracy_b", "images"))
+    assert first.startswith(f"val accuracy {a:.3f} in A, {b:.3f} in B, over {n} images in both; p = ")
+    assert "different: one and other diverge at line 1, run, in config.lr" in lines
 
 
 def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None:
@@ -68,13 +72,31 @@ def test_every_row_is_a_line_in_a_pipe(tmp_path: Path, capture: Capture) -> None
     assert (done.returncode, done.stderr) == (1, "")
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
-    order = ["different: ", "A  ", "B  ", "first difference: run", "first batch that differs: batch (train, epoch 0, batch 0)"]
-    places = [
-        next(i for i, line in enumerate(lines) if line.startswith(start)) for start in (*order, "setting", "val, epoch 1")
-    ]
-    assert places == sorted(places)
+    records = ["different: ", "first difference: run", "first batch that differs: batch (train, epoch 0, batch 0)"]
+    assert in_order(lines, ["val accuracy ", "A  ", "B  ", "setting", "val, epoch 1", *records])
     (folder,) = [line.split() for line in lines if line.startswith("folder ")]
     assert folder == ["folder", "photos", "photos/" + "x" * 200]
+
+
+def in_order(lines: list[str], starts: list[str]) -> bool:
+    """Tell if the first lines that start so come in this order."""
+    places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
+    return places == sorted(places)
+
+
+@pytest.mark.parametrize("change", [{}, {"threads": 2}, {"versions": {"torch": "3.0"}}])
+def test_a_difference_that_nobody_set_comes_first(tmp_path: Path, capture: Capture, change: dict[str, Any]) -> None:
+    """Of runs with the same options and images, where they diverge says more than what became of their predictions."""
+    write_run(tmp_path / "a")
+    head, *records = run_records()
+    assert isinstance(head, RunInfo)
+    (at, *_) = [number for number, one in enumerate(records) if isinstance(one, Batch)]
+    records[at] = replace(records[at], loss=9.0)
+    write_run(tmp_path / "b", [replace(head, **change), *records])
+    lines = capture("diff", "a", "b").stdout.splitlines()
+    first = "first batch that differs: " if change else "first difference: batch"
+    assert lines[0].startswith("different: a and b diverge at line ")
+    assert in_order(lines, ["different: ", "A  ", "B  ", first, *(["setting"] if change else []), "val, epoch 1"])
 
 
 def test_the_limit_holds(tmp_path: Path, capture: Capture) -> None:

@@ -243,7 +243,7 @@ class TestSettingsAndFiles:
                     files, digests = list(record.files), list(record.digests)
                     labels, splits = list(record.labels), list(record.splits)
                     files[0] = "added.png"
-                    digests[1] = "f" * 32
+                    digests[:2] = ["e" * 32, "f" * 32]
                     labels[2] = 0
                     splits[3] = "train"
                     files[4] = "broken_0.png"
@@ -258,6 +258,43 @@ class TestSettingsAndFiles:
         assert samples.files[4] == "dog_0001.png"
         assert (files.skipped_a.first, files.skipped_b.first) == (("broken_0.png",), ("dog_0001.png",))
         assert {few.count for few in (files.only_a, files.bytes, files.label, files.split, files.skipped_a)} == {1}
+
+    def test_files_that_only_one_run_names_are_matched_by_their_bytes(self, tmp_path: Path) -> None:
+        """Their labels and splits are compared, and each other difference is still counted."""
+
+        def other() -> Iterator[Record]:
+            for record in run_records():
+                if isinstance(record, Samples):
+                    files, digests, labels = list(record.files), list(record.digests), list(record.labels)
+                    files[:3] = ["moved.png", "relabelled.png", "added.png"]
+                    labels[1], digests[2] = 0, "e" * 32
+                    record = replace(record, files=files, digests=digests, labels=labels)
+                yield record
+
+        samples = next(r for r in run_records() if isinstance(r, Samples))
+        files = compared(tmp_path, run_records(), other()).files
+        assert [(one.file_a, one.file_b) for one in files.moved.first] == [
+            (samples.files[0], "moved.png"),
+            (samples.files[1], "relabelled.png"),
+        ]
+        assert files.label.first == (samples.files[1],)
+        assert (files.only_a.first, files.only_b.first) == ((samples.files[2],), ("added.png",))
+        assert files.bytes.count == files.split.count == 0
+
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_copies_are_not_matched_by_their_bytes(self, tmp_path: Path, side: int) -> None:
+        """Bytes that several files of one run have do not tell which of them was moved, whether or not both runs have one."""
+        before, after = list(run_records()), list(run_records())
+        for number, records in enumerate((before, after)):
+            for at, record in enumerate(records):
+                if isinstance(record, Samples):
+                    digests, files = list(record.digests), list(record.files)
+                    files[0] = "new.png" if number else files[0]
+                    digests[5] = digests[0] if number == side else digests[5]
+                    records[at] = replace(record, files=files, digests=digests)
+        files = compared(tmp_path, before, after).files
+        assert files.moved.count == 0
+        assert (files.only_a.count, files.only_b.first) == (1, ("new.png",))
 
     def test_order_does_not_matter_to_files(self, tmp_path: Path) -> None:
         """Runs that name the same files in another order have the same files."""

@@ -77,7 +77,10 @@ class TestPredictions:
                     if isinstance(record, Batch):
                         record = replace(record, preds=2 - record.preds, probs=np.ascontiguousarray(record.probs[:, ::-1]))
                     elif isinstance(record, Samples):
-                        record = replace(record, labels=np.array(record.labels).tolist())
+                        digests = [
+                            "f" * 32 if file == "new.png" else one for file, one in zip(files, record.digests, strict=True)
+                        ]
+                        record = replace(record, labels=np.array(record.labels).tolist(), digests=digests)
                 yield record
 
         diff = compared(tmp_path, run_records(files=names, classes=("cat", "dog", "elk")), other())
@@ -88,6 +91,26 @@ class TestPredictions:
         assert (result.right_to_wrong.count, result.wrong_to_right.count, result.wrong_to_wrong) == (0, 0, 0)
         assert [(one.name, one.change) for one in result.classes] == [("cat", 0), ("dog", 0), ("elk", 0)]
         assert (diff.files.label.count, diff.files.only_a.first, diff.files.only_b.first) == (0, (names[3],), ("new.png",))
+
+    @pytest.mark.parametrize("waiting", [phases.WAITING_BYTES, 0])
+    def test_images_with_other_paths_are_matched_by_their_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int
+    ) -> None:
+        """As where one run is of a folder within that of the other. Flips have the path of A, and all else is the same."""
+        monkeypatch.setattr(phases, "WAITING_BYTES", waiting)
+        turned = dict.fromkeys(self.VAL, (1, 0.25))
+
+        def below(records: Iterator[Record]) -> Iterator[Record]:
+            for record in records:
+                if isinstance(record, Samples | Batch):
+                    record = replace(record, files=[f"test/{file}" for file in record.files])
+                yield record
+
+        straight = compared(tmp_path, run_records(), with_predictions(turned)).predictions
+        assert straight
+        assert straight.both == 9
+        assert straight.right_to_wrong.count + straight.wrong_to_right.count > 0
+        assert compared(tmp_path, run_records(), below(with_predictions(turned))).predictions == straight
 
     @pytest.mark.parametrize(
         ("a", "b", "phase"), [(4, 4, "val"), (0, 0, "train"), (4, 0, "train")], ids=["val in both", "none", "val in one"]

@@ -8,13 +8,14 @@
     diff.predictions        # images that one run has right and the other wrong
 
 Both runs are read once, side by side, so either may be a pipe. Memory grows with the images and classes, not with the records.
-Only lines that verify are compared. Images are matched by path, never by number. An `end` line that does not say `completed` is
+Only lines that verify are compared. Images are matched by path, and where only one run has a path by the digest of the file,
+never by number. An `end` line that does not say `completed` is
 no difference to a run that was resumed: the one run is then a prefix of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ from capture_cli.runs.merging import whole
 if TYPE_CHECKING:
     import pandas
 
+_SURROUNDINGS = ("versions", "device", "threads")
+"""Fields of a run record that nobody sets to get other results."""
 MAX_FILES = 5
 """Files listed of those whose values differ."""
 
@@ -86,6 +89,11 @@ class Diff:
     """The best epochs of a and b; None without validation."""
     epochs: tuple[EpochPair, ...]
     """Loss and accuracy of every phase in both runs; empty if they are equal."""
+
+    @property
+    def is_meant(self) -> bool:
+        """True if options or images are not the same, so that other predictions are no fault of software or hardware."""
+        return any(not one.name.startswith(_SURROUNDINGS) for one in self.changes)
 
     def measures(self) -> dict[str, float | None] | None:
         """The measures of capture_cli.answers.comparison; None without predictions or losses in both."""
@@ -152,7 +160,7 @@ def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Di
     right.drain()
     left.demand_epoch()
     right.demand_epoch()
-    predictions = _predictions(left, right, limit)
+    files.match_moved(left.samples, right.samples)
     return Diff(
         relation=relation,
         common=common,
@@ -160,8 +168,8 @@ def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Di
         first_batch=first_batch,
         changes=tuple(changes(_info_of(a, left.info), _info_of(b, right.info))) if left.info and right.info else (),
         files=files.changes(),
-        predictions=predictions,
-        losses=_losses(left, right, limit),
+        predictions=_predictions(left, right, limit, files.moved),
+        losses=_losses(left, right, limit, files.moved),
         best=(left.best, right.best),
         epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs, left.task, right.task),
         a=RunState.of(a, left.error),
@@ -266,7 +274,7 @@ def _difference(
     )
 
 
-def _predictions(left: Side, right: Side, limit: int) -> PredictionChanges | None:
+def _predictions(left: Side, right: Side, limit: int, moved: Mapping[str, str]) -> PredictionChanges | None:
     """The changed predictions, as far as the records of both can be read."""
     pair = _read_both(left, right, left.phases.common(right.phases))
     if pair is None:
@@ -274,6 +282,7 @@ def _predictions(left: Side, right: Side, limit: int) -> PredictionChanges | Non
     a, b = pair
     if not a.fold or not b.fold:
         return None
+    b.fold.rename(moved)
     changes = prediction_changes(a.fold, b.fold, limit=limit)
     wanted = {one.file for flips in (changes.right_to_wrong, changes.wrong_to_right) for one in flips.first}
     digests: dict[str, str] = {}
@@ -290,10 +299,13 @@ def _predictions(left: Side, right: Side, limit: int) -> PredictionChanges | Non
     )
 
 
-def _losses(left: Side, right: Side, limit: int) -> LossChanges | None:
+def _losses(left: Side, right: Side, limit: int, moved: Mapping[str, str]) -> LossChanges | None:
     """The changed losses of runs without predicted classes, as far as the records of both can be read."""
     pair = _read_both(left, right, left.losses.common(right.losses))
-    return loss_changes(pair[0].fold, pair[1].fold, limit=limit) if pair else None
+    if pair is None:
+        return None
+    pair[1].fold.rename(moved)
+    return loss_changes(pair[0].fold, pair[1].fold, limit=limit)
 
 
 def _read_both(

@@ -2,14 +2,16 @@
 
     table = FileTable()
     table.update(0, block, info)        # Samples and Skip of run a, in any order; 1 for run b
+    table.match_moved(samples_of_a, samples_of_b)
     table.changes()
 
-A file waits until the other run has named it too. What a run says about it after that is ignored.
+A file waits until the other run has named it too. What a run says about it after that is ignored. In the end, files that only
+one of the runs names are matched by their bytes: a file that was moved, or seen from another folder, is the same file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -41,6 +43,14 @@ class FirstOf(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovedFile:
+    """One file under two names."""
+
+    file_a: str
+    file_b: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileChanges:
     """Files that are not the same in both runs, by kind of difference; a file may be in several."""
 
@@ -53,6 +63,8 @@ class FileChanges:
     skipped_a: FirstOf[str]
     """Skipped in run a, a sample in run b."""
     skipped_b: FirstOf[str]
+    moved: FirstOf[MovedFile]
+    """The same bytes under another name, in only one file of each run."""
 
 
 class _Facts(NamedTuple):
@@ -70,6 +82,8 @@ class FileTable:
         """For each run, the files that the other has not named yet; None: skipped."""
         self._matched: set[str] = set()
         self._found: dict[str, list[str]] = {name: [] for name in (*_Facts._fields, "skipped_a", "skipped_b")}
+        self.moved: dict[str, str] = {}
+        """Name in run b -> name in run a, of files that were matched by their bytes."""
 
     def update(self, side: int, block: Samples | Skip, info: RunInfo) -> None:
         """Take a block of run a (`side` 0) or b (1)."""
@@ -88,14 +102,40 @@ class FileTable:
         others = self._waiting[1 - side].pop(file)
         self._matched.add(file)
         if facts and others:
-            for name, mine, theirs in zip(_Facts._fields, facts, others, strict=True):
-                if mine != theirs:
-                    self._found[name].append(file)
+            self._compare(file, facts, others)
         elif facts or others:
             self._found["skipped_a" if (side == 0) == (facts is None) else "skipped_b"].append(file)
+
+    def _compare(self, file: str, facts: _Facts, others: _Facts) -> None:
+        for name, mine, theirs in zip(_Facts._fields, facts, others, strict=True):
+            if mine != theirs:
+                self._found[name].append(file)
+
+    def match_moved(self, *samples: Sequence[Samples]) -> None:
+        """Match files that still wait by their bytes, given all samples of each run.
+
+        A digest that several files of a run have tells nothing.
+        """
+        waiting = [{facts.bytes: file for file, facts in files.items() if facts} for files in self._waiting]
+        common = waiting[0].keys() & waiting[1].keys()
+        for blocks in samples if common else ():
+            names: dict[str, set[str]] = {}
+            for block in blocks:
+                for file, digest in zip(block.files, block.digests, strict=True):
+                    if digest in common:
+                        names.setdefault(digest, set()).add(file)
+            common = {digest for digest in common if len(names.get(digest, ())) == 1}
+        for digest, file in waiting[0].items():
+            if digest in common:
+                other = waiting[1][digest]
+                mine, theirs = self._waiting[0].pop(file), self._waiting[1].pop(other)
+                self.moved[other] = file
+                if mine and theirs:
+                    self._compare(file, mine, theirs)
 
     def changes(self) -> FileChanges:
         """The differences found, once both runs have been read."""
         found = {name: FirstOf.of(files, MAX_NAMES) for name, files in self._found.items()}
         only_a, only_b = (FirstOf.of(waiting, MAX_NAMES) for waiting in self._waiting)
-        return FileChanges(only_a=only_a, only_b=only_b, **found)
+        moved = FirstOf.of((MovedFile(file_a=a, file_b=b) for b, a in self.moved.items()), MAX_NAMES)
+        return FileChanges(only_a=only_a, only_b=only_b, moved=moved, **found)

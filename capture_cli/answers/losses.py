@@ -10,6 +10,7 @@ whole loss is known has no samples to match.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from capture_cli.answers.comparison import MEASURES
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.masks import MaskScore, Measured
+from capture_cli.answers.predictions import renamed, renumbered
 from capture_cli.answers.visits import plain_value
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, Visits
@@ -108,6 +110,11 @@ class SampleLosses:
             self._measured.update(block)
         numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names.tolist()]
         self._blocks.append((np.array(numbers, np.int64), losses))
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give some files the names that the same files have in the other run."""
+        numbers = renamed(self.file_numbers, names)
+        self._blocks = [(renumbered(files, numbers), losses) for files, losses in self._blocks]
 
     def absorb(self, other: SampleLosses) -> None:
         """Take over what `other` has found in the same phase of another training."""

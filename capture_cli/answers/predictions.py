@@ -3,13 +3,13 @@
     a, b = Predictions(files), Predictions(files)       # folds over one phase; `files` is shared
     changes = prediction_changes(a, b, limit=10)
 
-Images are matched by path, classes by name. If an image is in the phase more than once, its last visit counts. Memory: a number
-for each file name and a few bytes an image.
+Images are matched by the number of their file, classes by name. If an image is in the phase more than once, its last visit
+counts. Memory: a number for each file name and a few bytes an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
@@ -152,6 +152,11 @@ class Predictions:
             numbers = [self.file_numbers.setdefault(name, len(self.file_numbers)) for name in names]
             self._blocks.append(_Columns(np.array(numbers, np.int64), *columns))
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give some files the names that the same files have in the other run."""
+        numbers = renamed(self.file_numbers, names)
+        self._blocks = [one._replace(files=renumbered(one.files, numbers)) for one in self._blocks]
+
     def absorb(self, other: Predictions) -> None:
         """Take over the predictions for the same phase in another training."""
         self.is_complete = self.is_complete and other.is_complete
@@ -166,6 +171,17 @@ class Predictions:
         joined = _Columns._make(map(np.concatenate, zip(*self._blocks, strict=True)))
         last = len(joined.files) - 1 - np.unique(joined.files[::-1], return_index=True)[1]
         return joined.chosen(last)
+
+
+def renamed(file_numbers: Mapping[str, int], names: Mapping[str, str]) -> dict[int, int]:
+    """The numbers of files under both of their names, before and after."""
+    both = ((file_numbers.get(before), file_numbers.get(after)) for before, after in names.items())
+    return {before: after for before, after in both if before is not None and after is not None}
+
+
+def renumbered(files: Ints, numbers: Mapping[int, int]) -> Ints:
+    """Replace those of the numbers [N] that `numbers` names."""
+    return np.array([numbers.get(number, number) for number in files.tolist()], np.int64)
 
 
 def prediction_changes(a: Predictions, b: Predictions, *, limit: int) -> PredictionChanges:

@@ -31,13 +31,15 @@ def diff(
 ) -> int:
     """Compare runs: where they diverge, and which predictions changed.
 
-    The first line is the verdict. Then: the first record that differs, with its
-    fields and images; the settings that differ (options, files, versions,
-    device, threads); loss and accuracy by epoch; and the images that one run has
-    right and the other wrong, with p(label) in both, in the last phase that both
-    runs have (val, else test, else train), with calibration (ECE over 15 bins) and McNemar's test.
-    Images are matched by path; one whose label changed is listed, and compared in
-    nothing else. Predictions and the gate are those of the last
+    The first line is the verdict: of runs with other options or images the accuracy
+    of both, else where the records diverge. Then: the settings that differ (options,
+    files, versions, device, threads); loss and accuracy by epoch; the images that
+    one run has right and the other wrong, with p(label) in both, in the last phase
+    that both runs have (val, else test, else train), with calibration (ECE over 15
+    bins) and McNemar's test; and the first record that differs, with its fields and
+    images. Images are matched by path, and where only one run has a path by the
+    bytes of the file; one whose label changed is listed, and compared in nothing
+    else. Predictions and the gate are those of the last
     epoch; `--epoch best` takes the best one of each run, which is read twice and
     so cannot come from a pipe. Of more than two runs there is a table.
 

@@ -35,7 +35,10 @@ class Gate:
     def fails(self, measures: Mapping[str, float | None]) -> bool:
         """Tell if the condition holds. Raises CaptureError where it cannot be told: a gate never passes for want of data."""
         if missing := [name for name in self.names if measures[name] is None]:
-            raise CaptureError(f"--fail-if cannot be judged: {', '.join(missing)} is not known", "the records do not have it")
+            unknown = f"--fail-if cannot be judged: {', '.join(missing)} is not known"
+            if measures["images"] == 0:
+                raise CaptureError(f"{unknown}: no image is in both runs with the same label", "name runs of the same images")
+            raise CaptureError(unknown, "the records do not have it")
         sql = f"select ({self.text}\n) from ({_TABLE.query()})"  # noqa: S608 - the condition was checked, and DuckDB is locked
         try:
             found = self._database.execute(sql, {"lines": [json.dumps(dict(measures))]}).fetchall()[0][0]

@@ -56,28 +56,56 @@ def show_diff(
     `a` and `b` are how the user named the runs; at most `limit` classes are shown. `width` is that of the terminal in cells,
     None for a pipe. `pictures` are those of `listed_flips`, `notes` say why some are missing.
     """
-    parts: list[RenderableType] = [plain(verdict(diff, a=a, b=b), "bold")]
-    if diff.relation != "equal":
-        parts += ["", _runs(diff, a, b)]
+    first = plain(verdict(diff, a=a, b=b), "bold")
+    runs = ["", _runs(diff, a, b)] if diff.relation != "equal" else []
+    records: list[RenderableType] = []
     for title, difference in (("first difference", diff.first), ("first batch that differs", diff.first_batch)):
         if difference:
-            parts += ["", *_difference(title, difference)]
-    if diff.changes:
-        parts += ["", _settings(diff)]
-    parts += _files(diff)
-    if diff.epochs:
-        parts += ["", _epochs(diff)]
-    if diff.predictions and diff.relation != "equal":
-        parts += ["", *_predictions(diff.predictions, limit, diff.best)]
+            records += ["", *_difference(title, difference)]
+    settings = ["", _settings(diff)] if diff.changes else []
+    epochs = ["", _epochs(diff)] if diff.epochs else []
+    results = _results(diff, limit, width, pictures, notes) if diff.relation != "equal" else []
+    headline = _headline(diff)
+    if headline:
+        parts = [plain(headline, "bold"), *runs, *settings, *_files(diff), *epochs, *results, "", first, *records]
+    else:
+        parts = [first, *runs, *records, *settings, *_files(diff), *epochs, *results]
+    show(parts, width=width)
+
+
+def _headline(diff: Diff) -> str:
+    """The accuracy of both, of runs that were meant to differ; empty for others, whose first difference says more."""
+    found = diff.predictions
+    if diff.relation != "differ" or not found or not found.both or not diff.is_meant:
+        return ""
+    a, b, both = found.a, found.b, found.both
+    accuracy = f"{found.phase} accuracy {a.correct / both:.3f} in A, {b.correct / both:.3f} in B"
+    return f"{accuracy}, over {_images(both)} in both; p = {found.mcnemar_p:.2g}: {_chance(found.mcnemar_p)}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def _chance(p: float) -> str:
+    return "chance alone rarely does that" if p < _RARE else "chance alone may do that"
+
+
+def _results(
+    diff: Diff, limit: int, width: int | None, pictures: Sequence[Picture | None], notes: Sequence[str]
+) -> list[RenderableType]:
+    """The predictions or losses that changed, of runs that are not equal."""
+    if diff.predictions:
         captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
         shown = gallery(zip(pictures, captions, strict=False), width)
-        parts += ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
-    elif diff.losses and diff.relation != "equal":
-        parts += ["", *loss_parts(diff.losses, limit)]
-    elif not diff.predictions and diff.relation != "equal" and not diff.error:
-        needs = "both runs need captured batches of the same phase, with classes"
-        parts += ["", plain(f"no predictions to compare: {needs} ({_phases(diff)})")]
-    show(parts, width=width)
+        beside = ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
+        return ["", *_predictions(diff.predictions, limit, diff.best), *beside]
+    if diff.losses:
+        return ["", *loss_parts(diff.losses, limit)]
+    if diff.error:
+        return []
+    needs = "both runs need captured batches of the same phase, with classes"
+    return ["", plain(f"no predictions to compare: {needs} ({_phases(diff)})")]
 
 
 def _phases(diff: Diff) -> str:
@@ -236,6 +264,10 @@ def _files(diff: Diff) -> list[RenderableType]:
             other = {"only_a": diff.b, "only_b": diff.a}.get(name)
             so_far = " so far" if other and not other.is_finished else ""
             rows.append((title + so_far, f"{files.count:,}", ", ".join(files.first) + (", ..." if files.more else "")))
+    moved = diff.files.moved
+    if moved.count:
+        pairs = [f"{one.file_a} -> {one.file_b}" for one in moved.first]
+        rows.append(("another path, same bytes", f"{moved.count:,}", ", ".join(pairs) + (", ..." if moved.more else "")))
     return ["", table_of([("files", ""), ("", "#"), ("such as", "fold")], rows)] if rows else []
 
 
@@ -258,16 +290,14 @@ def _predictions(
     only = "".join(f", {n:,} only in {name}" for name, n in alone if n)
     if changed:
         only = f" with the same label; {'1 label' if changed == 1 else f'{changed:,} labels'} changed{only}"
-    images = "1 image" if both == 1 else f"{both:,} images"
-    parts: list[RenderableType] = [plain(f"{changes.phase}, {epochs}{under_way}: {images} in both{only}", "bold")]
+    parts: list[RenderableType] = [plain(f"{changes.phase}, {epochs}{under_way}: {_images(both)} in both{only}", "bold")]
     parts += _not_best(changes, best)
     if not both:
         return parts
     correct = f"{a.correct:,} in A ({a.correct / both:.1%}), {b.correct:,} in B ({b.correct / both:.1%})"
     flips = f"right to wrong {changes.right_to_wrong.count:,}, wrong to right {changes.wrong_to_right.count:,}"
     parts.append(plain(f"correct: {correct}; {flips}, wrong in both with another prediction {changes.wrong_to_wrong:,}"))
-    chance = "chance alone rarely does that" if changes.mcnemar_p < _RARE else "chance alone may do that"
-    parts.append(plain(f"McNemar's test: p = {changes.mcnemar_p:.2g}; {chance}"))
+    parts.append(plain(f"McNemar's test: p = {changes.mcnemar_p:.2g}; {_chance(changes.mcnemar_p)}"))
     if a.calibration and b.calibration:
         ece = f"ECE {a.calibration.ece:.3f} in A, {b.calibration.ece:.3f} in B ({a.calibration.bin_count} bins)"
         parts.append(plain(f"loss {number_or_dash(a.loss)} in A, {number_or_dash(b.loss)} in B; calibration: {ece}"))
