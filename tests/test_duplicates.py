@@ -94,6 +94,33 @@ def test_hashes_that_differ_in_a_few_bits_are_near(monkeypatch: pytest.MonkeyPat
     assert near([*hashes, 1 << 99]) == [["cat_0000.png", "dog_0002.png"]]
 
 
+def test_what_is_near_is_perhaps_the_same_picture(tmp_path: Path, call: Caller) -> None:
+    """Two pictures may have one hash: they are listed last, and are no leak, no contradiction, no reason to doubt a label."""
+    records = distinct(list(run_records()), {1: 0})
+    (at,) = [number for number, one in enumerate(records) if isinstance(one, Samples)]
+    hashes = [1 << i for i in range(36)]
+    for near_to, other in ((6, 7), (4, 5)):  # another split, another label
+        hashes[other] = hashes[near_to] = 1 << (60 + other) | 1 << 99
+    assert isinstance(records[at], Samples)
+    for same, said in (
+        (records, "1 picture is in the run more than once (1 with several labels, 0 across splits); 2 more may be, by their"),
+        (distinct(list(run_records())), "no picture is in the run more than once; 2 may be, by their perceptual hashes"),
+    ):
+        folder = write_run(
+            tmp_path / f"run{len(said)}", [*same[:at], replace(same[at], phash=[f"{h:032x}" for h in hashes]), *same[at + 1 :]]
+        )
+        with open_run(folder) as run:
+            found = find_duplicates(run)
+        assert [one.kind for one in found.groups][-2:] == ["near", "near"]
+        assert len(found.contradictions) == len(found.groups) - 2
+        assert found.leaks == ()
+        assert said in call("suspects", folder).out
+        shown = call("suspects", folder, "--duplicates").out
+        assert said in shown
+        assert [line.split()[-1] for line in shown.splitlines()[-4:]] == ["perhaps"] * 4
+        assert "almost the same picture" not in call("suspects", folder, "--all").out
+
+
 def test_what_is_not_compared_is_said(tmp_path: Path, call: Caller) -> None:
     """Images of a test split, which the run has not read: in words, and on stderr beside data."""
     records = distinct(list(run_records()), {5: 4})

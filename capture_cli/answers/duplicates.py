@@ -5,8 +5,9 @@
     found.groups[0].members[0].file
 
 Three kinds, the strongest first: `bytes` (files with the same digest), `input` (the same tensor went into the model: pictures
-that differ on disk and not to the network) and `near` (the recorded perceptual hashes differ in a few bits). A fold over one
-pass; memory grows with the samples, not with the epochs.
+that differ on disk and not to the network) and `near` (the recorded perceptual hashes differ in a few bits). Two small pictures
+may have one hash and be different, and the pixels that would tell are not in the records: what is near is perhaps the same
+picture, and neither a leak nor a contradiction. A fold over one pass; memory grows with the samples, not with the epochs.
 """
 
 from __future__ import annotations
@@ -50,12 +51,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateGroup:
-    """Samples that show the same picture."""
+    """Samples that show the same picture, or of the kind `near` perhaps do."""
 
     kind: str
     """One of KINDS."""
     members: tuple[Member, ...]
     """At least two, in the order of the records."""
+
+    @property
+    def is_certain(self) -> bool:
+        """True if it is the same picture to the network; what is near may be another one."""
+        return self.kind != "near"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,7 +79,7 @@ class Duplicates:
     """Every group of a run."""
 
     groups: tuple[DuplicateGroup, ...]
-    """Contradictions first, then leaks, then others."""
+    """Contradictions first, then leaks, then others; those that are near last."""
     compared: tuple[str, ...]
     """The kinds that the records allow to find."""
     not_compared: int = 0
@@ -81,13 +87,13 @@ class Duplicates:
 
     @property
     def contradictions(self) -> tuple[DuplicateGroup, ...]:
-        """Groups with more than one label: at most one of them is right."""
-        return tuple(one for one in self.groups if len(one.labels) > 1)
+        """Groups of the same picture with more than one label: at most one of them is right."""
+        return tuple(one for one in self.groups if one.is_certain and len(one.labels) > 1)
 
     @property
     def leaks(self) -> tuple[DuplicateGroup, ...]:
-        """Groups in more than one split: what is measured on the one was seen in the other."""
-        return tuple(one for one in self.groups if len(one.splits) > 1)
+        """Groups of the same picture in more than one split: what is measured on the one was seen in the other."""
+        return tuple(one for one in self.groups if one.is_certain and len(one.splits) > 1)
 
     def to_json(self) -> dict[str, Any]:
         """The groups as plain values."""
@@ -184,7 +190,15 @@ class Duplicating:
                     found[tuple(group)] = kind
         member = self._members(names)
         groups = [DuplicateGroup(kind=kind, members=tuple(map(member, group))) for group, kind in found.items()]
-        groups.sort(key=lambda one: (len(one.labels) < 2, len(one.splits) < 2, KINDS.index(one.kind), one.members[0].file))
+        groups.sort(
+            key=lambda one: (
+                not one.is_certain,
+                len(one.labels) < 2,
+                len(one.splits) < 2,
+                KINDS.index(one.kind),
+                one.members[0].file,
+            )
+        )
         has = {
             "bytes": bool(self._samples),
             "input": bool(self._inputs) or any(self._keys["pixels"]),

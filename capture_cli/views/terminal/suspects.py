@@ -77,7 +77,10 @@ def show_duplicates(
         parts += [plain(tests, "dim")] * bool(tests)
         parts += [plain(f"shown: the first {len(shown):,}", "dim")] * (len(shown) < len(groups))
         heads = [("group", "#"), ("file", "fold"), ("label", "fold"), ("split", ""), ("same", "")]
-        cells = ((f"{n}", one.file, one.label or "-", one.split or "-", group.kind) for n, group, one in rows)
+        cells = (
+            (f"{n}", one.file, one.label or "-", one.split or "-", group.kind if group.is_certain else "perhaps")
+            for n, group, one in rows
+        )
         show([*parts, "", table_of(heads, cells)] if rows else parts, width=width)
 
 
@@ -142,7 +145,11 @@ def _not_compared(tests: int) -> str:
 
 def _count(groups: Sequence[DuplicateGroup]) -> str:
     """The number of groups, in words."""
-    labels, splits = (sum(len(getattr(one, name)) > 1 for one in groups) for name in ("labels", "splits"))
-    some = "no picture is" if not groups else "1 picture is" if len(groups) == 1 else f"{len(groups):,} pictures are"
+    same = [one for one in groups if one.is_certain]
+    labels, splits = (sum(len(getattr(one, name)) > 1 for one in same) for name in ("labels", "splits"))
+    some = "no picture is" if not same else "1 picture is" if len(same) == 1 else f"{len(same):,} pictures are"
     text = f"{some} in the run more than once"
-    return f"{text} ({labels:,} with several labels, {splits:,} across splits)" if groups else text
+    if same:
+        text += f" ({labels:,} with several labels, {splits:,} across splits)"
+    near = len(groups) - len(same)
+    return f"{text}; {near:,}{' more' if same else ''} may be, by their perceptual hashes" if near else text
