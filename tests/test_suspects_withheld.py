@@ -10,12 +10,14 @@ import torch
 from calling import Caller
 from capture_cli import Recorder
 from capture_cli.answers.suspects import find_suspects
+from capture_cli.answers.suspects.count import wrong_count
+from capture_cli.answers.suspects.score import score_labels
 from capture_cli.runs import open_run
 
 CLASSES = 10
 
 
-def record(recorder: Recorder, epoch: int, phase: str, logits: Any, labels: Any, ids: range) -> None:
+def record(recorder: Recorder, epoch: int, phase: str, logits: Any, labels: Any, ids: Any) -> None:
     """Record one batch with these logits and labels."""
     shown, told = torch.tensor(logits), torch.tensor(labels)
     recorder.record(epoch=epoch, phase=phase, inputs=torch.zeros(len(ids), 1), logits=shown, labels=told, ids=ids)
@@ -74,6 +76,47 @@ def test_a_class_of_few_images_beside_many_is_not_flagged(tmp_path: Path) -> Non
     assert {one.label for one in found.suspects[:8]} == {"rare"}
     assert not found.flagged
     assert any(note.startswith("labels of rare are not flagged") for note in found.phases[0].notes)
+
+
+def test_a_network_that_knows_nothing_yet_is_no_judge_of_how_many_labels_are_wrong() -> None:
+    """Its first epochs contradict nearly all labels, those that it is surest of too: not every hard image counts for that."""
+    rng = np.random.default_rng(3)
+    labels, rows = np.repeat(np.arange(CLASSES), 25), np.arange(250)
+    hard = rng.uniform(0, 1.15, 250)
+    probs = np.zeros((20, 250, CLASSES))
+    for epoch in range(20):
+        logits = rng.normal(0, 0.3, (250, CLASSES))
+        if epoch < 2:
+            logits[:, :3] += 1.2
+        else:
+            logits[rows, labels] += 0.2 * epoch
+            logits[rows, (labels + 1) % CLASSES] += 0.2 * epoch * hard
+        probs[epoch] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    scored = score_labels(probs, labels)
+    assert wrong_count(probs, labels, scored) < 0.75 * scored.contradicted.sum()
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_batches_that_were_not_captured_invent_no_wrong_labels(every: int, tmp_path: Path) -> None:
+    """Early epochs contradict clean labels, and some samples have few other visits. With too few there is no count."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, CLASSES, 640)
+    given = np.where(np.arange(640) < 12, (labels + 1) % CLASSES, labels)
+    with Recorder(tmp_path / "run.jsonl", classes=[f"c{k}" for k in range(CLASSES)], every=every) as recorder:
+        for epoch in range(12):
+            order = rng.permutation(640)
+            for rows in np.split(order, 10):
+                logits = rng.normal(0, 1, (64, CLASSES))
+                logits[np.arange(64), labels[rows]] += epoch
+                record(recorder, epoch, "train", logits, given[rows], rows)
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    assert {one.id for one in found.flagged} <= set(range(12))
+    assert len(found.flagged) >= (10 if every < 4 else 0)
+    assert (found.expected is None) is (every == 4)
+    assert any("fewer than 3 recorded visits" in note for note in found.phases[0].notes) is (every == 4)
+    assert len({one.id for one in found.suspects[:10]} - set(range(12))) <= 1
+    assert all((one.p_wrong or 0) > 0.5 and one.contradicted for one in found.flagged)
 
 
 def test_of_several_runs_a_weak_one_is_not_used(tmp_path: Path, call: Caller) -> None:

@@ -25,7 +25,16 @@ from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.reasons import reasons, twins
-from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, Bools, Floats, Ints, mean_over, score_labels
+from capture_cli.answers.suspects.score import (
+    MAX_CLASSES,
+    MIN_EPOCHS,
+    Bools,
+    Floats,
+    Ints,
+    mean_over,
+    score_labels,
+    without_gaps,
+)
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import folds_of
 
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
 
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
+LIKELY = 0.5
+"""A label that the mean prediction contradicts is flagged above this probability that it is wrong."""
 RARE, RARE_SHARE = 20, 0.25
 """Labels of a class with fewer images, and less than this share of the median class, are not flagged: it is hardly learnt."""
 COLUMNS = (
@@ -63,7 +74,7 @@ class Suspect:
     p_wrong: float | None
     """Probability that the label is wrong; None where the run does not tell."""
     flagged: bool
-    """One of the likeliest, as many as labels are probably wrong, with mean predictions that contradict the label."""
+    """Rather wrong than right, and contradicted by the mean prediction."""
     contradicted: bool
     """The mean prediction is another class than the label: on the review list."""
     reason: str
@@ -179,14 +190,11 @@ def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Du
     """Rank the samples of some phases by their dynamics; the classes must be at least two."""
     ranked = [_rank(dynamics) for dynamics in found]
     by_model = [one for one in ranked if one.count is not None]
-    # One calibration and one count of flags for all phases, so that both go with the rank.
+    # One calibration for all phases, so that p goes with the rank.
     score = np.concatenate([np.zeros(0), *(one.score for one in by_model)])
-    count = sum(one.count or 0 for one in by_model)
-    p = p_wrong(score, count) if len(score) else score
-    flagged = np.zeros(len(score), bool)
-    flagged[np.argsort(-score, kind="stable")[:count]] = True
+    p = p_wrong(score, sum(one.count or 0 for one in by_model)) if len(score) else score
     rare = _rare_classes(found)
-    flagged &= ~rare[np.concatenate([np.zeros(0, int), *(one.dynamics.labels for one in by_model)])]
+    flagged = (p > LIKELY) & ~rare[np.concatenate([np.zeros(0, int), *(one.dynamics.labels for one in by_model)])]
     suspects: list[Suspect] = []
     start, others = 0, twins(duplicates)
     for one in ranked:
@@ -240,7 +248,7 @@ class _Ranked:
             *(self.suggested, self.confidence, self.score, flagged, self.contradicted),
             *(dynamics.labels, dynamics.ids, dynamics.files),
         )
-        said = reasons(dynamics, self.means, self.suggested, flagged, p > 0.5, others)
+        said = reasons(dynamics, self.means, self.suggested, flagged, others)
         rows = zip(*(column.tolist() for column in columns), probabilities, said, strict=True)
         return [
             Suspect(
@@ -264,8 +272,9 @@ class _Ranked:
 def _rank(dynamics: SampleDynamics) -> _Ranked:
     probs = dynamics.probs
     too_many = len(dynamics.classes) > MAX_CLASSES
-    if probs is None or too_many or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2:
+    if probs is None or too_many or dynamics.usable_epochs < MIN_EPOCHS or len(dynamics) < 2 or has_few_visits(dynamics):
         return _by_margin(dynamics)
+    probs = without_gaps(probs)
     if is_too_weak(probs, dynamics.labels):
         return _by_margin(dynamics, weak=True)
     scored = score_labels(probs, dynamics.labels)
@@ -304,6 +313,11 @@ def _by_margin(dynamics: SampleDynamics, *, weak: bool = False) -> _Ranked:
     )
 
 
+def has_few_visits(dynamics: SampleDynamics) -> bool:
+    """Return True where more than a tenth of the samples have fewer visits than a noise model needs."""
+    return float((dynamics.visits < MIN_EPOCHS).mean()) > 0.1
+
+
 def _rare_classes(found: Sequence[SampleDynamics]) -> Bools:
     """[C] which classes have few images, in all phases together, beside classes of many."""
     sizes = sum(np.bincount(one.labels, minlength=len(one.classes)) for one in found)
@@ -333,6 +347,9 @@ def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
         notes.append(f"{epochs} of at least {MIN_EPOCHS} epochs: ranked by the mean margin, without a count")
     elif classes > MAX_CLASSES:
         notes.append(f"{classes:,} classes, more than {MAX_CLASSES}: ranked by the mean margin, without a count")
+    elif has_few_visits(dynamics):
+        few = f"{(dynamics.visits < MIN_EPOCHS).sum():,} samples have fewer than {MIN_EPOCHS} recorded visits"
+        notes.append(f"{few}: ranked by the mean margin, without a count")
     elif dynamics.probs is None:
         notes.append("too many probabilities to keep: ranked by the mean margin, without a count")
     if not dynamics.probs_are_complete:

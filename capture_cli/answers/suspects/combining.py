@@ -19,7 +19,7 @@ from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
-from capture_cli.answers.suspects import FEW_PER_CLASS, Suspect, Suspects, notes_of, rank
+from capture_cli.answers.suspects import FEW_PER_CLASS, LIKELY, Suspect, Suspects, notes_of, rank
 from capture_cli.answers.suspects.count import p_wrong
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import Run
@@ -51,10 +51,8 @@ def combined(found: Sequence[Suspects], classes: Sequence[Sequence[str]]) -> Sus
     flagged = np.zeros(len(score), bool)
     if by_model:
         share = sum(one.expected or 0.0 for one in by_model) / sum(len(one.suspects) for one in by_model)
-        count = round(share * len(rows))
-        p = p_wrong(score, count)
-        flagged[np.argsort(-score, kind="stable")[:count]] = True
-        flagged &= contradicted
+        p = p_wrong(score, round(share * len(rows)))
+        flagged = (p > LIKELY) & contradicted
     joined = [
         replace(
             one,

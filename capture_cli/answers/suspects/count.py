@@ -66,6 +66,9 @@ class _Early:
     """[N, C] mean probabilities."""
     uniform: float
     """Share of all samples whose wrong label could be any class."""
+    trust: float
+    """0 to 1: how far they are believed, 1 where the network is nearly as sure as later. Predictions of one that has learnt
+    nothing yet make every label look like a draw from all classes."""
 
 
 def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) -> int:
@@ -77,15 +80,12 @@ def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLab
     early = _early(probs, labels, scored)
     n = max(0.0, _by_model(scored, early, len(labels)))
     separated = max(_by_margins(means, labels) for means in (scored.mean_probs, early.means))
-    return min(round(max(n, _by_anchors(early.means, labels, n), separated)), int(scored.contradicted.sum()))
+    anchored = early.trust * _by_anchors(early.means, labels, n)
+    return min(round(max(n, anchored, separated)), int(scored.contradicted.sum()))
 
 
 def _early(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) -> _Early:
-    """Average fewer epochs than the score, and estimate the uniform share from them.
-
-    That is believed as far as it stands out against confusion, and where the network is nearly as sure as later: predictions
-    of one that has learnt nothing yet make every label look like a draw from all classes.
-    """
+    """Average fewer epochs than the score, and estimate the uniform share from them, as far as it stands out."""
     seen = ~np.isnan(probs[:, :, 0])
     filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
@@ -93,8 +93,8 @@ def _early(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) 
     means = mean_over(filled[used], seen[used])
     uniform, confused = uniform_share(np.exp(log_ensemble_of(filled[used], seen[used], means, labels)), labels)
     sureness = float(means.max(1).mean() / scored.mean_probs.max(1).mean())
-    trust = unit((uniform / max(confused, 1e-9) - 0.1) / 0.05) * unit((sureness - 0.8) / 0.05)
-    return _Early(means, uniform * trust)
+    trust = unit((sureness - 0.8) / 0.05)
+    return _Early(means, uniform * trust * unit((uniform / max(confused, 1e-9) - 0.1) / 0.05), trust)
 
 
 def _by_model(scored: ScoredLabels, early: _Early, n: int) -> float:

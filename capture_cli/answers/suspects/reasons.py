@@ -33,13 +33,11 @@ def reasons(
     means: Floats,
     suggested: Ints,
     flagged: Bools,
-    likely: Bools,
     others: Mapping[int | str, str],
 ) -> list[str]:
     """One clause a sample, empty for one that nothing is odd about.
 
-    `means` [N, C] are mean probabilities, `suggested` [N] the likeliest other class, `likely` [N] whether the label is rather
-    wrong than right, `others` what `twins` found.
+    `means` [N, C] are mean probabilities, `suggested` [N] the likeliest other class, `others` what `twins` found.
     """
     classes, last = dynamics.classes, dynamics.epochs[-1]
     correctness, forgetting, first = dynamics.correctness, dynamics.forgetting, dynamics.first_learned
@@ -54,8 +52,7 @@ def reasons(
             clause = others[name]
         elif flagged[i]:
             other_class = classes[int(suggested[i])]
-            claim = f"wrong label: probably {other_class}" if likely[i] else f"perhaps a wrong label: {other_class}"
-            clause = f"{claim}; {1 - correctness[i]:.0%} of predictions contradict it"
+            clause = f"wrong label: probably {other_class}; {1 - correctness[i]:.0%} of predictions contradict it"
         elif means[i, other] > _BETWEEN and label in (one, other):
             clause = f"between {classes[one]} and {classes[other]}"
         elif first[i] < 0:

@@ -100,18 +100,13 @@ def _table(rows: Sequence[Suspect]) -> Table:
     for rank, one in enumerate(rows, 1):
         p = "-" if one.p_wrong is None else f"{one.p_wrong:.3f}"
         names = (plain(text) for text in (one.file, one.label, one.suggested))
-        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, _flag(one), plain(one.reason))
+        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, "wrong" if one.flagged else "", plain(one.reason))
     return table
 
 
-def _flag(one: Suspect) -> str:
-    if not one.flagged:
-        return ""
-    return "wrong" if (one.p_wrong or 0) > 0.5 else "perhaps"
-
-
 def _sentence(found: Suspects) -> str:
-    samples = sum(phase.samples for phase in found.phases)
+    counted = [phase for phase in found.phases if phase.method != "margin"] or found.phases
+    samples = sum(phase.samples for phase in counted)
     if found.expected is None:
         return f"{samples:,} samples, those with the lowest mean margin first; this run cannot tell how many labels are wrong"
     flagged = sum(one.flagged for one in found.suspects)
