@@ -30,6 +30,11 @@ OFF: Mapping[str, Any] = {
     "sampler": "shuffle",
 }
 """Options that records leave out while they are off, so that what is on can be seen."""
+EVALUATIONS = "evaluations"
+"""Marks, among the options of a run record, that evaluations are captured whole although `capture_every` is above 1.
+
+Earlier versions thinned them too, and a run continues as it began.
+"""
 MOST_FOLDS = 1000
 CHECKPOINT_EVERY = "60s"
 
@@ -111,7 +116,7 @@ class TrainConfig:
     merge_names: bool | None = None
     """Make one class of names that differ only in case, spaces or Unicode form."""
     capture_every: int = 1
-    """Capture every N-th batch; the others are only counted."""
+    """Capture every N-th training batch; the others are only counted. Evaluations are captured whole."""
     probs: str | None = None
     """all or top:K; None: all up to 100 classes, then top:10."""
     inputs: str = "digest"

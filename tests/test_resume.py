@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from capture_cli import checkpoint, runtime
-from capture_cli.config import TrainConfig
+from capture_cli.config import EVALUATIONS, TrainConfig
+from capture_cli.records import RunInfo
 from capture_cli.records.chain import GENESIS, link, open_envelope
+from capture_cli.training.preparing import Ready
 from conftest import CAPTURE
 from cutting import OPTIONS, Trainer, kept, trainer
 from holding import held, held_at, held_model, let_go
@@ -85,6 +88,31 @@ def test_augmentations_as_an_earlier_version_spelled_them_resume(
     capsys.readouterr()
     assert train("today", "cut", "--json", command="diff") == 1
     assert json.loads(capsys.readouterr().out)["run"] == []
+
+
+@pytest.mark.parametrize("cut_after", [12, 16, 20])
+def test_evaluations_are_thinned_as_an_earlier_version_began(
+    train: Trainer, monkeypatch: pytest.MonkeyPatch, cut_after: int
+) -> None:
+    """It recorded every second batch of them too; a run of today records them whole. Both go on as they began."""
+    options = ("images", "--capture-every=2", "--val-split=0.5", "-b", "3", "--checkpoint-every=1", "-e", "3")
+    run_info = Ready.run_info
+
+    def without_mark(ready: Ready, options: dict[str, Any] | None = None) -> RunInfo:
+        info = run_info(ready, options)
+        return replace(info, config={name: value for name, value in info.config.items() if name != EVALUATIONS})
+
+    for version in ("today", "earlier"):
+        with monkeypatch.context() as earlier:
+            if version == "earlier":
+                earlier.setattr(Ready, "run_info", without_mark)
+            assert train(*options, "-o", version) == 0
+            assert train(*options, "-o", f"cut-{version}", cut_after=cut_after) == -9
+        assert train("--resume", f"cut-{version}") == 0
+        assert kept(Path(f"cut-{version}")) == kept(Path(version))
+    by_version = [Path(version, "records.jsonl").read_bytes() for version in ("today", "earlier")]
+    # 4 batches of validation an epoch
+    assert [text.count(b'"kind":"batch","phase":"val"') for text in by_version] == [3 * 4, 3 * 2]
 
 
 def test_the_flight_recorder_knows_the_batch_before_the_checkpoint(train: Trainer) -> None:

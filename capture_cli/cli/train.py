@@ -142,7 +142,7 @@ def train(
     merge_names: shared.MergeNames = None,
     strict: shared.Strict = TrainConfig.strict,
     capture_every: Annotated[
-        int, Capture(metavar="N", help="Record every Nth batch; the others are only counted.")
+        int, Capture(metavar="N", help="Record every Nth training batch; the others are only counted.")
     ] = TrainConfig.capture_every,
     probs: Annotated[
         str | None,

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from capture_cli import checkpoint, models
-from capture_cli.config import TrainConfig
+from capture_cli.config import EVALUATIONS, TrainConfig
 from capture_cli.errors import CaptureError, RecordsError, UsageError
 from capture_cli.journal import Journal
 from capture_cli.models import saved
@@ -195,7 +195,7 @@ def restored_model(info: RunInfo, code: str | None) -> RestoredModel:
             "the weights that `capture evaluate` used are not in its run folder", "--outputs is for `capture train`"
         )
     try:
-        config = TrainConfig(**info.config)
+        config = TrainConfig(**{name: value for name, value in info.config.items() if name != EVALUATIONS})
     except (TypeError, UsageError) as error:
         raise RecordsError(f"a run record with options that this version does not know: {error}") from error
     spec = config.model

@@ -23,7 +23,7 @@ from torch import nn
 
 from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Progress, save
-from capture_cli.config import Every
+from capture_cli.config import EVALUATIONS, Every
 from capture_cli.errors import CaptureError
 from capture_cli.mixing import Mixing
 from capture_cli.models.saved import ModelHeader, to_bytes
@@ -36,7 +36,7 @@ from capture_cli.training.batches import Data
 from capture_cli.training.best import Best
 from capture_cli.training.loading import Trained
 from capture_cli.training.preparing import Ready, make_learning
-from capture_cli.training.resuming import PreviousRun
+from capture_cli.training.resuming import PreviousRun, as_begun
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
 
@@ -112,9 +112,10 @@ def run_training(
     plan, config, output = ready.plan, ready.plan.config, session.output
     checkpoint = previous.checkpoint if previous else None
     output.write_config({"folder": plan.folder} | config.to_dict())
-    with _recording(ready, session, previous) as writer, _pixels(ready, session, resources, shared) as store:
+    info = as_begun(ready.run_info(), previous.info if previous else None)
+    with _recording(info, ready, session, previous) as writer, _pixels(ready, session, resources, shared) as store:
         if checkpoint is None or repeat_info:
-            writer.write(_continued(ready.run_info(), previous))
+            writer.write(info)
         setup = _set_up(ready, writer, store, session, previous, shared.digests if shared else {})
         learning = make_learning(ready)
         average = learning.average.model if learning.average else None
@@ -134,12 +135,6 @@ def run_training(
         train(setup, learning, previous.progress if previous else BEGINNING)
         save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
-
-
-def _continued(info: RunInfo, previous: PreviousRun | None) -> RunInfo:
-    """Spell the augmentations as the run began with them: an earlier version recorded them as they were typed."""
-    augment = previous.info.config.get("augment") if previous and previous.info else None
-    return replace(info, config={**info.config, "augment": augment}) if augment and "augment" in info.config else info
 
 
 def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
@@ -166,9 +161,9 @@ def run_evaluation(
     of the images are among those: the user is warned of them.
     """
     config = ready.plan.config
-    with _recording(ready, session, None) as writer, _pixels(ready, session, resources) as store:
-        options = {"weights_digest": trained.digest, "model": config.model, "max_pixels": config.max_pixels}
-        info = ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp})
+    options = {"weights_digest": trained.digest, "model": config.model, "max_pixels": config.max_pixels}
+    info = ready.run_info(options | {"batch_size": config.batch_size, "amp": config.amp})
+    with _recording(info, ready, session, None) as writer, _pixels(ready, session, resources) as store:
         writer.write(replace(info, model={**info.model, **trained.origin}))
         setup = _set_up(ready, writer, store, session, None)
         totals = evaluate(setup, "test", 1)
@@ -180,13 +175,14 @@ def run_evaluation(
 
 
 @contextlib.contextmanager
-def _recording(ready: Ready, session: Session, previous: PreviousRun | None) -> Iterator[BatchWriter]:
-    """Open a writer with the options of the run; seal the records with the status that the body ends with."""
+def _recording(info: RunInfo, ready: Ready, session: Session, previous: PreviousRun | None) -> Iterator[BatchWriter]:
+    """Open a writer for the run that `info` describes; seal the records with the status that the body ends with."""
     output, config = session.output, ready.plan.config
     writer = BatchWriter(
         output,
         sinks=[session.view, *session.sinks],
         every=config.capture_every,
+        whole_evaluations=EVALUATIONS in info.config,
         probs=config.probs,
         inputs=config.inputs,
         spike=config.spike,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from capture_cli import models
+from capture_cli.config import EVALUATIONS
 from capture_cli.errors import UsageError
 from capture_cli.models import saved
 from capture_cli.models.freezing import freeze, head_of
@@ -57,18 +58,22 @@ class Ready:
         listing = blake2b(digest_size=16)
         for item in zip(scan.files, scan.labels, scan.splits, strict=True):
             listing.update(repr(item).encode())
+        is_training = options is None
+        if options is None:
+            whole = {EVALUATIONS: "whole"} if config.capture_every > 1 else {}
+            options = config.to_dict() | {"lr": config.learning_rate} | whole
         return RunInfo(
-            config=config.to_dict() | {"lr": config.learning_rate} if options is None else options,
+            config=options,
             folder=self.plan.root,
             images={
                 **{split: scan.splits.count(split) for split in sorted(set(scan.splits))},
                 "listing_digest": listing.hexdigest(),
             },
             classes=scan.classes,
-            class_weights=self.class_weights if options is None else None,
+            class_weights=self.class_weights if is_training else None,
             fold=self.plan.fold,
             label_rule=scan.rule.name,
-            model=self._model_info(is_training=options is None),
+            model=self._model_info(is_training=is_training),
             recipe=self.plan.recipe.to_dict(),
             versions=versions(),
             device=self.runtime.name,

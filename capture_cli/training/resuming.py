@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from capture_cli.answers.best import BestEpochs
 from capture_cli.checkpoint import Checkpoint, Progress, load
+from capture_cli.config import EVALUATIONS
 from capture_cli.errors import DataError, FormatError, RecordsError, UsageError
 from capture_cli.journal import BEGINNING, JournalPosition, Tail, VerifiedLine, verified_lines
 from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples, Skip, decode
@@ -158,7 +159,8 @@ def _can_follow(progress: Progress, last: Record | None, stored_bytes: Mapping[s
         return (progress.epoch, progress.phase, progress.batch) == (last.epoch + 1, "train", 0)
     if not isinstance(last, Batch):
         return False
-    every, batches = info.config.get("capture_every"), progress.batch - last.batch
+    thinned = progress.phase == "train" or EVALUATIONS not in info.config
+    every, batches = info.config.get("capture_every") if thinned else 1, progress.batch - last.batch
     steps = batches if progress.phase == "train" else 0
     return (
         (progress.phase, progress.epoch, progress.writer["step"]) == (last.phase, last.epoch, last.step + steps)
@@ -248,12 +250,27 @@ def is_done(previous: PreviousRun, info: RunInfo, files: Collection[str], *, all
     return True
 
 
+def as_begun(info: RunInfo, before: RunInfo | None) -> RunInfo:
+    """Return the run record of a run that continues, as the version of capture that began it writes `info`.
+
+    Earlier versions recorded the augmentations as they were typed, and thinned evaluations as well as batches of training.
+    """
+    if before is None:
+        return info
+    config = dict(info.config)
+    if "augment" in config and "augment" in before.config:
+        config["augment"] = before.config["augment"]
+    if EVALUATIONS not in before.config:
+        config.pop(EVALUATIONS, None)
+    return replace(info, config=config)
+
+
 def _differences(
     previous: PreviousRun, before: RunInfo, info: RunInfo, files: Collection[str], *, allow_env_change: bool
 ) -> list[str]:
     """Raise where `info` and `files` are of another run than `before`; return differences of the environment, if allowed."""
     options, environment = list[str](), list[str]()
-    for change in changes(before, info):
+    for change in changes(before, as_begun(info, before)):
         named = {change.name, change.name.partition(".")[0]}
         (environment if named.intersection(ENVIRONMENT) else options).append(str(change))
     if images := _changed_images(previous, before, files):  # other differences may follow from this one

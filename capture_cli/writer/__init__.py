@@ -56,6 +56,7 @@ class BatchWriter:
         *,
         task: str = CLASSIFICATION,
         every: int = 1,
+        whole_evaluations: bool = False,
         probs: str | None = None,
         inputs: str | int = "digest",
         masks: bool = False,
@@ -69,6 +70,7 @@ class BatchWriter:
     ) -> None:
         """Write to an open `output`, which the caller closes. The first options are those of the Recorder; besides:
 
+        With `whole_evaluations`, `every` thins batches of `train` alone.
         `reject_nan` refuses batches with NaN logits, `unique_ids` those with an id that the epoch has seen. `batching_seconds`
         lets records of batches on the host wait to be written together; the caller must not overwrite their inputs, and all
         labels must be classes. `run_info` makes the run record, given the width of the logits, just before the first record.
@@ -84,6 +86,7 @@ class BatchWriter:
         self.phases = Phases()
         self._task, self._ignore_index = task, ignore_index
         self._every, self._probs, self._masks = every, probs, masks
+        self._whole_evaluations = whole_evaluations
         self._reject_nan, self._unique_ids = reject_nan, unique_ids
         self._run_info = run_info
         self._previous_info: RunInfo | None = None
@@ -129,7 +132,7 @@ class BatchWriter:
                     results = cols.measure(self._task, detached, top_k=kept, ignore_index=ignored, masks=self._masks)
                 except (RuntimeError, TypeError, ValueError) as error:  # a kind of tensor that nobody here has thought of
                     raise _unreadable(error) from error
-        captured = header.batch % self._every == 0
+        captured = header.batch % self._every == 0 or (self._whole_evaluations and header.phase != "train")
         pending = Pending.start(header, inputs, results, captured=captured, classes=classes, device_ids=device_ids)
         if rows is not None and loss is not None:
             pending.rows, pending.loss = rows, loss if isinstance(loss, float | int) else loss.item()
