@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from calling import Caller
-from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
+from capture_cli.answers.class_counts import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.records import NO_LABEL, Batch
 from capture_cli.tables.grouped import TYPES
 from runs import run_records, task_records, write_run

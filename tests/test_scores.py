@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from capture_cli.answers.scores import balanced_accuracy, class_counts, macro_f1
+from capture_cli.answers.class_counts import balanced_accuracy, class_counts, macro_f1
 
 
 def scores(labels: list[int], preds: list[int], classes: int) -> tuple[float | None, float | None]:

@@ -16,10 +16,8 @@ from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any
 
-import numpy as np
-
+from capture_cli.answers.class_counts import balanced_accuracy, counts_of, macro_f1
 from capture_cli.answers.masks import mean_iou
-from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.errors import UsageError, shown
 from capture_cli.records import Epoch, Record
 from capture_cli.runs import Block, FoldedEpoch, Run
@@ -195,14 +193,15 @@ def metric_of(totals: Epoch, metric: str) -> float | None:
 
 def balanced(totals: Epoch) -> float | None:
     """Return the balanced accuracy of a phase, 0 to 1; None if its totals have no counts by class."""
-    return balanced_accuracy(_counts(totals)) if totals.class_counts else None
+    counts = counts_of(totals)
+    return balanced_accuracy(counts) if counts else None
 
 
 def uneven_scores(totals: Epoch) -> tuple[float, float] | None:
     """Return balanced accuracy and macro F1 of a phase whose classes are uneven, for which accuracy says little; else None."""
-    if not totals.class_counts:
+    counts = counts_of(totals)
+    if not counts:
         return None
-    counts = _counts(totals)
     sizes = counts.labelled[counts.labelled > 0]
     if len(sizes) < 2 or sizes.max() < UNEVEN * sizes.min():
         return None
@@ -220,8 +219,3 @@ def scalars(totals: Epoch, task: str | None = None) -> dict[str, float]:
     values |= {"mean_iou": mean_iou(totals, task)}
     values |= {name: one["mean"] for name, one in (totals.number_means or {}).items()}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _counts(totals: Epoch) -> ClassCounts:
-    columns = totals.class_counts or {}
-    return ClassCounts(*(np.asarray(columns[name], np.int64) for name in ClassCounts._fields))

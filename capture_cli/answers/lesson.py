@@ -125,11 +125,19 @@ def _confusion(phase: PhaseScore) -> list[Finding]:
     most, errors = phase.confusions[0], phase.n - phase.correct
     if len(phase.confusions) > 1 and phase.confusions[1].count == most.count:
         return []
-    start = f"Most errors in {phase.phase} are" if 2 * most.count > errors else f"The most frequent error in {phase.phase} is"
+    where = _captured_part(phase)
+    start = f"Most errors in {where} are" if 2 * most.count > errors else f"The most frequent error in {where} is"
     text = f"{start} {most.label} predicted as {most.pred}: {most.count:,} of {errors:,} errors."
     where = confusion_where(most, phase)
     command = ("rows", RUN, "--where", where, "--columns", "file,p_label,p_pred,margin", "--format", "csv")
     return [Finding(kind="confusion", text=text, command=command)]
+
+
+def _captured_part(phase: PhaseScore) -> str:
+    """The phase, or the captured part of it."""
+    if not phase.not_captured:
+        return phase.phase
+    return f"the {phase.n:,} captured samples of {phase.phase} ({phase.not_captured:,} were not)"
 
 
 def _masks(phase: PhaseScore) -> list[Finding]:
@@ -143,7 +151,8 @@ def _masks(phase: PhaseScore) -> list[Finding]:
         return []
     taken = next((one for one in masks.confusions if one.label == worst.name), None)
     where = f"; {taken.rate:.0%} of its pixels are predicted as {taken.pred}" if taken else ""
-    text = f"The masks of {worst.name} are the worst in {phase.phase}: IoU {worst.iou:.2f}, mean {masks.mean_iou:.2f}{where}."
+    start = f"The masks of {worst.name} are the worst in {_captured_part(phase)}"
+    text = f"{start}: IoU {worst.iou:.2f}, mean {masks.mean_iou:.2f}{where}."
     condition = f"phase = '{phase.phase}' and epoch = {phase.epoch}"
     command = ("rows", RUN, "--per", "class", "--where", condition, "--columns", "label,images,labelled,iou", "--format", "csv")
     return [Finding(kind="iou", text=text, command=command)]
@@ -172,7 +181,7 @@ def _calibration(phase: PhaseScore) -> list[Finding]:
         if gap > 0
         else ("underconfident", f"correct and p_pred <= {most}")
     )
-    text = f"The model is {word} in {phase.phase}: mean probability {found.confidence:.1%}, accuracy {accuracy:.1%}"
+    text = f"The model is {word} in {_captured_part(phase)}: mean probability {found.confidence:.1%}, accuracy {accuracy:.1%}"
     where = f"{which} and phase = '{phase.phase}' and epoch = {phase.epoch}"
     command = ("rows", RUN, "--where", where, "--columns", "file,label,pred,p_pred", "--format", "csv")
     return [

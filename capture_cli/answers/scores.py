@@ -13,12 +13,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from capture_cli.answers.calibration import Calibration, calibration
+from capture_cli.answers.class_counts import ClassCounts, balanced_accuracy, class_counts, counts_of, macro_f1
 from capture_cli.answers.masks import MaskScore, Measured, NumberMean
 from capture_cli.answers.visits import AnyVisit, visits_at
 from capture_cli.records import NO_LABEL, Epoch, RunInfo
@@ -28,8 +29,6 @@ from capture_cli.runs.visits import NUMBER_TASKS, Floats, Ints, predicts_classes
 
 MAX_MATRIX = 50
 """Classes up to which the confusion matrix is kept whole."""
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,11 @@ class Worst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseScore:
-    """Scores of one phase of one epoch, from its captured batches."""
+    """Scores of one phase of one epoch.
+
+    Accuracy is over all samples. So are balanced accuracy, macro F1 and the counts of `classes` where the totals of the phase
+    count by class (`counts_all`). All else is of the captured samples; nearly always these are all.
+    """
 
     phase: str
     epoch: int
@@ -112,7 +115,11 @@ class PhaseScore:
     """Captured samples; for `sequence`, positions whose label counts."""
     not_captured: int
     correct: int | None
-    """None where targets are numbers."""
+    """Correct among the captured samples; None where targets are numbers."""
+    accuracy: float | None
+    """Over all samples of a phase that has ended, captured or not; of one under way over the captured ones."""
+    counts_all: bool
+    """True if balanced accuracy, macro F1 and the counts of `classes` are over all samples, captured or not."""
     loss: float | None
     """Mean over the captured samples, nats; None where it is not finite."""
     balanced_accuracy: float | None
@@ -239,13 +246,19 @@ class Scores:
         correct = None if not self._has_classes or self._unlabelled else (labels == preds) & np.isfinite(losses)
         confusions, omitted = _confusions(labels, preds, self._info.classes, self._max_confusions)
         counts = None if correct is None else class_counts(labels, preds, correct, len(self._info.classes))
+        right, not_captured = None if correct is None else int(correct.sum()), self._sums.not_captured if self._sums else 0
+        of_all = counts_of(self._sums) if counts and not_captured and self._sums else None
+        if of_all and len(of_all.labelled) == len(self._info.classes):
+            counts = of_all
         return PhaseScore(
             phase=self._phase,
             epoch=self._epoch,
             complete=self._sums is not None,
             n=len(losses),
-            not_captured=self._sums.not_captured if self._sums else 0,
-            correct=None if correct is None else int(correct.sum()),
+            not_captured=not_captured,
+            correct=right,
+            accuracy=self._sums.accuracy if not_captured and self._sums else _ratio(right, len(losses)),
+            counts_all=not not_captured or counts is of_all,
             loss=_finite(float(losses.sum(dtype=np.float64)) / len(losses)) if len(losses) else None,
             balanced_accuracy=balanced_accuracy(counts) if counts else None,
             macro_f1=macro_f1(counts) if counts else None,
@@ -275,53 +288,10 @@ def _predicted(columns: Sequence[tuple[Ints, Floats]], classes: Sequence[str]) -
     return tuple(PredictedClass(name=classes[i], n=int(counts[i]), p_pred=_finite(sums[i] / counts[i])) for i in chosen)
 
 
-class ClassCounts(NamedTuple):
-    """Samples of each of C classes, int64 [C] each."""
-
-    labelled: Ints
-    """Samples with this label."""
-    predicted: Ints
-    """Samples predicted as this class, rightly or wrongly."""
-    correct: Ints
-    """Samples with this label that were predicted as it."""
-
-
-def class_counts(labels: Ints, preds: Ints, correct: Bools, classes: int) -> ClassCounts:
-    """Count `labels` and `preds` [N], positions in `classes` classes; `correct` [N] is False where a loss was not finite."""
-    return ClassCounts(*(np.bincount(one, minlength=classes) for one in (labels, preds, labels[correct])))
-
-
-def balanced_accuracy(counts: ClassCounts) -> float | None:
-    """Balanced accuracy, 0 to 1: the mean over the classes of each one's accuracy; None without samples.
-
-        mean over the classes k with labelled[k] > 0 of correct[k] / labelled[k]
-
-    Every class counts alike, however few samples it has. Classes without samples do not enter the mean, as in
-    scikit-learn's `balanced_accuracy_score`. Source: Brodersen et al. 2010, "The balanced accuracy and its posterior
-    distribution", for two classes; Mosley 2013 for more.
-    """
-    has_samples = counts.labelled > 0
-    if not has_samples.any():
-        return None
-    return float((counts.correct[has_samples] / counts.labelled[has_samples]).mean())
-
-
-def macro_f1(counts: ClassCounts) -> float | None:
-    """Macro F1, 0 to 1: the mean over the classes of each one's F1; None without samples.
-
-        F1[k] = 2 correct[k] / (labelled[k] + predicted[k]), the harmonic mean of precision and recall
-
-    The mean is over the classes that occur as a label or a prediction, as in scikit-learn's `f1_score(average="macro")`. It is
-    the mean of F1 values, not the F1 of mean precision and recall (Opitz and Burst 2019, "Macro F1 and Macro F1").
-    """
-    occurs = counts.labelled + counts.predicted
-    if not counts.labelled.any():
-        return None
-    return float((2 * counts.correct[occurs > 0] / occurs[occurs > 0]).mean())
-
-
 def _class_scores(counts: ClassCounts, losses: Floats, labels: Ints, classes: Sequence[str]) -> tuple[ClassScore, ...]:
+    """`counts` may be of more samples than the captured ones, whose losses and labels these are."""
     sums = np.bincount(labels, weights=losses, minlength=len(classes)).tolist()
+    captured = np.bincount(labels, minlength=len(classes)).tolist()
     return tuple(
         ClassScore(
             name=name,
@@ -330,9 +300,9 @@ def _class_scores(counts: ClassCounts, losses: Floats, labels: Ints, classes: Se
             recall=k / n if n else None,
             precision=k / predicted if predicted else None,
             f1=2 * k / (n + predicted) if n + predicted else None,
-            loss=_finite(loss / n) if n else None,
+            loss=_finite(loss / taken) if taken else None,
         )
-        for name, n, predicted, k, loss in zip(classes, *(one.tolist() for one in counts), sums, strict=True)
+        for name, n, predicted, k, loss, taken in zip(classes, *(one.tolist() for one in counts), sums, captured, strict=True)
     )
 
 
@@ -386,6 +356,10 @@ def _output_scores(sums: npt.NDArray[np.float64], n: int, info: RunInfo) -> tupl
             info.classes, sums.T.tolist(), strict=True
         )
     )
+
+
+def _ratio(part: int | None, whole: int) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 def _finite(value: float) -> float | None:

@@ -19,8 +19,8 @@ import duckdb
 import numpy as np
 
 from capture_cli.answers.calibration import calibration
+from capture_cli.answers.class_counts import ClassCounts, balanced_accuracy, counts_of, macro_f1
 from capture_cli.answers.dynamics import CLASS_TASKS, Dynamics, SampleDynamics
-from capture_cli.answers.scores import ClassCounts, balanced_accuracy, macro_f1
 from capture_cli.errors import UsageError
 from capture_cli.records import NO_LABEL, Epoch, RunInfo
 from capture_cli.runs import Block, Visits, folds_of
@@ -285,17 +285,33 @@ class _Sums:
         self.counts[key] = self.counts.get(key, np.zeros((5, self.classes))) + np.stack(found)
         self.certain.setdefault(key, []).append((block["p_pred"], correct))
 
+    def of_part(self, key: tuple[int, str]) -> Epoch | None:
+        """The totals of an epoch and phase that was captured in part; None of any other."""
+        totals = self.totals.get(key)
+        return totals if totals and totals.not_captured else None
+
+    def all_counts(self, key: tuple[int, str]) -> ClassCounts | None:
+        """The counts over all samples of an epoch and phase; None if it was captured in part and not counted by class."""
+        if not (totals := self.of_part(key)):
+            return ClassCounts(*self.counts[key][:3].astype(np.int64))
+        found = counts_of(totals)
+        return found if found and len(found.labelled) == self.classes else None
+
 
 def _by_class(run: Run, _with_probs: bool) -> list[dict[str, Any]]:
     classes = run.info.classes
     fold = _Sums(len(classes))
     run.fold(fold)
     rows = []
-    for (epoch, phase), counts in fold.counts.items():
-        for name, (n, predicted, correct, loss, p_label) in zip(classes, counts.T.tolist(), strict=True):
+    for (epoch, phase), captured in fold.counts.items():
+        counts = fold.all_counts((epoch, phase)) or ClassCounts(*captured[:3])
+        columns = zip(*(one.tolist() for one in counts), strict=True)
+        for name, (n, predicted, correct), (taken, _, _, loss, p_label) in zip(
+            classes, columns, captured.T.tolist(), strict=True
+        ):
             values = (phase, epoch, name, int(n), int(correct), int(predicted))
             shares = (_ratio(correct, n), _ratio(correct, predicted), _ratio(2 * correct, n + predicted))
-            means = (*shares, _ratio(loss, n), _ratio(p_label, n))
+            means = (*shares, _ratio(loss, taken), _ratio(p_label, taken))
             rows.append(dict(zip(TYPES["class"], (*values, *means), strict=True)))
     return rows
 
@@ -306,16 +322,21 @@ def _by_epoch(run: Run, _with_probs: bool) -> list[dict[str, Any]]:
     rows = []
     for key, sums in fold.counts.items():
         epoch, phase = key
-        counts = ClassCounts(*sums[:3].astype(np.int64))
-        n, correct = float(sums[0].sum()), float(sums[2].sum())
+        counts, part = fold.all_counts(key), fold.of_part(key)
+        taken, correct = float(sums[0].sum()), float(sums[2].sum())
+        n, accuracy, loss = taken, _ratio(correct, taken), _ratio(float(sums[3].sum()), taken)
+        if part:
+            n, accuracy, loss = part.n, part.accuracy, part.loss if isfinite(part.loss) else None
+            correct = (accuracy or 0.0) * n
+        by_class = (balanced_accuracy(counts), macro_f1(counts)) if counts else (None, None)
         pairs = fold.certain.get(key)
         found = calibration(*map(np.concatenate, zip(*pairs, strict=True))) if pairs else None
         totals = fold.totals.get(key)
-        values = (phase, epoch, int(n), int(correct), _ratio(correct, n), balanced_accuracy(counts), macro_f1(counts))
-        means = (_ratio(float(sums[3].sum()), n), _ratio(float(sums[4].sum()), n))
+        values = (phase, epoch, int(n), round(correct), accuracy, *by_class)
+        means = (loss, _ratio(float(sums[4].sum()), taken))
         ends = (found.confidence if found else None, found.ece if found else None)
-        taken = (totals.captured, totals.not_captured) if totals else (int(n), None)
-        rows.append(dict(zip(TYPES["epoch"], (*values, *means, *ends, *taken), strict=True)))
+        captured = (totals.captured, totals.not_captured) if totals else (int(n), None)
+        rows.append(dict(zip(TYPES["epoch"], (*values, *means, *ends, *captured), strict=True)))
     return rows
 
 

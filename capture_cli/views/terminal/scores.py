@@ -84,10 +84,16 @@ def _title(phase: PhaseScore, noun: str) -> str:
         return f"{name}: {phase.n:,} captured images, loss {number_or_dash(phase.loss)}, {right}{missed}"
     if phase.correct is None:
         return f"{name}: {phase.n:,} captured {noun}, loss {number_or_dash(phase.loss)}{missed}"
-    title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
-    if phase.balanced_accuracy is None or phase.macro_f1 is None:
-        return title
-    return f"{title}; balanced accuracy {phase.balanced_accuracy:.1%}, macro F1 {phase.macro_f1:.3f}"
+    by_class = ""
+    if phase.balanced_accuracy is not None and phase.macro_f1 is not None:
+        by_class = f"balanced accuracy {phase.balanced_accuracy:.1%}, macro F1 {phase.macro_f1:.3f}"
+    if not phase.not_captured or phase.accuracy is None:
+        title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
+        return f"{title}; {by_class}" if by_class else title
+    title = f"{name}: accuracy {phase.accuracy:.1%} over {phase.n + phase.not_captured:,} {noun}"
+    if phase.counts_all:
+        return f"{title}; {by_class}. Losses, confusions and what follows are of the {phase.n:,} that were captured"
+    return f"{title}. What follows is of the {phase.n:,} that were captured: {by_class}"
 
 
 def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
