@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_overfitting_is_not_claimed_without_reason(train: list[float], val: list
     found = best_epoch(epochs(train, val, [0.5] * 4), {})
     assert found is not None
     assert found.overfits_since is None
+
+
+def test_a_gap_between_training_and_validation_accuracy_is_overfitting() -> None:
+    """Also where the validation loss does not rise; not a gap that chance or a small difference makes."""
+
+    def gap(train: float, val: float, n: int) -> str:
+        phases = [totals("train", 1, 0.5, train), replace(totals("val", 1, 0.5, val), n=n)]
+        found = best_epoch(phases, {})
+        assert found is not None
+        return found.gap_sentence
+
+    assert gap(0.996, 0.8, 400) == (
+        "Overfitting: in epoch 1 the training accuracy is 99.6%, the validation accuracy 80.0%. "
+        "More images or augmentation narrow the gap."
+    )
+    assert not gap(0.89, 0.8, 400)
+    assert not gap(0.996, 0.8, 10)  # 2 of 10 images
+    assert not gap(0.6, 0.8, 400)  # as with --mixup
+    without_training = best_epoch([totals("val", 1, 0.5, 0.1)], {})
+    assert without_training is not None
+    assert not without_training.gap_sentence
 
 
 def test_of_equal_accuracy_the_lower_loss_wins_and_a_nan_never() -> None:

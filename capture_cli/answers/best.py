@@ -31,6 +31,8 @@ RISE = 0.05
 """A validation loss rises if it ends above its lowest value by this fraction of it, ..."""
 RISE_EPOCHS = 2
 """... at least so many epochs later, while the training loss fell."""
+GAP = 0.1
+"""A model overfits if its training accuracy is so far above its validation accuracy, and that is no chance."""
 UNEVEN = 2
 """Classes are uneven if the largest has so many times the samples of the smallest."""
 _EPOCH_NAME = re.compile(r"best|last|[0-9]{1,15}")
@@ -47,6 +49,8 @@ class BestEpoch:
     """The last epoch that was evaluated."""
     overfits_since: int | None
     """The epoch of the lowest validation loss, if that has risen since while the training loss fell."""
+    gap: tuple[float, float] | None
+    """Training and validation accuracy of the last epoch, if the first is far higher."""
 
     @property
     def sentence(self) -> str:
@@ -57,6 +61,17 @@ class BestEpoch:
         if self.overfits_since is None:
             return text
         return f"{text}; the validation loss rises since epoch {self.overfits_since}: overfitting"
+
+    @property
+    def gap_sentence(self) -> str:
+        """Both accuracies for people, if the model fits its training images far better than others; else empty."""
+        if self.gap is None:
+            return ""
+        train, val = self.gap
+        return (
+            f"Overfitting: in epoch {self.last} the training accuracy is {train:.1%}, the validation accuracy {val:.1%}. "
+            "More images or augmentation narrow the gap."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -76,6 +91,9 @@ class BestEpochs:
         self._value = 0.0
         self._lowest = self._last_loss = inf
         self._train_losses: dict[int, float] = {}
+        self._train_accuracies: dict[int, float] = {}
+        self._last_accuracy: tuple[float, int] | None = None
+        """Validation accuracy of the last epoch, and its samples."""
 
     def update(self, block: Block | Record) -> None:
         """Take the totals of a phase; other blocks are passed over."""
@@ -83,10 +101,12 @@ class BestEpochs:
             return
         if block.phase == "train":
             self._train_losses[block.epoch] = block.loss
+            self._train_accuracies[block.epoch] = block.accuracy or 0.0
         if block.phase != "val" or (value := metric_of(block, self._metric)) is None:
             return
         loss = block.loss if isfinite(block.loss) else inf
         self._last, self._last_loss = block.epoch, loss
+        self._last_accuracy = None if block.accuracy is None or not block.n else (block.accuracy, block.n)
         if loss < self._lowest:
             self._lowest, self._lowest_epoch = loss, block.epoch
         rank = (loss if self._metric == "val_loss" else -value, loss)
@@ -120,7 +140,15 @@ class BestEpochs:
             value=self._value,
             last=self._last,
             overfits_since=since if rises and fell else None,
+            gap=self._gap(),
         )
+
+    def _gap(self) -> tuple[float, float] | None:
+        if self._last_accuracy is None:
+            return None
+        val, n = self._last_accuracy
+        train, noise = self._train_accuracies.get(self._last, 0.0), 2 * (val * (1 - val) / n) ** 0.5
+        return (train, val) if train - val >= max(GAP, noise) else None
 
 
 def best_epochs(config: Mapping[str, Any], task: str | None = None) -> BestEpochs:

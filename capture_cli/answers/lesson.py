@@ -40,7 +40,7 @@ class Finding:
     """One sentence of the lesson."""
 
     kind: str
-    """held_out, confusion, iou, suspects, best_epoch, learned, calibration, leaks or contradictions."""
+    """held_out, confusion, iou, suspects, best_epoch, overfitting, learned, calibration, leaks or contradictions."""
     text: str
     command: tuple[str, ...]
     """Arguments of `capture` that show more, with RUN for the run."""
@@ -101,6 +101,8 @@ def lesson(
     found += about_labels
     if best:
         found.append(_best(best, phase, makes_models))
+        if best.gap_sentence:
+            found.append(Finding(kind="overfitting", text=best.gap_sentence, command=("rows", RUN, "--per", "epoch")))
     found += about_learning
     if phase:
         found += _calibration(phase)

@@ -46,4 +46,4 @@ class Best:
             return []
         ended = f"Ended after epoch {found.last} of {epochs}: none of the last {self.patience} was better (--patience)"
         is_early = self.is_exhausted() and found.last < epochs
-        return [*[ended] * is_early, found.sentence]
+        return [*[ended] * is_early, found.sentence, *filter(None, [found.gap_sentence])]
