@@ -182,6 +182,7 @@ def test_the_epochs_are_found_by_the_events(runs: Path, monkeypatch: pytest.Monk
             events.write(orjson.dumps({"event": "epoch", "phase": one.phase, "epoch": one.epoch, "records_bytes": end}) + b"\n")
         for wrong in (-5, 10, 2**70, "x", None, len(data) + 1):
             events.write(json.dumps({"event": "epoch", "phase": "val", "epoch": 0, "records_bytes": wrong}).encode() + b"\n")
+            events.write(b'{"event":"start"}\n')
     monkeypatch.setattr(listing, "_END_BYTES", 400)
     monkeypatch.setattr(listing, "TAIL_BYTES", 400)
     again = listed_run(runs / "a")
@@ -205,6 +206,20 @@ def test_training_names_the_places(tmp_path: Path) -> None:
     data = (out / "records.jsonl").read_bytes()
     ends = [event["records_bytes"] for event in map(orjson.loads, (out / "events.jsonl").open()) if event["event"] == "epoch"]
     assert [b'"kind":"epoch"' in data[:end].splitlines()[-1] for end in ends] == [True] * 6
+
+
+def test_added_epochs_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their run record is between the records of the first epochs and the others, far from both ends of a longer run."""
+    images = make_images(tmp_path / "images")
+    out = tmp_path / "run"
+    assert run(["train", str(images), "-m", "linear", "-e", "2", "-q", "-o", str(out)]) == 0
+    for epochs in (3, 4):
+        assert run(["train", "--resume", str(out), "-e", str(epochs), "-q"]) == 0
+        monkeypatch.setattr(listing, "_END_BYTES", 400)
+        assert listed_run(out).options["epochs"] == listed_run(out).last_epoch == epochs
+    data = (out / "records.jsonl").read_bytes()
+    assert b'"kind":"run"' not in data[-400:]
+    assert data.count(b'"kind":"run"') == 3
 
 
 def test_the_files_of_several_ranks_are_one_run(runs: Path) -> None:

@@ -35,6 +35,8 @@ TAIL_BYTES = 8 << 20
 _END_BYTES = 1 << 16
 _EPOCH_BYTES = 1 << 10
 """An epoch record is shorter."""
+_INFO_BYTES = 1 << 20
+"""So is a run record of some ten thousand classes."""
 _SHORT_RECORDS = re.compile(rb'^\{"seq":\d+,"kind":"(?:run|epoch|end)",.*\n', re.MULTILINE)
 _COMPRESSED = (".gz", ".zst")
 
@@ -235,7 +237,12 @@ class _Part:
                 if not isinstance(record, RunInfo):
                     raise RecordsError("the first line is not a run record")
                 self.info = record
-            found = {(one.phase, one.epoch): one for one in _by_events(file.fileno(), events)}
+            found: dict[tuple[str, int], Epoch] = {}
+            for one in _by_events(file.fileno(), events):
+                if isinstance(one, Epoch):
+                    found[one.phase, one.epoch] = one
+                else:
+                    self.info = one
             length = _END_BYTES if found else TAIL_BYTES
             self.omitted = not found and size > length
             tail = _tail(file.fileno(), size, length)
@@ -251,10 +258,13 @@ class _Part:
         self.state = last.status if isinstance(last, End) and ended else "running" if is_written(path) else "cut off"
 
 
-def _by_events(descriptor: int, events: Path) -> Iterator[Epoch]:
-    """Yield the epoch records whose ends the events name, as far as they are there."""
+def _by_events(descriptor: int, events: Path) -> Iterator[Epoch | RunInfo]:
+    """Yield the epoch records whose ends the events name, as far as they are there, and the run record of added epochs."""
+    end = 0
     with suppress(OSError), events.open("rb") as lines:
         for line in lines:
+            if b'"event":"start"' in line and end:
+                yield from _added(descriptor, end)
             if b'"records_bytes":' not in line:
                 continue
             with suppress(ValueError, KeyError, TypeError, OSError, OverflowError, RecordsError):
@@ -264,6 +274,14 @@ def _by_events(descriptor: int, events: Path) -> Iterator[Epoch]:
                 record = _decoded(data[data.rfind(b"\n", 0, -1) + 1 :])
                 if isinstance(record, Epoch) and (record.phase, record.epoch) == (event["phase"], event["epoch"]):
                     yield record
+
+
+def _added(descriptor: int, end: int) -> Iterator[RunInfo]:
+    """Yield the run record that follows the last epoch of a completed run, after its end line, if it was given more epochs."""
+    with suppress(ValueError, TypeError, OSError, OverflowError, RecordsError):
+        for line in os.pread(descriptor, _INFO_BYTES, end).splitlines(keepends=True)[:2]:
+            if _SHORT_RECORDS.fullmatch(line) and isinstance(record := _decoded(line), RunInfo):
+                yield record
 
 
 def _tail(descriptor: int, size: int, length: int) -> bytes:
