@@ -50,13 +50,14 @@ def _json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, obje
 
 
 def test_the_table_shows_what_differs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, age, model, best accuracy, the options that differ, size and state; options that are equal are not shown."""
+    """Name, best accuracy, the options that differ, age, size and state; a model that is equal is above the table."""
     assert run(["runs"]) == 0
-    head, first, _, third = capsys.readouterr().out.splitlines()[2:6]
-    assert head.split() == ["run", "written", "model", "best", "accuracy", "epoch", "seed", "lr", "size", "state"]
+    title, _, head, first, _, third = capsys.readouterr().out.splitlines()[:6]
+    assert title.endswith("; all cnn")
+    assert head.split() == ["run", "best", "accuracy", "epoch", "seed", "lr", "written", "size", "state"]
     best = max(one.accuracy for one in listed_run(runs / "a").epochs if one.phase == "val" and one.accuracy)
-    assert first.split()[:5] == ["@1", "a", "5", "s", "ago"]
-    assert f"cnn    {best:.3f} val  " in first
+    assert first.split()[:4] == ["@1", "a", f"{best:.3f}", "val"]
+    assert "  5 s ago  " in first
     assert first.endswith("completed")
     assert third.endswith("cut off, epoch 2 of 3")
 
@@ -66,6 +67,39 @@ def listed_run(folder: Path) -> listing.ListedRun:
     place = place_of(folder)
     assert place
     return listed(place)
+
+
+def test_what_is_equal_in_some_runs_only_is_a_column(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where `--limit` hides the run that differs: the title speaks of all."""
+    assert run(["runs", str(runs / "a"), str(runs / "b")]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("; all cnn, completed")
+    assert run(["runs", "--limit", "2"]) == 0
+    title, _, head = capsys.readouterr().out.splitlines()[:3]
+    assert title.endswith("; all cnn")
+    assert head.endswith("state")
+
+
+def test_columns_are_chosen(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of --sort and --where, in the order given; one that no run has is refused, with the list."""
+    assert run(["runs", "--columns", "name, lr,age,accuracy", "--limit", "1"]) == 0
+    head, row = capsys.readouterr().out.splitlines()[2:4]
+    best = listed_run(runs / "a").best
+    assert head.split() == ["name", "lr", "age", "accuracy"]
+    assert row.split() == ["a", "0.1", "5", "s", "ago", f"{best.accuracy:.3f}" if best else ""]
+    assert run(["runs", "--columns", "colour"]) == 2
+    assert "--columns colour is not valid; choose name, age, model, " in capsys.readouterr().err
+    for other in ("--json", "--rm"):
+        assert run(["runs", str(runs / "a"), "--columns", "name", other]) == 2
+    assert (runs / "a").exists()
+
+
+def test_options_that_differ_come_before_the_age(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They have a column where there is room for little else."""
+    found = [listed_run(runs / one) for one in "ab"]
+    view.show_runs(found, where="runs", places=[1, 2], options=["seed", "lr"], now=0.0, width=44)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert lines[2].split() == ["run", "best", "accuracy", "epoch", "seed", "lr"]
+    assert lines[-1] == "no room for size, written"
 
 
 def test_runs_in_a_folder_are_pointed_at(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,5 +293,5 @@ def test_a_name_is_never_broken(runs: Path, capsys: pytest.CaptureFixture[str], 
     )
     out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert sum(name in line for line in out.splitlines()) == 1
-    assert ("no room for size, model" in out) == (30 < width < 100)
+    assert ("no room for size, written" in out) == (30 < width < 100)
     assert all(cell_len(line) <= width for line in out.splitlines()[1:]) == (width > 30)

@@ -28,6 +28,9 @@ def runs(
         typer.Option(metavar="SQL", help="Keep only runs that fulfil this SQL condition: \"accuracy > 0.9 and opt = 'sgd'\"."),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show only the first N.", show_default="all")] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Show only these columns, in this order: name,accuracy,lr.")
+    ] = None,
     rm: Annotated[bool, typer.Option("--rm", help="Remove the runs that are named, with everything in their folders.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
@@ -35,10 +38,11 @@ def runs(
     """List runs: model, best accuracy, the options that differ, size, state; or remove some.
 
     The best accuracy is that of the best epoch in the phase val, else test, else
-    train. Options that are equal in all runs are not shown. A run that has no end
-    and that no process writes is `cut off`: `capture train --resume` continues it.
+    train. Options that are equal in all runs are not shown, and the model and state
+    only above the table. A run that has no end and that no process writes is `cut
+    off`: `capture train --resume` continues it.
 
-    Columns for --sort and --where: name, age (seconds), model, phase, epoch,
+    Columns for --sort, --where and --columns: name, age (seconds), model, phase, epoch,
     accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.
     """
     if yes and not rm:
@@ -46,10 +50,12 @@ def runs(
     if rm:
         if not names:
             raise UsageError("--rm names no run", "capture runs --rm NAME...")
-        if as_json or where or limit:
-            raise UsageError("--rm removes the runs that are named", "drop --json, --where and --limit")
+        if as_json or where or limit or columns:
+            raise UsageError("--rm removes the runs that are named", "drop --json, --where, --columns and --limit")
         return _remove(names, ask=not yes)
-    show_list(names or [], sort=sort, reverse=reverse, where=where, limit=limit, as_json=as_json)
+    if as_json and columns:
+        raise UsageError("--columns is of the table, and --json has all", "give one of them")
+    show_list(names or [], sort=sort, reverse=reverse, where=where, columns=columns, limit=limit, as_json=as_json)
     return 0
 
 
@@ -59,6 +65,7 @@ def show_list(
     sort: str = "age",
     reverse: bool = False,
     where: str | None = None,
+    columns: str | None = None,
     limit: int | None = None,
     as_json: bool = False,
 ) -> None:
@@ -83,6 +90,7 @@ def show_list(
 
         chosen = fulfilling(found, where, now=now)
     chosen = _sorted(chosen, sort, reverse, now)
+    asked = None if columns is None else _known_columns(columns, found, now)
     shown, more = chosen[:limit], chosen[len(chosen) if limit is None else limit :]
     options = differing(shown)
     if as_json:
@@ -93,6 +101,7 @@ def show_list(
         where=", ".join(names) or str(RUNS),
         places=[numbers.get(run.folder, 0) for run in shown],
         options=options,
+        columns=asked,
         folders=more_in,
         more=more,
         now=now,
@@ -124,12 +133,20 @@ def _all_of(names: list[str], folder: Path) -> bool:
     return not names or [Path(name) for name in names] == [folder]
 
 
+def _known_columns(text: str, runs: list["ListedRun"], now: float, option: str = "--columns") -> list[str]:
+    """Return the names in `text`. Raises UsageError, listing all columns, for one that no run has."""
+    names, known = [name.strip() for name in text.split(",")], dict.fromkeys(name for run in runs for name in run.row(now))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{option} {name} is not valid", f"choose {', '.join(known)}")
+    return names
+
+
 def _sorted(runs: list["ListedRun"], sort: str, reverse: bool, now: float) -> list["ListedRun"]:
     """Sort by a column; runs without a value come last. Raises UsageError for a column that no run has."""
+    if runs:
+        _known_columns(sort, runs, now, "--sort")
     rows = [run.row(now) for run in runs]
-    known = dict.fromkeys(name for row in rows for name in row)
-    if runs and sort not in known:
-        raise UsageError(f"--sort {sort} is not valid", f"choose {', '.join(known)}")
     values: list[tuple[Any, ListedRun]] = [(row.get(sort), run) for row, run in zip(rows, runs, strict=True)]
     there = [one for one in values if one[0] is not None]
     numbers = all(isinstance(value, int | float) for value, _ in there)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +19,15 @@ if TYPE_CHECKING:
 
 _MAX_OPTIONS = 6
 """Options with a column of their own, at most."""
-_HEADS = [
-    ("", "dim"),
-    ("run", ""),
-    ("written", ""),
-    ("model", ""),
-    ("best accuracy", ""),
-    ("epoch", "#"),
-    ("size", "#"),
-    ("state", ""),
-]
-"""Columns without those of the options, which come before the last two."""
-_LEAST = ("size", "model", "written", "epoch", "state", "best accuracy")
-"""Headings of columns that are dropped where there is no room, the first one first."""
+_KINDS = {"": "dim", "epoch": "#", "size": "#"}
+"""The styles of columns."""
+_FIRST = ("", "run", "best accuracy", "epoch", "model")
+_LAST = ("written", "size", "state")
+"""The headings before and after the options that differ."""
+_LEAST = ("size", "written")
+"""Headings of columns that are dropped where there is no room, the first one first; then options, the last one first, ..."""
+_MORE = ("model", "epoch", "state", "best accuracy")
+"""... and these."""
 
 
 def show_runs(
@@ -40,6 +36,7 @@ def show_runs(
     where: str,
     places: Sequence[int],
     options: Sequence[str],
+    columns: Sequence[str] | None = None,
     folders: Sequence[Path] = (),
     more: Sequence[ListedRun] = (),
     now: float,
@@ -47,52 +44,62 @@ def show_runs(
 ) -> None:
     """Print the runs, in this order, on stdout.
 
-    `places` are their numbers for `@N` (0: none), `options` the names of those that differ, `folders` hold further runs, and
-    those of `more` are only counted. `width` is that of the terminal in cells, None for a pipe.
+    `places` are their numbers for `@N` (0: none), `options` the names of those that differ, `columns` those of
+    `ListedRun.row` to show instead, `folders` hold further runs, and those of `more` are only counted. `width` is that of the
+    terminal in cells, None for a pipe.
     """
-    rows = [_row(run, place, now) for run, place in zip(runs, places, strict=True)]
-    values = {name: [_text(run.options.get(name)) for run in runs] for name in options[:_MAX_OPTIONS]}
-    shown = _fitting(values, rows, width)
-    heads = [*_HEADS[:-2], *((name, "") for name in shown), *_HEADS[-2:]]
-    cells = [[*row[:-2], *(values[name][at] for name in shown), *row[-2:]] for at, row in enumerate(rows)]
-    table = unbroken_table(heads, cells, width=width, least=_LEAST, more=len(more), noun="runs")
     every = [*runs, *more]
-    count = f"{len(every):,} run{'' if len(every) == 1 else 's'}"
-    parts: list[RenderableType] = [plain(f"{where}: {count}, {size(sum(run.size for run in every))}", "bold"), "", *table]
-    if len(options) > len(shown):
-        parts.append(plain(f"also different (--json): {', '.join(name for name in options if name not in shown)}", "dim"))
+    title = f"{where}: {len(every):,} run{'' if len(every) == 1 else 's'}, {size(sum(run.size for run in every))}"
+    if columns is not None:
+        rows = [{name: _value(name, value) for name, value in run.row(now).items()} for run in runs]
+        heads, least = list(columns), tuple[str, ...]()
+    else:
+        rows = [_row(run, place, now) for run, place in zip(runs, places, strict=True)]
+        of_all = {"model": {_model(run) for run in every}, "state": {_state(run) for run in every}}
+        same = {name: next(iter(values)) for name, values in of_all.items() if len(every) > 1 and len(values) == 1}
+        title = f"{title}; all {', '.join(same.values())}" if any(same.values()) else title
+        shown = options[:_MAX_OPTIONS]
+        heads = [head for head in (*_FIRST, *shown, *_LAST) if head not in same]
+        least = (*_LEAST, *reversed(shown), *_MORE)
+    cells = [[row.get(head, "") for head in heads] for row in rows]
+    kinds = [(head, _KINDS.get(head, "")) for head in heads]
+    table = unbroken_table(kinds, cells, width=width, least=least, more=len(more), noun="runs")
+    parts: list[RenderableType] = [plain(title, "bold"), "", *table]
+    if columns is None and len(options) > _MAX_OPTIONS:
+        parts.append(plain(f"also different (--columns): {', '.join(options[_MAX_OPTIONS:])}", "dim"))
     if any(run.epochs_omitted for run in runs):
         parts.append(plain(f"*: of the last epochs in {size(8 << 20)} of records; `capture inspect RUN` reads all", "dim"))
     parts += [plain(f"more runs in {folder}: capture runs {folder}", "dim") for folder in folders]
     show(parts, width=width)
 
 
-def _fitting(values: Mapping[str, Sequence[str]], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """The first of the options whose columns fit beside the others."""
-    if width is None:
-        return list(values)
-    left = width + 2
-    for at, (head, _) in enumerate(_HEADS):
-        left -= 2 + max(map(len, (head, *(row[at] for row in rows))))
-    shown = []
-    for name, texts in values.items():
-        left -= 2 + max(map(len, (name, *texts)))
-        if left < 0:
-            break
-        shown.append(name)
-    return shown
+def _value(column: str, value: Any) -> str:
+    """The value of a column that was asked for."""
+    if value is None:
+        return ""
+    if column == "age":
+        return age(value)
+    if column == "bytes":
+        return size(value)
+    return number(value) if column in ("accuracy", "loss") else _text(value)
 
 
-def _row(run: ListedRun, place: int, now: float) -> list[str]:
+def _row(run: ListedRun, place: int, now: float) -> dict[str, str]:
     best = run.best
     found = epoch = ""
     if best and (best.accuracy is not None or isfinite(best.loss)):
         value = f"{best.accuracy:.3f}" if best.accuracy is not None else f"loss {number(best.loss)}"
         found, epoch = f"{value}{'*' if run.epochs_omitted else ''} {best.phase}", f"{best.epoch}"
     name = f"@{place}" if place else ""
+    own = {"": name, "run": run.name, "best accuracy": found, "epoch": epoch, "written": age(now - run.written)}
+    own |= {"model": _model(run), "size": size(run.size), "state": _state(run)}
+    return {**{name: _text(value) for name, value in run.options.items()}, **own}
+
+
+def _model(run: ListedRun) -> str:
+    """The model, and of an evaluation or a prediction the run that it is of."""
     origin = origin_of(run.info.model) if run.info else ""
-    model = f"{run.model} of {origin}" if origin else run.model
-    return [name, run.name, age(now - run.written), model, found, epoch, size(run.size), _state(run)]
+    return f"{run.model} of {origin}" if origin else run.model
 
 
 def _state(run: ListedRun) -> str:
