@@ -46,11 +46,11 @@ def score_parts(
     """The sections on a phase. `noun` names what is captured; at most `limit` classes or outputs, the worst ones."""
     parts: list[RenderableType] = [plain(_title(phase, noun), "bold")]
     if phase.classes:
-        parts += ["", *_classes(phase, limit)]
+        parts += ["", *_classes(phase, limit, width)]
     if phase.confusions:
-        parts += ["", _confusions(phase)]
+        parts += ["", _confusions(phase, width)]
     if phase.predicted:
-        parts += ["", _predicted(phase, limit)]
+        parts += ["", _predicted(phase, limit, width)]
     for section in (matrix_parts(phase, width=width), calibration_parts(phase)):
         parts += ["", *section] if section else []
     if phase.outputs:
@@ -96,7 +96,7 @@ def _title(phase: PhaseScore, noun: str) -> str:
     return f"{title}. What follows is of the {phase.n:,} that were captured: {by_class}"
 
 
-def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
+def _classes(phase: PhaseScore, limit: int, width: int | None) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
         shown = sorted(shown, key=lambda one: one.recall or 0.0)[:limit]
@@ -110,6 +110,7 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
             )
             for one in shown
         ),
+        width=width,
     )
     if len(shown) == len(phase.classes):
         return [table]
@@ -119,17 +120,17 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     return [table, plain(f"{len(shown):,} of {len(phase.classes):,} classes, {which}", "dim")]
 
 
-def _predicted(phase: PhaseScore, limit: int) -> Table:
+def _predicted(phase: PhaseScore, limit: int, width: int | None) -> Table:
     """The predictions of samples without labels."""
     rows = ((one.name, f"{one.n:,}", f"{one.n / phase.n:.1%}", number_or_dash(one.p_pred)) for one in phase.predicted[:limit])
     heads = [("predicted as", "fold"), ("n", "#"), ("of all", "#"), ("mean p(pred)", "#")]
-    return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes")
+    return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes", width=width)
 
 
-def _confusions(phase: PhaseScore) -> Table:
+def _confusions(phase: PhaseScore, width: int | None) -> Table:
     heads = [("label", "fold"), ("predicted as", "fold"), ("times", "#"), ("of label", "#")]
     rows = ((one.label, one.pred, f"{one.count:,}", f"{one.rate:.1%}") for one in phase.confusions)
-    return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs")
+    return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs", width=width)
 
 
 def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
@@ -163,7 +164,7 @@ def _worst(phase: PhaseScore, width: int | None) -> Table:
     heads = [*["position"] * is_sequence, *names, *values]
     rows = ([f"{rank}", one.file, *(_cell(one, head) for head in heads)] for rank, one in enumerate(visits, 1))
     title = "least certain" if phase.predicted else "highest loss"
-    return table_of([("", "#"), (title, "fold"), *((head, _kind(head)) for head in heads)], rows)
+    return table_of([("", "#"), (title, "fold"), *((head, _kind(head)) for head in heads)], rows, width=width)
 
 
 def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
@@ -177,7 +178,7 @@ def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
 
 
 def _kind(head: str) -> str:
-    return "" if head in ("phase", "label", "pred") else "fold" if head in ("targets", "outputs") else "#"
+    return "" if head == "phase" else "fold" if head in ("label", "pred", "targets", "outputs") else "#"
 
 
 def _cell(one: AnyVisit, head: str) -> str:

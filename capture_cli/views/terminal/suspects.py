@@ -18,12 +18,10 @@ from capture_cli.answers.duplicates import DuplicateGroup, Duplicates
 from capture_cli.answers.suspects import COLUMNS, Suspect, Suspects
 from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.scores import gallery
-from capture_cli.views.terminal.tables import new_table, show, table_of
+from capture_cli.views.terminal.tables import show, table_of, widths
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from capture_cli.views.pictures import Picture
 
 KINDS = {"bytes": "the bytes of the files", "input": "input tensors", "near": "perceptual hashes"}
@@ -48,7 +46,7 @@ def show_suspects(
     parts += [plain(line, "dim") for line in _further(found, review)]
     captions = [(f"{rank} {one.label}", f"-> {one.suggested}") for rank, one in enumerate(rows, 1)]
     parts += ["", *gallery(zip(pictures, captions, strict=False), width), *(plain(note, "dim") for note in notes)]
-    show([*parts, _table(rows) if rows else plain("no samples to show")], width=width)
+    show([*parts, *(_table(rows, width) if rows else [plain("no samples to show")])], width=width)
 
 
 def show_duplicates(
@@ -81,7 +79,7 @@ def show_duplicates(
             (f"{n}", one.file, one.label or "-", one.split or "-", group.kind if group.is_certain else "perhaps")
             for n, group, one in rows
         )
-        show([*parts, "", table_of(heads, cells)] if rows else parts, width=width)
+        show([*parts, "", table_of(heads, cells, width=width)] if rows else parts, width=width)
 
 
 def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
@@ -92,16 +90,21 @@ def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in one.to_json().values()])
 
 
-def _table(rows: Sequence[Suspect]) -> Table:
-    heads = ("file", "label", "suggested")
-    table = new_table(
-        ("", "#"), *((head, "fold") for head in heads), ("confidence", "#"), ("p(wrong)", "#"), ("flag", ""), ("reason", "fold")
-    )
-    for rank, one in enumerate(rows, 1):
-        p = "-" if one.p_wrong is None else f"{one.p_wrong:.3f}"
-        names = (plain(text) for text in (one.file, one.label, one.suggested))
-        table.add_row(f"{rank}", *names, f"{one.confidence:.2f}", p, "wrong" if one.flagged else "", plain(one.reason))
-    return table
+def _table(rows: Sequence[Suspect], width: int | None) -> list[Any]:
+    """One row a suspect. Where there is no room for the reasons, which the other columns nearly tell, they are not shown."""
+    heads = [("", "#"), *((head, "fold") for head in ("file", "label", "suggested")), ("confidence", "#"), ("p(wrong)", "#")]
+    heads += [("flag", ""), ("reason", "fold")]
+    cells = [
+        [
+            *(f"{rank}", one.file, one.label, one.suggested, f"{one.confidence:.2f}"),
+            *("-" if one.p_wrong is None else f"{one.p_wrong:.3f}", "wrong" if one.flagged else "", one.reason),
+        ]
+        for rank, one in enumerate(rows, 1)
+    ]
+    if width is None or sum(widths(heads, cells)) - 2 <= width:
+        return [table_of(heads, cells)]
+    without = table_of(heads[:-1], (row[:-1] for row in cells), width=width)
+    return [without, plain("no room for the reasons; a wider terminal, --csv and --json have them", "dim")]
 
 
 def _sentence(found: Suspects) -> str:

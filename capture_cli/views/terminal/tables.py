@@ -11,13 +11,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.views.terminal.text import plain, safe
+from capture_cli.views.terminal.text import plain, safe, shorten
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _PIPE_WIDTH = 4096
 """Cells of a line that does not go to a terminal: every path fits."""
+_LEAST_CELLS = 12
+"""A text that is shortened keeps so many cells."""
 
 
 def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
@@ -38,16 +40,56 @@ def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
 
 
 def table_of(
-    heads: Sequence[tuple[str, str]], rows: Iterable[Iterable[str]], *, more: int = 0, noun: str = "", header: bool = True
+    heads: Sequence[tuple[str, str]],
+    rows: Iterable[Iterable[str]],
+    *,
+    more: int = 0,
+    noun: str = "",
+    header: bool = True,
+    width: int | None = None,
 ) -> Table:
-    """A table of text, made safe here. A line below it says that `more` things, called `noun`, are not shown."""
+    """A table of text, made safe here. A line below it says that `more` things, called `noun`, are not shown.
+
+    With `width`, long texts in columns of the kind `fold` are shortened in the middle so that each row is one line of so many
+    cells, if that leaves _LEAST_CELLS of each.
+    """
+    from rich.text import Text
+
     table = new_table(*heads, header=header)
-    for row in rows:
-        table.add_row(*map(plain, row))
+    texts = [list(row) for row in rows]
+    most = None if width is None else _most_cells(heads, texts, width)
+    for row in texts:
+        if most is None:
+            table.add_row(*map(plain, row))
+        else:
+            pairs = zip(row, heads, strict=True)
+            table.add_row(*(Text(shorten(text, most)) if kind == "fold" else plain(text) for text, (_, kind) in pairs))
     if more > 0:
         table.caption = f"and {more:,} more {noun}"
         table.caption_justify = "left"
     return table
+
+
+def _most_cells(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int | None:
+    """The most cells that a text may have in a column of the kind `fold`; None if rows fit as they are, or never do."""
+    wide = widths(heads, rows)
+    room = width + 2 - sum(cells for cells, (_, kind) in zip(wide, heads, strict=True) if kind != "fold")
+    long = sorted(cells for cells, (_, kind) in zip(wide, heads, strict=True) if kind == "fold")
+    if sum(long) <= room:
+        return None
+    for at, cells in enumerate(long):  # the shorter columns stay whole
+        share = room // (len(long) - at)
+        if cells > share:
+            return share - 2 if share - 2 >= _LEAST_CELLS else None
+        room -= cells
+    return None
+
+
+def widths(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> list[int]:
+    """The cells of each column with the blanks behind it."""
+    from rich.cells import cell_len
+
+    return [2 + max(cell_len(safe(text)) for text in (head, *(row[at] for row in rows))) for at, (head, _) in enumerate(heads)]
 
 
 def unbroken_table(
@@ -64,22 +106,18 @@ def unbroken_table(
     Columns with the headings in `least` are dropped, the first one first, until the others fit; if they never do, each row is a
     line, which the terminal breaks.
     """
-    from rich.cells import cell_len
-
-    widths = {
-        at: 2 + max(cell_len(safe(text)) for text in (head, *(row[at] for row in rows))) for at, (head, _) in enumerate(heads)
-    }
+    left = dict(enumerate(widths(heads, rows)))
     dropped: list[str] = []
     for name in least:
-        if width is None or sum(widths.values()) - 2 <= width:
+        if width is None or sum(left.values()) - 2 <= width:
             break
-        for at in [at for at in widths if heads[at][0] == name]:
-            del widths[at]
+        for at in [at for at in left if heads[at][0] == name]:
+            del left[at]
             dropped.append(name)
-    if width is not None and sum(widths.values()) - 2 > width:
-        lines = ["  ".join(safe(row[at]) for at in widths).strip() for row in rows]
+    if width is not None and sum(left.values()) - 2 > width:
+        lines = ["  ".join(safe(row[at]) for at in left).strip() for row in rows]
         return [*lines, *([f"and {more:,} more {noun}"] if more > 0 else [])]
-    table = table_of([heads[at] for at in widths], ([row[at] for at in widths] for row in rows), more=more, noun=noun)
+    table = table_of([heads[at] for at in left], ([row[at] for at in left] for row in rows), more=more, noun=noun)
     for column in table.columns:
         column.no_wrap = True
     return [table, *([plain(f"no room for {', '.join(dropped)}", "dim")] if dropped else [])]

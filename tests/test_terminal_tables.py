@@ -1,0 +1,70 @@
+"""Tables in a narrow terminal: one line a row where that is possible, and whole names in a pipe."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from capture_cli.answers.summary import summarise
+from capture_cli.answers.suspects import find_suspects
+from capture_cli.runs import open_run
+from capture_cli.views.terminal.inspect import show_summary
+from capture_cli.views.terminal.suspects import show_suspects
+from capture_cli.views.terminal.tables import show, table_of
+from runs import run_records, write_run
+
+LONG = ("a long name of a class that tells how it was made", "golden retriever", "cat")
+FILES = [f"photo/{i:05d}.png" for i in range(60)]
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 60, 40, None])
+def test_long_texts_lose_their_middle(capsys: pytest.CaptureFixture[str], width: int | None) -> None:
+    """Only as much as it takes; short columns stay whole, and so do all in a pipe. Escapes are escaped once."""
+    rows = [["photos/of/animals/in/the/garden/0001.png", "cat\\n\n", "0.31"], ["b.png", "dog", "12.00"]]
+    show([table_of([("file", "fold"), ("label", "fold"), ("loss", "#")], rows, width=width)], width=width)
+    _, first, second = lines_of(capsys)
+    assert first.split()[1:] == ["cat\\\\n\\n", "0.31"]
+    assert second.split() == ["b.png", "dog", "12.00"]
+    assert ("…" in first) is (width == 40)
+    assert width is None or cell_len(first) <= width
+    assert first.split()[0].endswith("0001.png")
+
+
+def test_without_any_room_texts_fold(capsys: pytest.CaptureFixture[str]) -> None:
+    """A few letters of a name would tell nothing."""
+    show([table_of([("file", "fold"), ("label", "fold")], [["photographs/0001.png", "golden retriever"]], width=20)], width=20)
+    assert "…" not in "".join(lines_of(capsys))
+
+
+def test_suspects_have_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reasons give way to whole file names; a pipe has them."""
+    with open_run(write_run(tmp_path / "run", run_records(files=FILES, epochs=3))) as run:
+        found = find_suspects(run)
+    rows = found.suspects[:5]
+    show_suspects(found, rows, width=80)
+    narrow = lines_of(capsys)
+    show_suspects(found, rows)
+    piped = lines_of(capsys)
+    for one in rows:
+        assert sum(one.file in line for line in narrow) == sum(one.file in line for line in piped) == 1
+        assert any(one.file in line and line.endswith(one.reason) for line in piped)
+    assert narrow[-1] == "no room for the reasons; a wider terminal, --csv and --json have them"
+    assert [line.split()[0] for line in narrow[-6:-1]] == ["1", "2", "3", "4", "5"]
+
+
+def test_inspect_does_not_break_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes, confusions and the worst samples have a line each."""
+    with open_run(write_run(tmp_path / "run", run_records(files=FILES, classes=LONG, epochs=1))) as run:
+        summary = summarise(run)
+    show_summary(summary, run="run", width=80)
+    lines = lines_of(capsys)
+    start = next(i for i, line in enumerate(lines) if line.startswith("class "))
+    assert [line.split()[-6].isdigit() for line in lines[start + 1 : start + 4]] == [True] * 3
+    assert lines[start + 4] == ""
+    worst = next(i for i, line in enumerate(lines) if "highest loss" in line)
+    assert [line.split()[0] for line in lines[worst + 1 : worst + 9]] == [f"{n}" for n in range(1, 9)]
