@@ -93,6 +93,7 @@ def test_rows_are_chosen_by_a_condition_columns_and_a_limit(call: Caller) -> Non
     assert all(list(one) == ["file", "mean_probs"] and math.isclose(sum(one["mean_probs"]), 1, abs_tol=1e-5) for one in found)
     assert len(rows(call, "--per", "class", "--limit", "5")) == 5
     assert rows(call, "--per", "epoch", "--limit", "0") == []
+    assert call("rows", "run", "--per", "epoch", "--json").out == call("rows", "run", "--per", "epoch").out
     text = call("rows", "run", "--per", "sample", "--columns", "file,mean_probs", "--csv", "--limit", "1").out
     assert next(csv.reader(io.StringIO(text.splitlines()[1])))[1].startswith("[0.")
 
@@ -106,6 +107,8 @@ def test_rows_are_chosen_by_a_condition_columns_and_a_limit(call: Caller) -> Non
         (["--per", "class", "--columns", "n,n"], "the same column twice"),
         (["--per", "class", "--format", "xml"], "no such format"),
         (["--csv", "--parquet"], "both choose the output format"),
+        (["--json", "--csv"], "both choose the output format"),
+        (["--json", "--format", "csv"], "both choose the output format"),
     ],
 )
 def test_wrong_usage_is_one_line(call: Caller, args: list[str], said: str) -> None:

@@ -1,6 +1,6 @@
 """`capture rows RUN`: one flat row per sample and visit, for jq, DuckDB, pandas and spreadsheets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
@@ -32,6 +32,7 @@ def rows(
             "--format", metavar="jsonl|csv|parquet", help="Output format.", show_default="by the name of --out, else jsonl"
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl: one JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
     as_parquet: Annotated[bool, typer.Option("--parquet", help="The same as --format parquet.")] = False,
     out: Annotated[
@@ -78,7 +79,7 @@ def rows(
     from capture_cli.tables.rows import rows
     from capture_cli.views.terminal.text import safe
 
-    style = _chosen_style(style, out, as_csv=as_csv, as_parquet=as_parquet)
+    style = _chosen_style(style, out, {"json": as_json, "csv": as_csv, "parquet": as_parquet})
     text_style = "jsonl" if style == "parquet" else style
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
     if per != "visit":
@@ -109,15 +110,16 @@ _OF_NAME = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "cs
 """The format that the name of a file stands for."""
 
 
-def _chosen_style(style: str | None, out: str | None, *, as_csv: bool, as_parquet: bool) -> str:
+def _chosen_style(style: str | None, out: str | None, flags: Mapping[str, bool]) -> str:
     """Return the format that the options ask for, else that of the name of the file. Raises UsageError for a contradiction."""
     from capture_cli.errors import UsageError
 
-    if as_csv and as_parquet:
-        raise UsageError("--csv and --parquet both choose the output format", "give one of them")
-    asked = "csv" if as_csv else "parquet" if as_parquet else style
+    given = [name for name, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} both choose the output format", "give one of them")
+    asked = _OF_NAME[f".{given[0]}"] if given else style
     if style is not None and asked != style:
-        raise UsageError(f"--format {style} and --{asked} both choose the output format", "give one of them")
+        raise UsageError(f"--format {style} and --{given[0]} both choose the output format", "give one of them")
     if asked not in (None, *_OF_NAME.values()):
         raise UsageError(f"no such format: '{asked}'", "choose jsonl, csv or parquet")
     suffix = (Path(out or "").suffix or Path(out or "").name).lower()  # a name may be an extension alone, such as .csv
