@@ -61,10 +61,26 @@ def test_without_errors_there_is_no_such_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("p", "word"), [(0.6, "underconfident"), (0.999, "overconfident")])
 def test_confidence_that_does_not_fit_accuracy_is_said(tmp_path: Path, call: Caller, p: float, word: str) -> None:
     """Accuracy is 5/6 here. The command lists samples that make the difference."""
-    records = predicted(list(run_records(per_class=400, epochs=1)), np.array([True, False]), 1, p)
+    records = predicted(list(run_records(per_class=400, epochs=2)), np.array([True, False]), 1, p)
     found = lesson_of(tmp_path / "run", records)["calibration"]
     assert found.text.startswith(f"The model is {word} in val: mean probability {p:.1%}, accuracy 83.3% (ECE 0.")
     assert len(call(*[word if word != "RUN" else "run" for word in found.command]).out.splitlines()) > 1
+
+
+def test_confidence_is_not_judged_before_the_model_has_learned(tmp_path: Path) -> None:
+    """In the first epoch of a training, in `train` and in a phase under way it is noise. An evaluation has no other epoch."""
+    whole = predicted(list(run_records(per_class=400, epochs=2, status=None)), np.array([True, False]), 1, 0.6)
+    first = [one for one in whole if getattr(one, "epoch", 0) == 0]
+    training = [one for one in whole if getattr(one, "phase", "train") == "train"]
+    evaluation = [one for one in first if getattr(one, "phase", "val") == "val"]
+    for name, records, is_said in (
+        ("whole", whole, True),
+        ("first", first, False),
+        ("under way", evaluation[:-1], False),
+        ("training", training, False),
+        ("evaluation", evaluation, True),
+    ):
+        assert ("calibration" in lesson_of(tmp_path / name, records)) is is_said, name
 
 
 def test_leaks_and_contradictions_are_said(tmp_path: Path) -> None:

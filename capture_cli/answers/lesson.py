@@ -87,8 +87,12 @@ def lesson(
     duplicates: Duplicates,
     about_labels: Sequence[Finding] = (),
     about_learning: Sequence[Finding] = (),
+    is_first: bool = False,
 ) -> tuple[Finding, ...]:
-    """Every sentence that is true of a run. `makes_models`: it has a model of its best epoch."""
+    """Every sentence that is true of a run.
+
+    `makes_models`: it has a model of its best epoch; `is_first`: `phase` is of the first epoch of a training.
+    """
     found: list[Finding] = []
     if held_out:
         calibration = phase.calibration if phase and phase.phase == "val" else None
@@ -104,7 +108,8 @@ def lesson(
         if best.gap_sentence:
             found.append(Finding(kind="overfitting", text=best.gap_sentence, command=("rows", RUN, "--per", "epoch")))
     found += about_learning
-    if phase:
+    # In the first epoch, and while it learns, every model is less certain than it is right, or the other way round.
+    if phase and phase.complete and phase.phase != "train" and not is_first:
         found += _calibration(phase)
     return (*found, *_duplicates(duplicates))
 

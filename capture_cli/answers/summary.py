@@ -193,6 +193,7 @@ class Summarising:
             except RecordsError as found:
                 error = error or found
         scores = chosen.fold.result() if chosen else None
+        trained = [one.epoch for one in self._epochs if one.phase == "train"]
         about_labels, about_learning = self._waiting.findings(self._digests)
         held_out = self._held_out.result()
         return Summary(
@@ -213,5 +214,6 @@ class Summarising:
                 duplicates=self._duplicates.result(),
                 about_labels=about_labels,
                 about_learning=about_learning,
+                is_first=bool(trained and scores and scores.epoch <= trained[0]),
             ),
         )
