@@ -14,7 +14,7 @@ from capture_cli.answers.calibration import calibration
 from capture_cli.answers.learning import find_learning
 from capture_cli.answers.lesson import Finding
 from capture_cli.answers.summary import summarise
-from capture_cli.records import Batch, Record, Samples
+from capture_cli.records import Batch, End, Record, RunInfo, Samples
 from capture_cli.runs import open_run
 from runs import run_records, task_records, write_run
 
@@ -81,6 +81,23 @@ def test_confidence_is_not_judged_before_the_model_has_learned(tmp_path: Path) -
         ("evaluation", evaluation, True),
     ):
         assert ("calibration" in lesson_of(tmp_path / name, records)) is is_said, name
+
+
+def test_a_failed_run_says_why(tmp_path: Path, call: Caller) -> None:
+    """As far as its events tell; without a batch it says that at least."""
+    folder = write_run(tmp_path / "run", run_records(epochs=1, status="failed"))
+    assert "\nerror" not in call("inspect", "run").out
+    for event in ("not JSON", '{"event":"end","status":"failed","error":7}', '{"event":"end","status":"completed"}'):
+        (folder / "events.jsonl").write_text(f"{event}\n")
+        assert "\nerror" not in call("inspect", "run").out
+    (folder / "events.jsonl").write_text(
+        '{"event":"start"}\n{"event":"end","status":"failed","error":"out of \\u001b[2J memory"}\n'
+    )
+    assert "\nerror     out of \\x1b[2J memory\n" in call("inspect", "run").out
+    assert json.loads(call("inspect", "run", "--json").out)["failure"] == "out of \x1b[2J memory"
+    head = [one for one in run_records(epochs=1, status=None) if isinstance(one, RunInfo)]
+    write_run(tmp_path / "none", [*head, End(status="failed", counts={"run": 1})])
+    assert "\nerror     it failed before its first batch was recorded\n" in call("inspect", "none").out
 
 
 def test_leaks_and_contradictions_are_said(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run, folds_of
+from capture_cli.runs.failing import failure
 from capture_cli.runs.masks import SEGMENTATION
 from capture_cli.runs.names import has_best_model
 
@@ -64,6 +65,8 @@ class Summary:
     """The accuracy on held-out samples of a run with folds; None of any other."""
     lesson: tuple[Finding, ...]
     """Sentences to read first."""
+    failure: str
+    """The error that ended the run; empty if it did not fail, or its events do not tell."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:
@@ -78,6 +81,7 @@ class Summary:
         header = ("folder", "classes", "images", "model", "config", "recipe", "versions", "device", "threads")
         return {
             **self.state.to_json(),
+            **({"failure": self.failure} if self.failure else {}),
             "lesson": [one.to_json() for one in self.lesson],
             **{name: getattr(self.info, name) for name in header},
             "samples": dict(self.splits),
@@ -194,10 +198,12 @@ class Summarising:
                 error = error or found
         scores = chosen.fold.result() if chosen else None
         trained = [one.epoch for one in self._epochs if one.phase == "train"]
+        state = RunState.of(self._run, error)
         about_labels, about_learning = self._waiting.findings(self._digests)
         held_out = self._held_out.result()
         return Summary(
-            state=RunState.of(self._run, error),
+            state=state,
+            failure=failure(self._run.folder) if state.ending.status == "failed" else "",
             info=self._info,
             splits=dict(self._splits),
             skipped=dict(self._skipped.most_common()),
