@@ -90,6 +90,13 @@ def test_augmentations_as_an_earlier_version_spelled_them_resume(
     assert json.loads(capsys.readouterr().out)["run"] == []
 
 
+def test_an_option_that_was_off_is_called_not_set(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not None, which is Python's word."""
+    assert train("images", "-e", "2", "-o", "run", cut_after=7) == -9
+    assert train("--resume", "run", "--patience", "3") == 2
+    assert "this would be another run: config.patience was not set, is 3; resume with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut_after", [12, 16, 20])
 def test_evaluations_are_thinned_as_an_earlier_version_began(
     train: Trainer, monkeypatch: pytest.MonkeyPatch, cut_after: int

@@ -34,7 +34,8 @@ class Change(NamedTuple):
         """Return a clause for people."""
         if all(isinstance(value, Sequence) and not isinstance(value, str) for value in (self.was, self.now)):
             return f"{self.name} were {', '.join(map(str, self.was))}, are {', '.join(map(str, self.now))}"
-        return f"{self.name} was {self.was}, is {self.now}"
+        was, now = ("not set" if value is None else value for value in (self.was, self.now))
+        return f"{self.name} was {was}, is {now}"
 
 
 def changes(before: RunInfo, after: RunInfo) -> list[Change]:

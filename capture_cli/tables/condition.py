@@ -101,8 +101,12 @@ class Condition:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what DuckDB says."""
-    return str(error).partition("\n")[0].partition("Error: ")[2].rstrip("!. ") or type(error).__name__
+    """The first line of what DuckDB says; of a name that is no column, also how it would be written as a text."""
+    said = str(error).partition("\n")[0].partition("Error: ")[2].rstrip("!. ") or type(error).__name__
+    if name := re.match(r'Referenced column "(.+?)" not found', said):
+        text = name[1].replace("'", "''")
+        return f"{said} (as a text it is written '{text}', in single quotes)"
+    return said
 
 
 def _hint(table: Rows | None = None) -> str:
