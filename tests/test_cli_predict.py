@@ -229,6 +229,15 @@ def test_records_are_a_run_that_every_command_reads(
     assert b"already holds a run" in capfdbinary.readouterr().err
 
 
+def test_a_name_is_a_run_in_runs(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """As in `train` and `evaluate`; it is overwritten only if that is asked for."""
+    assert run(["predict", "cnn", "images", "-q", "--name", "named"]) == 0
+    with open_run(here / "runs" / "named") as opened:
+        assert [one.phase for one in opened.visits()] == ["predict"]
+    assert run(["predict", "cnn", "images", "-q", "--name", "named"]) == 2
+    assert run(["predict", "cnn", "images", "-q", "--name", "named", "--force"]) == 0
+
+
 def test_equal_predictions_write_equal_records(here: Path, tmp_path: Path) -> None:
     """Byte for byte, whatever the number of threads that decode."""
     for name, workers in (("a", "0"), ("b", "3")):
@@ -242,7 +251,8 @@ def test_equal_predictions_write_equal_records(here: Path, tmp_path: Path) -> No
     [
         ("linear images --format xml", "--format xml is not valid; choose jsonl or csv"),
         ("linear images --records -", "the predictions go to standard output"),
-        ("linear images --force", "--force is only valid with --records"),
+        ("linear images --force", "--force is only valid with --records or --name"),
+        ("linear images --records a --name a", "--records and --name both say where the run goes"),
         ("lenear images", "no such run: 'lenear'; did you mean linear?"),
         ("images images", "no model can be read from 'images/model.safetensors'"),
         ("linear images --device cuda:99", "--device cuda:99 is not available"),

@@ -10,6 +10,7 @@ import pytest
 from capture_cli.cli import run
 from capture_cli.errors import UsageError
 from capture_cli.records import RunInfo
+from capture_cli.runs import open_run
 from capture_cli.runs.names import find_run, run_folders
 from runs import run_records, write_run
 
@@ -51,6 +52,35 @@ def test_a_path_that_is_a_run_comes_before_a_name(runs: Path, tmp_path: Path) ->
     write_run(tmp_path / "last")
     assert find_run("middle") == Path("middle")
     assert find_run("last") == Path("last")
+
+
+def test_a_run_that_a_path_hides_is_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not where the path is written as one, or where there is nothing else of the name."""
+    write_run(tmp_path / "middle")
+    write_run(tmp_path / "alone")
+    said = {}
+    for name in ("middle", "./middle", "alone", "newest", "runs/middle", str(tmp_path / "middle")):
+        assert run(["inspect", name, "--json"]) == 0
+        said[name] = capsys.readouterr().err
+    assert said.pop("middle") == "middle is ./middle; there is runs/middle too\n"
+    assert set(said.values()) == {""}
+
+
+def test_python_takes_the_words_too(runs: Path, tmp_path: Path) -> None:
+    """As the command line does: a path comes before a name."""
+    for name, path in (
+        ("middle", "runs/middle"),
+        ("last", "runs/newest"),
+        ("@2", "runs/middle"),
+        ("runs/middle", "runs/middle"),
+    ):
+        with open_run(name) as opened:
+            assert opened.folder == Path(path)
+    with pytest.raises(UsageError, match=r"no such run: 'midle'; did you mean middle\?"):
+        open_run("midle")
+    write_run(tmp_path / "middle")
+    with open_run("middle") as opened:
+        assert opened.folder == Path("middle")
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 def find_run(name: str, *, having: str | tuple[str, ...] = (), trainings: bool = False, quiet: bool = False) -> str:
     """Return the path of the run that `name` stands for, see `runs.names.find_run`; `-` is returned as it is.
 
-    The run that `last` or `@N` stands for is named on stderr, unless the command itself names it (`quiet`). With `trainings`
-    evaluations and predictions are not counted.
+    The run that `last` or `@N` stands for is named on stderr, unless the command itself names it (`quiet`), and so is a run in
+    runs/ that a path hides. With `trainings` evaluations and predictions are not counted.
     """
     from pathlib import Path
 
     from capture_cli import runs
-    from capture_cli.runs.names import find_run
+    from capture_cli.runs.names import find_run, hidden_by
     from capture_cli.views.terminal.text import safe
 
-    if name == "-" or (path := find_run(name, having=having, counts=runs.is_training if trainings else None)) == Path(name):
+    if name == "-":
+        return name
+    path = find_run(name, having=having, counts=runs.is_training if trainings else None)
+    if path == Path(name):
+        if hidden := hidden_by(name):
+            typer.echo(safe(f"{name} is ./{name}; there is {hidden} too"), err=True)
         return name
     if not quiet and (name == "last" or name.startswith("@")):
         typer.echo(safe(f"{name} is {path}"), err=True)

@@ -54,6 +54,7 @@ def predict(
             metavar="PATH", help="Also record a run of the phase predict: a run folder, or FILE.jsonl.", show_default=False
         ),
     ] = None,
+    name: Annotated[str | None, shared.Output(help="Also record it, in a run folder of this name in runs/.")] = None,
     force: shared.Force = False,
     quiet: shared.Quiet = False,
     batch_size: shared.BatchSize = TrainConfig.batch_size,
@@ -84,8 +85,10 @@ def predict(
     style = asked.pop() if asked else None
     if records == "-":
         raise UsageError("--records - is not valid: the predictions go to standard output", "give a folder, or FILE.jsonl")
-    if force and not records:
-        raise UsageError("--force is only valid with --records", "drop it, or add --records")
+    if records and name:
+        raise UsageError("--records and --name both say where the run goes", "give one of them")
+    if force and not (records or name):
+        raise UsageError("--force is only valid with --records or --name", "drop it, or add one of them")
     _demand_order(model, images)
     found = _listed(images)
     from capture_cli.cli.streams import other_code
@@ -104,11 +107,11 @@ def predict(
     shown = _Shown(style, min(top, len(classifier.classes)), min_confidence)
     with Stopping(lambda text: typer.echo(text, err=True)) as stopping, contextlib.ExitStack() as stack:
         recording = None
-        if records:
+        if records or name:
             from capture_cli.runfolder import open_output
             from capture_cli.training.predicting import PredictionRecords
 
-            output = stack.enter_context(open_output(records, name=None, model="", force=force))
+            output = stack.enter_context(open_output(records, name=name, model="", force=force))
             options = {"batch_size": classifier.batch_size, "amp": amp, "max_pixels": config.max_pixels}
             recording = stack.enter_context(PredictionRecords(output, classifier, trained, runtime, found, options))
         for chunk in _quietly(classifier.chunks(found.files)):

@@ -1,6 +1,6 @@
 """THE DOOR to a run: read its records, verified, without torch.
 
-    with open_run("runs/mine") as run:              # a run folder, a .jsonl file, or "-" for stdin
+    with open_run("runs/mine") as run:              # a run folder, a .jsonl file, a name in runs/, "last", or "-" for stdin
         run.info.classes                            # the run record
         for record in run.records():                # typed records, one by one
             ...
@@ -31,7 +31,7 @@ from capture_cli.runs.file import Block, File
 from capture_cli.runs.images import RunImages
 from capture_cli.runs.lines import BATCHES, Ending, Line, batch_beginning
 from capture_cli.runs.merging import FoldedEpoch, folds_of, summed
-from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, fold_folders, run_folders
+from capture_cli.runs.names import A_RUN_IS, RECORDS, RECORDS_OF_RANK, find_run, fold_folders, run_folders
 from capture_cli.runs.reading import Reading, read_once
 from capture_cli.runs.run import Fold, Run
 from capture_cli.runs.visits import Visits
@@ -68,16 +68,17 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
 
     A run folder holds records.jsonl and, from other processes of a distributed training, records-rank1.jsonl, ...; each may be
     compressed and then ends in .gz or .zst. That of a run with folds holds a run folder for each, see
-    capture_cli.runs.merging. The run is of class `kind`. Raises UsageError if there is no such thing,
-    CaptureError if it cannot be read.
+    capture_cli.runs.merging. What is no path is a name, as on the command line (capture_cli.runs.names). The run is of class
+    `kind`. Raises UsageError if there is no such thing, CaptureError if it cannot be read.
     """
     names = [os.fspath(one) for one in ([run] if isinstance(run, str | os.PathLike) else run)]
     files: list[File] = []
     with ExitStack() as undo:
-        for name in names:
+        for at, name in enumerate(names):
             if not name.strip():
                 raise UsageError("the name of the run is empty", A_RUN_IS)
-            for path in _paths(name):
+            names[at] = _found(name)
+            for path in _paths(names[at]):
                 files.append(_file(path))
                 undo.callback(files[-1].close)
         undo.pop_all()
@@ -87,6 +88,16 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
     several = str(folder) if folder else f"{files[0].name} and {len(files) - 1} more"
     is_one = len(files) == 1 and folder in (None, Path(files[0].name).parent)
     return kind(files, files[0].name if is_one else several, folder=folder)
+
+
+def _found(name: str) -> str:
+    """Return the path that a name stands for, as on the command line; of a path itself."""
+    if name == "-" or os.path.exists(name):  # noqa: PTH110 - Path.exists raises ValueError for a NUL, this does not
+        return name
+    try:
+        return str(find_run(name))
+    except PermissionError:
+        return name  # opening it says why not
 
 
 def is_training(run: str | os.PathLike[str]) -> bool:

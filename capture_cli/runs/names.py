@@ -72,6 +72,13 @@ def find_run(
     raise UsageError(absent(text, "run"), _did_you_mean(text, runs))
 
 
+def hidden_by(text: str, runs: Path = RUNS) -> Path | None:
+    """Return the run that is called `text` in `runs`, where `text` is a path that comes before it; None for `./text`."""
+    path = Path(text)
+    named = runs / path
+    return named if text == str(path) and named != path and ".." not in path.parts and holds_run(named) else None
+
+
 def holds_run(folder: Path) -> bool:
     """Tell if `folder` is a run folder: records are in it."""
     return _written(folder) is not None
