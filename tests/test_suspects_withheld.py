@@ -9,7 +9,7 @@ import torch
 
 from calling import Caller
 from capture_cli import Recorder
-from capture_cli.answers.suspects import find_suspects
+from capture_cli.answers.suspects import LIKELY, find_suspects
 from capture_cli.answers.suspects.count import wrong_count
 from capture_cli.answers.suspects.score import score_labels
 from capture_cli.runs import open_run
@@ -116,7 +116,7 @@ def test_batches_that_were_not_captured_invent_no_wrong_labels(every: int, tmp_p
     assert (found.expected is None) is (every == 4)
     assert any("fewer than 3 recorded visits" in note for note in found.phases[0].notes) is (every == 4)
     assert len({one.id for one in found.suspects[:10]} - set(range(12))) <= 1
-    assert all((one.p_wrong or 0) > 0.5 and one.contradicted for one in found.flagged)
+    assert all((one.p_wrong or 0) > LIKELY and one.contradicted for one in found.flagged)
 
 
 def test_of_several_runs_a_weak_one_is_not_used(tmp_path: Path, call: Caller) -> None:
