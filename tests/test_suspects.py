@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import subprocess
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from capture_cli.answers.suspects import find_suspects
 from capture_cli.answers.suspects.count import is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.noise_matrix import noise
 from capture_cli.answers.suspects.score import score_labels, uniform_share
-from capture_cli.records import Batch, Record
+from capture_cli.records import Batch, Record, Samples
 from capture_cli.runs import open_run
 from recordings import batch_of
-from runs import run_records, task_records, write_run
+from runs import ANIMALS, run_records, task_records, write_run
 
 EPOCHS, N, CLASSES = 8, 3000, 10
 Array = npt.NDArray[np.float64]
@@ -252,6 +253,50 @@ def test_several_runs_are_ranked_by_the_mean_of_their_scores(tmp_path: Path, cal
     done = call("suspects", "run0", "other")
     assert (done.code, done.out) == (2, "")
     assert "do not have the same classes" in done.err
+
+
+def with_samples(records: Iterable[Record], files: dict[str, str], classes: Sequence[str] = ANIMALS) -> list[Record]:
+    """Give files other names, in folders that are called like their classes, whose labels they then have."""
+    changed: list[Record] = []
+    for one in records:
+        if isinstance(one, Samples | Batch):
+            names = [files.get(file, file) for file in one.files or ()]
+            folders = [name.partition("/")[0] for name in names]
+            labels = [
+                classes.index(folder) if folder in classes else int(label)
+                for folder, label in zip(folders, one.labels, strict=True)
+            ]
+            one = replace(one, files=names, labels=np.array(labels) if isinstance(one, Batch) else labels)
+        changed.append(one)
+    return changed
+
+
+def test_several_runs_match_files_that_were_moved(tmp_path: Path, call: Caller) -> None:
+    """By their bytes. Where labels were changed by that, the runs are refused, with the number of images."""
+    write_run(tmp_path / "run0", run_records(epochs=4))
+    moved = {f"cat_{i:04d}.png": f"cat/{i}.png" for i in range(5)}
+    write_run(tmp_path / "moved", with_samples(run_records(epochs=4, seed=1), moved))
+    rows = [json.loads(line) for line in call("suspects", "run0", "moved", "--json", "--all").out.splitlines()]
+    assert len(rows) == 36
+    assert {f"cat_{i:04d}.png" for i in range(5)} < {one["file"] for one in rows}
+    for count, said in (
+        (1, "'cat_0000.png' does not have"),
+        (3, "3 images do not have the same label in all of these runs, such as"),
+    ):
+        other = {f"cat_{i:04d}.png": f"dog/{i}.png" for i in range(count)}
+        write_run(tmp_path / f"fixed{count}", with_samples(run_records(epochs=4, seed=1), other))
+        done = call("suspects", "run0", f"fixed{count}")
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+
+def test_images_of_some_of_several_runs_are_counted(tmp_path: Path, call: Caller) -> None:
+    """They are ranked by those runs, which is said."""
+    write_run(tmp_path / "run0", run_records(epochs=4))
+    write_run(tmp_path / "more", run_records(epochs=4, per_class=14))
+    done = call("suspects", "run0", "more")
+    assert "6 of 42 images are in some of these runs only, and ranked by those" in " ".join(done.out.split())
+    assert "in some of these runs" not in call("suspects", "run0", "run0").out
 
 
 def test_the_review_list_has_every_contradiction(tmp_path: Path, call: Caller) -> None:

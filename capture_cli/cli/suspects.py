@@ -54,8 +54,9 @@ def suspects(
     Nothing is changed: `--fix` writes a script of quoted renames to read first, and
     `--labels-out` a table for `capture train --labels`. Neither replaces a file.
 
-    Several runs of the same files are ranked by the mean of their scores. Runs of
-    fewer than 3 epochs are ranked by the mean margin alone.
+    Several runs of the same files are ranked by the mean of their scores; the
+    labels must be the same in all. Runs of fewer than 3 epochs are ranked by the
+    mean margin alone.
     """
     import json
     import sys

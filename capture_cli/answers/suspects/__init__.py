@@ -168,10 +168,10 @@ def find_suspects(run: Run, *others: Run, beside: Sequence[Fold] = ()) -> Suspec
     is only one class, or where several runs do not have the same classes.
     """
     if others:
-        from capture_cli.answers.suspects.combining import combined
+        from capture_cli.answers.suspects.combining import of_runs
 
         answers = [find_suspects(run, beside=beside), *map(find_suspects, others)]
-        return combined(answers, [one.info.classes for one in (run, *others)])
+        return of_runs(answers, [one.info.classes for one in (run, *others)])
     if trainings := folds_of(run.info):
         from capture_cli.answers.suspects.combining import of_folds
 
