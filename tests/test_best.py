@@ -82,6 +82,7 @@ def test_a_gap_between_training_and_validation_accuracy_is_overfitting() -> None
         "More images or augmentation narrow the gap."
     )
     assert not gap(0.89, 0.8, 400)
+    assert not gap(0.6, 0.4, 400)  # it has learned little of either
     assert not gap(0.996, 0.8, 10)  # 2 of 10 images
     assert not gap(0.6, 0.8, 400)  # as with --mixup
     without_training = best_epoch([totals("val", 1, 0.5, 0.1)], {})

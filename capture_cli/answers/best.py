@@ -32,7 +32,7 @@ RISE = 0.05
 RISE_EPOCHS = 2
 """... at least so many epochs later, while the training loss fell."""
 GAP = 0.1
-"""A model overfits if its training accuracy is so far above its validation accuracy, and that is no chance."""
+"""A model overfits if its training accuracy is so far above its validation accuracy, with half the errors, not by chance."""
 UNEVEN = 2
 """Classes are uneven if the largest has so many times the samples of the smallest."""
 _EPOCH_NAME = re.compile(r"best|last|[0-9]{1,15}")
@@ -148,7 +148,7 @@ class BestEpochs:
             return None
         val, n = self._last_accuracy
         train, noise = self._train_accuracies.get(self._last, 0.0), 2 * (val * (1 - val) / n) ** 0.5
-        return (train, val) if train - val >= max(GAP, noise) else None
+        return (train, val) if train - val >= max(GAP, noise) and 2 * (1 - train) <= 1 - val else None
 
 
 def best_epochs(config: Mapping[str, Any], task: str | None = None) -> BestEpochs:
