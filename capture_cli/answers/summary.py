@@ -37,7 +37,7 @@ from capture_cli.answers.state import RunState
 from capture_cli.errors import RecordsError
 from capture_cli.records import Epoch, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run, folds_of
-from capture_cli.runs.failing import failure
+from capture_cli.runs.failing import failure, warning
 from capture_cli.runs.masks import SEGMENTATION
 from capture_cli.runs.names import has_best_model
 
@@ -67,6 +67,8 @@ class Summary:
     """Sentences to read first."""
     failure: str
     """The error that ended the run; empty if it did not fail, or its events do not tell."""
+    warning: str
+    """A warning that the model was trained on images of this evaluation; empty without one."""
 
     @property
     def by_epoch(self) -> dict[int, dict[str, Epoch]]:
@@ -82,6 +84,7 @@ class Summary:
         return {
             **self.state.to_json(),
             **({"failure": self.failure} if self.failure else {}),
+            **({"warning": self.warning} if self.warning else {}),
             "lesson": [one.to_json() for one in self.lesson],
             **{name: getattr(self.info, name) for name in header},
             "samples": dict(self.splits),
@@ -204,6 +207,7 @@ class Summarising:
         return Summary(
             state=state,
             failure=failure(self._run.folder) if state.ending.status == "failed" else "",
+            warning=warning(self._run.folder, "trained-on") if "file" in self._info.model else "",
             info=self._info,
             splits=dict(self._splits),
             skipped=dict(self._skipped.most_common()),

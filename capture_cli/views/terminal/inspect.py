@@ -167,6 +167,8 @@ def _header(summary: Summary) -> Table:
     rows = {"run": f"{summary.state.name}: {ending.sentence}{lines}"}
     if ending.status == "failed":
         rows["error"] = summary.failure or ("" if summary.phase else "it failed before its first batch was recorded")
+    if summary.warning:
+        rows["warning"] = summary.warning
     if info.folder:
         without_labels = bool(summary.phase and summary.phase.predicted)
         done = "trained" if "epochs" in info.config else "predicted" if without_labels else "evaluated"
