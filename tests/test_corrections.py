@@ -150,6 +150,8 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
     assert done.code == 0
     assert len(flagged) == 1
     assert "fix.sh: 1 rename to review; nothing was moved\n" in done.err
+    alone = call("suspects", "run", "--fix", "alone.sh").err
+    assert "nothing was moved; moved files may change sides of a random split, which --labels-out keeps\n" in alone
     moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
     assert moved == [one["file"] for one in flagged]
     table = list(csv.DictReader(Path("labels.csv").read_text().splitlines()))

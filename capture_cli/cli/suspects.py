@@ -102,6 +102,8 @@ def suspects(
             said = f"{_number(script.renames, 'rename')} to review; nothing was moved"
             if script.comments:
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
+            if script.renames and labels_out is None:
+                said += "; moved files may change sides of a random split, which --labels-out keeps"
             _write(fix, script.text, said)
         if labels_out is not None:
             table = label_table(found.suspects, listed)
