@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from capture_cli.errors import DataError
+from capture_cli.labels.annotations import annotations
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.comparison import Undecided
 from capture_cli.labels.names import similar
@@ -46,7 +47,9 @@ def copy_of_links(source: TypedSource) -> str:
     return f"copy what they lead to: `cp -rL {folder} {copy}`; with -rLl it takes no space where both are on one disk"
 
 
-def undecided(source: TypedSource, error: Undecided, tables: Sequence[str], skipped: Sequence[Skipped] = ()) -> DataError:
+def undecided(
+    source: TypedSource, error: Undecided, tables: Sequence[str], files: Sequence[str], skipped: Sequence[Skipped]
+) -> DataError:
     """Make the error for names from which `auto` takes no rule; `tables` are --labels values of tables that name the images."""
     if tables:
         commands = [command(source, "--labels", table) for table in tables]
@@ -56,6 +59,11 @@ def undecided(source: TypedSource, error: Undecided, tables: Sequence[str], skip
         how = "choose one" if len(commands) > 1 else "take it with"
         return DataError(error.message, f"{how}: {' or '.join(commands)}")
     hint = no_label_hint(source)
+    if boxes := annotations(source, files, skipped):
+        return DataError(
+            f"{error.message}; this looks like object detection or segmentation ({boxes}), and capture classifies whole images",
+            f"cut the objects out and {hint}",
+        )
     if others := [one.file for one in skipped if one.file.lower().endswith(_MAY_HOLD_LABELS)]:
         hint = f"if {quoted(others[:2])} {'holds' if len(others) == 1 else 'hold'} the labels, convert to a table; or {hint}"
     return DataError(error.message, hint)

@@ -132,7 +132,7 @@ class Work:
                 with contextlib.suppress(Undecided):
                     choose(self._paths(used))
                     raise refusals.pooled(self.source, error) from error
-            raise refusals.undecided(self.source, error, self._tables(), self.skipped) from error
+            raise refusals.undecided(self.source, error, self._tables(), self.files, self.skipped) from error
 
     def _trained(self) -> list[str]:
         splits = self.placed.splits
