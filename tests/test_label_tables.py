@@ -241,3 +241,39 @@ def test_a_val_split_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         assert called(*command, *options, cwd=tmp_path).returncode == 0
         wrong = called(*command, *options, "--val-split", 0.5, cwd=tmp_path)
         assert (wrong.returncode, said in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("cell", ["NaN", "nan", "N/A", "null", "None", "-", "?"])
+def test_cells_that_mean_no_label_are_named(tmp_path: Path, cell: str) -> None:
+    """They are classes, with a warning that names their images; empty cells are skipped, as the warning says."""
+    make_images(tmp_path / "data", classes=2, each=4)
+    files = sorted(one.name for one in (tmp_path / "data").iterdir())
+    table = tmp_path / "t.csv"
+
+    def told(value: str) -> tuple[list[str], list[str]]:
+        labels = ["a", "b", "a", "b", "a", "b", value, value]
+        table.write_text("file,label\n" + "".join(f"{f},{one}\n" for f, one in zip(files, labels, strict=True)))
+        found = json.loads(typed("labels", str(tmp_path / "data"), "--labels", str(table), "--json")[1])
+        return [one["name"] for one in found["classes"]], found["warnings"]
+
+    classes, (warning,) = told(cell)
+    assert cell in classes
+    assert f"'{cell}' in '{table}' is a class of 2 images: '{files[6]}', '{files[7]}'" in warning
+    assert "empty these cells" in warning
+    assert told("")[0] == ["a", "b"]
+    assert told("c")[1] == []
+
+
+def test_classes_like_masks_in_a_table_are_skipped_by_their_rows(tmp_path: Path) -> None:
+    """--exclude takes paths, and these names are not in them."""
+    make_images(tmp_path / "data", classes=2, each=4)
+    rows = [f"{one.name},{'hat' if i % 2 else 'mask'}\n" for i, one in enumerate(sorted((tmp_path / "data").iterdir()))]
+    (tmp_path / "t.csv").write_text("file,label\n" + "".join(rows))
+    err = typed("labels", str(tmp_path / "data"), "--labels", str(tmp_path / "t.csv"))[2]
+    assert "classes called like masks: 'mask'; take their rows out of the table to skip them" in err
+
+
+def test_names_that_differ_in_case_are_told(tmp_path: Path) -> None:
+    """The columns are right then: the names are not."""
+    with pytest.raises(DataError, match=r"differ in upper and lower case: 'Cat/3.PNG', 'train/cat/3.png'"):
+        matched(tmp_path, "file,label\nCat/3.PNG,a\n")

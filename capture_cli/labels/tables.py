@@ -217,6 +217,11 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             found.splits[file] = SPLIT_WORDS[row[split_at].strip().casefold()]
     if not found.labels:
         example, value = (files or others)[0], table.rows[0][file_at]
+        if other := finder.in_other_case(value):
+            raise DataError(
+                f"'{table.name}' and the folder differ in upper and lower case: '{value}', '{other}'",
+                "write the names in the table as they are in the folder",
+            )
         raise DataError(
             f"no row of '{table.name}' has a label for an image: '{value}' in the column {table.columns[file_at]}, "
             f"'{example}' in the folder",
@@ -274,6 +279,11 @@ class _Finder:
                     f"'{text}' names {len(found):,} images: '{found[0]}', '{found[1]}'", "write their paths into the table"
                 )
         return None
+
+    def in_other_case(self, text: str) -> str | None:
+        """Return a file that has this name but for upper and lower case."""
+        name = text.strip().rpartition("/")[2].casefold()
+        return next((files[0] for index in self._names for key, files in index.items() if key.casefold() == name), None)
 
     def count(self, values: Iterable[str]) -> int:
         """Count the values that name a file."""

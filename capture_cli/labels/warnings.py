@@ -1,5 +1,6 @@
 """Warnings about a scan: allowed, and probably not meant by the owner of the images."""
 
+import re
 from collections import defaultdict
 
 from capture_cli.labels import Scan
@@ -8,6 +9,12 @@ from capture_cli.labels.refusals import command, copy_of_links, count, quoted, s
 from capture_cli.labels.rules import natural_order
 from capture_cli.labels.tokens import COPY_WORDS, MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
 
+_MISSING = {"nan", "n/a", "na", "<na>", "null", "none", "nil", "-", "--", "?"}
+"""Cells that other programs write where they have no value."""
+_SUBJECT = re.compile(
+    r"(?i)(?<![a-z])(patient|subject|subj|participant|person|donor|animal|mouse|video|clip|sequence|session|scene)[ _-]?[0-9]+"
+)
+
 
 def warnings(found: Scan) -> list[str]:
     """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
@@ -15,8 +22,10 @@ def warnings(found: Scan) -> list[str]:
         return []
     checks = (
         _table,
+        _missing_values,
         _unknown_tests,
         _groups,
+        _subjects,
         _single_images,
         _rivals,
         _similar_names,
@@ -51,6 +60,20 @@ def _table(found: Scan) -> list[str]:
     return texts
 
 
+def _missing_values(found: Scan) -> list[str]:
+    """Find classes of a table that are no names, but say that there is no label."""
+    if found.table is None:
+        return []
+    texts = []
+    for name in (one for one in found.classes if one.casefold() in _MISSING):
+        files = [file for file, label in zip(found.files, found.labels, strict=True) if found.classes[label] == name]
+        texts.append(
+            f"'{name}' in '{found.table.name}' is a class of {count(len(files), 'image', 'images')}: {quoted(files)}; "
+            "if it means that there is no label, empty these cells, and the images are skipped"
+        )
+    return texts
+
+
 def _unknown_tests(found: Scan) -> list[str]:
     unknown = found.unknown_tests()
     images = count(sum(map(len, unknown.values())), "test image is", "test images are")
@@ -66,6 +89,27 @@ def _groups(found: Scan) -> list[str]:
     torn = natural_order(group.removeprefix("group ") for group, splits in sides.items() if len(splits) > 1)
     which = count(len(torn), "group is", "groups are")
     return [f"{which} in both train and val: {quoted(torn)}"] if torn else []
+
+
+def _subjects(found: Scan) -> list[str]:
+    """Find patients, videos and the like in the paths whose images are drawn for both train and val."""
+    if found.groups is not None or not found.is_drawn:
+        return []
+    keys = [(match[0], match[1]) if (match := _SUBJECT.search(file)) else None for file in found.files]
+    sides: dict[str, set[str]] = defaultdict(set)
+    for key, split in zip(keys, found.splits, strict=True):
+        if key:
+            sides[key[0]].add(split)
+    torn = natural_order(name for name, splits in sides.items() if len(splits) > 1)
+    words = {key[1] for key in keys if key}
+    if not torn or None in keys or len(words) > 1 or len(sides) <= len(found.classes):
+        return []
+    word = words.pop()
+    way = command(found.source, "--labels", found.rule.name, "--group", f"{word}[ _-]?[0-9]+")
+    return [
+        f"images of one {word.lower()} are in both train and val, such as those of {quoted(torn[:2])}: what is learned of it "
+        f"counts as right; to keep them together: {way}"
+    ]
 
 
 def _single_images(found: Scan) -> list[str]:
@@ -109,16 +153,17 @@ def _doubtful(found: Scan) -> list[str]:
 
 def _split_words(found: Scan) -> list[str]:
     names = [name for name in found.classes if set(tokens(name)) & SPLIT_WORDS.keys() and name not in found.doubtful]
-    masks = [name for name in found.classes if set(tokens(name)) <= MASK_WORDS]
+    masks = [name for name in found.classes if tokens(name) and set(tokens(name)) <= MASK_WORDS]
+    skips = "take their rows out of the table to skip them" if found.table else "--exclude skips them"
     texts = [f"classes called like splits: {quoted(names)}"] if names else []
     copies = [
         name for name in found.classes if (words := {one for one in tokens(name) if not one.isdigit()}) and words <= COPY_WORDS
     ]
     if copies and len(copies) < len(found.classes):
         which = "the class {} sounds" if len(copies) == 1 else "the classes {} sound"
-        texts.append(f"{which.format(quoted(copies))} like altered copies of the other images; --exclude skips them")
+        texts.append(f"{which.format(quoted(copies))} like altered copies of the other images; {skips}")
     others = [name for name in found.classes if name not in masks and "mask" in name.casefold()]
-    return [*texts, f"classes called like masks: {quoted(masks)}; --exclude skips them"] if masks and not others else texts
+    return [*texts, f"classes called like masks: {quoted(masks)}; {skips}"] if masks and not others else texts
 
 
 def _lost_classes(found: Scan) -> list[str]:
