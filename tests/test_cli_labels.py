@@ -62,8 +62,9 @@ def test_test_images_without_labels_are_counted_and_named(capture: Command, tmp_
 
 
 def test_the_rule_and_how_to_choose_another_go_to_stderr(capture: Command, pets: Path) -> None:
-    """One sentence, with --json as without."""
-    for options in ([], ["--json"]):
+    """One sentence where data is on stdout; the table says it itself."""
+    assert capture("labels", pets).stderr == ""
+    for options in (["--files"], ["--json"]):
         done = capture("labels", pets, *options)
         assert done.stderr == (
             "Labels: cat_00.png -> cat (rule: prefix). "
@@ -255,11 +256,11 @@ def test_long_names_stay_on_one_line_in_a_pipe(capture: Command, tmp_path: Path)
 def test_a_reader_that_has_seen_enough_ends_it_quietly(capture: Command, tmp_path: Path) -> None:
     """`| head -1`: exit code 0 and no complaint, though most of the output has no reader."""
     touch(tmp_path / "many", [f"{'long' * 40}{i}x_{j}.png" for i in range(300) for j in range(2)])
-    for options in ("", "--json"):
+    for options, words in (("", 0), ("--json", 1)):
         line = f"set -o pipefail; {sys.executable} -m capture_cli labels many --labels prefix {options} 2>words | head -c 10"
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert (done.returncode, len(done.stdout), done.stderr) == (0, 10, "")
-        assert (tmp_path / "words").read_text().count("\n") == 1
+        assert (tmp_path / "words").read_text().count("\n") == words
 
 
 def test_nothing_heavy_is_imported(pets: Path) -> None:

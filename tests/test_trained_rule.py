@@ -86,7 +86,7 @@ def test_the_screen_before_training_names_what_is_skipped(digits: Path, tmp_path
     args = ["train", str(tmp_path / "data"), "-m", "linear", "-e", "1", "-o", str(tmp_path / "run"), "--force"]
     err = typed(*args)[2]
     assert err.splitlines()[:5] == [
-        "Labels: ant_000.png -> ant (rule: prefix). Not right? Try `capture labels FOLDER` or --labels",
+        f"Labels: ant_000.png -> ant (rule: prefix). Not right? Try `capture labels {tmp_path / 'data'}` or --labels",
         "2 classes: ant, bee",
         "Images: 13 train, 3 val; val is drawn from every class: --val-split SHARE changes how many, --val FOLDER takes others",
         "Skipped: 1 unsupported-extension (notes.txt)",

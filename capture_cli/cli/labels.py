@@ -80,7 +80,7 @@ def labels(
     with FolderSource(folder, val) as source:
         found = scan(source, split=stratified_split(val_split), reading=ReadingOptions.of(options), unlabelled_too=files)
     shared.refuse_val_split(ctx, found)
-    if found.labels:
+    if found.labels and (files or as_json):  # the table says it itself
         others = "|".join(name for name in RULES if name != found.rule.name)
         typer.echo(safe(f"Labels: {found.example}. Not right? Choose another rule with --labels {others}"), err=True)
     for text in warnings(found):

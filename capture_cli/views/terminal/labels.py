@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from capture_cli.labels import Scan
 from capture_cli.labels.candidates import Fit, try_rules
+from capture_cli.labels.refusals import command
 from capture_cli.labels.warnings import warnings
 from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.tables import new_table, show
@@ -72,7 +73,7 @@ def summary(found: Scan, *, folds: int | None = None) -> list[str]:
     shown = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split])
     images = f"{len(found.files):,} in {folds} folds, each held out once{_kept(found)}" if folds else None
     lines = [
-        f"Labels: {found.example}. Not right? Try `capture labels FOLDER` or --labels",
+        f"Labels: {found.example}. Not right? Try {command(found.source)} or --labels",
         f"{len(found.classes):,} classes: {_few(found.classes, SUMMARY_CLASSES)}",
         f"Images: {images or shown + _reason_of_splits(found)}",
     ]
