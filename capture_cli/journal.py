@@ -164,7 +164,7 @@ class Journal:
         except OSError as error:
             raise CaptureError(f"'{path}' cannot be opened: {error.strerror}", "give the folder of a run") from error
         journal = cls(fd, str(path), is_file=True)
-        journal._lock()
+        journal._lock("wait for its end, or stop it first")
         try:
             journal._continue_at(position, path, tail, folder)
         except BaseException:
@@ -286,13 +286,13 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _lock(self) -> None:
+    def _lock(self, hint: str = "wait, or choose another -o") -> None:
         try:
             lock(self._fd)
         except OSError as error:
             os.close(self._fd)
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise _being_written(self.name) from error
+                raise CaptureError(f"'{self.name}' is being written by another run", hint) from error
             raise CaptureError(f"'{self.name}' cannot be locked: {error.strerror}") from error
         _open.add(self)
 
@@ -378,10 +378,6 @@ class Journal:
 
 def _within(path: Path, folder: int | None) -> str | Path:
     return path if folder is None else path.name
-
-
-def _being_written(name: str) -> CaptureError:
-    return CaptureError(f"'{name}' is being written by another run", "wait, or choose another -o")
 
 
 def _close_in_child() -> None:

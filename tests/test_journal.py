@@ -116,6 +116,8 @@ def test_reading_a_file_does_not_unlock_it(tmp_path: Path) -> None:
         assert "being written by another run" in python(code, path).stderr
         with pytest.raises(CaptureError, match="being written by another run"):
             Journal.create(path, force=True)
+        with pytest.raises(CaptureError, match="being written by another run; wait for its end, or stop it first"):
+            Journal.resume(path, BEGINNING)
     Journal.create(path, force=True).close()
 
 

@@ -321,3 +321,16 @@ def test_the_real_command_killed_and_stopped_ends_with_equal_bytes(capture: Capt
     assert done.returncode == 0, done.stderr
     assert kept(folder / "run") == kept(folder / "whole")
     assert json.loads((folder / "run/records.jsonl").read_bytes().splitlines()[-1])["status"] == "completed"
+
+
+def test_a_folder_that_has_moved_is_named_with_the_option(train: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Gone altogether, or other images under the name that was given."""
+    assert train("images", "-e", "2", "-o", "run", cut_after=6) == -9
+    shutil.copytree("images", "others")
+    next(Path("others").iterdir()).rename("others/zebra_1.png")
+    assert train("others", "--resume", "run") == 3
+    assert "name the folder where they are now with --folder" in capfd.readouterr().err
+    Path("images").rename("elsewhere")
+    assert train("--resume", "run") == 2
+    assert "no such folder: 'images'; --folder says where the images of the run are now" in capfd.readouterr().err
+    assert train("--resume", "run", "--folder", "elsewhere") == 0

@@ -11,7 +11,7 @@ import typer
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.arguments import Data, Machine, Output
 from capture_cli.config import BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, absent
 
 if TYPE_CHECKING:
     from capture_cli.plan import Plan
@@ -194,6 +194,8 @@ def train(
     _demand_compatible(options)
     if folder is None:
         raise UsageError("no folder given", "capture train FOLDER")
+    if resume and not Path(moved or folder).exists():
+        raise UsageError(absent(moved or folder, "folder"), "--folder says where the images of the run are now")
     from capture_cli.plan import make_plan
 
     plan = make_plan(folder, settings, moved_to=moved)

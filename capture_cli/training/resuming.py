@@ -274,7 +274,8 @@ def _differences(
         named = {change.name, change.name.partition(".")[0]}
         (environment if named.intersection(ENVIRONMENT) else options).append(str(change))
     if images := _changed_images(previous, before, files):  # other differences may follow from this one
-        raise DataError(f"the images are not those of the run: {'; '.join(images)}", "put them back, or start a new run")
+        hint = "put them back, name the folder where they are now with --folder, or start a new run"
+        raise DataError(f"the images are not those of the run: {'; '.join(images)}", hint)
     if options:
         raise UsageError(f"this would be another run: {'; '.join(options)}", "resume with the options and images it began with")
     if environment and not allow_env_change:
