@@ -175,9 +175,12 @@ def test_the_head_is_the_last_layer_with_an_output_for_each_class() -> None:
     ("options", "said"),
     [
         ("-m torchvision:squeezenet1_1 --weights=IMAGENET9", "choose DEFAULT, IMAGENET1K_V1, or a file"),
-        ("-m cnn --weights=DEFAULT", "there is no such file or run; give a .safetensors or .pth file, or a run"),
-        ("-m cnn --weights=missing.pth", "there is no such file or run"),
-        ("-m cnn --weights=code.pth", "no tensors can be read from it"),
+        ("-m cnn --weights=DEFAULT", "nobody publishes weights of cnn; choose a model that has some, such as -m torchvision:"),
+        ("-m cnn --weights=missing.pth", "there is no such file or run; give a .safetensors or .pth file, or a run"),
+        (
+            "-m cnn --weights=code.pth",
+            "code.pth holds Python objects, such as a whole model, or is damaged; capture reads tensors",
+        ),
         ("-m cnn --weights=list.pth", "is no state_dict"),
         ("-m cnn --weights=broken.safetensors", "it is not a safetensors file, or damaged"),
         ("-m linear --weights=other.pth", "do not fit linear: 'x' is unknown"),
@@ -202,6 +205,14 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     assert said in capsys.readouterr().err
     assert not Path("run").exists()
     assert not Path("planted").exists()
+
+
+def test_a_dry_run_refuses_weights_of_another_built_in_model(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file says which model it is of, so torch is not needed to see it."""
+    assert train("images", "-m", "linear", "-e", "1", "-o", "first") == 0
+    assert train("images", "-m", "linear", "--weights=first", "--dry-run") == 0
+    assert train("images", "-m", "mlp", "--weights=first", "--dry-run") == 2
+    assert "are of a linear, and the model is mlp; use -m linear" in capsys.readouterr().err
 
 
 class Planted:

@@ -14,8 +14,10 @@ error. Files are not trusted: nothing in them is run.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from capture_cli import models
 from capture_cli.errors import CaptureError, UsageError
 from capture_cli.models import saved, timm_zoo, zoo
 from capture_cli.models.freezing import head_of
@@ -81,6 +83,13 @@ def find(model: str, text: str) -> Initial:
     header = None
     if path.suffix == ".safetensors":
         header = saved.header_of(path)
+        if header and header.model != model and {header.model, model} <= {*models.BUILT_IN}:
+            raise UsageError(f"--weights {text} are of a {header.model}, and the model is {model}", f"use -m {header.model}")
+    elif not path.is_file() and text == DEFAULT:
+        raise UsageError(
+            f"--weights {text}: nobody publishes weights of {model}",
+            f"choose a model that has some, such as -m {zoo.PREFIX}resnet18, or give a .safetensors or .pth file, or a run",
+        )
     elif not path.is_file():
         raise UsageError(f"--weights {text}: there is no such file or run", f"{_choices(model)}")
     elif path.suffix not in PICKLES:
@@ -213,7 +222,12 @@ def _read(initial: Initial) -> "dict[str, torch.Tensor]":
 
     try:
         body = torch.load(initial.path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is damaged, or holds more than tensors, may raise anything
+    except UnpicklingError as error:
+        raise UsageError(
+            f"--weights {initial.text} holds Python objects, such as a whole model, or is damaged; capture reads tensors alone",
+            "save its state_dict: torch.save(model.state_dict(), FILE)",
+        ) from error
+    except Exception as error:  # a damaged file may raise anything
         text = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UsageError(
             f"--weights {initial.text}: no tensors can be read from it: {text[:200]}",
