@@ -84,6 +84,14 @@ def in_order(lines: list[str], starts: list[str]) -> bool:
     return places == sorted(places)
 
 
+def test_without_flips_there_is_no_test_of_them(tmp_path: Path, capture: Capture) -> None:
+    """The first line says that nothing flipped, not that chance may do it."""
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", run_records(folder="elsewhere"))
+    first = capture("diff", "a", "b").stdout.splitlines()[0]
+    assert first.endswith(", over 9 images in both; no image is right in one of them alone")
+
+
 @pytest.mark.parametrize("change", [{}, {"threads": 2}, {"versions": {"torch": "3.0"}}])
 def test_a_difference_that_nobody_set_comes_first(tmp_path: Path, capture: Capture, change: dict[str, Any]) -> None:
     """Of runs with the same options and images, where they diverge says more than what became of their predictions."""

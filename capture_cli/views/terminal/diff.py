@@ -80,7 +80,9 @@ def _headline(diff: Diff) -> str:
         return ""
     a, b, both = found.a, found.b, found.both
     accuracy = f"{found.phase} accuracy {a.correct / both:.3f} in A, {b.correct / both:.3f} in B"
-    return f"{accuracy}, over {_images(both)} in both; p = {found.mcnemar_p:.2g}: {_chance(found.mcnemar_p)}"
+    flips = found.right_to_wrong.count + found.wrong_to_right.count
+    chance = f"p = {found.mcnemar_p:.2g}: {_chance(found.mcnemar_p)}" if flips else "no image is right in one of them alone"
+    return f"{accuracy}, over {_images(both)} in both; {chance}"
 
 
 def _images(count: int) -> str:
