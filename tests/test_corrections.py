@@ -170,3 +170,14 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
         assert f"--labels-out writes CSV, not what the name '{name}' says; name it .csv" in done.err
     assert "--all and --top both say how many" in call("suspects", "run", "--all", "--top", "2").err
     assert call("suspects", "run", "--fix", "no/such/folder").code == 1
+
+
+def test_quiet_writes_the_files_and_prints_nothing(tmp_path: Path, call: Caller) -> None:
+    """The same files; alone it would leave nothing to do."""
+    write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    call("suspects", "run", "--labels-out", "loud.csv")
+    done = call("suspects", "run", "-q", "--labels-out", "quiet.csv", "--fix", "quiet.sh")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert Path("quiet.csv").read_bytes() == Path("loud.csv").read_bytes()
+    assert Path("quiet.sh").exists()
+    assert call("suspects", "run", "-q").code == 2

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from capture_cli.cli.arguments import RUN_HELP, find_run, open_run
+from capture_cli.cli.arguments import RUN_HELP, Quiet, find_run, open_run
 from capture_cli.cli.terminal import terminal_width
 
 
@@ -42,6 +42,7 @@ def suspects(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Rank the samples whose label is probably wrong.
 
@@ -71,6 +72,8 @@ def suspects(
 
     if every and top is not None:
         raise UsageError("--all and --top both say how many samples are shown", "give one of them")
+    if quiet and not (fix or labels_out):
+        raise UsageError("--quiet leaves nothing to print", "drop it, or add --fix or --labels-out")
     _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
     with ExitStack() as stack:
         opened = [stack.enter_context(open_run(find_run(one, trainings=True))) for one in runs]
@@ -79,7 +82,9 @@ def suspects(
         first = opened[0]
         if label is not None and label not in first.info.classes:
             raise UsageError(f"no class '{label}' in {first.name}", f"the classes are {', '.join(first.info.classes[:20])}")
-        if duplicates:
+        if quiet:
+            pass  # the files that are written say all
+        elif duplicates:
             width = terminal_width()
             view.show_duplicates(found.duplicates, as_json=as_json, as_csv=as_csv, label=label, top=top, width=width)
         else:
@@ -104,10 +109,11 @@ def suspects(
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
             if script.renames and labels_out is None:
                 said += "; moved files may change sides of a random split, which --labels-out keeps"
-            _write(fix, script.text, said)
+            _write(fix, script.text, "" if quiet else said)
         if labels_out is not None:
             table = label_table(found.suspects, listed)
-            _write(labels_out, table, f"{len(listed.labels) or len(found.suspects):,} labels, {len(found.flagged):,} changed")
+            said = f"{len(listed.labels) or len(found.suspects):,} labels, {len(found.flagged):,} changed"
+            _write(labels_out, table, "" if quiet else said)
     if found.state.error:
         raise found.state.error
     return 0
@@ -151,4 +157,5 @@ def _write(name: str, data: bytes, said: str) -> None:
             file.write(data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CaptureError(f"'{name}' cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    typer.echo(safe(f"{name}: {said}"), err=True)
+    if said:
+        typer.echo(safe(f"{name}: {said}"), err=True)
