@@ -206,9 +206,8 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             found.skipped[file] = reason
             continue
         if found.labels.get(file, label) != label:
-            raise DataError(
-                f"'{table.name}' gives '{file}' two labels: '{found.labels[file]}' and '{label}'", "keep one row per image"
-            )
+            message = f"'{table.name}' gives '{file}' two labels: '{found.labels[file]}' and '{label}'"
+            raise DataError(message, "keep one row per image")
         if label:
             found.labels[file] = label
         if found.groups is not None and group_at is not None:
@@ -218,10 +217,8 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     if not found.labels:
         example, value = (files or others)[0], table.rows[0][file_at]
         if other := finder.in_other_case(value):
-            raise DataError(
-                f"'{table.name}' and the folder differ in upper and lower case: '{value}', '{other}'",
-                "write the names in the table as they are in the folder",
-            )
+            message = f"'{table.name}' and the folder differ in upper and lower case: '{value}', '{other}'"
+            raise DataError(message, "write the names in the table as they are in the folder")
         raise DataError(
             f"no row of '{table.name}' has a label for an image: '{value}' in the column {table.columns[file_at]}, "
             f"'{example}' in the folder",
@@ -275,9 +272,8 @@ class _Finder:
             if len(matching) == 1:
                 return matching[0]
             if found:
-                raise DataError(
-                    f"'{text}' names {len(found):,} images: '{found[0]}', '{found[1]}'", "write their paths into the table"
-                )
+                message = f"'{text}' names {len(found):,} images: '{found[0]}', '{found[1]}'"
+                raise DataError(message, "write their paths into the table")
         return None
 
     def in_other_case(self, text: str) -> str | None:
