@@ -80,7 +80,9 @@ def wrong_count(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLab
     early = _early(probs, labels, scored)
     n = max(0.0, _by_model(scored, early, len(labels)))
     separated = max(_by_margins(means, labels) for means in (scored.mean_probs, early.means))
-    anchored = early.trust * _by_anchors(early.means, labels, n)
+    anchored = max(
+        trust * _by_anchors(means, labels, n) for means, trust in ((early.means, early.trust), (scored.mean_probs, 1))
+    )
     return min(round(max(n, anchored, separated)), int(scored.contradicted.sum()))
 
 
