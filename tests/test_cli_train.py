@@ -189,7 +189,7 @@ class TestEvaluate:
         assert done.returncode == 0, done.stderr
         bodies = records(tmp_path / "test.jsonl")
         sums = of_kind(bodies, "epoch")[0]
-        assert json.loads(done.stdout) == {"n": 600, "accuracy": sums["accuracy"], "loss": sums["loss"]}
+        assert json.loads(done.stdout) == {"n": 600, "accuracy": sums["accuracy"], "loss": sums["loss"], "trained_on": 480}
         assert {b["phase"] for b in of_kind(bodies, "batch")} == {"test"}
         trained = [b for b in of_kind(records(run / "records.jsonl"), "epoch") if b["phase"] == "train"]
         assert sums["accuracy"] > trained[0]["accuracy"]  # the weights are those after training

@@ -14,7 +14,6 @@ error. Files are not trusted: nothing in them is run.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from capture_cli import models
@@ -222,12 +221,12 @@ def _read(initial: Initial) -> "dict[str, torch.Tensor]":
 
     try:
         body = torch.load(initial.path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise UsageError(
-            f"--weights {initial.text} holds Python objects, such as a whole model, or is damaged; capture reads tensors alone",
-            "save its state_dict: torch.save(model.state_dict(), FILE)",
-        ) from error
     except Exception as error:  # a damaged file may raise anything
+        if type(error).__name__ == "UnpicklingError":
+            raise UsageError(
+                f"--weights {initial.text} holds Python objects, such as a whole model, or is damaged; capture reads tensors",
+                "save its state_dict: torch.save(model.state_dict(), FILE)",
+            ) from error
         text = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UsageError(
             f"--weights {initial.text}: no tensors can be read from it: {text[:200]}",
