@@ -220,7 +220,9 @@ def test_an_evaluation_is_there_too(capture: Capture, images: Path, tmp_path: Pa
     """`capture evaluate --tensorboard`: its sums, its worst samples and its margins, of the phase `test`."""
     capture("train", images, "-m", "linear", "-e", "1", "-q", "--device=cpu", "-o", "run")
     done = capture("evaluate", "run", images, "-q", "--device=cpu", "--tensorboard", "-o", "test")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: the model was trained on ")
+    assert done.stderr.count("\n") == 1
     (sums,) = lines(tmp_path / "test/records.jsonl", "epoch")
     for name in ("loss", "accuracy"):
         assert scalars(tmp_path / "test", f"test/{name}") == [(0, np.float32(sums[name]))]
