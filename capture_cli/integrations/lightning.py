@@ -71,7 +71,7 @@ class LightningCapture(*_callbacks()):  # type: ignore[misc] # the base is that 
         self._first = self
         """The callback of this class that comes first, and takes the ids for all."""
         self._drawn: Any = None
-        """What the sampler drew for the current batch; None if that is not known."""
+        """The draws of the sampler for the current batch; None if they are not known."""
 
     def setup(self, trainer: Any, _module: Any, stage: str) -> None:
         """Have the strategy, which prepares the loaders, return such that tell what their samplers draw."""

@@ -34,7 +34,7 @@ class Followed:
 
     drawn: DrawnIds
     _waiting: deque[Any] | tuple[()] = ()
-    """What was drawn for the batches of the latest pass that nobody has asked about."""
+    """The draws for those batches of the latest pass that nobody has asked about."""
 
     def __iter__(self) -> Iterator[Any]:
         begin = super().__iter__  # type: ignore[misc]
@@ -92,7 +92,7 @@ def with_ids(loader: Any) -> Any:
 
 
 class _Fetched(NamedTuple):
-    """What a data set returned, and what it was asked for."""
+    """The answer of a data set, and the question."""
 
     samples: Any
     drawn: Any

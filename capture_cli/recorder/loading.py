@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 INNER = ("base_dataloader", "loader", "dataloader", "_loader", "_dataloader")
 """Attributes under which other libraries keep the DataLoader that they wrap."""
 Names = Callable[[Any], tuple[list[Any], list[str] | None]]
-"""What a sampler drew -> ids and files of these samples."""
+"""A function from the draws of a sampler to the ids and files of these samples."""
 _USE_IDENTIFIED = "wrap the dataset in identified(dataset), or call record yourself"
 
 

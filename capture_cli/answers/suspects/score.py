@@ -146,6 +146,8 @@ def without_gaps(probs: AnyFloats) -> AnyFloats:
     10,000 images of Fashion-MNIST, 1 % of their labels wrong, 1,132 labels were flagged and the AP was 0.61 (with this 191 and
     0.78, with every batch 79 and 0.81).
     """
+    if not np.isnan(probs[:, :, 0]).any():
+        return probs
     filled = probs.copy()
     epochs = range(len(filled))
     for epoch, neighbour in (*zip(epochs[-2::-1], epochs[:0:-1], strict=True), *zip(epochs[1:], epochs[:-1], strict=True)):
