@@ -314,11 +314,11 @@ class Recorder:
         """Write what is pending; return once everything would survive a power cut."""
         self._writer.sync()
 
-    def close(self, status: str = "completed") -> None:
+    def close(self, status: str = "completed", *, error: BaseException | None = None) -> None:
         """Write what is pending and the sums of open phases, seal the records with `status`, close. May be called twice.
 
-        `status` is completed, interrupted or failed; `with` chooses it. Everything is closed, whatever fails on the way; then
-        the first error is raised.
+        `status` is completed, interrupted or failed; `with` chooses it. `error` is why it failed, which the events of a run
+        folder keep. Everything is closed, whatever fails on the way; then the first error is raised.
         """
         if processes.is_waiting(self) or self._closed or os.getpid() != self._pid:  # a forked process must not write
             return
@@ -326,13 +326,14 @@ class Recorder:
         self._closed = True
         begin, watches = ([self._watch.release], [self._watch.close]) if self._watch else ([], [])
         taken = processes.is_taken(self._output.journal)
+        why = lifetime.one_line(error) if error else ""
         if self._watch and self._watch.saw_nothing and status == "completed" and not taken:
-            warnings.warn("nothing was recorded: the watched loss function was never called", stacklevel=2)
-            status = "failed"
+            status, why = "failed", "nothing was recorded: the watched loss function was never called"
+            warnings.warn(why, stacklevel=2)
+        classes = len(self._classes or ("0",))
+        seal = [] if taken else [lambda: lifetime.seal(self._writer, self._output, status, why, classes=classes)]
         try:
-            call_all(
-                [*begin, *([] if taken else [lambda: self._seal(status)]), *watches, self._writer.close, self._output.close]
-            )
+            call_all([*begin, *seal, *watches, self._writer.close, self._output.close])
         except Exception as error:
             if self._on_error == "raise":
                 raise
@@ -356,19 +357,6 @@ class Recorder:
         processes.open_received(self, name)
         return getattr(self, name)
 
-    def _seal(self, status: str) -> None:
-        unfit = None
-        try:
-            self._writer.flush()
-        except UsageError as error:  # a batch that was on its way from the device
-            unfit, status = error, "failed"
-        self._writer.begin(len(self._classes or ("0",)))
-        for phase in list(self._writer.phases.open):
-            self._writer.end_phase(phase)
-        self._writer.seal(status)
-        if unfit:
-            raise unfit
-
     def __enter__(self) -> Self:
         vars(self)["_entered"] = True
         return self
@@ -378,7 +366,7 @@ class Recorder:
             self.close()
             return
         try:
-            self.close("failed" if issubclass(kind, Exception) else "interrupted")
+            self.close("failed" if issubclass(kind, Exception) else "interrupted", error=error)
         except Exception as second:  # noqa: BLE001 - the error that ended the block is the one to raise
             error.add_note(f"also raised: {second!r}")
 

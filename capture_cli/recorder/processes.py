@@ -155,6 +155,6 @@ def _close_at_end(recorder: Recorder) -> None:
     def close() -> None:
         error = sys.exc_info()[1]
         failed = error is not None and not (isinstance(error, SystemExit) and not error.code)
-        recorder.close("failed" if failed else "completed")
+        recorder.close("failed" if failed else "completed", error=error if failed else None)
 
     util.Finalize(None, close, exitpriority=10)

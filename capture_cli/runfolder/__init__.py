@@ -10,6 +10,7 @@ Files are only added to a folder that is new, empty or, with `force`, was a run 
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -77,7 +78,11 @@ class Output:
         """Note an event and its time, if there is a run folder. Raises CaptureError if it cannot be written."""
         if not self._events:
             return
-        text = orjson.dumps({"event": event, "time": round(time.time(), 3), **values}, default=str).decode()
+        body = {"event": event, "time": round(time.time(), 3), **values}
+        try:
+            text = orjson.dumps(body, default=str).decode()
+        except TypeError:  # orjson refuses the lone surrogates of names that are not UTF-8
+            text = json.dumps(body, default=str)
         line = redacted(text).encode() + b"\n"  # the command line may hold a URI with a password
         try:
             write_all(self._events.fileno(), line)

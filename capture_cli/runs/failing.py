@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from capture_cli.errors import RecordsError
+from capture_cli.records.values import loads
 from capture_cli.runs.listing import EVENTS
 
 _BYTES = 1 << 16
@@ -19,9 +19,9 @@ _BYTES = 1 << 16
 
 
 def failure(folder: Path | None) -> str:
-    """Return the error in the last event of the run in `folder`; empty if there is none."""
-    *_, event = [{}, *_last_events(folder)]
-    error = event.get("error") if (event.get("event"), event.get("status")) == ("end", "failed") else None
+    """Return the error with which the run in `folder` ended last; empty if there is none."""
+    *_, end = [{}, *(one for one in _last_events(folder) if one.get("event") == "end")]
+    error = end.get("error") if end.get("status") == "failed" else None
     return error if isinstance(error, str) else ""
 
 
@@ -40,7 +40,6 @@ def _last_events(folder: Path | None) -> list[dict[str, Any]]:
     with suppress(OSError), (folder / EVENTS).open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _BYTES))
         for line in file.read().splitlines():
-            with suppress(ValueError):
-                event = orjson.loads(line)
-                found += [event] if isinstance(event, dict) else []
+            with suppress(RecordsError):
+                found.append(loads(line))
     return found

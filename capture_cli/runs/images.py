@@ -18,10 +18,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
-from capture_cli.errors import CaptureError, Unusable, UsageError
+from capture_cli.errors import CaptureError, RecordsError, Unusable, UsageError
 from capture_cli.records import Samples
+from capture_cli.records.values import loads
 from capture_cli.runs.names import fold_folders
 from capture_cli.sources import MAX_FILE_BYTES, Listing
 from capture_cli.sources.access import opened, read_file
@@ -130,9 +129,9 @@ def _recorded(run: Run) -> Iterator[str]:
 
 def _noted(events: Iterable[bytes]) -> Iterator[str]:
     for line in events:
-        with suppress(ValueError):
-            event = orjson.loads(line) if b'"folder_absolute"' in line else None
-            if isinstance(event, dict) and event.get("event") == "start":
+        with suppress(RecordsError):
+            event = loads(line) if b'"folder_absolute"' in line else {}
+            if event.get("event") == "start":
                 folder = event.get("folder_absolute")
                 if isinstance(folder, str) and folder.startswith("/"):
                     yield folder
