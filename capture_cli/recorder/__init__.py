@@ -30,6 +30,7 @@ from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
 from capture_cli.recorder import lifetime, options, processes, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
+from capture_cli.recorder.double_softmax import SoftmaxCheck
 from capture_cli.recorder.opening import current_rank, open_records
 from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
 from capture_cli.records import Epoch, RunInfo
@@ -105,6 +106,7 @@ class Recorder:
         self._unique_ids, self._may_skip = not repeats, every > 1
         self._watch: Watch | None = None
         self._unpadded: Unpadded | None = None
+        self._softmax = SoftmaxCheck()
         self._device: torch.device | None = None
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
@@ -220,6 +222,8 @@ class Recorder:
         if self._task != LOSS and classes != writer.classes:
             tasks.check_width(forward.logits, classes, names=self._classes, before=writer.classes)
         writer.phases.check(phase, epoch)
+        if phase not in self._softmax.known:
+            self._softmax.look(phase, forward.logits, self._task)
         if self._may_skip and usual and not header.numbers and not 0 <= self._ignore_index < classes:
             header.ids = validation.listed(header.ids)
             if validation.may_be_ids(header.ids, b) and writer.skip(header, inputs, forward):
