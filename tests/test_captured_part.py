@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from calling import Caller
+from capture_cli import Recorder
 from capture_cli.records import Batch, End, Epoch, Record
 from runs import run_records, write_run
 
@@ -89,3 +91,37 @@ def test_rows_by_epoch_and_class_are_of_the_whole_phase(call: Caller) -> None:
         if part["phase"] == "val":
             same = ("n", "correct", "predicted", "recall", "precision", "f1")
             assert [part[name] for name in same] == [whole[name] for name in same]
+
+
+def test_diff_says_that_it_compares_a_part(call: Caller) -> None:
+    """In the text, in the JSON, in the table of several runs, and where a gate is judged, which decides all the same."""
+    missing = json.loads(call("inspect", "part", "--json").out)["phase"]["not_captured"]
+    said = call("diff", "part", "whole", "--fail-if", "images < 1000000")
+    part = f"captured in part, without {missing} samples in A"
+    assert f"\n{part}: what follows is of captured samples; the table of epochs is of all\n" in said.out
+    assert f"(val, epoch 1, {part}; --fail-if" in said.err
+    assert (said.code, said.err.split(":")[0]) == (5, "gate failed")
+    assert call("diff", "whole", "part", "--fail-if", "images > 1000000").code == 0
+    compared = json.loads(call("diff", "part", "whole", "--json").out)["predictions"]
+    assert (compared["a"]["not_captured"], compared["b"]["not_captured"]) == (missing, 0)
+    assert "; captured in part, so of captured samples only" in call("diff", "whole", "whole", "part").out.replace("\n", " ")
+    same = call("diff", "part", "part", "--fail-if", "flips > 0")
+    assert f"{part} and {missing} samples in B; --fail-if" in same.err
+    for words in (["whole", "whole"], ["whole", "whole", "whole"]):
+        said = call("diff", *words, "--fail-if", "flips > 0")
+        assert "in part" not in said.out + said.err
+
+
+def test_diff_of_losses_says_that_it_compares_a_part(tmp_path: Path, call: Caller) -> None:
+    """Of a recorder with `every`, for a task without classes."""
+    for name, every in (("a", 2), ("b", 1)):
+        with Recorder(tmp_path / name, task="regression", every=every) as recorder:
+            for batch in range(3):
+                outputs = torch.full((4, 1), float(batch + every))
+                ids = range(4 * batch, 4 * batch + 4)
+                recorder.record(epoch=1, phase="val", inputs=outputs, logits=outputs, labels=torch.zeros(4), ids=ids)
+    said = call("diff", "a", "b", "--fail-if", "loss_rise > 0")
+    assert "captured in part, without 4 samples in A: what follows" in said.out
+    assert "(val, epoch 1, captured in part, without 4 samples in A; --fail-if" in said.err
+    compared = json.loads(call("diff", "a", "b", "--json").out)["losses"]
+    assert (compared["not_captured_a"], compared["not_captured_b"], compared["both"]) == (4, 0, 8)

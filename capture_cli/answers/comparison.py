@@ -33,7 +33,7 @@ MEASURES = {
     "flips": "right_to_wrong + wrong_to_right",
     "worst_class_drop": "the largest drop of a class's accuracy",
     "mcnemar_p": "p-value of McNemar's test",
-    "mean_iou_a": "mean IoU of masks in A, over all pixels of the phase",
+    "mean_iou_a": "mean IoU of masks in A, over all captured pixels of the phase",
     "mean_iou_b": "mean IoU of masks in B",
     "mean_iou_drop": "mean_iou_a - mean_iou_b",
     "images": "images that both runs have with the same label",

@@ -95,6 +95,13 @@ class Diff:
         """True if options or images are not the same, so that other predictions are no fault of software or hardware."""
         return any(not one.name.startswith(_SURROUNDINGS) for one in self.changes)
 
+    @property
+    def not_captured(self) -> tuple[int, int]:
+        """Visits of the compared phase that were not captured in a and b: the measures are about the others."""
+        if self.predictions:
+            return self.predictions.a.not_captured, self.predictions.b.not_captured
+        return (self.losses.not_captured_a, self.losses.not_captured_b) if self.losses else (0, 0)
+
     def measures(self) -> dict[str, float | None] | None:
         """The measures of capture_cli.answers.comparison; None without predictions or losses in both."""
         if self.predictions:

@@ -60,6 +60,9 @@ class LossChanges:
     """Samples captured in both runs."""
     only_a: int
     only_b: int
+    not_captured_a: int
+    """Visits of the phase that were not captured, so nothing here is about them; 0 while the phase is under way."""
+    not_captured_b: int
     loss_a: float | None
     """Mean over the samples in both; None where it is not finite."""
     loss_b: float | None
@@ -67,7 +70,7 @@ class LossChanges:
     """Samples whose loss is higher in b, the largest change first."""
     fallen: FirstOf[LossChange]
     accuracy_a: float | None
-    """Share of all pixels of the phase predicted right; None without masks, as all below."""
+    """Share of all captured pixels of the phase predicted right; None without masks, as all below."""
     accuracy_b: float | None
     mean_iou_a: float | None
     mean_iou_b: float | None
@@ -97,12 +100,15 @@ class SampleLosses:
         self.epoch = epoch
         self.info = info
         self.file_numbers = file_numbers
+        self.not_captured = 0
         self._measured = Measured(info)
         self._blocks: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [(np.zeros(0, np.int64), np.zeros(0, np.float32))]
 
     def update(self, block: Block) -> None:
         """Take visits. Raises RecordsError, and keeps nothing of the block, if a batch makes no sense."""
-        if isinstance(block, Epoch) or not isinstance(block, Visits) or not has_losses(block):
+        if isinstance(block, Epoch):
+            self.not_captured = block.not_captured
+        if not isinstance(block, Visits) or not has_losses(block):
             return
         losses, names = block["loss"], block["file"]
         if self.info.task == SEGMENTATION:
@@ -120,6 +126,7 @@ class SampleLosses:
         """Take over what `other` has found in the same phase of another training."""
         self._blocks += other._blocks
         self._measured.absorb(other._measured)
+        self.not_captured += other.not_captured
 
     def columns(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """File numbers [N], rising, and the last loss of each."""
@@ -157,6 +164,8 @@ def loss_changes(a: SampleLosses, b: SampleLosses, *, limit: int) -> LossChanges
         both=len(files),
         only_a=len(files_a) - len(files),
         only_b=len(files_b) - len(files),
+        not_captured_a=a.not_captured,
+        not_captured_b=b.not_captured,
         loss_a=_mean(mine),
         loss_b=_mean(others),
         risen=changed(1),

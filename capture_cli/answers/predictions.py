@@ -79,6 +79,8 @@ class ComparedPhase:
     """True if the phase has ended."""
     n: int
     """Captured images."""
+    not_captured: int
+    """Visits of the phase that were not captured, so nothing here is about them; 0 while the phase is under way."""
     correct: int
     """Correct among the images that are compared."""
     loss: float | None
@@ -136,12 +138,13 @@ class Predictions:
         self.info = info
         self.file_numbers = file_numbers
         self.is_complete = False
+        self.not_captured = 0
         self._blocks: list[_Columns] = []
 
     def update(self, block: Block) -> None:
         """Take visits or sums. Raises RecordsError, and keeps nothing of the block, if a batch makes no sense."""
         if isinstance(block, Epoch):
-            self.is_complete = True
+            self.is_complete, self.not_captured = True, block.not_captured
         elif isinstance(block, Visits):
             if len(block) and block["label"].min() == NO_LABEL:
                 return  # nothing can be right or wrong
@@ -160,6 +163,7 @@ class Predictions:
     def absorb(self, other: Predictions) -> None:
         """Take over the predictions for the same phase in another training."""
         self.is_complete = self.is_complete and other.is_complete
+        self.not_captured += other.not_captured
         self._blocks += other._blocks
 
     def __bool__(self) -> bool:
@@ -253,6 +257,7 @@ def _compared(run: Predictions, n: int, columns: _Columns, right: Bools) -> Comp
         epoch=run.epoch,
         complete=run.is_complete,
         n=n,
+        not_captured=run.not_captured,
         correct=int(right.sum()),
         loss=_mean(float(columns.losses.sum(dtype=np.float64)), len(right)),
         calibration=calibration(columns.p_preds, right),

@@ -108,6 +108,7 @@ def _judged_phase(answer: "Diff") -> str:
 def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
     """Say what came of the gate; 5 if it failed. Raises CaptureError where it cannot be judged."""
     from capture_cli.errors import CaptureError
+    from capture_cli.views.terminal.diff import captured_part
     from capture_cli.views.terminal.text import safe
 
     code = 0
@@ -119,6 +120,7 @@ def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
         said = ", ".join(f"{measure} {values[measure]:.6g}" for measure in gate.names)
         changed = values["labels_changed"] or 0
         left_out = f", without {changed:,.0f} images whose label changed" if changed else ""
+        left_out += f", {part}" if (part := captured_part(answer)) else ""
         verdict = "gate failed" if failed else "gate passed"
         typer.echo(safe(f"{verdict}: {name}: {said} ({_judged_phase(answer)}{left_out}; --fail-if '{gate.text}')"), err=True)
         code = 5 if failed else code

@@ -82,7 +82,14 @@ def _headline(diff: Diff) -> str:
     accuracy = f"{found.phase} accuracy {a.correct / both:.3f} in A, {b.correct / both:.3f} in B"
     flips = found.right_to_wrong.count + found.wrong_to_right.count
     chance = f"p = {found.mcnemar_p:.2g}: {_chance(found.mcnemar_p)}" if flips else "no image is right in one of them alone"
-    return f"{accuracy}, over {_images(both)} in both; {chance}"
+    part = captured_part(diff)
+    return f"{accuracy}, over {_images(both)} in both{f' ({part})' if part else ''}; {chance}"
+
+
+def captured_part(diff: Diff) -> str:
+    """What the measures are not about, because `every` or `--capture-every` left it out; empty if that is nothing."""
+    missing = [f"{n:,} samples in {name}" for name, n in zip("AB", diff.not_captured, strict=True) if n]
+    return f"captured in part, without {' and '.join(missing)}" if missing else ""
 
 
 def _images(count: int) -> str:
@@ -97,13 +104,15 @@ def _results(
     diff: Diff, limit: int, width: int | None, pictures: Sequence[Picture | None], notes: Sequence[str]
 ) -> list[RenderableType]:
     """The predictions or losses that changed, of runs that are not equal."""
+    part = captured_part(diff)
+    partly = [plain(f"{part}: what follows is of captured samples; the table of epochs is of all")] if part else []
     if diff.predictions:
         captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
         shown = gallery(zip(pictures, captions, strict=False), width)
         beside = ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
-        return ["", *_predictions(diff.predictions, limit, diff.best), *beside]
+        return ["", *partly, *_predictions(diff.predictions, limit, diff.best), *beside]
     if diff.losses:
-        return ["", *loss_parts(diff.losses, limit)]
+        return ["", *partly, *loss_parts(diff.losses, limit)]
     if diff.error:
         return []
     needs = "both runs need captured batches of the same phase, with classes"
@@ -142,6 +151,8 @@ def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None 
     title = f"{phases}, over the images that a run has in common with {runs[0]}, with the same label; flips against it"
     if base and base.a.calibration:
         title += f"; ECE over {base.a.calibration.bin_count} bins"
+    if any(map(captured_part, found)):
+        title += "; captured in part, so of captured samples only"
     least = ("images", "relation", "ECE", "epoch", "loss", "McNemar p")
     show([plain(title, "bold"), "", *unbroken_table(heads, rows, width=width, least=least)], width=width)
 
