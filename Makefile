@@ -25,6 +25,11 @@ MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'Python has no venv modu
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
+# One process a processor, see CONTRIBUTING.md. Keep what they compile, or each of the hundreds of commands that the tests
+# start compiles capture again.
+PYTEST := -m pytest -q -n auto --dist loadfile
+test oldest: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,15 +43,15 @@ demo: setup ## train on sample_data/, record everything to runs/demo, and inspec
 	$(BIN)/capture inspect runs/demo
 
 .PHONY: test
-test: $(VENV)/dev.stamp ## run every test
-	$(BIN)/python -m pytest -q
+test: $(VENV)/dev.stamp ## run every test, on every processor
+	$(BIN)/python $(PYTEST)
 
 .PHONY: oldest
 oldest: $(BIN)/python ## run every test with the oldest versions pyproject.toml allows (needs uv)
 	uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
 	uv pip install --quiet --compile-bytecode --python $(VENV)/oldest/bin/python --resolution lowest-direct --group dev \
 	  --editable '.[mlflow,tensorboard,lightning,transformers]'
-	$(VENV)/oldest/bin/python -m pytest -q
+	$(VENV)/oldest/bin/python $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## check style and formatting

@@ -1,11 +1,12 @@
 """Shared by the tests: real folders of small images, and the command line, inside the test's process or in its own."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from calling import Caller, called
+from capture_cli.resources import processors
 
 SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
 if TYPE_CHECKING:
@@ -21,6 +23,37 @@ if TYPE_CHECKING:
 
 Capture = Callable[..., subprocess.CompletedProcess[str]]
 CAPTURE = [sys.executable, "-m", "capture_cli"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`: a process for every processor that a container or an affinity leaves, at most 8 as each takes memory."""
+    return min(processors(), 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let every process of `-n` compute with one thread, unless the environment says more."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """With `-n`: while a test marked `alone` runs, no other does."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    with (
+        (item.config.rootpath / "pyproject.toml").open("rb") as turn,
+        (item.config.rootpath / "Makefile").open("rb") as machine,
+    ):
+        fcntl.flock(turn, fcntl.LOCK_EX)  # nobody overtakes a test that waits until it is alone
+        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(machine, fcntl.LOCK_UN)  # closing it is not enough where the test has forked
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -284,6 +284,7 @@ print(used.ru_utime + used.ru_stime, int(peak.split()[1]) // 1024)
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory is read from /proc")
 def test_a_hundred_thousand_images_take_seconds_and_little_memory() -> None:
     """The whole command on 100,000 files in 100 subfolders: within 10 s of processor time and 500 MB."""

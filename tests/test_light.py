@@ -182,6 +182,7 @@ def least(*commands: Sequence[str], turns: int) -> list[Cost]:
     return [Cost(*map(min, zip(*column, strict=True))) for column in zip(*found, strict=True)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"]], ids=" ".join)
 def test_help_is_quick(args: list[str]) -> None:
     """Help takes at most 2 times as long as importing Typer."""
@@ -190,6 +191,7 @@ def test_help_is_quick(args: list[str]) -> None:
     assert took.cpu <= 2 * base.cpu, f"{took} against {base}"
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("images")
 def test_a_command_with_torch_ends_at_once(tmp_path: Path) -> None:
     """The whole of a short training takes at most a second more than a process that imports torch."""

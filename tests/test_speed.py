@@ -42,6 +42,7 @@ def quickest_epochs() -> dict[str, float]:
     return {side: min(epoch["cpu_seconds"] for epoch in epochs if epoch["side"] == side) for side in sides}
 
 
+@pytest.mark.alone
 def test_capturing_everything_costs_little_of_a_step() -> None:
     """A step of a small network with everything captured takes at most 15 % longer than without."""
     ratios = []
