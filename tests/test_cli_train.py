@@ -319,11 +319,12 @@ class TestOptions:
         done = capture("train", images, "--config", "c.toml", "--batch-size", "few")
         assert "'few': Invalid value for '--batch-size'" in done.stderr
 
-    def test_a_dry_run_shows_the_plan_without_torch(self, capture: Capture, images: Path, tmp_path: Path) -> None:
-        """Labels, split, inputs and options on stdout; nothing is written and torch is not imported."""
-        done = capture("train", images, "-n", env={"PYTHONPROFILEIMPORTTIME": "1"})
-        assert done.returncode == 0
-        assert "inputs: 8x8, grey; all images have this size" in done.stdout
+    def test_a_dry_run_shows_the_plan_and_the_network(self, capture: Capture, images: Path, tmp_path: Path) -> None:
+        """Labels, split, inputs, network and options on stdout; nothing is written."""
+        done = capture("train", images, "-n", "-m", "linear")
+        assert (done.returncode, done.stderr) == (0, "")
+        classes = len({one.parent for one in images.rglob("*.png")})
+        assert "inputs: 8x8, grey; all images have this size\n" in done.stdout
+        assert f"network: linear, {classes * (8 * 8 + 1):,} parameters\n" in done.stdout
         assert "epochs = 10" in done.stdout
-        assert " torch\n" not in done.stderr
         assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from capture_cli import models
-from capture_cli.models import saved
+from capture_cli.models import pretrained, saved
 from capture_cli.models.freezing import freeze, head_of
 from capture_cli.preprocessing import Recipe
 from conftest import make_images
@@ -188,31 +188,64 @@ def test_the_head_is_the_last_layer_with_an_output_for_each_class() -> None:
         ("-m cnn --freeze=99", "the model has"),
         ("-m cnn --freeze=all", "choose backbone, or a number of layers"),
         ("-m timm:nothing_of_this_name", "timm has no model nothing_of_this_name"),
+        (
+            "-m raises.py:build",
+            "build(classes=3, channels=1, height=8, width=8) in raises.py failed at line 2: ValueError: no layer",
+        ),
+        ("-m torchvision:vit_b_32 --weights=DEFAULT --img-size=32", "'encoder.pos_embedding' is [1, 50, 768], not [1, 2, 768]"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
-    train: Trainer, capsys: pytest.CaptureFixture[str], options: str, said: str
+    train: Trainer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: str, said: str
 ) -> None:
-    """Also files that would run code when they are unpickled."""
+    """Also files that would run code when they are unpickled. A dry run says the same."""
     torch.save({"x": torch.zeros(1)}, "other.pth")
     torch.save({"1.weight": torch.zeros(3, 9), "7.weight": torch.zeros(1)}, "narrow.pth")
     torch.save([1], "list.pth")
     torch.save(Planted(), "code.pth")
     Path("broken.safetensors").write_bytes(b"nothing")
+    Path("raises.py").write_text("def build(classes, channels, height, width):\n    raise ValueError('no layer')\n")
     if "timm" in options:
         pytest.importorskip("timm")
+    if "vit" in options:  # the shapes are what counts; nothing is downloaded
+        monkeypatch.setattr(pretrained, "_downloaded", pretrained._blank)
     assert train("images", *options.split(), "-o", "run") == 2
-    assert said in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert said in line
+    assert train("images", *options.split(), "--dry-run") == 2
+    assert capsys.readouterr() == ("", line)
     assert not Path("run").exists()
     assert not Path("planted").exists()
 
 
-def test_a_dry_run_refuses_weights_of_another_built_in_model(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file says which model it is of, so torch is not needed to see it."""
-    assert train("images", "-m", "linear", "-e", "1", "-o", "first") == 0
-    assert train("images", "-m", "linear", "--weights=first", "--dry-run") == 0
-    assert train("images", "-m", "mlp", "--weights=first", "--dry-run") == 2
-    assert "are of a linear, and the model is mlp; use -m linear" in capsys.readouterr().err
+def test_a_dry_run_downloads_nothing(
+    train: Trainer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    """It compares the shapes of published weights with the network, and says so; weights in a file are loaded."""
+    import torchvision.models as tv
+
+    monkeypatch.setattr(tv.WeightsEnum, "get_state_dict", lambda *_, **__: pytest.fail("downloaded"))
+    assert train(*OPTIONS, "--weights=DEFAULT", "--freeze=backbone", "--dry-run") == 0
+    out, err = capsys.readouterr()
+    total, head = 723_522, 512 * 2 + 2
+    assert f"network: {NET}, {total:,} parameters, {total - head:,} of them frozen\n" in out
+    downloaded = "downloaded when the training begins unless they are cached"
+    assert f"weights: DEFAULT, {downloaded}; the last layer is new: 2 classes instead of 1,000\n" in out
+    assert (err, Path("torch").exists()) == ("", False)
+    torch.save(state, "state.pth")
+    assert train(*OPTIONS, "--weights=state.pth", "--dry-run") == 0
+    assert "weights: state.pth; the last layer is new: 2 classes instead of 1,000\n" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_resumed_run(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says where the run continues, or that these options are of another run, and changes nothing."""
+    assert train("images", "-e", "2", "-o", "run", cut_after=7) == -9
+    before = kept(Path("run"))
+    assert train("--resume", "run", "-n") == 0
+    assert capsys.readouterr().err == "resuming from the beginning: there is no checkpoint\n"
+    assert train("--resume", "run", "-n", "--seed", "3") == 2
+    assert "config.seed was 0, is 3" in capsys.readouterr().err
+    assert kept(Path("run")) == before
 
 
 class Planted:

@@ -4,7 +4,7 @@ import os
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from capture_cli.cli import arguments as shared
 from capture_cli.cli.arguments import Data, Machine, Output
 from capture_cli.config import BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
 from capture_cli.errors import UsageError, absent
-
-if TYPE_CHECKING:
-    from capture_cli.plan import Plan
 
 Training = partial(typer.Option, rich_help_panel="Training")
 Capture = partial(typer.Option, rich_help_panel="Capture")
@@ -32,6 +29,7 @@ MIXUP = "Mix each input with another of its batch; ALPHA such as 0.2 (0: off)."
 CUTMIX = "Paste a part of another input of the batch into each; ALPHA such as 1 (0: off)."
 AUGMENT = "none, or some of flip, crop, rotate:15, color:0.4, randaugment:9 and erase:0.25, separated by commas."
 FOLDS = "Train K times and hold out every image once, for the accuracy on held-out images; needs no --val-split."
+DRY_RUN = "Build the network, show it with the labels and the options, and stop. Writes and downloads nothing."
 RESUME = "Resume a run that ended early, or add epochs with --epochs."
 
 
@@ -166,7 +164,7 @@ def train(
     tensorboard: shared.Tensorboard = False,
     preview: shared.Preview = 4,
     quiet: shared.Quiet = False,
-    dry_run: Annotated[bool, Output("--dry-run", "-n", help="Show the labels and the options, and stop.")] = False,
+    dry_run: Annotated[bool, Output("--dry-run", "-n", help=DRY_RUN)] = False,
     resume: Annotated[str | None, Resume(metavar="RUN", is_eager=True, callback=_run_config, help=RESUME)] = None,
     moved: Annotated[str | None, Resume("--folder", help="Where the images of the run are now.")] = None,
     allow_env_change: Annotated[
@@ -200,17 +198,20 @@ def train(
 
     plan = make_plan(folder, settings, moved_to=moved)
     shared.refuse_val_split(ctx, plan.scan)
+    from capture_cli.runtime import use_threads
+
+    use_threads(threads)
     if dry_run:
-        _show(plan)
+        from capture_cli.cli.dry_run import show_plan
+
+        show_plan(plan, resume, allow_env_change=allow_env_change)
         return 0
     from capture_cli.cli.session import session
     from capture_cli.cli.sinks import prepared
     from capture_cli.runfolder import open_output, reopen_output
-    from capture_cli.runtime import use_threads
     from capture_cli.training.job import run_training
     from capture_cli.training.resuming import check_continuation, read_previous_run
 
-    use_threads(threads)
     wanted = SinkOptions(mlflow=mlflow, tensorboard=tensorboard, run_name=name)
     if settings.folds is not None:
         from capture_cli.cli.folds import train_folds
@@ -260,19 +261,3 @@ def _demand_folds(ctx: typer.Context, run: str | None) -> None:
     if (Path(run) / "records.jsonl").exists():
         where = shlex.quote(os.path.relpath(Path(run).resolve().parent))
         raise UsageError(f"'{run}' is one fold of a run", f"resume them together: capture train --resume {where}")
-
-
-def _show(plan: "Plan") -> None:
-    """Print the plan: the labels, then the options in the form of a config file."""
-    import tomli_w
-
-    from capture_cli.cli.terminal import terminal_width
-    from capture_cli.views.terminal.labels import show_scan
-    from capture_cli.views.terminal.text import safe
-
-    show_scan(plan.scan, width=terminal_width())
-    config = plan.config
-    if config.folds:
-        typer.echo(f"folds: {config.folds}, each image is held out once")
-    typer.echo(f"inputs: {safe(plan.inputs)}\n")
-    typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())

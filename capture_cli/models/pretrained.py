@@ -66,6 +66,11 @@ class Initial:
     classes: Sequence[str] | None = None
     """Names of the classes that they know, if that is known."""
 
+    @property
+    def is_local(self) -> bool:
+        """True for a file, False for weights that a library publishes."""
+        return self.path is not None
+
 
 def begins_with_own_stem(initial: Initial | None) -> bool:
     """Tell if a model must be built with its first layers as they are, for these weights to fit."""
@@ -175,12 +180,14 @@ def _filter(interpolation: str) -> str:
     return "pillow-bicubic-antialias" if interpolation == "bicubic" else "pillow-bilinear-antialias"
 
 
-def load(initial: Initial, model: "nn.Module", *, classes: Sequence[str]) -> str:
+def load(initial: Initial, model: "nn.Module", *, classes: Sequence[str], downloads: bool = True) -> str:
     """Load the weights into a model that was just built; return a sentence for people.
 
-    The head stays as it was drawn if the classes are others. Raises UsageError if the weights do not fit or cannot be had.
+    The head stays as it was drawn if the classes are others. Without `downloads`, published weights are not loaded, but their
+    names and shapes are compared. Raises UsageError if the weights do not fit or cannot be had.
     """
-    tensors, own = _read(initial), model.state_dict()
+    loads = downloads or initial.is_local
+    tensors, own = _read(initial) if loads else _blank(initial), model.state_dict()
     head = head_of(model, len(classes))
     in_head = {name for name in own if head and name.startswith(f"{head[0]}.")}
     fits = all(name in tensors and tensors[name].shape == own[name].shape for name in in_head)
@@ -199,8 +206,11 @@ def load(initial: Initial, model: "nn.Module", *, classes: Sequence[str]) -> str
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UsageError(f"--weights {initial.text} do not fit {initial.model}: {', '.join(sorted(wrong)[:_SHOWN])}{more}")
-    model.load_state_dict(ours, strict=False)
     text = f"Weights: {initial.text}"
+    if loads:
+        model.load_state_dict(ours, strict=False)
+    else:
+        text += ", downloaded when the training begins unless they are cached"
     if not replaced:
         return f"{text}; the last layer is kept"
     known = tensors[f"{head[0]}.weight"].shape[0] if head and f"{head[0]}.weight" in tensors else None
@@ -252,15 +262,32 @@ def _stripped(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]
     return found
 
 
+def _blank(initial: Initial) -> "dict[str, torch.Tensor]":
+    """Return tensors with the names and shapes of published weights, and no values."""
+    import torch
+
+    if initial.model.startswith(timm_zoo.PREFIX):
+        return _timm_state(initial, pretrained=False)
+    assert initial.inputs  # noqa: S101 - published weights have them
+    assert initial.classes  # noqa: S101
+    size = {"channels": len(initial.inputs.mean), "height": initial.inputs.height, "width": initial.inputs.width}
+    with torch.device("meta"):
+        return dict(zoo.build(initial.model, classes=len(initial.classes), original_stem=True, **size).state_dict())
+
+
+def _timm_state(initial: Initial, *, pretrained: bool) -> "dict[str, torch.Tensor]":
+    import timm
+
+    name = initial.model.removeprefix(timm_zoo.PREFIX)
+    name = name if initial.text == DEFAULT else f"{name.partition('.')[0]}.{initial.text}"
+    return dict(timm.create_model(name, pretrained=pretrained).state_dict())
+
+
 def _downloaded(initial: Initial) -> "dict[str, torch.Tensor]":
     """Get published weights through their library, which keeps them for the next time."""
     try:
         if initial.model.startswith(timm_zoo.PREFIX):
-            import timm
-
-            name = initial.model.removeprefix(timm_zoo.PREFIX)
-            name = name if initial.text == DEFAULT else f"{name.partition('.')[0]}.{initial.text}"
-            return dict(timm.create_model(name, pretrained=True).state_dict())
+            return _timm_state(initial, pretrained=True)
         entry = _entry(initial.model, initial.text)
         return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except UsageError:

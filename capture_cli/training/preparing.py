@@ -89,10 +89,11 @@ class Ready:
         return info
 
 
-def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
+def prepare(plan: Plan, *, original_stem: bool = False, downloads: bool = True) -> Ready:
     """Choose the device and build the model, with its initial weights if the plan has some.
 
-    `original_stem` as in models.build. Raises UsageError for an option that is not valid.
+    `original_stem` as in models.build, `downloads` as in models.pretrained.load. Raises UsageError for an option that is not
+    valid.
     """
     config, size, classes = plan.config, plan.geometry, plan.scan.classes
     runtime = start(config.device, amp=config.amp)
@@ -100,7 +101,7 @@ def prepare(plan: Plan, *, original_stem: bool = False) -> Ready:
     shape = {"channels": size.channels, "height": size.height, "width": size.width}
     original_stem = original_stem or begins_with_own_stem(plan.initial)
     model = models.build(config.model, original_stem=original_stem, classes=len(classes), **shape)
-    notes = [load(plan.initial, model, classes=classes)] if plan.initial else []
+    notes = [load(plan.initial, model, classes=classes, downloads=downloads)] if plan.initial else []
     if config.lr_head is not None and head_of(model, len(classes)) is None:
         raise UsageError(f"--lr-head {config.lr_head}: the model has no last layer for the classes", "drop --lr-head")
     frozen = freeze(model, config.freeze, classes=len(classes))
