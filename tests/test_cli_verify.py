@@ -100,6 +100,42 @@ def test_wrong_usage(capture: Capture) -> None:
     assert "no such run: 'nope'" in done.stderr
 
 
+def test_several_runs_have_a_line_each(capture: Capture, tmp_path: Path) -> None:
+    """One that does not verify stops none of the others; the exit code is the highest, whatever the order."""
+    for name, seed in (("a", 0), ("c", 1)):
+        write_run(tmp_path / "runs" / name, run_records(seed=seed))
+    damaged = write_run(tmp_path / "runs" / "b") / "records.jsonl"
+    damaged.write_bytes(damaged.read_bytes().replace(b"cat", b"dog", 1))
+    (tmp_path / "runs" / "notes").mkdir()
+    names = [f"runs/{name}" for name in ("a", "b", "notes", "c")]
+    done = capture("verify", *names)
+    assert done.returncode == 4
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["runs/a/records.jsonl", "runs/c/records.jsonl"]
+    assert ["runs/b/records.jsonl: line" in done.stderr, "no records.jsonl in 'runs/notes'" in done.stderr] == [True, True]
+    assert done.stderr.count("\n") == 2
+    as_json = capture("verify", *names, "--json")
+    answers = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [(one["run"], one["verified"]) for one in answers] == list(zip(names, (True, False, False, True), strict=True))
+    assert (as_json.returncode, as_json.stderr) == (4, done.stderr)
+    assert capture("verify", "runs/a", "runs/notes", "runs/c").returncode == 2
+    assert capture("verify", "runs/a", "runs/c").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("run run --repair new.jsonl", "--repair new.jsonl is for one run, and 2 are given; repair them one by one"),
+        ("- run -", "stdin can be only one of the runs"),
+        ("run nope", "no such run: 'nope'"),
+    ],
+)
+def test_wrong_usage_of_several_runs(capture: Capture, tmp_path: Path, args: str, said: str) -> None:
+    """It is said before a run is read."""
+    write_run(tmp_path / "run")
+    done = capture("verify", *args.split())
+    assert (done.returncode, done.stdout, said in done.stderr) == (2, "", True)
+
+
 class TestRepair:
     """`--repair` saves the lines that verify and changes nothing else."""
 

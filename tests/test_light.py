@@ -105,7 +105,7 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert "typer" in loaded(args)
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "rows"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "rows", "suspects"])
 def test_data_for_programs_needs_neither_rich_nor_pydantic(command: str, run: Path) -> None:
     """Arguments that are texts are passed on as they are, and nothing is drawn."""
     assert loaded([command, str(run), "--format=jsonl" if command == "rows" else "--json"]) & {"pydantic", "rich"} == set()

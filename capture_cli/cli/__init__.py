@@ -38,7 +38,7 @@ COMMANDS = {
     "mcp": "Serve runs to a coding assistant, read-only, over the Model Context Protocol.",
     "replay": "Reproduce captured inputs from the image files and the recorded recipe, and compare their digests.",
     "log": "Send a run to MLflow or TensorBoard.",
-    "verify": "Check the sequence, the chain, every record and the end line of a run.",
+    "verify": "Check the sequence, the chain, every record and the end line of runs.",
     "export": "Write a trained model as an ONNX file, checked on up to 64 real images.",
     "cache": "List the cache of decoded pixels, which saves later runs the decoding.",
 }
@@ -76,7 +76,7 @@ def _lost(error: StdoutError) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if error.reader_is_gone:
         return 0
-    return _fail(CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete"))
+    return fail(CaptureError(f"standard output could not be written: {error.strerror}", "the output is incomplete"))
 
 
 def _run(args: Sequence[str]) -> int:
@@ -91,7 +91,7 @@ def _run(args: Sequence[str]) -> int:
             code = (all_commands if needs_all else named_commands)()(list(args), prog_name="capture", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CaptureError as error:
-        return _fail(error)
+        return fail(error)
     except typer.Abort:
         return 130
     except typer.TyperException as error:
@@ -101,14 +101,14 @@ def _run(args: Sequence[str]) -> int:
         if _EXTRA in error.format_message():
             from capture_cli.cli.failures import extra_arguments
 
-            return _fail(extra_arguments(error.format_message(), args))
-        return _fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
+            return fail(extra_arguments(error.format_message(), args))
+        return fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
     except StdoutError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: tracebacks are for CAPTURE_DEBUG
         from capture_cli.cli.failures import explained
 
-        return _fail(explained(error))
+        return fail(explained(error))
 
 
 def one_command(name: str) -> typer.Typer:
@@ -164,7 +164,8 @@ def _options(
     pass
 
 
-def _fail(error: CaptureError) -> int:
+def fail(error: CaptureError) -> int:
+    """Print an error as one line on stderr, and return its exit code."""
     if os.environ.get("CAPTURE_DEBUG"):
         traceback.print_exc()
     print(error_line(error), file=sys.stderr)  # noqa: T201

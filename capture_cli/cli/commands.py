@@ -36,7 +36,7 @@ class Command(TyperCommand):
         """Return arguments and options, that of help included."""
         found: list[Any] = super().get_params(ctx)
         for one in found:
-            if getattr(one, "_runtime_param", one) is None and one.nargs == 1 and not one.multiple:  # a private name of Typer
+            if getattr(one, "_runtime_param", one) is None:  # a private name of Typer
                 one._runtime_param = _Typed(one)
         return found
 
@@ -73,8 +73,11 @@ class _Typed:
 
     def coerce(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the value, converted if it has to be. Raises what Typer raises."""
-        parameter = self._parameter
-        if value is parameter.default or (type(value) is str and parameter.type_descriptor.annotation is str):
+        parameter, wanted = self._parameter, self._parameter.type_descriptor.annotation
+        if parameter.nargs == -1 or parameter.multiple:
+            if value is None or (wanted == list[str] and all(type(one) is str for one in value)):
+                return () if value is None else list(value)
+        elif value is parameter.default or (type(value) is str and wanted is str):
             return value
         parameter._runtime_param = None  # Typer makes its own
         return parameter.get_runtime_param().coerce(value, *args, **kwargs)
