@@ -24,7 +24,7 @@ from capture_cli.answers.diff import compare
 from capture_cli.answers.history import sample_history
 from capture_cli.answers.summary import summarise
 from capture_cli.answers.suspects import find_suspects
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, did_you_mean
 from capture_cli.runs import Run, open_run
 from capture_cli.tables.grouped import grouped_rows
 from capture_cli.tables.rows import rows as visit_rows
@@ -54,7 +54,7 @@ class Tools:
     @contextmanager
     def _opened(self, name: str) -> Iterator[Run]:
         if name not in self._runs:
-            raise UsageError(f"no run '{name}'", f"the runs are {', '.join(self._runs)}")
+            raise UsageError(f"no run '{name}'", did_you_mean(name, self._runs, f"the runs are {', '.join(self._runs)}"))
         with open_run(self._runs[name]) as run:
             yield run
 

@@ -13,6 +13,7 @@ catches CaptureError once and prints it as one line on stderr.
 
 import os
 import re
+from collections.abc import Iterable
 
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/@]*|[^\s\"'/:@]*:(?!\d+/)[^\s\"'@]*)(?:@[^\s\"'/@]*)*@")
 _SECRETS = re.compile(r"(?i)([?&;][^=&;\s\"']*(?:passw|pwd|token|secret|key)[^=&;\s\"']*=)[^&;\s\"']*")
@@ -39,6 +40,20 @@ def absent(path: str | os.PathLike[str], kind: str) -> str:
     if os.path.isdir(name):  # noqa: PTH112
         return f"'{name}' is a folder"
     return f"'{name}' is a file" if os.path.isfile(name) else f"no such {kind}: '{name}'"  # noqa: PTH113
+
+
+def closest(name: str, known: Iterable[str], number: int = 1) -> list[str]:
+    """Return the names in `known` that somebody who typed `name` may have meant, the closest first; case does not count."""
+    import difflib  # in errors alone: most commands never need it
+
+    names = {one.lower(): one for one in known}
+    return [names[one] for one in difflib.get_close_matches(name.lower(), names, n=number)]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, number: int = 1) -> str:
+    """Return the hint for a name that there is not: the closest of `known`, or `otherwise` if none is close."""
+    close = closest(name, known, number)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
 class CaptureError(Exception):

@@ -15,7 +15,7 @@ from typing import Any
 
 from capture_cli.answers.state import RunState
 from capture_cli.answers.visits import AnyVisit, visit_at
-from capture_cli.errors import RecordsError, UsageError
+from capture_cli.errors import RecordsError, UsageError, closest
 from capture_cli.records import NO_LABEL, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run, Visits
 
@@ -190,8 +190,6 @@ def _listed(names: Iterable[str]) -> str:
 
 def _close(wanted: str, files: Sequence[str]) -> list[str]:
     """Names that somebody who typed `wanted` may have meant."""
-    import difflib
-
     part = wanted.rsplit("/", 1)[-1].lower()
     within = [file for file in files if part and part in file.lower()]
-    return within[:_SUGGESTIONS] or difflib.get_close_matches(wanted, files[:20_000], n=_SUGGESTIONS)
+    return within[:_SUGGESTIONS] or closest(wanted, files[:20_000], _SUGGESTIONS)

@@ -81,6 +81,10 @@ def _lost(error: StdoutError) -> int:
 
 def _run(args: Sequence[str]) -> int:
     command = args[0] if args and args[0] in COMMANDS else ""
+    if args and args[0].strip() and not command and not args[0].startswith("-"):
+        from capture_cli.cli.failures import unknown_command
+
+        return fail(unknown_command(args[0], COMMANDS))
     try:
         refuse_empty(args)
         args = with_values(args)
@@ -98,6 +102,10 @@ def _run(args: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
+        if type(error).__name__ == "NoSuchOption":
+            from capture_cli.cli.failures import unknown_option
+
+            return fail(unknown_option(getattr(error, "option_name", ""), command, {one: _options_of(one) for one in COMMANDS}))
         if _EXTRA in error.format_message():
             from capture_cli.cli.failures import extra_arguments
 
@@ -144,6 +152,12 @@ def _group() -> typer.Typer:
     )
     app.callback()(_options)
     return app
+
+
+def _options_of(command: str) -> list[str]:
+    """List the names of a command's options."""
+    made = typer.main.get_command(one_command(command))
+    return [name for parameter in made.params for name in (*parameter.opts, *parameter.secondary_opts) if name[0] == "-"]
 
 
 def _command(name: str) -> Callable[..., Any]:

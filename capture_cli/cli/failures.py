@@ -11,14 +11,40 @@ import re
 import resource
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, closest, did_you_mean
 from capture_cli.resources import control_groups, memory_available
+from capture_cli.runs.names import holds_run
 
 _NO_MEMORY = ("allocate memory", "not enough memory", "failed to map segment", "out of memory", "bad_alloc")
 _NO_THREAD = ("start new thread", "thread creation failed", "pthread_create")
+_SHOWN = 3
+"""Commands that are named as those that have an option."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def unknown_command(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a command that there is not, such as the name of a folder."""
+    hint = did_you_mean(name, known, "see `capture --help`")
+    if os.path.isdir(name):  # noqa: PTH112
+        where = named = shlex.quote(name)
+        hint = f"did you mean `capture inspect {where}`?" if holds_run(Path(name)) else f"did you mean `capture train {named}`?"
+    return UsageError(f"no such command: '{name}'", hint)
+
+
+def unknown_option(name: str, command: str, known: Mapping[str, Iterable[str]]) -> UsageError:
+    """Return the error for an option that `command` does not have: the closest of its own, or the commands that have it.
+
+    `known` are the options of each command; without a command those of `capture` itself.
+    """
+    own = {one.lstrip("-"): one for one in (*known.get(command, ["--version"]), "--help")}
+    having = [other for other, options in known.items() if name in options]
+    see = f"see `{f'capture {command}'.strip()} --help`"
+    elsewhere = f"an option of {', '.join(having[:_SHOWN])}; " if having else ""
+    close = [own[one] for one in closest(name.lstrip("-"), own)]
+    return UsageError(f"no such option: {name}", f"did you mean {close[0]}? {see}" if close else f"{elsewhere}{see}")
 
 
 def extra_arguments(message: str, args: Sequence[str]) -> UsageError:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from capture_cli.runs.listing import ListedRun
@@ -138,7 +138,7 @@ def _known_columns(text: str, runs: list["ListedRun"], now: float, option: str =
     names, known = [name.strip() for name in text.split(",")], dict.fromkeys(name for run in runs for name in run.row(now))
     for name in names:
         if name not in known:
-            raise UsageError(f"{option} {name} is not valid", f"choose {', '.join(known)}")
+            raise UsageError(f"{option} {name} is not valid", did_you_mean(name, known, f"choose {', '.join(known)}"))
     return names
 
 

@@ -65,7 +65,7 @@ def suspects(
 
     from capture_cli.answers.listed import ListedImages
     from capture_cli.answers.suspects import find_suspects
-    from capture_cli.errors import UsageError
+    from capture_cli.errors import UsageError, did_you_mean
     from capture_cli.views.corrections import fix_script, label_table
     from capture_cli.views.pictures import pictures_of
     from capture_cli.views.terminal import suspects as view
@@ -81,7 +81,9 @@ def suspects(
         found = find_suspects(*opened, beside=[] if labels_out is None else [listed])
         first = opened[0]
         if label is not None and label not in first.info.classes:
-            raise UsageError(f"no class '{label}' in {first.name}", f"the classes are {', '.join(first.info.classes[:20])}")
+            classes = first.info.classes
+            shown = f"the classes are {', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+            raise UsageError(f"no class '{label}' in {first.name}", did_you_mean(label, classes, shown))
         if quiet:
             pass  # the files that are written say all
         elif duplicates:

@@ -11,7 +11,7 @@ import typer
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.arguments import Data, Machine, Output
 from capture_cli.config import BEST_BY, CHECKPOINT_EVERY, OPTIMIZERS, SCHEDULES, Every, TrainConfig, read_toml
-from capture_cli.errors import UsageError, absent
+from capture_cli.errors import UsageError, absent, did_you_mean
 
 Training = partial(typer.Option, rich_help_panel="Training")
 Capture = partial(typer.Option, rich_help_panel="Capture")
@@ -39,7 +39,8 @@ def _use_as_defaults(ctx: typer.Context, path: Path) -> None:
     known = {parameter.name for parameter in ctx.command.params}
     for name in values:
         if name not in known:
-            raise UsageError(f"--config '{path}' has an unknown option '{name}'", "see `capture train --help`")
+            hint = did_you_mean(name, known, "see `capture train --help`")
+            raise UsageError(f"--config '{path}' has an unknown option '{name}'", hint)
         if isinstance(values[name], str) and not values[name].strip():
             raise UsageError(f"--config '{path}': the value of '{name}' is empty", "give a value, or remove the line")
     ctx.default_map = values

@@ -27,7 +27,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, did_you_mean
 from capture_cli.sources import is_image
 
 RULES = {
@@ -163,6 +163,7 @@ def _parent(file: str) -> str | None:
     return file.rpartition("/")[0].rpartition("/")[2] or None
 
 
+_PATTERN = "'^(?P<label>[a-z]+)_'"
 _SIMPLE: dict[str, Callable[[str], str | None]] = {
     "parent": _parent,
     "prefix": _prefix,
@@ -230,7 +231,7 @@ def _regex_rule(text: str) -> Rule:
     if "label" not in pattern.groupindex:
         raise UsageError(
             f"--labels {text} is neither a rule nor a regular expression with a group `label`",
-            f"the rules are {', '.join(list(RULES)[:-1])}; a regular expression looks like '^(?P<label>[a-z]+)_'",
+            did_you_mean(text, _SIMPLE, f"the rules are {', '.join(list(RULES)[:-1])}; a pattern looks like {_PATTERN}"),
         )
 
     def label_of(file: str) -> str | None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from capture_cli.errors import DataError, UsageError
+from capture_cli.errors import DataError, UsageError, did_you_mean
 from capture_cli.labels.header import is_header
 from capture_cli.labels.tokens import SPLIT_WORDS
 
@@ -302,7 +302,8 @@ def _file_column(table: LabelTable, finder: _Finder) -> int:
 
 def _column(table: LabelTable, name: str) -> int:
     if name not in table.columns:
-        raise UsageError(f"'{table.name}' has no column '{name}'", f"its columns are {', '.join(table.columns)}")
+        hint = did_you_mean(name, table.columns, f"its columns are {', '.join(table.columns)}")
+        raise UsageError(f"'{table.name}' has no column '{name}'", hint)
     return table.columns.index(name)
 
 

@@ -14,11 +14,10 @@ A model maps float32 images [B, C, H, W] in [-1, 1] to logits [B, classes], and 
 of the arguments and of torch's global generator; the trial draws nothing from it. This module and `check` do not import torch.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, did_you_mean
 from capture_cli.models import timm_zoo, userfile, zoo
 
 if TYPE_CHECKING:
@@ -40,10 +39,9 @@ def check(spec: str) -> None:
     elif userfile.parse(spec) is not None or spec.endswith(".py"):
         userfile.check(spec)
     else:
-        same = [zoo.PREFIX + spec.lower()] if spec.lower() in zoo.names_in_source() else []
-        close = same or difflib.get_close_matches(spec.lower(), BUILT_IN, n=1)
+        known = [zoo.PREFIX + spec.lower()] if spec.lower() in zoo.names_in_source() else BUILT_IN
         choices = f"choose {', '.join(BUILT_IN)}, {zoo.PREFIX}NAME, {timm_zoo.PREFIX}NAME or FILE.py:FACTORY"
-        raise UsageError(f"there is no model '{spec}'", f"did you mean {close[0]}?" if close else choices)
+        raise UsageError(f"there is no model '{spec}'", did_you_mean(spec, known, choices))
 
 
 def notice(spec: str) -> str:

@@ -1,12 +1,11 @@
 """Classifiers of timm (PyTorch Image Models), the optional package `timm`: `timm:NAME`, such as `timm:resnet10t`."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, closest
 from capture_cli.models.zoo import source_of
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ _REGISTERED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 
 
 def _unknown(name: str, known: Sequence[str]) -> UsageError:
-    close = [PREFIX + one for one in difflib.get_close_matches(name, known, n=3)]
-    return UsageError(f"timm has no model {name}", f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()")
+    close = " or ".join(PREFIX + one for one in closest(name, known, 3))
+    return UsageError(f"timm has no model {name}", f"did you mean {close}?" if close else "see timm.list_models()")
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":

@@ -7,7 +7,6 @@ FACTORY is any callable in that file. All of the file is run, with the rights of
 become importable, and no bytecode is written beside it or read from there.
 """
 
-import difflib
 import re
 import sys
 import traceback
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,11 +114,9 @@ def _own(module: ModuleType) -> list[str]:
 
 
 def _nearest(factory: str, own: Sequence[str]) -> str:
-    if close := difflib.get_close_matches(factory, own, n=1):
-        return f"did you mean {close[0]}?"
-    if own:
-        return f"it has {', '.join(own[:3])}{', ...' if own[3:] else ''}"
-    return "define it there, with the parameters classes, channels, height, width"
+    listed = f"it has {', '.join(own[:3])}{', ...' if own[3:] else ''}"
+    no_other = "define it there, with the parameters classes, channels, height, width"
+    return did_you_mean(factory, own, listed if own else no_other)
 
 
 def _where(error: BaseException, path: Path) -> str:

@@ -10,7 +10,6 @@ NAME is anything that `torchvision.models.list_models(module=torchvision.models)
 Some models need a certain size (Inception v3 at least 75 pixels, MaxViT multiples of 224, ViT squares of whole patches).
 """
 
-import difflib
 import inspect
 import re
 import typing
@@ -20,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, closest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,8 +49,8 @@ def known_name(spec: str) -> str:
 
 def _demand_known(name: str, known: Collection[str]) -> None:
     if name not in known:
-        close = [PREFIX + one for one in difflib.get_close_matches(name.lower(), known, n=3)]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"one that it has is {PREFIX}resnet18"
+        close = " or ".join(PREFIX + one for one in closest(name, known, 3))
+        hint = f"did you mean {close}?" if close else f"one that it has is {PREFIX}resnet18"
         raise UsageError(f"torchvision has no classifier {name}", hint)
 
 

@@ -10,7 +10,6 @@ A path that is a run comes first, then a name, then `last` and `@N`. Nothing is 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -20,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from capture_cli.errors import CaptureError, UsageError, absent
+from capture_cli.errors import CaptureError, UsageError, absent, closest
 
 RUNS = Path("runs")
 """The folder in which runs are made and found by name."""
@@ -215,6 +214,6 @@ def _did_you_mean(text: str, runs: Path) -> str:
     except CaptureError:
         choices = {}
     words = [*dict.fromkeys(choices.values()), *(["last"] if choices else [])]
-    if close := difflib.get_close_matches(name, words, n=1):
+    if close := closest(name, words):
         return f"did you mean {next((one for one, short in choices.items() if short == close[0]), close[0])}?"
     return f"{A_RUN_IS}; `capture runs` lists those in {runs}/" if choices else A_RUN_IS

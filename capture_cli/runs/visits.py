@@ -42,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from capture_cli.errors import RecordsError, UsageError
+from capture_cli.errors import RecordsError, UsageError, did_you_mean
 from capture_cli.records import NO_LABEL, AnyBatch, Batch, Measures, Numbers, RunInfo
 from capture_cli.records.values import loads
 from capture_cli.runs import masks
@@ -151,7 +151,8 @@ class Visits:
             if reader is None and name in (*self.names, "topk", "extra"):
                 reader = getattr(self, f"_{name}", None)
             if reader is None:
-                raise UsageError(f"no column '{name}' in {self._name}", f"the columns are {', '.join(self.names)}")
+                hint = did_you_mean(name, self.names, f"the columns are {', '.join(self.names)}")
+                raise UsageError(f"no column '{name}' in {self._name}", hint)
             try:
                 self._columns[name] = reader()
             except RecordsError as error:

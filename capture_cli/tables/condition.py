@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import duckdb
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, did_you_mean
 from capture_cli.tables.sql import EXTRA, Table, escape
+
+_NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
 
 
 class Rows(Protocol):
@@ -89,7 +91,7 @@ class Condition:
 
     def failure(self, error: duckdb.Error, table: Rows) -> UsageError:
         """The error of DuckDB, and the columns that the rows have."""
-        return UsageError(f"{self._option} '{self._where}': {reason(error)}", _hint(table))
+        return UsageError(f"{self._option} '{self._where}': {reason(error)}", _hint(table, error))
 
     def _syntax_tree(self, clause: str) -> dict[str, Any]:
         sql = f"select 1 {clause}"
@@ -103,11 +105,18 @@ class Condition:
 def reason(error: Exception) -> str:
     """The first line of what DuckDB says; of a name that is no column, also how it would be written as a text."""
     said = str(error).partition("\n")[0].partition("Error: ")[2].rstrip("!. ") or type(error).__name__
-    if name := re.match(r'Referenced column "(.+?)" not found', said):
+    if name := _NO_COLUMN.match(said):
         text = name[1].replace("'", "''")
         return f"{said} (as a text it is written '{text}', in single quotes)"
     return said
 
 
-def _hint(table: Rows | None = None) -> str:
-    return f"write an SQL condition on {', '.join((table or Table(task=None)).columns)}"
+def advice(columns: Sequence[str], error: Exception | None = None) -> str:
+    """A hint that names the columns, and first the closest to one that DuckDB has not found."""
+    name = _NO_COLUMN.search(str(error))
+    close = f"{did_you_mean(name[1], columns)} " if name else ""
+    return f"{close}write an SQL condition on {', '.join(columns)}".lstrip()
+
+
+def _hint(table: Rows | None = None, error: Exception | None = None) -> str:
+    return advice((table or Table(task=None)).columns, error)

@@ -17,14 +17,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import duckdb
 
 from capture_cli.answers.visits import plain_value
-from capture_cli.errors import CaptureError, RecordsError, UsageError
+from capture_cli.errors import CaptureError, RecordsError, UsageError, did_you_mean
 from capture_cli.records import RunInfo
 from capture_cli.runs import BATCHES, Line, Run, Visits
 from capture_cli.tables.condition import Condition, reason
@@ -250,6 +249,6 @@ def _check_columns(columns: Sequence[str], table: Table, known: Sequence[str] | 
 
 def unknown_column(name: str, columns: Sequence[str]) -> UsageError:
     """The error of a column that rows do not have, with the closest of those that they have."""
-    close = get_close_matches(name, columns, n=1)
-    hint = f"the columns are {', '.join(columns)}"
-    return UsageError(f"no such column: '{name}'", f"did you mean {close[0]}? {hint}" if close else hint)
+    return UsageError(
+        f"no such column: '{name}'", f"{did_you_mean(name, columns)} the columns are {', '.join(columns)}".lstrip()
+    )

@@ -12,7 +12,7 @@ import duckdb
 
 from capture_cli.errors import UsageError
 from capture_cli.runs.listing import ListedRun
-from capture_cli.tables.condition import Condition, reason
+from capture_cli.tables.condition import Condition, advice, reason
 
 _COLUMNS = {
     "name": "varchar",
@@ -48,8 +48,7 @@ def where(runs: Sequence[ListedRun], condition: str, *, now: float) -> list[List
                 database.execute(f"insert into runs values ({marks})", [place, *values])  # noqa: S608 - only marks
             found = database.execute(f"select place from runs {asked.clause} order by place").fetchall()  # noqa: S608
         except duckdb.Error as error:
-            hint = f"write an SQL condition on {', '.join(names)}"
-            raise UsageError(f"--where '{condition}': {reason(error)}", hint) from error
+            raise UsageError(f"--where '{condition}': {reason(error)}", advice(names, error)) from error
     return [runs[place] for (place,) in found]
 
 
