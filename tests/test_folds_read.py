@@ -97,7 +97,7 @@ def test_inspect_says_the_accuracy_on_held_out_samples(ask: Caller, trained: Pat
     assert (body["lesson"][0]["text"].partition("; ECE")[0] + ".", "ECE" in body["lesson"][0]["text"]) == (sentence, True)
     text = ask("inspect", "whole").out
     assert f"Held-out accuracy {right.mean():.1%} over 30 samples, each held out once; by fold " in text
-    assert f"ECE {found.ece:.3f}." in text
+    assert f"; ECE {found.ece:.3f} over {found.bin_count} bins." in text
     assert "30 images of 3 classes (3 folds, each image held out once)" in text
 
 

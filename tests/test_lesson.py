@@ -64,6 +64,7 @@ def test_confidence_that_does_not_fit_accuracy_is_said(tmp_path: Path, call: Cal
     records = predicted(list(run_records(per_class=400, epochs=2)), np.array([True, False]), 1, p)
     found = lesson_of(tmp_path / "run", records)["calibration"]
     assert found.text.startswith(f"The model is {word} in val: mean probability {p:.1%}, accuracy 83.3% (ECE 0.")
+    assert found.text.endswith(" over 15 bins; the calibration table has them).")
     assert len(call(*[word if word != "RUN" else "run" for word in found.command]).out.splitlines()) > 1
 
 
@@ -207,7 +208,9 @@ def test_the_calibration_error_follows_from_the_table(tmp_path: Path, call: Call
     write_run(tmp_path / "run", run_records(per_class=100))
     text, body = call("inspect", "run").out, json.loads(call("inspect", "run", "--json").out)["phase"]
     lines = text[text.index("calibration: ECE ") :].split("\n\n")[0].splitlines()
-    assert lines[0].startswith(f"calibration: ECE {body['calibration']['ece']:.3f} (15 bins; those with samples are below), ")
+    assert lines[0].startswith(
+        f"calibration: ECE {body['calibration']['ece']:.3f} over 15 bins (those with samples are below), "
+    )
     rows = [line.split()[3:] for line in lines[2:]]
     assert sum(int(n) for n, *_ in rows) == body["n"]
     assert sum(int(n) * abs(float(gap)) for n, _, _, gap in rows) / body["n"] == pytest.approx(

@@ -47,6 +47,11 @@ class Calibration:
     """The bins that hold samples, rising."""
 
     @property
+    def error(self) -> str:
+        """The ECE and its number of bins, without which it says little, for people."""
+        return f"ECE {self.ece:.3f} over {self.bin_count} bins"
+
+    @property
     def confidence(self) -> float:
         """Mean probability of the predicted class."""
         return sum(one.n * one.confidence for one in self.bins) / self.n

@@ -98,7 +98,7 @@ def lesson(
         calibration = phase.calibration if phase and phase.phase == "val" else None
         # It is of the last epochs; the phase may be of another one.
         calibration = calibration if phase and phase.epoch == max(one.epoch for one in held_out.folds) else None
-        ece = f"; ECE {calibration.ece:.3f}" if calibration else ""
+        ece = f"; {calibration.error}" if calibration else ""
         found.append(Finding(kind="held_out", text=f"{held_out.sentence}{ece}.", command=("rows", RUN, "--per", "epoch")))
     if phase:
         found += [*_confusion(phase), *_masks(phase)]
@@ -191,9 +191,7 @@ def _calibration(phase: PhaseScore) -> list[Finding]:
     text = f"The model is {word} in {_captured_part(phase)}: mean probability {found.confidence:.1%}, accuracy {accuracy:.1%}"
     where = f"{which} and phase = '{phase.phase}' and epoch = {phase.epoch}"
     command = ("rows", RUN, "--where", where, "--columns", "file,label,pred,p_pred", "--format", "csv")
-    return [
-        Finding(kind="calibration", text=f"{text} (ECE {found.ece:.3f}; the calibration table has the bins).", command=command)
-    ]
+    return [Finding(kind="calibration", text=f"{text} ({found.error}; the calibration table has them).", command=command)]
 
 
 def _duplicates(found: Duplicates) -> list[Finding]:

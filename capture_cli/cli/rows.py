@@ -66,10 +66,10 @@ def rows(
     only if it is named in --columns. `--per class` has one row per class, epoch and
     phase: n, correct, predicted, recall, precision, f1, loss_nats, p_label.
     `--per epoch` has one row per epoch and phase: the same over all classes,
-    balanced_accuracy, macro_f1, p_pred, ece, captured, not_captured. Of a phase
-    that was captured in part, counts, accuracies, F1 and the loss of an epoch are
-    over all its samples, or null where its totals do not tell them; in `train`,
-    the rows of classes are of the captured samples. All else is of these, too.
+    balanced_accuracy, macro_f1, p_pred, ece (over 15 bins), captured, not_captured.
+    Of a phase that was captured in part, counts, accuracies, F1 and the loss of an
+    epoch are over all its samples, or null where its totals do not tell them; in
+    `train`, the rows of classes are of the captured samples. All else is, too.
 
     Rows come as soon as their batch has arrived, so a run in progress can be
     piped in. The condition sees one row at a time. A record that does not verify

@@ -163,7 +163,7 @@ def _parent(file: str) -> str | None:
     return file.rpartition("/")[0].rpartition("/")[2] or None
 
 
-_PATTERN = "'^(?P<label>[a-z]+)_'"
+_PATTERN = "a regular expression looks like '^(?P<label>[a-z]+)_'"
 _SIMPLE: dict[str, Callable[[str], str | None]] = {
     "parent": _parent,
     "prefix": _prefix,
@@ -231,7 +231,7 @@ def _regex_rule(text: str) -> Rule:
     if "label" not in pattern.groupindex:
         raise UsageError(
             f"--labels {text} is neither a rule nor a regular expression with a group `label`",
-            did_you_mean(text, _SIMPLE, f"the rules are {', '.join(list(RULES)[:-1])}; a pattern looks like {_PATTERN}"),
+            f"{did_you_mean(text, _SIMPLE)} the rules are {', '.join(list(RULES)[:-1])}; {_PATTERN}".lstrip(),
         )
 
     def label_of(file: str) -> str | None:

@@ -39,9 +39,10 @@ def check(spec: str) -> None:
     elif userfile.parse(spec) is not None or spec.endswith(".py"):
         userfile.check(spec)
     else:
-        known = [zoo.PREFIX + spec.lower()] if spec.lower() in zoo.names_in_source() else BUILT_IN
         choices = f"choose {', '.join(BUILT_IN)}, {zoo.PREFIX}NAME, {timm_zoo.PREFIX}NAME or FILE.py:FACTORY"
-        raise UsageError(f"there is no model '{spec}'", did_you_mean(spec, known, choices))
+        lacks_prefix = spec.lower() in zoo.names_in_source()
+        hint = f"did you mean {zoo.PREFIX}{spec.lower()}?" if lacks_prefix else did_you_mean(spec, BUILT_IN, choices)
+        raise UsageError(f"there is no model '{spec}'", hint)
 
 
 def notice(spec: str) -> str:

@@ -57,7 +57,7 @@ def calibration_parts(phase: PhaseScore) -> list[RenderableType]:
     found = phase.calibration
     if found is None:
         return []
-    title = f"calibration: ECE {found.ece:.3f} ({found.bin_count} bins; those with samples are below)"
+    title = f"calibration: {found.error} (those with samples are below)"
     means = f"mean p(pred) {found.confidence:.3f}, accuracy {found.accuracy:.3f}"
     rows = (
         (
