@@ -75,6 +75,44 @@ def test_there_is_no_warning_without_trained_images(place: Path, tmp_path: Path)
     assert (code, json.loads(out)["trained_on"], err) == (0, None, "")
 
 
+def test_images_of_the_run_that_gave_the_weights_count_too(place: Path, tmp_path: Path) -> None:
+    """Through several runs, wherever evaluate is called; a run that is gone ends the search, and so does a cycle."""
+    held = {one.name for one in (place / "images").iterdir()} - set(trained_files(place / "runs" / "one"))
+    for file in held:
+        (tmp_path / "held").mkdir(exist_ok=True)
+        shutil.copy(place / "images" / file, tmp_path / "held")
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    for name, weights in (("two", "one"), ("three", "runs/two/best.safetensors")):
+        args = ("-m", "linear", "--weights", weights, "-e", "1", "--val-split", "0.5", "-q", "--name", name)
+        assert capture(tmp_path, "train", "held", *args)[0] == 0
+    first = set(trained_digests(tmp_path / "runs" / "one" / "model.safetensors") or ())
+    assert len(first) == 18
+    (tmp_path / "elsewhere").mkdir()
+    run, images = tmp_path / "runs" / "three", place / "images"
+    done = capture(tmp_path / "elsewhere", "evaluate", run, images, "--json", "-q", "-o", "test")
+    seen = trained_digests(run / "model.safetensors")
+    assert seen is not None
+    assert seen > first
+    assert (done[0], json.loads(done[1])["trained_on"]) == (0, len(seen))
+    assert done[2] == f"warning: the model was trained on {len(seen)} of these 24 images: the accuracy is too high\n"
+    shutil.rmtree(tmp_path / "runs" / "one")
+    (tmp_path / "runs" / "one").symlink_to("three")  # a cycle
+    alone = trained_digests(run / "model.safetensors")
+    assert alone is not None
+    assert not alone & first
+    (tmp_path / "runs" / "one").unlink()
+    assert trained_digests(run / "model.safetensors") == alone
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "", "\0", "a" * 300, "/", ".", "gone/model.safetensors", 7, ["x"]])
+def test_weights_that_are_of_no_run_here_add_nothing(tmp_path: Path, weights: object) -> None:
+    """Published weights, and whatever the records of others may say."""
+    records = list(run_records(epochs=2))
+    records[0] = replace(records[0], config={"weights": weights}) if isinstance(records[0], RunInfo) else records[0]
+    run = write_run(tmp_path / "run", records)
+    assert len(trained_digests(run / "model.safetensors") or ()) == 27
+
+
 @pytest.mark.parametrize("sampler", [None, "balanced"])
 def test_only_a_sampler_makes_more_than_the_first_epoch_be_read(tmp_path: Path, sampler: str | None) -> None:
     """It may choose an image late; without one every image is in the first epoch."""

@@ -52,8 +52,9 @@ def evaluate(
 
     The model is that of the best epoch; --last takes that of the last. The phase
     is `test`. Records go to a run folder, as in `capture train`, and every reading
-    command works on them. If the model was trained on some of the images, a warning
-    says on how many. If it came from FILE.py:FACTORY, that file's code is run.
+    command works on them. If the model, or a run whose weights it began with, was
+    trained on some of the images, a warning says on how many. If the model came
+    from FILE.py:FACTORY, that file's code is run.
     """
     piped = out == "-"
     if as_json and piped:
