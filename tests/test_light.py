@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,10 +176,15 @@ def cost(command: Sequence[str]) -> Cost:
     return Cost(used.ru_utime + used.ru_stime, took - (computed + queued) / 1e9)
 
 
-def least(*commands: Sequence[str], turns: int) -> list[Cost]:
-    """The least of several turns each, since a busy machine can only make them dearer."""
-    found = [[cost(command) for command in commands] for _ in range(turns)]
-    return [Cost(*map(min, zip(*column, strict=True))) for column in zip(*found, strict=True)]
+def soon(cheap: Sequence[str], dear: Sequence[str], holds: Callable[[Cost, Cost], bool], *, turns: int) -> None:
+    """Compare the least costs of several turns, since a busy machine can only make them dearer; once is enough if it holds."""
+    found: list[tuple[Cost, Cost]] = []
+    for _ in range(turns):
+        found.append((cost(cheap), cost(dear)))
+        base, took = (Cost(*map(min, zip(*column, strict=True))) for column in zip(*found, strict=True))
+        if holds(base, took):
+            return
+    pytest.fail(f"{took} against {base}")
 
 
 @pytest.mark.alone
@@ -187,8 +192,7 @@ def least(*commands: Sequence[str], turns: int) -> list[Cost]:
 def test_help_is_quick(args: list[str]) -> None:
     """Help takes at most 2 times as long as importing Typer."""
     bare = [sys.executable, "-c", "import typer"]
-    base, took = least(bare, [*CAPTURE, *args], turns=5)
-    assert took.cpu <= 2 * base.cpu, f"{took} against {base}"
+    soon(bare, [*CAPTURE, *args], lambda base, took: took.cpu <= 2 * base.cpu, turns=5)
 
 
 @pytest.mark.alone
@@ -197,5 +201,5 @@ def test_a_command_with_torch_ends_at_once(tmp_path: Path) -> None:
     """The whole of a short training takes at most a second more than a process that imports torch."""
     bare = [sys.executable, "-c", "import torch"]
     train = [*CAPTURE, "train", os.fspath(tmp_path / "images"), "-m", "linear", "-e", "1", "-q", "--device", "cpu"]
-    base, took = least(bare, [*train, "-o", os.fspath(tmp_path / "run.jsonl"), "--force"], turns=3)
-    assert took.cpu + took.waiting <= base.cpu + base.waiting + 1, f"{took} against {base}"
+    train += ["-o", os.fspath(tmp_path / "run.jsonl"), "--force"]
+    soon(bare, train, lambda base, took: took.cpu + took.waiting <= base.cpu + base.waiting + 1, turns=3)
