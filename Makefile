@@ -18,12 +18,15 @@ export UV_HTTP_TIMEOUT ?= 300
 export PIP_DEFAULT_TIMEOUT ?= 300
 ifeq ($(UV),uv)
 MAKE_VENV = uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
-# Compile now, as pip does, or the first commands (all of them with PYTHONDONTWRITEBYTECODE) take seconds longer.
-INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL = uv pip install --quiet --python $(BIN)/python
+COMPILED := --compile-bytecode
 else
 MAKE_VENV = $(PYTHON) -m venv --clear $(VENV) || { echo 'Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NOT_COMPILED := --no-compile
 endif
+# What capture imports is compiled now, or the first commands (all of them with PYTHONDONTWRITEBYTECODE) take seconds longer.
+# What only tests import is compiled by them: all of those packages together take more than a minute.
 
 # One process a processor, see CONTRIBUTING.md. Keep what they compile, or each of the hundreds of commands that the tests
 # start compiles capture again.
@@ -112,11 +115,11 @@ $(BIN)/python:
 
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml | $(BIN)/python
 	@echo 'installing torch and other packages from $< (about 2.6 GB the first time)'
-	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) $(COMPILED) --require-hashes -r $<
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
 	@echo 'installing the test tools from $<'
-	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) $(NOT_COMPILED) --require-hashes -r $<
 	@touch $@
