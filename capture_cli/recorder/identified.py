@@ -150,6 +150,20 @@ def _may_be_ids(ids: Any) -> bool:
     return isinstance(ids, tuple | list) and all(isinstance(one, str) for one in ids)
 
 
+def holds(batch: Any, tensor: torch.Tensor) -> bool:
+    """Return True if one of the tensors in a batch is this one, or equals it, perhaps on another device.
+
+    Of several dimensions the first row is compared.
+    """
+    if isinstance(batch, torch.Tensor):
+        if batch is tensor or (batch.shape, batch.dtype, batch.layout) != (tensor.shape, tensor.dtype, tensor.layout):
+            return batch is tensor
+        rows = slice(1 if tensor.ndim > 1 else None)
+        return tensor.ndim > 0 and torch.equal(batch[rows].to(tensor.device), tensor[rows])
+    inside = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    return any(holds(one, tensor) for one in inside)
+
+
 def first_tensor(value: Any) -> torch.Tensor | None:
     """Return the first tensor in nested tuples, lists and mappings, depth first."""
     if isinstance(value, torch.Tensor):

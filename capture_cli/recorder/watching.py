@@ -16,7 +16,7 @@ Watching assumes:
   batch is taken from any watched loader. Further calls with the same labels, as for auxiliary outputs, are not recorded.
   For the task `loss` it may get anything, and returns the loss, or one per sample.
 * The inputs are the first tensor that `model` is called with; without a model, the first tensor of the loader's batch, which
-  the loop must pass on unchanged.
+  the loop must pass on unchanged. Of several calls for a batch it is the first with a tensor of the batch, else the last.
 * `loss` is what the loss function returns (its mean, if it returns one per sample). Later scaling or added terms are not seen,
   nor is the learning rate, which is null, nor whether an update follows.
 * `losses` are the plain cross-entropy, whatever weights or smoothing the loss function has.
@@ -32,14 +32,14 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from capture_cli.errors import UsageError
-from capture_cli.recorder.identified import first_tensor
+from capture_cli.recorder.identified import first_tensor, holds
 from capture_cli.recorder.loading import IdentifiedBatch, WatchedLoader
 from capture_cli.recorder.unpadded import Unpadded
 from capture_cli.recorder.validation import describe
@@ -55,7 +55,13 @@ _EARLY = 8
 """Batches of a pass after which a loss should have been seen; loaders that fetch ahead are fewer batches ahead."""
 
 
-@dataclass
+_TWO_LOADERS = (
+    "a watched loss belongs to the batch that was drawn last, so wrap only the loader whose labels go into the loss, "
+    "or call record yourself with the ids"
+)
+
+
+@dataclass(eq=False)
 class _Pass:
     """One pass over a watched loader, and its latest batch."""
 
@@ -68,6 +74,12 @@ class _Pass:
     inputs: torch.Tensor | None = None
     called_model: bool = False
     """True if the watched model has got this batch."""
+    has_own_inputs: bool = False
+    """True if `inputs` are known to be of this batch, although the model was called again."""
+    is_going: bool = True
+    """False once its loop has ended."""
+    overtook: list[_Pass] = field(default_factory=list)
+    """Passes whose batches still waited for their loss when the latest one came, the latest first, as with `zip` of loaders."""
 
 
 class Watch:
@@ -95,6 +107,8 @@ class Watch:
         self._criteria: dict[nn.Module, RemovableHandle] = {}
         self._models: dict[nn.Module, RemovableHandle] = {}
         self._at_close: list[Callable[[], object]] = []
+        self._told_of_two = False
+        """True once it was said that a step draws from two loaders."""
         self._called = False
 
     def loader(self, loader: Iterable[Any], phase: str, ids: Sequence[int] | Sequence[str] | None) -> WatchedLoader:
@@ -153,22 +167,22 @@ class Watch:
         At the end of the pass write its sums. Raises UsageError if none of its batches was recorded, warns if some were not.
         """
         one = _Pass(loader.phase)
-        for batch in loader.batches():
-            self._recorder.attempt(self.release)
-            if one.seen == _EARLY and not one.recorded and not self._recorder.missed:
-                warnings.warn(". ".join(self._no_loss(one)), stacklevel=3)
-            self._latest = one
-            one.latest = batch
-            one.inputs = None if isinstance(batch.batch, Mapping) else first_tensor(batch.batch)
-            one.called_model = False
-            one.seen += 1
-            self._pass = one
-            yield batch.batch
+        try:
+            for batch in loader.batches():
+                self._recorder.attempt(self.release)
+                if one.seen == _EARLY and not one.recorded and not self._recorder.missed and not self._told_of_two:
+                    warnings.warn(". ".join(self._no_loss(one)), stacklevel=3)
+                self._draw(one, batch)
+                yield batch.batch
+        finally:
+            one.is_going = False
         if self.closed or not one.seen:
             return
         self._recorder.attempt(self.release)
-        if not one.recorded and not self._recorder.missed:
-            raise UsageError(*self._no_loss(one))
+        if not one.recorded:
+            if not self._recorder.missed and not self._told_of_two:
+                self._recorder.attempt(self._raise_no_loss, one)
+            return
         if one.recorded < one.seen and not self._recorder.missed:
             warnings.warn(
                 f"{one.seen - one.recorded} of {one.seen} batches of {one.phase} epoch {one.epoch} were not recorded: "
@@ -177,6 +191,23 @@ class Watch:
             )
         if self._recorder.is_open(one.phase):
             self._recorder.end_phase(one.phase)
+
+    def _draw(self, one: _Pass, batch: IdentifiedBatch) -> None:
+        """Let a batch be the latest one, whose loss comes next."""
+        other, before = self._pass, one.overtook
+        waits = other is not None and other is not one and other.is_going
+        one.overtook = [other, *(more for more in other.overtook if more is not one)] if other and waits else []
+        if one.overtook and before and one.overtook[0] is before[0] and not self._told_of_two:
+            self._told_of_two = True  # but not at the first time, which may be a batch that the loop skips
+            warnings.warn("two watched loaders are drawn from in one step: " + _TWO_LOADERS, stacklevel=4)
+        one.latest = batch
+        one.inputs = None if isinstance(batch.batch, Mapping) else first_tensor(batch.batch)
+        one.called_model = one.has_own_inputs = False
+        one.seen += 1
+        self._latest = self._pass = one
+
+    def _raise_no_loss(self, one: _Pass) -> None:
+        raise UsageError(*self._no_loss(one))
 
     def _no_loss(self, one: _Pass) -> tuple[str, str]:
         """Say why no batch of a pass was recorded, and what to do."""
@@ -189,9 +220,14 @@ class Watch:
 
     def _before_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = first_tensor(_in_order(model, args, kwargs))
-        if self._pass is not None and inputs is not None:
-            self._pass.inputs = inputs
-            self._pass.called_model |= model in self._models
+        one = self._pass
+        if one is None or inputs is None or one.has_own_inputs:
+            return
+        if one.called_model and one.inputs is not None and one.latest and not torch.compiler.is_compiling():
+            one.has_own_inputs = holds(one.latest.batch, one.inputs)
+        if not one.has_own_inputs:
+            one.inputs = inputs
+        one.called_model |= model in self._models
 
     def _after_criterion(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         self._called = True
@@ -240,6 +276,8 @@ class Watch:
                 "iterate over what Recorder.loader returns, and call it once per batch; a second loss function needs a name: "
                 'recorder.watch(criterion, name="aux")',
             )
+        if labels is not None and one.overtook:
+            self._demand_own(one, labels)
         if one.inputs is None or one.latest is None:
             raise UsageError("model: it was not called with a tensor, so there are no inputs", "pass the model to watch")
         if one.epoch is None:
@@ -265,6 +303,13 @@ class Watch:
             self._held = (one, batch)
         else:
             self._pass_on(one, batch)
+
+    def _demand_own(self, one: _Pass, labels: torch.Tensor) -> None:
+        """Raise UsageError for labels of a batch that was drawn before that of `one`, whose ids they would get."""
+        batches = [each.latest.batch for each in (one, *one.overtook) if each.latest]
+        if next((batch for batch in batches if holds(batch, labels)), batches[0]) is not batches[0]:
+            self._told_of_two = True
+            raise UsageError("criterion: the labels are not of the batch that was drawn last", _TWO_LOADERS)
 
     def _given(self, criterion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         """Return the logits and labels of a call."""
