@@ -14,6 +14,7 @@ import orjson
 import pytest
 from rich.cells import cell_len
 
+from capture_cli import Recorder
 from capture_cli.cli import run
 from capture_cli.journal import Journal
 from capture_cli.records import Epoch, RunInfo
@@ -77,6 +78,14 @@ def test_what_is_equal_in_some_runs_only_is_a_column(runs: Path, capsys: pytest.
     title, _, head = capsys.readouterr().out.splitlines()[:3]
     assert title.endswith("; all cnn")
     assert head.endswith("state")
+
+
+def test_recorders_without_a_model_have_no_name_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the state is all that they share, the title says that alone."""
+    for name in ("a", "b"):
+        Recorder(tmp_path / name).close()
+    assert run(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("; all completed")
 
 
 def test_columns_are_chosen(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ class Loop:
     """A recorder that watches, and its loaders."""
 
     def __init__(self, path: Path, **options: Any) -> None:
+        path.mkdir(exist_ok=True)
         self.path = path / "r.jsonl"
         self.recorder = Recorder(self.path, **options)
         self.model, self.criterion = nn.Linear(4, 3), nn.CrossEntropyLoss()
@@ -119,6 +120,19 @@ def test_batches_that_a_loop_skips_are_no_second_loader(loop: Loop) -> None:
         loop.loss(inputs, 1 - labels.clamp(max=1))  # labels of no batch
     with pytest.warns(UserWarning, match="2 of 4 batches of train epoch 1 were not recorded"):
         assert next(kept, None) is None
+
+
+def test_a_loader_may_be_wrapped_again(tmp_path: Path) -> None:
+    """As `loader = recorder.loader(loader)` in a notebook cell that is run twice. Its ids stay."""
+    loader: Any = DataLoader(LABELLED, batch_size=8)
+    names = [f"n{number}" for number in range(32)]
+    for number in range(2):
+        loop = Loop(tmp_path / f"{number}")
+        loader = loop.recorder.loader(loader, ids=None if number else names)
+        for inputs, labels in loader:
+            loop.loss(inputs, labels)
+        assert [id_ for batch in loop.batches() for id_ in batch.ids] == names
+    assert isinstance(loader.loader, DataLoader)
 
 
 def test_batches_in_turns_are_no_pair(loop: Loop) -> None:

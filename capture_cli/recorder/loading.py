@@ -53,11 +53,20 @@ class IdentifiedBatch(NamedTuple):
 class WatchedLoader:
     """A loader whose batches are recorded; all other attributes are the loader's."""
 
+    loader: Iterable[Any]
+    ids: Sequence[int] | Sequence[str] | None
+
     def __init__(
         self, loader: Iterable[Any], watch: Watch, phase: str, ids: Sequence[int] | Sequence[str] | None = None
     ) -> None:
-        """Find where the ids come from; `ids` names the samples of the dataset. Raises UsageError if there are none."""
-        self.loader = loader
+        """Find where the ids come from; `ids` names the samples of the dataset. Raises UsageError if there are none.
+
+        A loader that was wrapped before, in an earlier notebook cell, say, is taken out of its wrapper, with its ids.
+        """
+        while isinstance(loader, WatchedLoader):
+            ids = loader.ids if ids is None else ids
+            loader = loader.loader
+        self.loader, self.ids = loader, ids
         self.phase = phase
         self._watch = watch
         inner = torch_loader(loader)
@@ -76,7 +85,7 @@ class WatchedLoader:
         return self._watch.batches(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader" or name.startswith("__"):
+        if name in ("loader", "ids") or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.loader, name)
 

@@ -57,7 +57,7 @@ def show_runs(
         rows = [_row(run, place, now) for run, place in zip(runs, places, strict=True)]
         of_all = {"model": {_model(run) for run in every}, "state": {_state(run) for run in every}}
         same = {name: next(iter(values)) for name, values in of_all.items() if len(every) > 1 and len(values) == 1}
-        title = f"{title}; all {', '.join(same.values())}" if any(same.values()) else title
+        title = f"{title}; all {', '.join(filter(None, same.values()))}" if any(same.values()) else title
         shown = options[:_MAX_OPTIONS]
         heads = [head for head in (*_FIRST, *shown, *_LAST) if head not in same]
         least = (*_LEAST, *reversed(shown), *_MORE)
