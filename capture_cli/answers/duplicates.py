@@ -13,7 +13,7 @@ picture, and neither a leak nor a contradiction. A fold over one pass; memory gr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ NEAR_BITS = 1
 too many. `capture labels --check` compares pixels, and finds more."""
 MAX_NEAR = 10_000
 """Samples up to which every pair of perceptual hashes is compared; of more samples only equal hashes are found."""
+Name = int | str | tuple[str, int | str]
+"""The id of a sample, with its phase where only batches name the sample: datasets of two phases may both count from 0."""
 _KEY_BYTES = {"digests": 16, "pixels": 8, "phash": 16}
 """Length of the keys in each column of a samples record by which copies are found."""
 
@@ -46,7 +48,7 @@ class Member:
     id: int | str
     label: str | None
     split: str | None
-    """None, like `label`, where only batches name the sample."""
+    """The phase where only batches name the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +124,10 @@ class Duplicating:
         """Without the columns that `_keys` has."""
         self._keys: dict[str, list[bytes]] = {name: [] for name in _KEY_BYTES if thorough or name != "phash"}
         self._first_epochs: dict[str, int] = {}
-        self._inputs: dict[str, dict[int | str, None]] = {}
+        self._inputs: dict[str, dict[Name, None]] = {}
         """Digest of an input -> the samples that had it."""
-        self._named: dict[int | str, tuple[str, int | None, str]] = {}
-        """File, label and phase of samples that no samples record names."""
+        self._named: dict[tuple[str, int | str], tuple[str, int | None]] = {}
+        """Phase and id -> file and label of samples that no samples record names."""
         self._tests = set[str]()
         self._has_folds = False
         self._first_val: dict[int, int] = {}
@@ -166,17 +168,19 @@ class Duplicating:
         digests = [one for line in visits.lines for one in _input_digests(line)]
         if len(digests) != len(ids):
             raise visits.error("in this batch record inputs.digests do not fit the other columns")
-        for name, digest in zip(ids, digests, strict=True):
+        names: list[Name] = ids if self._samples else [(visits.phase, one) for one in ids]
+        for name, digest in zip(names, digests, strict=True):
             self._inputs.setdefault(digest, {})[name] = None
         if not self._samples:
             labels = visits["label"].tolist() if "label" in visits else [None] * len(ids)
-            for name, file, label in zip(ids, visits["file"].tolist(), labels, strict=True):
-                self._named.setdefault(name, (file, label, visits.phase))
+            for one, file, label in zip(ids, visits["file"].tolist(), labels, strict=True):
+                self._named.setdefault((visits.phase, one), (file, label))
 
     def result(self) -> Duplicates:
         """The groups of what was taken."""
-        names = [*chain.from_iterable(block.ids for block in self._samples), *self._named]
+        names: list[Name] = [*chain.from_iterable(block.ids for block in self._samples), *self._named]
         places = {name: place for place, name in enumerate(names)} if self._inputs else {}
+        places |= {name: places[first] for name, first in self._first_names().items()}
         found: dict[tuple[int, ...], str] = {}
         found_by = (
             ("bytes", self._alike("digests")),
@@ -208,19 +212,39 @@ class Duplicating:
             groups=tuple(groups), compared=tuple(kind for kind in KINDS if has[kind]), not_compared=len(self._tests)
         )
 
-    def _members(self, names: Sequence[int | str]) -> Callable[[int], Member]:
+    def _first_names(self) -> dict[tuple[str, int | str], tuple[str, int | str]]:
+        """Name of each sample that only batches name -> its name in the first phase that has it.
+
+        An id is one sample in two phases if the labels of all ids that both have agree. If they do not, as where the datasets
+        of train and val both count from 0, the phases have samples of their own.
+        """
+        by_phase = defaultdict[str, dict[int | str, int | None]](dict)
+        for (phase, one), (_, label) in self._named.items():
+            by_phase[phase][one] = label
+        datasets: list[dict[int | str, tuple[str, int | None]]] = []
+        found = {}
+        for phase, labels in by_phase.items():
+            dataset = next((one for one in datasets if all(one[i][1] == labels[i] for i in one.keys() & labels.keys())), None)
+            if dataset is None:
+                datasets.append(dataset := {})
+            for one, label in labels.items():
+                found[phase, one] = (dataset.setdefault(one, (phase, label))[0], one)
+        return found
+
+    def _members(self, names: Sequence[Name]) -> Callable[[int], Member]:
         """Look up samples by their place."""
         starts = np.cumsum([0, *(len(block.ids) for block in self._samples)])
 
         def member(place: int) -> Member:
-            if place >= starts[-1]:
-                file, number, phase = self._named[names[place]]
-                return Member(file=file, id=names[place], label=None if number is None else self._classes[number], split=phase)
+            name = names[place]
+            if isinstance(name, tuple):
+                file, number = self._named[name]
+                return Member(file=file, id=name[1], label=None if number is None else self._classes[number], split=name[0])
             at = int(np.searchsorted(starts, place, "right")) - 1
             block, row = self._samples[at], place - int(starts[at])
             label = self._classes[int(block.labels[row])]
-            split = self._fold_of.get(names[place]) if self._has_folds else block.splits[row]
-            return Member(file=block.files[row], id=names[place], label=label, split=split)
+            split = self._fold_of.get(name) if self._has_folds else block.splits[row]
+            return Member(file=block.files[row], id=name, label=label, split=split)
 
         return member
 
@@ -235,9 +259,10 @@ class Duplicating:
         keys = self._column(name)
         return [] if keys is None else _equal(keys)
 
-    def _by_input(self, places: dict[int | str, int]) -> list[list[int]]:
+    def _by_input(self, places: Mapping[Name, int]) -> list[list[int]]:
         several = (names for names in self._inputs.values() if len(names) > 1)
-        return [sorted(places[name] for name in names if name in places) for names in several]
+        groups = (sorted({places[name] for name in names if name in places}) for names in several)
+        return [group for group in groups if len(group) > 1]
 
     def _by_hash(self) -> list[list[int]]:
         hashes = self._column("phash")

@@ -10,11 +10,11 @@ image, or are an error that lists the candidates. Samples without files are name
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from capture_cli.answers.state import RunState
-from capture_cli.answers.visits import AnyVisit, visit_at
+from capture_cli.answers.visits import AnyVisit, Visit, visit_at
 from capture_cli.errors import RecordsError, UsageError, closest
 from capture_cli.records import NO_LABEL, RunInfo, Samples, Skip
 from capture_cli.runs import Block, Run, Visits
@@ -51,13 +51,22 @@ class History:
     visits: tuple[AnyVisit, ...]
     folds: tuple[int, ...] | None = None
     """The number of the training for each visit, in a run with folds."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Phase -> label, where they differ: the id stands for more than one sample. Visits are then in the order of phases."""
+
+    @property
+    def note(self) -> str:
+        """A sentence that says so; empty where the labels agree."""
+        differ = ", ".join(f"{label} in {phase}" for phase, label in self.labels.items())
+        return f"the label is {differ}: this id stands for more than one sample" if differ else ""
 
     def to_json(self) -> dict[str, Any]:
         """The history as plain values."""
         visits = [asdict(one) for one in self.visits]
         if self.folds is not None:
             visits = [{"fold": fold, **one} for fold, one in zip(self.folds, visits, strict=True)]
-        return {**self.state.to_json(), "sample": asdict(self.sample), "extra": dict(self.extra), "visits": visits}
+        sample = {"sample": asdict(self.sample), "note": self.note or None, "extra": dict(self.extra)}
+        return {**self.state.to_json(), **sample, "visits": visits}
 
 
 def sample_history(run: Run, wanted: str) -> History:
@@ -142,6 +151,8 @@ class SampleSearch:
             raise error or RecordsError(f"{self._run.name}: no records")
         sample = self._found(error)
         visits = sorted(self._visits[sample.id], key=lambda one: one[0])  # one training after the other
+        labels = _differing_labels(visit for _, visit in visits)
+        visits.sort(key=lambda one: list(labels).index(one[1].phase) if labels else 0)
         return History(
             state=RunState.of(self._run),
             info=self._info,
@@ -149,6 +160,7 @@ class SampleSearch:
             extra=self._extra.get(sample.id, {}),
             visits=tuple(visit for _, visit in visits),
             folds=tuple(training for training, _ in visits) if self._info.fold else None,
+            labels=labels,
         )
 
     def _found(self, error: RecordsError | None) -> Sample:
@@ -180,6 +192,13 @@ def _sample(record: Samples, index: int, info: RunInfo) -> Sample:
         size=record.sizes[index],
         digest=record.digests[index],
     )
+
+
+def _differing_labels(visits: Iterable[AnyVisit]) -> dict[str, str]:
+    """Phase -> label of one id, in the order of the records; empty unless each phase has one label, and not all the same."""
+    found = dict.fromkeys((one.phase, one.label) for one in visits if type(one) is Visit and one.label is not None)
+    labels = dict(found.keys())
+    return labels if len(labels) == len(found) and len(set(labels.values())) > 1 else {}
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -102,10 +102,11 @@ def show_history(
 
         parts += ["", Thumbnail(picture, columns=32, rows=16)]
     parts += [plain(note, "dim") for note in notes]
-    visits = (
-        visits_table(history.visits, folds=history.folds, width=width) if history.visits else plain("not captured in any batch")
-    )
-    show([*parts, "", visits], width=width)
+    if history.note:
+        parts.append(plain(f"{history.note}; to tell them apart, pass ids= to the recorder", "bold"))
+    if history.visits:
+        visits = visits_table(history.visits, labels=bool(history.labels), folds=history.folds, width=width)
+    show([*parts, "", visits if history.visits else plain("not captured in any batch")], width=width)
 
 
 def _extra_text(value: Any) -> str:

@@ -63,10 +63,13 @@ def score_parts(
     return parts
 
 
-def visits_table(visits: Sequence[AnyVisit], *, folds: Sequence[int] | None = None, width: int | None = None) -> Table:
-    """One row a visit, in the order given; `folds` are the trainings that they belong to, in a run with folds."""
+def visits_table(
+    visits: Sequence[AnyVisit], *, labels: bool = False, folds: Sequence[int] | None = None, width: int | None = None
+) -> Table:
+    """One row a visit, in the order given, with its label if `labels`; `folds` are the trainings of a run with folds."""
     is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
-    heads = ["phase", "epoch", "batch", "step", *["position"] * is_sequence, *_values(visits, width), *["pred"] * has_classes]
+    heads = ["phase", "epoch", "batch", "step", *["position"] * is_sequence, *_values(visits, width)]
+    heads += [*["label"] * labels, *["pred"] * has_classes]
     rows = [[*(_cell(one, head) for head in heads), "wrong" if one.correct is False else ""] for one in visits]
     columns = [*((head, _kind(head)) for head in heads), ("", "")]
     if folds is not None:

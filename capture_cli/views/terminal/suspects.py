@@ -46,7 +46,7 @@ def show_suspects(
     parts += [plain(line, "dim") for line in _further(found, review)]
     captions = [(f"{rank} {one.label}", f"-> {one.suggested}") for rank, one in enumerate(rows, 1)]
     parts += ["", *gallery(zip(pictures, captions, strict=False), width), *(plain(note, "dim") for note in notes)]
-    show([*parts, *(_table(rows, width) if rows else [plain("no samples to show")])], width=width)
+    show([*parts, *(_table(rows, width, phases=len(found.phases) > 1) if rows else [plain("no samples to show")])], width=width)
 
 
 def show_duplicates(
@@ -90,13 +90,15 @@ def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in one.to_json().values()])
 
 
-def _table(rows: Sequence[Suspect], width: int | None) -> list[Any]:
-    """One row a suspect. Where there is no room for the reasons, which the other columns nearly tell, they are not shown."""
-    heads = [("", "#"), *((head, "fold") for head in ("file", "label", "suggested")), ("confidence", "#"), ("p(wrong)", "#")]
+def _table(rows: Sequence[Suspect], width: int | None, *, phases: bool) -> list[Any]:
+    """One row a suspect, with its phase if `phases`. Where there is no room for the reasons, which the other columns nearly
+    tell, they are not shown."""
+    names = ("file", *["phase"] * phases, "label", "suggested")
+    heads = [("", "#"), *((head, "" if head == "phase" else "fold") for head in names), ("confidence", "#"), ("p(wrong)", "#")]
     heads += [("flag", ""), ("reason", "fold")]
     cells = [
         [
-            *(f"{rank}", one.file, one.label, one.suggested, f"{one.confidence:.2f}"),
+            *(f"{rank}", one.file, *[one.phase] * phases, one.label, one.suggested, f"{one.confidence:.2f}"),
             *("-" if one.p_wrong is None else f"{one.p_wrong:.3f}", "wrong" if one.flagged else "", one.reason),
         ]
         for rank, one in enumerate(rows, 1)

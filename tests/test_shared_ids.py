@@ -1,0 +1,60 @@
+"""Datasets of train and val that both count from 0: an id is then a sample of each, and no answer takes two for one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from calling import Caller
+from capture_cli import Recorder
+from capture_cli.answers.duplicates import find_duplicates
+from capture_cli.answers.history import sample_history
+from capture_cli.runs import open_run
+
+N, EPOCHS = 6, 3
+
+
+def recorded(path: Path, *, shift: int) -> Path:
+    """Record train and val: picture i + shift of train is picture i of val."""
+    images, labels = torch.rand(N, 4), torch.arange(N) % 3
+    with Recorder(path, classes=["a", "b", "c"]) as recorder:
+        for epoch in range(1, EPOCHS + 1):
+            for phase, by in (("train", 0), ("val", -shift)):
+                own = labels.roll(by)
+                recorder.record(
+                    epoch=epoch, phase=phase, inputs=images.roll(by, 0), logits=torch.eye(3)[own], labels=own, ids=range(N)
+                )
+    return path
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_duplicates_tell_them_apart(tmp_path: Path, shift: int) -> None:
+    """One dataset in two phases has no duplicates; pictures of two datasets are found as leaks, each with its own label."""
+    with open_run(recorded(tmp_path / "run.jsonl", shift=shift)) as run:
+        groups = find_duplicates(run).groups
+    pairs = {tuple((m.split, m.id, m.label) for m in one.members) for one in groups}
+    leaks = {(("train", i, "abc"[i % 3]), ("val", (i - 1) % N, "abc"[i % 3])) for i in range(N)}
+    assert pairs == (leaks if shift else set())
+
+
+def test_a_history_says_that_an_id_is_two_samples(tmp_path: Path, call: Caller) -> None:
+    """Its visits go from phase to phase, each with its label; where the labels agree, they are in the order of the records."""
+    path = recorded(tmp_path / "two.jsonl", shift=1)
+    shown = call("inspect", path, "--sample", 4).out
+    note = "the label is b in train, c in val: this id stands for more than one sample"
+    assert note in shown
+    rows = [line.split() for line in shown.partition("phase  epoch")[2].splitlines()[1:]]
+    assert [(row[0], row[-2]) for row in rows] == [("train", "b")] * EPOCHS + [("val", "c")] * EPOCHS
+    assert json.loads(call("inspect", path, "--sample", 4, "--json").out)["note"] == note
+    with open_run(recorded(tmp_path / "one.jsonl", shift=0)) as run:
+        history = sample_history(run, "4")
+    assert (history.note, [one.phase for one in history.visits]) == ("", ["train", "val"] * EPOCHS)
+
+
+def test_suspects_name_the_phase(tmp_path: Path, call: Caller) -> None:
+    """In a column of the table, if more than one phase is ranked."""
+    shown = call("suspects", recorded(tmp_path / "two.jsonl", shift=1)).out
+    rows = [line.split() for line in shown.partition("suggested")[2].splitlines()[1:]]
+    assert shown.partition("file")[2].split()[0] == "phase"
+    assert {(row[1], row[2]) for row in rows} == {(f"{i}", phase) for i in range(N) for phase in ("train", "val")}
