@@ -145,11 +145,10 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
     flagged = [
         one for line in call("suspects", "run", "--json", "--all").out.splitlines() if (one := json.loads(line))["flagged"]
     ]
-    assert flagged
+    assert len(flagged) > 1
     done = call("suspects", "run", "--fix", "fix.sh", "--labels-out", "labels.csv", "--top", "1")
     assert done.code == 0
-    assert len(flagged) == 1
-    assert "fix.sh: 1 rename to review; nothing was moved\n" in done.err
+    assert f"fix.sh: {len(flagged)} renames to review; nothing was moved\n" in done.err
     alone = call("suspects", "run", "--fix", "alone.sh").err
     assert "nothing was moved; moved files may change sides of a random split, which --labels-out keeps\n" in alone
     moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]

@@ -62,6 +62,28 @@ def test_a_weak_phase_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     assert found.expected == pytest.approx(12, abs=2)
 
 
+@pytest.mark.parametrize(("wrong", "flagged"), [(0, 0), (100, 20)])
+def test_validation_labels_are_not_judged_more_harshly_than_those_trained_on(wrong: int, flagged: int, tmp_path: Path) -> None:
+    """Of 200 unseen images 20 are contradicted: as wrong labels only if the labels that were trained on are wrong as often."""
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, 3, 1200)
+    given = labels.copy()
+    given[:wrong] = (labels[:wrong] + 1) % 3
+    given[1000:1020] = (labels[1000:1020] + 1) % 3
+    with Recorder(tmp_path / "run.jsonl", classes=["a", "b", "c"]) as recorder:
+        for epoch in range(4):
+            for phase, rows in (("train", slice(0, 1000)), ("val", slice(1000, 1200))):
+                logits = rng.normal(0, 1, (1200, 3))
+                logits[np.arange(1200), labels] += 4
+                record(recorder, epoch, phase, logits[rows], given[rows], range(1200)[rows])
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    assert sum(one.flagged for one in found.suspects if one.phase == "train") == pytest.approx(wrong, abs=5)
+    assert sum(one.flagged for one in found.suspects if one.phase == "val") == pytest.approx(flagged, abs=3)
+    held_out = [one for one in found.suspects if one.phase == "val"]
+    assert {one.id for one in held_out[:20]} == set(range(1000, 1020))
+
+
 def test_a_class_of_few_images_beside_many_is_not_flagged(tmp_path: Path) -> None:
     """It is hardly learnt, so contradictions say little; the note names it."""
     rng = np.random.default_rng(4)

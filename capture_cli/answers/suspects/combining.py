@@ -22,7 +22,7 @@ from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects import FEW_PER_CLASS, LIKELY, PhaseSuspects, Suspect, Suspects, notes_of, rank
-from capture_cli.answers.suspects.count import p_wrong
+from capture_cli.answers.suspects.count import calibrated, p_wrong
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import Run
 from capture_cli.runs.run import Fold
@@ -88,7 +88,8 @@ def combined(found: Sequence[Suspects]) -> Suspects:
     flagged = np.zeros(len(score), bool)
     if by_model:
         share = sum(one.expected or 0.0 for one in by_model) / sum(len(one.suspects) for one in by_model)
-        p = p_wrong(score, round(share * len(rows)))
+        score = calibrated(score, round(share * len(rows)))
+        p = p_wrong(score)
         flagged = (p > LIKELY) & contradicted
     joined = [
         replace(

@@ -2,7 +2,7 @@
 
 is_too_weak(probs, labels)                  # True for a network whose errors say nothing of the labels
 n = wrong_count(probs, labels, scored)      # expected number of wrong labels, conservative
-p = p_wrong(scored.score, n)                # [N], with sum n
+p = p_wrong(calibrated(scored.score, n))    # [N], with sum n
 """
 
 from __future__ import annotations
@@ -12,17 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from capture_cli.answers.suspects.noise_matrix import anchor_counts
-from capture_cli.answers.suspects.score import (
-    Floats,
-    Ints,
-    ScoredLabels,
-    epochs_before_memorising,
-    log_ensemble_of,
-    mean_over,
-    uniform_share,
-    unit,
-)
+from capture_cli.answers.suspects.epochs import ensemble_over, epochs_before_memorising, mean_over
+from capture_cli.answers.suspects.noise_matrix import Floats, Ints, anchor_counts
+from capture_cli.answers.suspects.score import ScoredLabels, uniform_share, unit
 
 CAUTION = 0.8
 """Share of the contradictions of an unsure network that is put down to the network. F1 of the flags, and the share of a clean
@@ -92,8 +84,8 @@ def _early(probs: npt.NDArray[np.floating], labels: Ints, scored: ScoredLabels) 
     filled = np.where(seen[:, :, None], probs, 0)
     contradicted = mean_over(filled, seen).argmax(1) != labels
     used = epochs_before_memorising(filled, seen, labels, contradicted, ~contradicted, factor=1.5)
-    means = mean_over(filled[used], seen[used])
-    uniform, confused = uniform_share(np.exp(log_ensemble_of(filled[used], seen[used], means, labels)), labels)
+    means, log_ensemble = ensemble_over(filled[used], seen[used], labels)
+    uniform, confused = uniform_share(np.exp(log_ensemble), labels)
     sureness = float(means.max(1).mean() / scored.mean_probs.max(1).mean())
     trust = unit((sureness - 0.8) / 0.05)
     return _Early(means, uniform * trust * unit((uniform / max(confused, 1e-9) - 0.1) / 0.05), trust)
@@ -147,16 +139,17 @@ def _by_margins(means: Floats, labels: Ints) -> float:
     return float(found)
 
 
-def p_wrong(score: Floats, n: float) -> Floats:
-    """[N] the probability that each label is wrong: a logistic function of the score whose sum is `n`."""
-
-    def probabilities(offset: float) -> Floats:
-        return np.asarray(1 / (1 + np.exp(-np.clip(SLOPE * score + offset, -500, 500))))
-
+def calibrated(score: Floats, n: float) -> Floats:
+    """[N] the scores, all moved by as much as makes the sum of their `p_wrong` equal to `n`."""
     if n <= 0:
-        return probabilities(-SLOPE * float(score.max()) - 4)
+        return score - (float(score.max(initial=-np.inf)) + 4 / SLOPE)
     low, high = -100.0, 100.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if probabilities(middle).sum() > n else (middle, high)
-    return probabilities(high)
+        low, high = (low, middle) if p_wrong(score + middle).sum() > n else (middle, high)
+    return score + high
+
+
+def p_wrong(score: Floats) -> Floats:
+    """[N] the probability that each label is wrong, from calibrated scores."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(SLOPE * score, -500, 500))))

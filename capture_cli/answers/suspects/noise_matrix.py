@@ -108,6 +108,15 @@ def fit(
     return matrix
 
 
+def between(matrix: Floats, other: Floats, weight: float) -> Floats:
+    """[C, C] the geometric mean of the rates of two noise matrices; `weight` is the part of the other, 0 to 1."""
+    rates = matrix ** (1 - weight) * other**weight
+    np.fill_diagonal(rates, 0)
+    rates *= np.minimum(1, MAX_RATE / np.maximum(rates.sum(1), 1e-9))[:, None]
+    np.fill_diagonal(rates, 1 - rates.sum(1))
+    return np.asarray(rates)
+
+
 def noise(matrix: Floats) -> float:
     """The mean share of a class that carries another label."""
     return float(1 - np.trace(matrix) / len(matrix))

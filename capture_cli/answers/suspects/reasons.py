@@ -11,7 +11,8 @@ import numpy as np
 
 from capture_cli.answers.duplicates import Duplicates
 from capture_cli.answers.dynamics import SampleDynamics
-from capture_cli.answers.suspects.score import Bools, Floats, Ints
+from capture_cli.answers.suspects.epochs import Bools
+from capture_cli.answers.suspects.noise_matrix import Floats, Ints
 
 _BETWEEN = 0.25
 """A sample lies between two classes that both have more than this mean probability."""
