@@ -37,17 +37,14 @@ PLACES = (
 
 def strings(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the texts of a module that are no docstrings; values in them stand as {expression}."""
-    tree = ast.parse(file.read_text("utf-8"))
     skipped = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):  # parents come before what is in them
+        if id(node) in skipped:
+            continue
         if isinstance(node, ast.Expr):
             skipped.add(id(node.value))
         elif isinstance(node, ast.JoinedStr):
             skipped |= {id(one) for one in node.values}
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.JoinedStr):
             parts = (one.value if isinstance(one, ast.Constant) else f"{{{ast.unparse(one.value)}}}" for one in node.values)  # type: ignore[attr-defined]
             yield node.lineno, "".join(map(str, parts))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
