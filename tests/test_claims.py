@@ -114,9 +114,9 @@ def test_a_config_file_may_begin_with_a_byte_order_mark(said: Said, tmp_path: Pa
     assert said("train", "--config", "c.toml", "-n") == "--config 'c.toml' is not UTF-8 text; save it as UTF-8"
 
 
-@pytest.mark.parametrize("name", ["é", "日本"])
-def test_a_folder_is_called_the_same_in_every_locale(capture: Capture, tmp_path: Path, name: str) -> None:
+def test_a_folder_is_called_the_same_in_every_locale(capture: Capture, tmp_path: Path) -> None:
     """The folder of the images is decoded as the names in it are, where the locale has another encoding."""
+    name = "é日本"
     make_images(tmp_path / name / "x")
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     encoding = [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"]
