@@ -89,6 +89,11 @@ def test_more_names_than_a_command_takes_are_counted_not_listed(
         ["labels", "my", "photos"],
         ["train", *(f"images/{i:04d} b.png" for i in range(2000)), "-n"],
         ["labels", "my", "x\ny", "z"],
+        ["labels", "my photos", __file__],
+        ["inspect", "-", "two", "three"],
+        ["rows", "-", "two"],
+        ["evaluate", "one.safetensors"],
+        ["diff"],
     ):
         assert command(args) == 2
         said.append(capsys.readouterr().err)
@@ -97,6 +102,11 @@ def test_more_names_than_a_command_takes_are_counted_not_listed(
         "capture: 1,999 arguments too many: 'images/0001 b.png', 'images/0002 b.png' and 1,997 more; "
         "name the folder instead of its files, and quote a name with spaces\n",
         "capture: 2 arguments too many: 'x\\ny', 'z'; name the folder instead of its files, and quote a name with spaces\n",
+        f"capture: one argument too many: '{__file__}'; name the folder instead of its files, and quote a name with spaces\n",
+        "capture: 2 arguments too many: 'two', 'three'; usage: capture inspect RUN; quote a name with spaces\n",
+        "capture: one argument too many: 'two'; usage: capture rows RUN; quote a name with spaces\n",
+        "capture: missing argument: FOLDER; usage: capture evaluate RUN|MODEL FOLDER\n",
+        "capture: missing argument: A B...; usage: capture diff A B...\n",
     ]
 
 

@@ -165,6 +165,8 @@ def test_a_run_behind_its_images_is_told_the_order(here: Path, capfdbinary: pyte
     assert said in capfdbinary.readouterr().err
     assert run(["predict", "images/ant_000.png", "images/ant_001.png", "runs/linear"]) == 2
     assert b"the run comes first: capture predict runs/linear IMAGES...\n" in capfdbinary.readouterr().err
+    assert run(["evaluate", "images", "linear"]) == 2
+    assert b"the run comes first: capture evaluate linear images\n" in capfdbinary.readouterr().err
 
 
 def test_what_cannot_be_used_is_named(here: Path, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_options(capture: Capture) -> None:
         (["run", "--limit", "-1"], "--limit"),
         (["nope"], "no such run: 'nope'"),
         (["run", "--nope"], "no such option"),
-        ([], "Missing argument"),
+        ([], "missing argument: RUN; usage: capture rows RUN"),
     ],
 )
 @pytest.mark.usefixtures("run")

@@ -22,7 +22,7 @@ from capture_cli import __version__
 from capture_cli.cli.arguments import refuse_empty, with_values
 from capture_cli.cli.commands import Command, Group
 from capture_cli.cli.streams import StdoutError, open_streams
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError
 from capture_cli.views.terminal.text import error_line
 
 COMMANDS = {
@@ -48,11 +48,6 @@ SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
 }
-
-
-_EXTRA = "unexpected extra argument"
-_LONG = 60
-"""Characters of a value that a message shows."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -102,15 +97,9 @@ def _run(args: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
             return 2
-        if type(error).__name__ == "NoSuchOption":
-            from capture_cli.cli.failures import unknown_option
+        from capture_cli.cli.failures import wrong_usage
 
-            return fail(unknown_option(getattr(error, "option_name", ""), command, {one: _options_of(one) for one in COMMANDS}))
-        if _EXTRA in error.format_message():
-            from capture_cli.cli.failures import extra_arguments
-
-            return fail(extra_arguments(error.format_message(), args))
-        return fail(UsageError(_message(error, args), f"see `{f'capture {command}'.strip()} --help`"))
+        return fail(wrong_usage(error, command, args))
     except StdoutError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: tracebacks are for CAPTURE_DEBUG
@@ -154,12 +143,6 @@ def _group() -> typer.Typer:
     return app
 
 
-def _options_of(command: str) -> list[str]:
-    """List the names of a command's options."""
-    made = typer.main.get_command(one_command(command))
-    return [name for parameter in made.params for name in (*parameter.opts, *parameter.secondary_opts) if name[0] == "-"]
-
-
 def _command(name: str) -> Callable[..., Any]:
     return _quiet_pipe(getattr(importlib.import_module(f"{__name__}.{name}"), name))
 
@@ -184,21 +167,6 @@ def fail(error: CaptureError) -> int:
         traceback.print_exc()
     print(error_line(error), file=sys.stderr)  # noqa: T201
     return error.exit_code
-
-
-def _message(error: typer.TyperException, args: Sequence[str]) -> str:
-    """Return Typer's message with the value at fault, which Typer does not mention."""
-    parameter = getattr(error, "param", None)
-    options = getattr(parameter, "opts", [])
-    values = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
-    values += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
-    message = error.format_message().rstrip(".")
-    if values:
-        value = values[-1]
-        return f"'{value if len(value) <= _LONG else f'{value[:_LONG]}...'}': {message}"
-    defaults = getattr(getattr(error, "ctx", None), "default_map", None) or {}
-    name = getattr(parameter, "name", None)
-    return f"{defaults[name]!r} in the config file: {message}" if name in defaults else message
 
 
 def _quiet_pipe(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -153,6 +153,22 @@ def refuse_val_split(ctx: typer.Context, found: Scan) -> None:
     )
 
 
+def demand_run_first(command: str, model: str, others: Sequence[str]) -> None:
+    """Raise UsageError if the last of the `others`, images or a folder, is a run and the model is not: they were swapped."""
+    import shlex
+    from pathlib import Path
+
+    from capture_cli.errors import UsageError
+    from capture_cli.runs.names import RUNS, holds_run
+
+    last = others[-1]
+    if model.endswith(".safetensors") or holds_run(Path(model)):
+        return
+    if last.endswith(".safetensors") or any(holds_run(one) for one in (Path(last), RUNS / last)):
+        name, named = shlex.quote(last), shlex.quote(model) if len(others) == 1 else "IMAGES..."
+        raise UsageError(f"'{model}' is no run, and '{last}' is one", f"the run comes first: capture {command} {name} {named}")
+
+
 def refuse_empty(args: Sequence[str]) -> None:
     """Raise UsageError for an argument or the value of an option that is empty, as a shell variable that is not set is."""
     from capture_cli.errors import UsageError

@@ -14,7 +14,9 @@ from capture_cli.errors import UsageError
 
 def evaluate(
     model: shared.ModelArgument,
-    folder: Annotated[str, typer.Argument(help="Folder of labelled images, with classes that the model knows.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder of labelled images, with classes that the model knows.")
+    ],
     last: shared.Last = False,
     split: Annotated[
         str,
@@ -56,6 +58,7 @@ def evaluate(
     trained on some of the images, a warning says on how many. If the model came
     from FILE.py:FACTORY, that file's code is run.
     """
+    shared.demand_run_first("evaluate", model, [folder])
     piped = out == "-"
     if as_json and piped:
         raise UsageError("--json and -o - both need standard output", "give one of them")

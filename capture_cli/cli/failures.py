@@ -11,8 +11,10 @@ import re
 import resource
 import shlex
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import typer
 
 from capture_cli.errors import CaptureError, UsageError, closest, did_you_mean
 from capture_cli.resources import control_groups, memory_available
@@ -20,6 +22,8 @@ from capture_cli.runs.names import holds_run
 
 _NO_MEMORY = ("allocate memory", "not enough memory", "failed to map segment", "out of memory", "bad_alloc")
 _NO_THREAD = ("start new thread", "thread creation failed", "pthread_create")
+_LONG = 60
+"""Characters of a value that a message shows."""
 _SHOWN = 3
 """Commands that are named as those that have an option."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -34,21 +38,58 @@ def unknown_command(name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"no such command: '{name}'", hint)
 
 
-def unknown_option(name: str, command: str, known: Mapping[str, Iterable[str]]) -> UsageError:
-    """Return the error for an option that `command` does not have: the closest of its own, or the commands that have it.
+def wrong_usage(error: typer.TyperException, command: str, args: Sequence[str]) -> UsageError:
+    """Return the error for arguments that Typer refuses: what is missing, unknown or too many, or the value at fault.
 
-    `known` are the options of each command; without a command those of `capture` itself.
+    Without a `command` they are those of `capture` itself.
     """
+    message, kind, context = error.format_message(), type(error).__name__, getattr(error, "ctx", None)
+    see = f"see `{f'capture {command}'.strip()} --help`"
+    if kind == "NoSuchOption":
+        return _unknown_option(getattr(error, "option_name", ""), command, see)
+    usage = " ".join(["capture", command, *context.command.collect_usage_pieces(context)[1:]]) if context else ""
+    if "unexpected extra argument" in message:
+        return _extra_arguments(message, args, usage)
+    if kind == "MissingParameter":
+        metavar = getattr(getattr(error, "param", None), "metavar", "")
+        return UsageError(f"missing argument: {metavar}", f"usage: {usage}")
+    return UsageError(_with_value(error, message.rstrip("."), args), see)
+
+
+def _with_value(error: typer.TyperException, message: str, args: Sequence[str]) -> str:
+    """Return Typer's message with the value at fault, which Typer does not mention."""
+    parameter = getattr(error, "param", None)
+    options = getattr(parameter, "opts", [])
+    values = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
+    values += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
+    if values:
+        value = values[-1]
+        return f"'{value if len(value) <= _LONG else f'{value[:_LONG]}...'}': {message}"
+    defaults = getattr(getattr(error, "ctx", None), "default_map", None) or {}
+    name = getattr(parameter, "name", None)
+    return f"{defaults[name]!r} in the config file: {message}" if name in defaults else message
+
+
+def _unknown_option(name: str, command: str, see: str) -> UsageError:
+    """Return the error for an option that `command` does not have: the closest of its own, or the commands that have it."""
+    from capture_cli.cli import COMMANDS, one_command
+
+    known = dict[str, list[str]]()
+    for one in COMMANDS:
+        parameters = typer.main.get_command(one_command(one)).params
+        known[one] = [option for one in parameters for option in one.opts if option[0] == "-"]
     own = {one.lstrip("-"): one for one in (*known.get(command, ["--version"]), "--help")}
     having = [other for other, options in known.items() if name in options]
-    see = f"see `{f'capture {command}'.strip()} --help`"
     elsewhere = f"an option of {', '.join(having[:_SHOWN])}; " if having else ""
     close = [own[one] for one in closest(name.lstrip("-"), own)]
     return UsageError(f"no such option: {name}", f"did you mean {close[0]}? {see}" if close else f"{elsewhere}{see}")
 
 
-def extra_arguments(message: str, args: Sequence[str]) -> UsageError:
-    """Return the error for more names than a command takes: a pattern that the shell expanded, or a name with spaces."""
+def _extra_arguments(message: str, args: Sequence[str], usage: str) -> UsageError:
+    """Return the error for more names than a command takes: a pattern that the shell expanded, or a name with spaces.
+
+    `usage` is the command with the names of its arguments.
+    """
     rest = _escaped(message.partition(" (")[2].removesuffix(")"))
     extra: list[str] = []
     first = len(args)
@@ -61,9 +102,9 @@ def extra_arguments(message: str, args: Sequence[str]) -> UsageError:
     whole = " ".join([*args[max(0, first - 1) : first], *extra])
     if os.access(whole, os.F_OK):
         return UsageError(said, f"quote a name with spaces: {shlex.quote(whole)}")
-    if len(extra) > 1:
+    if "FOLDER" in usage and (len(extra) > 1 or os.path.isfile(extra[0])):  # noqa: PTH113
         return UsageError(said, "name the folder instead of its files, and quote a name with spaces")
-    return UsageError(said, "quote a name with spaces, and see --help for what the command takes")
+    return UsageError(said, f"usage: {usage}; quote a name with spaces")
 
 
 def _escaped(text: str) -> str:

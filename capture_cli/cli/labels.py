@@ -20,7 +20,10 @@ _PIXELS = ("img_size", "channels", "resize", "background", "depth", "max_pixels"
 def labels(
     ctx: typer.Context,
     folder: Annotated[
-        str, typer.Argument(help="Folder of images whose names or subfolders carry the labels.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="Folder of images whose names or subfolders carry the labels.", show_default=False
+        ),
     ],
     labels: shared.Labels = TrainConfig.labels,
     unmatched: shared.Unmatched = TrainConfig.unmatched,

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -89,7 +88,7 @@ def predict(
         raise UsageError("--records and --name both say where the run goes", "give one of them")
     if force and not (records or name):
         raise UsageError("--force is only valid with --records or --name", "drop it, or add one of them")
-    _demand_order(model, images)
+    shared.demand_run_first("predict", model, images)
     found = _listed(images)
     from capture_cli.cli.streams import other_code
     from capture_cli.runtime import start, use_threads
@@ -195,18 +194,6 @@ class _Shown:
     def _write(self, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-
-
-def _demand_order(model: str, images: Sequence[str]) -> None:
-    """Raise UsageError if the last of the images is a run and the model is not: they were swapped."""
-    from capture_cli.runs.names import RUNS, holds_run
-
-    last = images[-1]
-    if model.endswith(".safetensors") or holds_run(Path(model)):
-        return
-    if last.endswith(".safetensors") or any(holds_run(one) for one in (Path(last), RUNS / last)):
-        name, named = shlex.quote(last), shlex.quote(model) if len(images) == 1 else "IMAGES..."
-        raise UsageError(f"'{model}' is no run, and '{last}' is one", f"the run comes first: capture predict {name} {named}")
 
 
 def _listed(names: list[str]) -> "Listing":
