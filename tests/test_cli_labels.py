@@ -110,6 +110,19 @@ def test_the_options_reach_the_scan(capture: Command, pets: Path) -> None:
     assert {"file": "odd.png", "reason": "no-label", "detail": r"_0(?P<label>\d)"} in found["skipped_files"]
 
 
+@pytest.mark.parametrize("rule", ["auto", "parent"])
+def test_a_folder_of_one_class_is_told_of_the_one_above(capture: Command, tmp_path: Path, rule: str) -> None:
+    """Where most of the folders beside it hold images too; folders of splits are none of classes."""
+    for name in ("bag", "boot", "train"):
+        touch(tmp_path / "photos" / name, [f"IMG {i}.png" for i in (35, 214, 559)])
+    above = "if 'bag' is one class, name the folder that holds all of them: `capture labels photos`; or "
+    assert above in capture("labels", "photos/bag", "--labels", rule).stderr
+    assert "is one class" not in capture("labels", "photos/train", "--labels", rule).stderr
+    touch(tmp_path / "photos/notes", ["a.txt"])
+    touch(tmp_path / "photos/more", ["b.txt"])
+    assert "is one class" not in capture("labels", "photos/bag", "--labels", rule).stderr
+
+
 def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
     """A class with one image is allowed, with a warning; stdout has the data alone."""
     (pets / "fox_1.png").touch()
@@ -146,7 +159,8 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
             "the rule prefix finds no label in 1 of 3 images: 'x.png'",
             "--unmatched skip",
         ),
-        (["cat_1.png"], ["--labels", "parnet"], 2, "--labels parnet is neither a rule nor", "the rules are auto, parent"),
+        (["cat_1.png"], ["--labels", "parnet"], 2, "--labels parnet is neither a rule nor", "parent:N, start, end; a reg"),
+        (["cat_1.png"], ["--labels", "labels.xlsx"], 2, "--labels labels.xlsx is neither", "of a table ends in .csv, .tsv, "),
         (["cat_1.png"], ["--labels", "("], 2, "--labels ( is not a regular expression", "(?P<label>...)"),
         (["cat_1.png"], ["--labels", "field:0"], 2, "--labels field:0 is not a rule", "field:2"),
         (["cat_1.png"], ["--unmatched", "maybe"], 2, "--unmatched maybe is not valid", "choose error or skip"),

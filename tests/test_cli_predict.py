@@ -181,11 +181,41 @@ def test_what_cannot_be_used_is_named(here: Path, capfdbinary: pytest.CaptureFix
     assert "skipped nowhere.png: missing" in message
     said = "1 image predicted by runs/linear/best.safetensors; 2 cannot be used; skipped in folders: 1 unsupported-extension"
     assert said in message
-    assert run(["predict", "linear", "nowhere.png"]) == 3
+    assert run(["predict", "linear", str(tmp_path / "text.png")]) == 3
     assert "none of the 1 images can be used" in capfdbinary.readouterr().err.decode()
     (tmp_path / "text.png").unlink()
     assert run(["predict", "linear", str(tmp_path)]) == 3
     assert f"no images in {tmp_path}" in capfdbinary.readouterr().err.decode()
+
+
+def test_names_without_a_file_are_one_line(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A name and a pattern, each said for what it is; a pattern without a match beside images is skipped."""
+    for names, said in (
+        (["nowhere.png"], "no such file: 'nowhere.png'"),
+        (["*.gif"], "no file matches '*.gif'"),
+        (["a.png", "*.gif"], "none of these 2 files exist: 'a.png', '*.gif'"),
+    ):
+        assert run(["predict", "linear", *names]) == 3
+        assert capfdbinary.readouterr() == (b"", f"capture: {said}; name files, folders or patterns\n".encode())
+    assert run(["predict", "linear", "*.gif", "images/ant_000.png"]) == 0
+    assert b"skipped *.gif: no file matches\n" in capfdbinary.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_picture_on_stdin_is_no_list_of_names(
+    here: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """One line; a name that is not there is no picture, in whatever encoding it is."""
+    picture = io.BytesIO()
+    Image.open("images/ant_000.png").save(picture, form)
+    for data, code, said in (
+        (picture.getvalue(), 2, "capture: stdin holds no names of files; name the images as arguments, "),
+        ("größe\xa0ä.png\n".encode(), 3, "capture: no such file: 'größe"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert run(["predict", "linear", "-"]) == code
+        out, err = capfdbinary.readouterr()
+        assert (out, err.count(b"\n"), err.decode().startswith(said)) == (b"", 1, True), err
 
 
 def test_min_confidence_leaves_out_the_rest(here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -1,6 +1,7 @@
 """`capture predict RUN IMAGES...`: a trained model on images without labels."""
 
 import contextlib
+import glob
 import os
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from capture_cli import models
 from capture_cli.cli import arguments as shared
 from capture_cli.cli.terminal import terminal_width
 from capture_cli.config import TrainConfig
-from capture_cli.errors import DataError, UsageError
+from capture_cli.errors import DataError, UsageError, absent
 from capture_cli.views.terminal import predictions as view
 from capture_cli.views.terminal.text import safe
 
@@ -162,7 +163,9 @@ class _Shown:
     def add(self, chunk: "Chunk", files: Sequence[str]) -> None:
         """Take the predictions for some of `files`; name those that cannot be used."""
         for place, reason in chunk.unusable:
-            typer.echo(safe(f"skipped {files[place]}: {reason}"), err=True)
+            name = files[place]
+            why = "no file matches" if reason.reason == "missing" and glob.has_magic(name) else reason
+            typer.echo(safe(f"skipped {name}: {why}"), err=True)
         least = np.float32(self.min_confidence)
         chosen = [i for i, one in enumerate(chunk.predictions) if not least or np.float32(one.p_pred) >= least]
         ones = [chunk.predictions[i] for i in chosen]
@@ -197,14 +200,26 @@ class _Shown:
 
 
 def _listed(names: list[str]) -> "Listing":
-    """List the images that are named. Raises DataError if there are none."""
+    """List the images that are named. Raises DataError if there are none, UsageError for data on stdin in place of names."""
+    from capture_cli.labels.refusals import quoted
     from capture_cli.labels.rules import natural_order
     from capture_cli.sources.named import named_images
 
     found = named_images(_with_stdin(names), order=natural_order)
     if not found.files:
         raise DataError(f"no images in {', '.join(names)}", "name files, or a folder that holds images")
+    if not any(map(os.path.lexists, found.files)):
+        if "-" in names and min(map(min, found.files)) < " ":  # a picture, cut at its line ends
+            raise UsageError("stdin holds no names of files", "name the images as arguments, or pipe a list of names")
+        raise DataError(_absence(found.files, quoted(found.files)), "name files, folders or patterns")
     return found
+
+
+def _absence(names: Sequence[str], quoted: str) -> str:
+    """Say that there is none of the files."""
+    if all(map(glob.has_magic, names)):
+        return f"no file matches {quoted}"
+    return absent(names[0], "file") if len(names) == 1 else f"none of these {len(names):,} files exist: {quoted}"
 
 
 def _with_stdin(names: list[str]) -> Iterator[str]:

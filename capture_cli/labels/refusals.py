@@ -3,19 +3,25 @@
 Every hint that names a rule holds whole commands between backticks. They run as they are.
 """
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
 from capture_cli.errors import DataError
 from capture_cli.labels.annotations import annotations
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.comparison import Undecided
 from capture_cli.labels.names import similar
+from capture_cli.labels.purposes import split_word
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
-from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, TypedSource
+from capture_cli.sources import IMAGE_EXTENSIONS, Skipped, TypedSource, is_image
 
 MOST_COMMANDS = 4
+_MOST_FOLDERS = 200
+"""Entries of a folder that are looked at to tell whether it holds images."""
 _MAY_HOLD_LABELS = (".mat", ".json", ".xml", ".xlsx", ".xls", ".parquet", ".npy", ".npz", "labels.txt", "classes.txt")
 
 
@@ -95,8 +101,11 @@ def numbers_and_tables(source: TypedSource, rule: Rule, tables: Sequence[str]) -
 def no_label_hint(source: TypedSource) -> str:
     """Advise what to do where names hold no label."""
     table = command(source, "--files", "--format", "csv").replace("csv`", "csv > labels.csv`")
+    above = _above(source)
     return (
-        f"put the images of each class into a folder of its own, name them like cat_0012.png, or write a table with {table}, "
+        above
+        + "; or " * bool(above)
+        + f"put the images of each class into a folder of its own, name them like cat_0012.png, or write a table with {table}, "
         "fill in its column `label`, and use --labels labels.csv"
     )
 
@@ -147,8 +156,25 @@ def try_others(source: TypedSource, paths: Sequence[str], rule: Rule) -> str:
         if 2 * fit.classes <= fit.labelled or total < 20:
             options.append(f"{command(source, '--labels', fit.rule.name, *extra)} ({count(fit.classes, 'class', 'classes')})")
     if options:
-        return f"choose another rule: {', '.join(options[:MOST_COMMANDS])}"
+        above = _above(source)
+        return above + "; or " * bool(above) + f"choose another rule: {', '.join(options[:MOST_COMMANDS])}"
     return no_label_hint(source)
+
+
+def _above(source: TypedSource) -> str:
+    """Advise to name the folder above, if most of the folders in it hold images as those of classes do; else say nothing."""
+    folder = Path(source.location)
+    if source.val is not None or split_word(folder.name)[0]:
+        return ""
+    try:
+        beside = [one for one in islice(folder.parent.iterdir(), _MOST_FOLDERS) if one != folder and one.is_dir()]
+        filled = sum(any(is_image(one.name) for one in islice(folder.iterdir(), _MOST_FOLDERS)) for folder in beside)
+    except OSError:
+        return ""
+    if 2 * filled <= len(beside):
+        return ""
+    named = shlex.quote(os.path.normpath(os.path.join(source.typed[0], "..")))  # noqa: PTH118 - as it was typed
+    return f"if '{folder.name}' is one class, name the folder that holds all of them: `capture labels {named}`"
 
 
 def images(number: int) -> str:

@@ -229,9 +229,11 @@ def _regex_rule(text: str) -> Rule:
             "put it between single quotes; a named group is written (?P<label>...)",
         ) from error
     if "label" not in pattern.groupindex:
+        names = [name for name in RULES | _MORE if name not in ("REGEX", "table")]
         raise UsageError(
             f"--labels {text} is neither a rule nor a regular expression with a group `label`",
-            f"{did_you_mean(text, _SIMPLE)} the rules are {', '.join(list(RULES)[:-1])}; {_PATTERN}".lstrip(),
+            f"{did_you_mean(text, _SIMPLE)} the rules are {', '.join(names)}; {_PATTERN}".lstrip()
+            + "; the name of a table ends in .csv, .tsv, .jsonl or .txt",
         )
 
     def label_of(file: str) -> str | None:
