@@ -72,6 +72,10 @@ class Scan:
     """The table that gave the labels."""
     tables: list[str] = field(default_factory=list)
     """Values of `--labels` for tables that name the images, where file names gave the labels."""
+    test_tables: list[str] = field(default_factory=list)
+    """Values of `--labels` for a table that has labels of test images, where their names have none."""
+    split_lists: list[str] = field(default_factory=list)
+    """Files that may tell splits, where nothing else does."""
     paths: dict[str, str] = field(default_factory=dict)
     """File -> what the rule reads, where that is not the file's own path."""
 
@@ -162,6 +166,7 @@ def scan(
     files, numbers = list(named), [index[name] for name in named.values()]
     told = {} if classes is not None else work.placed.splits
     groups = work.groups(files)
+    tests = [one.file for one in work.skipped if one.reason == "test-split" and one.detail not in index]
     return Scan(
         source=source,
         files=files,
@@ -174,6 +179,8 @@ def scan(
         rivals=rivals,
         table=work.table,
         tables=work.tables,
+        test_tables=work.tables_of(tests, known),
+        split_lists=work.split_lists(),
         doubtful=natural_order(work.placed.doubtful),
         split_names=sorted(set(work.placed.splits.values())),
         paths=work.placed.paths,

@@ -30,6 +30,11 @@ def command(source: TypedSource, *options: str) -> str:
     return f"`capture labels {shlex.join([*source.typed, *options])}`"
 
 
+def evaluation(named: str, table: str) -> str:
+    """Write the command that evaluates the images of a folder by a table, as it is typed, between backticks."""
+    return f"`capture evaluate last {shlex.join([named, '--labels', table])}`"
+
+
 def no_images(source: TypedSource, skipped: Sequence[Skipped]) -> DataError:
     """Make the error for a source without a usable image."""
     if not skipped:
@@ -118,8 +123,12 @@ def no_label(
     *,
     skips: bool,
     classes: Sequence[str] | None = None,
+    tables: Sequence[str] = (),
 ) -> DataError:
-    """Make the error for files that a rule does not fit; `skips` if --unmatched skip would help, `classes` of a model."""
+    """Make the error for files that a rule does not fit.
+
+    `skips` if --unmatched skip would help; `classes` are those of a model, `tables` have labels of these files.
+    """
     number = f"{len(without):,} of {images(len(paths))}" if skips else f"any of {images(len(paths))}"
     if classes is None:
         others = try_others(source, paths, rule)
@@ -127,7 +136,8 @@ def no_label(
         above, _, name = source.location.rstrip("/").rpartition("/")
         single = f"the folder is called like a class: name '{above}' and add --include {shlex.quote(name)}"
         others = (
-            _instead(rules_for(paths, classes))
+            _in_tables(tables)
+            or _instead(rules_for(paths, classes))
             or (single if name in classes else "")
             or "name the rule of these images with --labels"
         )
@@ -198,13 +208,20 @@ def some(fit: Fit) -> str:
     return f"{fit.rule.name} ({fit.classes:,} classes: {', '.join(fit.names[:3])}{', ...' if fit.classes > 3 else ''})"
 
 
-def unlabelled_validation(source: TypedSource, without: Sequence[str], label: str = "") -> DataError:
-    """Make the error for validation images whose labels are elsewhere; `label` is one that no training image has."""
+def unlabelled_validation(source: TypedSource, without: Sequence[str], tables: Sequence[str], label: str = "") -> DataError:
+    """Make the error for validation images whose labels are elsewhere, in `tables` if those are found.
+
+    `label` is one that no training image has.
+    """
     top = without[0].partition("/")[0]
     found = f"have the label '{label}', which no training image has" if label else "have no label"
     return DataError(
         f"{images(len(without))} for validation {found}: {quoted(without)}",
-        f"hold out some of the training images instead: {command(source, '--exclude', top)}",
+        f"hold out some of the training images instead: {command(source, '--exclude', top)}"
+        + "".join(
+            f"; '{table.partition(':')[0]}' has labels of the others: after the training, {evaluation(source.typed[0], table)}"
+            for table in tables
+        ),
     )
 
 
@@ -225,6 +242,10 @@ def _instead(rules: Sequence[str]) -> str:
     )
 
 
+def _in_tables(tables: Sequence[str]) -> str:
+    return f"a table has their labels: --labels {shlex.quote(tables[0])}" if tables else ""
+
+
 def unknown_classes(
     unknown: Mapping[str, str],
     total: int,
@@ -233,6 +254,7 @@ def unknown_classes(
     *,
     from_model: bool,
     skips: bool,
+    tables: Sequence[str] = (),
 ) -> DataError:
     """Make the error for labels that a model, or the training images, do not have."""
     who = "the model does not know" if from_model else "no training image has"
@@ -240,5 +262,7 @@ def unknown_classes(
     known = "--merge-names ignores case, spaces and Unicode form; " * bool(similar({*unknown.values(), *classes})) + known
     return DataError(
         f"{len(unknown):,} of {images(total)} have a label that {who}: {quoted(natural_order(set(unknown.values())))}",
-        _instead(fitting) or f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,
+        _in_tables(tables)
+        or _instead(fitting)
+        or f"{known} {quoted(classes)}" + "; skip the others with --unmatched skip" * skips,
     )

@@ -1,4 +1,4 @@
-"""Label tables: `--labels FILE.csv[:FILE_COLUMN,LABEL_COLUMN]`, also `.tsv` and `.jsonl`.
+"""Label tables: `--labels FILE.csv[:FILE_COLUMN,LABEL_COLUMN]`, also `.tsv`, `.jsonl` and `.txt`.
 
     wanted = parse_table("labels.csv:id_code,diagnosis")    # None where the text is no table
     table = read_table(wanted, folder="photos")             # columns and rows
@@ -17,22 +17,24 @@ import hashlib
 import itertools
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from capture_cli.errors import DataError, UsageError, did_you_mean
+from capture_cli.labels.finder import Finder
 from capture_cli.labels.header import is_header
+from capture_cli.labels.subjects import subject_columns
 from capture_cli.labels.tokens import SPLIT_WORDS
 
-EXTENSIONS = (".csv", ".tsv", ".jsonl")
+EXTENSIONS = (".csv", ".tsv", ".jsonl", ".txt")
 MAX_BYTES = 2**30
-_TABLE = re.compile(r"(?s)(.+\.(?:csv|tsv|jsonl))(?::(.*))?\Z", re.IGNORECASE)
+_TABLE = re.compile(r"(?s)(.+\.(?:csv|tsv|jsonl|txt))(?::(.*))?\Z", re.IGNORECASE)
 _LABEL_COLUMNS = [
     *("label", "labels", "class", "class_name", "classname", "label_name", "target", "category", "diagnosis", "dx", "breed"),
     *("species", "y", "finding_labels", "finding", "emotion", "tag", "gt", "ground_truth", "level", "type"),
+    *("class_id", "classid"),
 ]
 _SPLIT_COLUMNS = ("split", "subset", "partition", "set", "usage")
 _OVERRIDDEN = {"no-label", "not-in-table", "unknown-class", "companion", "excluded", "outside-split", "unlabelled"}
@@ -84,6 +86,10 @@ class Matched:
     """The column that `splits` come from."""
     has_header: bool = True
     """False if the first line is a row like the others."""
+    asked: str = ""
+    """The value of `--labels`."""
+    subjects: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Column of patients, lesions or the like -> file -> value."""
 
 
 def parse_table(text: str) -> TableOption | None:
@@ -124,7 +130,7 @@ def _path_of(wanted: TableOption, folder: str) -> Path:
     path = next((one for one in (Path(wanted.path), Path(folder) / wanted.path) if one.is_file()), None)
     if path is None:
         raise UsageError(
-            f"no such table: '{wanted.path}'", "name a .csv, .tsv or .jsonl file; its path may begin in the folder"
+            f"no such table: '{wanted.path}'", "name a .csv, .tsv, .jsonl or .txt file; its path may begin in the folder"
         )
     return path
 
@@ -148,9 +154,11 @@ def _separated(file: Iterable[str], suffix: str, limit: int | None) -> tuple[lis
     lines = iter(file)
     header = next(lines, "")
     separator = "\t" if suffix == ".tsv" else max(",;\t", key=header.count)
-    reader = csv.reader(itertools.chain([header], lines), delimiter=separator)
+    if suffix == ".txt" and separator not in header:
+        separator = " "
+    reader = csv.reader(itertools.chain([header], lines), delimiter=separator, skipinitialspace=separator == " ")
     columns = [name.strip() for name in next(reader, [])]
-    if len(columns) < 2 or len(set(columns)) < len(columns):
+    if len(columns) < 2:
         raise ValueError("its header line does not name two columns or more, each once")
     rows = [[*row, *[""] * (len(columns) - len(row))] for row in itertools.islice(reader, limit) if row]
     return columns, rows
@@ -178,9 +186,9 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     Raises UsageError for columns that are not there or not clear, DataError if no row names a file, a row names several, or two
     rows give one file different labels.
     """
-    finder = _Finder(files, others)
-    table = _with_header(table, finder)
-    file_at = _file_column(table, finder)
+    finder = Finder(files, others)
+    table = with_header(table, finder)
+    file_at = file_column(table, finder)
     split_at = _split_column(table, file_at)
     skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
     group_at = _group_column(table, group)
@@ -195,6 +203,7 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         split_column="" if split_at is None else table.columns[split_at],
         has_header=table.has_header,
     )
+    subjects = subject_columns(table.columns, used={file_at, split_at, skipped_at, name})
     for row in table.rows:
         file, label = finder.find(row[file_at]), label_of(row)
         reason = row[skipped_at].strip() if skipped_at is not None else ""
@@ -212,6 +221,8 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             found.labels[file] = label
         if found.groups is not None and group_at is not None:
             found.groups[file] = row[group_at].strip()
+        for at in subjects:
+            found.subjects.setdefault(table.columns[at], {})[file] = row[at].strip()
         if split_at is not None and row[split_at]:
             found.splits[file] = SPLIT_WORDS[row[split_at].strip().casefold()]
     if not found.labels:
@@ -227,72 +238,23 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     return found
 
 
-def _with_header(table: LabelTable, finder: "_Finder") -> LabelTable:
-    """Take the first line of a CSV for a row, if it names an image and is not a header all the same."""
-    if table.wanted.path.lower().endswith(".jsonl") or not finder.count(table.columns[:1]):
-        return table
-    if is_header(table.columns, table.rows, wanted=[name for name in table.wanted[1:] if name]):
+def with_header(table: LabelTable, finder: Finder) -> LabelTable:
+    """Take the first line of a CSV for a row, if it names an image and is not a header all the same. Raises DataError."""
+    wanted = [name for name in table.wanted[1:] if name]
+    if (
+        table.wanted.path.lower().endswith(".jsonl")
+        or not finder.count(table.columns[:1])
+        or is_header(table.columns, table.rows, wanted=wanted)
+    ):
+        if len(set(table.columns)) < len(table.columns):
+            message = f"'{table.name}' is not a table: its header line does not name two columns or more, each once"
+            raise DataError(message, "save it as CSV with a header line")
         return table
     numbers = [str(number) for number in range(1, len(table.columns) + 1)]
     return replace(table, columns=numbers, rows=[table.columns, *table.rows], has_header=False)
 
 
-class _Finder:
-    """Finds files by what rows say of them."""
-
-    def __init__(self, files: Sequence[str], others: Sequence[str]) -> None:
-        self._paths = {*files, *others}
-        self._names = [self._index(files), self._index(others)]
-
-    @staticmethod
-    def _index(files: Iterable[str]) -> dict[str, list[str]]:
-        index: dict[str, list[str]] = defaultdict(list)
-        for file in files:
-            name = file.rpartition("/")[2]
-            index[name].append(file)
-            index[name.rpartition(".")[0]].append(file)
-        return index
-
-    def find(self, text: str) -> str | None:
-        """Find one file. Raises DataError if several have the name."""
-        if text in self._paths:  # with blanks and backslashes of its own
-            return text
-        text = text.strip().replace("\\", "/").removeprefix("./")
-        rest = text
-        while rest:
-            if rest in self._paths:
-                return rest
-            rest = rest.partition("/")[2]
-        name = text.rpartition("/")[2]
-        for index in self._names:
-            found = index.get(name, ())
-            if len(found) == 1:
-                return found[0]
-            matching = [file for file in found if f"/{file}".rpartition(".")[0].endswith(f"/{text}")] if "/" in text else []
-            if len(matching) == 1:
-                return matching[0]
-            if found:
-                message = f"'{text}' names {len(found):,} images: '{found[0]}', '{found[1]}'"
-                raise DataError(message, "write their paths into the table")
-        return None
-
-    def in_other_case(self, text: str) -> str | None:
-        """Return a file that has this name but for upper and lower case."""
-        name = text.strip().rpartition("/")[2].casefold()
-        return next((files[0] for index in self._names for key, files in index.items() if key.casefold() == name), None)
-
-    def count(self, values: Iterable[str]) -> int:
-        """Count the values that name a file."""
-        total = 0
-        for value in values:
-            try:
-                total += self.find(value) is not None
-            except DataError:
-                total += 1
-        return total
-
-
-def _file_column(table: LabelTable, finder: _Finder) -> int:
+def file_column(table: LabelTable, finder: Finder) -> int:
     if table.wanted.file_column is not None:
         return _column(table, table.wanted.file_column)
     rows = table.rows[:_TRIED_ROWS]
@@ -362,40 +324,3 @@ def label_columns(table: LabelTable, columns: Iterable[int]) -> list[str]:
     """List the columns that may be labels: two values or more, each on two rows on average."""
     values: Mapping[int, set[str]] = {at: {row[at] for row in table.rows} for at in columns}
     return [table.columns[at] for at, found in values.items() if 2 <= len(found) <= len(table.rows) / 2][:4]
-
-
-def tables_beside(folder: str) -> list[str]:
-    """List the tables beside a folder: `train.csv` beside `train_images`."""
-    above = Path(folder).parent if Path(folder).name else Path(folder) / ".."
-    try:
-        names = [one.name for one in above.iterdir() if one.name.lower().endswith(EXTENSIONS)]
-    except OSError:
-        return []
-    return [str(above / name) for name in sorted(names) if not name.startswith(".")]
-
-
-def find_tables(
-    folder: str, names: Sequence[str], files: Sequence[str], others: Sequence[str], *, share: float = 0
-) -> list[str]:
-    """Find tables most of whose rows name an image, and that name a share of the images; return values of `--labels`.
-
-    `names` are paths of tables to look at, `folder` is the folder of the images.
-    """
-    values = []
-    for name in names:
-        try:
-            table = read_table(TableOption(name, None, None), folder, rows=None if share else _TRIED_ROWS)
-            finder = _Finder(files, others)
-            at = _file_column(table, finder)
-            named = finder.count(row[at] for row in table.rows)
-            if 2 * named < len(table.rows) or named < share * len(files):
-                continue
-            match(table, files, others)
-        except UsageError:
-            rest = [index for index in range(len(table.columns)) if index != at]
-            values += [f"{name}:{table.columns[at]},{column}" for column in label_columns(table, rest)[:2]]
-        except DataError:
-            continue
-        else:
-            values.append(name)
-    return values[:3]

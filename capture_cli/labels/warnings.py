@@ -1,19 +1,16 @@
 """Warnings about a scan: allowed, and probably not meant by the owner of the images."""
 
-import re
 from collections import defaultdict
 
 from capture_cli.labels import Scan
 from capture_cli.labels.names import similar
-from capture_cli.labels.refusals import command, copy_of_links, count, quoted, some, try_others
+from capture_cli.labels.refusals import command, copy_of_links, count, evaluation, quoted, some, try_others
 from capture_cli.labels.rules import natural_order
+from capture_cli.labels.subjects import noun, subjects_in_paths
 from capture_cli.labels.tokens import COPY_WORDS, MASK_WORDS, PLAIN_WORDS, SPLIT_WORDS, Kind, kind_of, tokens
 
 _MISSING = {"nan", "n/a", "na", "<na>", "null", "none", "nil", "-", "--", "?"}
 """Cells that other programs write where they have no value."""
-_SUBJECT = re.compile(
-    r"(?i)(?<![a-z])(patient|subject|subj|participant|person|donor|animal|mouse|video|clip|sequence|session|scene)[ _-]?[0-9]+"
-)
 
 
 def warnings(found: Scan) -> list[str]:
@@ -24,6 +21,8 @@ def warnings(found: Scan) -> list[str]:
         _table,
         _missing_values,
         _unknown_tests,
+        _test_tables,
+        _split_lists,
         _groups,
         _subjects,
         _single_images,
@@ -80,6 +79,25 @@ def _unknown_tests(found: Scan) -> list[str]:
     return [f"{images} of a class that no training image has: {quoted(natural_order(unknown))}"] if unknown else []
 
 
+def _test_tables(found: Scan) -> list[str]:
+    folder = found.source.typed[0]
+    return [
+        f"'{table.partition(':')[0]}' has labels of the test images; after the training: {evaluation(folder, table)}"
+        for table in found.test_tables
+    ]
+
+
+def _split_lists(found: Scan) -> list[str]:
+    if not found.split_lists:
+        return []
+    table = command(found.source, "--files", "--format", "csv").replace("csv`", "csv > labels.csv`")
+    are = "is" if len(found.split_lists) == 1 else "are"
+    return [
+        f"{quoted(found.split_lists)} may tell the splits of these images, and {are} not used; to follow them, "
+        f"write a table with {table}, put them into its column `split`, and use --labels labels.csv"
+    ]
+
+
 def _groups(found: Scan) -> list[str]:
     if found.groups is None:
         return []
@@ -92,24 +110,26 @@ def _groups(found: Scan) -> list[str]:
 
 
 def _subjects(found: Scan) -> list[str]:
-    """Find patients, videos and the like in the paths whose images are drawn for both train and val."""
+    """Find patients, videos and the like whose images are drawn for both train and val."""
     if found.groups is not None or not found.is_drawn:
         return []
-    keys = [(match[0], match[1]) if (match := _SUBJECT.search(file)) else None for file in found.files]
-    sides: dict[str, set[str]] = defaultdict(set)
-    for key, split in zip(keys, found.splits, strict=True):
-        if key:
-            sides[key[0]].add(split)
-    torn = natural_order(name for name, splits in sides.items() if len(splits) > 1)
-    words = {key[1] for key in keys if key}
-    if not torn or None in keys or len(words) > 1 or len(sides) <= len(found.classes):
-        return []
-    word = words.pop()
-    way = command(found.source, "--labels", found.rule.name, "--group", f"{word}[ _-]?[0-9]+")
-    return [
-        f"images of one {word.lower()} are in both train and val, such as those of {quoted(torn[:2])}: what is learned of it "
-        f"counts as right; to keep them together: {way}"
-    ]
+    told = found.table.subjects if found.table else {}
+    candidates = [(column, [values.get(file) for file in found.files]) for column, values in told.items()]
+    candidates.append(subjects_in_paths(found.files))
+    labels = found.table.asked if found.table else found.rule.name
+    for group, keys in candidates:
+        sides: dict[str, set[str]] = defaultdict(set)
+        for key, split in zip(keys, found.splits, strict=True):
+            if key:
+                sides[key].add(split)
+        torn = natural_order(name for name, splits in sides.items() if len(splits) > 1)
+        if torn and len(sides) > len(found.classes):
+            way = command(found.source, "--labels", labels, "--group", group)
+            return [
+                f"images of one {noun(group)} are in both train and val, such as those of {quoted(torn[:2])}: what is learned "
+                f"of it counts as right; to keep them together: {way}"
+            ]
+    return []
 
 
 def _single_images(found: Scan) -> list[str]:

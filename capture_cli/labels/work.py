@@ -24,16 +24,8 @@ from capture_cli.labels.names import merged, similar
 from capture_cli.labels.purposes import Placed, place_files, place_two, split_word
 from capture_cli.labels.reading import ReadingOptions
 from capture_cli.labels.rules import Rule, natural_order, parse_rule
-from capture_cli.labels.tables import (
-    EXTENSIONS,
-    Matched,
-    TableOption,
-    find_tables,
-    match,
-    parse_table,
-    read_table,
-    tables_beside,
-)
+from capture_cli.labels.suggestions import find_tables, split_lists, tables_beside, tables_of
+from capture_cli.labels.tables import EXTENSIONS, Matched, TableOption, match, parse_table, read_table
 from capture_cli.labels.tokens import Kind
 from capture_cli.sources import Skipped, TypedSource
 
@@ -98,6 +90,7 @@ class Work:
         read = read_table(wanted, self.source.name)
         first = [file for file in self.files if file not in others]
         table = match(read, first, sorted(others), group=self.reading.group)
+        table.asked = self.reading.labels
         for file in table.labels:
             if file not in table.splits and splits.get(file) in _UNUSED:
                 del splits[file]
@@ -143,12 +136,41 @@ class Work:
 
     def _tables(self, share: float = 0) -> list[str]:
         """List the values of `--labels` for tables in the folder, and beside it, that name this share of its images."""
-        folder = self.source.name.rstrip("/") or "/"
-        inside = [f"{folder}/{one.file}" for one in self.skipped if one.file.lower().endswith(EXTENSIONS)]
         others = {file for file in self.files if self.placed.splits.get(file) in ("test", "unlabelled")}
-        names = [*inside[:MOST_TABLES], *tables_beside(folder)[:MOST_TABLES]]
         files = [file for file in self.files if file not in others]
-        return find_tables(folder, names, files, sorted(others), share=share)
+        # a .txt without column names is a help only where names hold no label
+        names = [name for name in self._table_names() if not (share and name.lower().endswith(".txt"))]
+        return find_tables(self._folder, names, files, sorted(others), share=share)
+
+    @property
+    def _folder(self) -> str:
+        return self.source.name.rstrip("/") or "/"
+
+    def _table_names(self) -> list[str]:
+        """List the paths of what may be tables, in the folder and beside it; a text beside each image is none."""
+        inside = [f"{self._folder}/{name}" for name in self._skipped_texts() if name.lower().endswith(EXTENSIONS)]
+        return [*inside[:MOST_TABLES], *tables_beside(self._folder)[:MOST_TABLES]]
+
+    def _skipped_texts(self) -> list[str]:
+        """List the files that are no images, without those that are called like one; text files come last."""
+        names = [one.file for one in self.skipped if one.reason == "unsupported-extension"]
+        images = {file.rpartition("/")[2].rpartition(".")[0] for file in self.files} if names else set()
+        names = [name for name in names if name.rpartition("/")[2].rpartition(".")[0] not in images]
+        return sorted(names, key=lambda name: name.lower().endswith(".txt"))
+
+    def tables_of(self, files: Sequence[str], classes: Sequence[str]) -> list[str]:
+        """Find a table with labels of some files that are among `classes`; return a value of `--labels`, if there is one."""
+        if self.table is not None or not files:
+            return []
+        chosen = set(files)
+        rest = [file for file in self.files if file not in chosen]
+        return tables_of(self._folder, self._table_names(), files, rest, classes)
+
+    def split_lists(self) -> list[str]:
+        """List the files that may tell splits, if nothing else does."""
+        if self.table is not None or self.placed.splits or self.model_classes is not None:
+            return []
+        return split_lists(self._folder, self._skipped_texts()[:MOST_TABLES], self.files)
 
     def label(self, rule: Rule, part: str) -> dict[str, str]:
         """Map the images to use to their labels. Raises DataError as `--unmatched` says; test images need no label.
@@ -166,10 +188,12 @@ class Work:
         without = [file for file, label in labels.items() if label is None]
         error = self.reading.unmatched == "error"
         if without and error and named and not evaluates and {splits.get(file) for file in without} == {"val"}:
-            raise refusals.unlabelled_validation(self.source, without)
+            raise refusals.unlabelled_validation(self.source, without, self.tables_of(without, list(named.values())))
         if not named or (without and error):
             paths = self._paths(list(labels))
-            raise refusals.no_label(self.source, paths, without, rule, skips=bool(named), classes=self.model_classes)
+            classes = self.model_classes
+            tables = self.tables_of(without, classes) if classes is not None else []
+            raise refusals.no_label(self.source, paths, without, rule, skips=bool(named), classes=classes, tables=tables)
         self.skipped += [Skipped(file, "no-label", rule.name) for file in without]
         return merged(named, self.model_classes or ()) if self.reading.merge_names else named
 
@@ -239,9 +263,12 @@ class Work:
         if skips or len(unknown) == len(named):
             held_out = [file for file in named if self.placed.splits.get(file) == "val"]
             if not from_model and not similar({*unknown.values(), *classes}) and all(file in unknown for file in held_out):
-                raise refusals.unlabelled_validation(self.source, held_out, named[held_out[0]])
+                tables = self.tables_of(held_out, classes)
+                raise refusals.unlabelled_validation(self.source, held_out, tables, named[held_out[0]])
             fitting = refusals.rules_for(self._paths(list(named)), classes) if from_model else []
-            raise refusals.unknown_classes(unknown, len(named), classes, fitting, from_model=from_model, skips=skips)
+            tables = self.tables_of(list(unknown), classes) if from_model else []
+            told = {"from_model": from_model, "skips": skips}
+            raise refusals.unknown_classes(unknown, len(named), classes, fitting, tables=tables, **told)
         for file in unknown:
             del named[file]
         self.skipped += [Skipped(file, "unknown-class", label) for file, label in unknown.items()]
