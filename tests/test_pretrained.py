@@ -237,6 +237,36 @@ def test_a_dry_run_downloads_nothing(
     assert "weights: state.pth; the last layer is new: 2 classes instead of 1,000\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-o run", "'run' already holds a run; choose another -o or --name, or overwrite it with --force"),
+        ("-o images", "'images' is not empty and not a run folder"),
+        ("-o run.jsonl", "'run.jsonl' exists; choose another"),
+        ("-o new --name new", "--out and --name both say where the run goes"),
+        ("-o - --tensorboard", "--tensorboard needs a run folder"),
+        ("-o new.jsonl --folds 3", "--folds needs a run folder"),
+        ("--name a/b", "--name 'a/b' is not the name of a folder"),
+    ],
+)
+def test_a_dry_run_refuses_an_output_that_is_taken(
+    train: Trainer, capsys: pytest.CaptureFixture[str], options: str, said: str
+) -> None:
+    """In the words of the training; nothing is made."""
+    Path("run").mkdir()
+    for place in ("run/records.jsonl", "run.jsonl"):
+        Path(place).touch()
+    before = sorted(Path().rglob("*"))
+    lines = []
+    for dry in ([], ["--dry-run"]):
+        assert train("images", *options.split(), *dry) == 2
+        lines.append(capsys.readouterr().err)
+    assert (lines[0], sorted(Path().rglob("*"))) == (lines[1], before)
+    assert said in lines[0]
+    if "-o run" in options:
+        assert train("images", *options.split(), "--force", "--dry-run") == 0
+
+
 def test_a_dry_run_of_a_resumed_run(train: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
     """It says where the run continues, or that these options are of another run, and changes nothing."""
     assert train("images", "-e", "2", "-o", "run", cut_after=7) == -9

@@ -1,7 +1,9 @@
 """`capture train FOLDER --dry-run`: all that precedes a training, without a run and without downloads."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import typer
@@ -10,22 +12,29 @@ from capture_cli import models
 from capture_cli.cli.streams import other_code
 from capture_cli.cli.terminal import terminal_width
 from capture_cli.plan import Plan, plan_folds
+from capture_cli.runfolder import check_output
 from capture_cli.training.preparing import Ready, prepare
 from capture_cli.training.resuming import check_continuation, read_previous_run
 from capture_cli.views.terminal.labels import show_scan
 from capture_cli.views.terminal.text import safe
 
 
-def show_plan(plan: Plan, resume: str | None, *, allow_env_change: bool) -> None:
+def show_plan(plan: Plan, options: Mapping[str, Any]) -> None:
     """Print the labels, the inputs, the network, and the options in the form of a config file.
 
-    Raises as the training would. Published weights are compared with the network by their names and shapes.
+    `options` are those of `capture train`. Raises as the training would. Published weights are compared with the network by
+    their names and shapes.
     """
-    config = plan.config
+    config, resume = plan.config, options["resume"]
+    if resume is None:
+        needs = "--folds" if config.folds else "--inputs all" if config.inputs == "all" else ""
+        needs = needs or "--tensorboard" * options["tensorboard"]
+        place = {name: options[name] for name in ("name", "force")}
+        check_output(options["out"], model=config.model, needs_folder=needs, **place)
     with other_code():
         ready = prepare(plan_folds(plan)[0] if config.folds else plan, downloads=False)
     if resume is not None and not config.folds:
-        _show_continuation(ready, Path(resume), allow_env_change=allow_env_change)
+        _show_continuation(ready, Path(resume), allow_env_change=options["allow_env_change"])
     if notice := models.notice(config.model):
         typer.echo(safe(notice), err=True)
     show_scan(plan.scan, width=terminal_width())

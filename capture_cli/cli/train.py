@@ -205,7 +205,7 @@ def train(
     if dry_run:
         from capture_cli.cli.dry_run import show_plan
 
-        show_plan(plan, resume, allow_env_change=allow_env_change)
+        show_plan(plan, options)
         return 0
     from capture_cli.cli.session import session
     from capture_cli.cli.sinks import prepared

@@ -52,6 +52,7 @@ __all__ = [
     "TENSORBOARD",
     "Output",
     "adopt_output",
+    "check_output",
     "check_removable",
     "name_of_rank",
     "not_written",
@@ -154,11 +155,7 @@ def open_output(
     have begun. Raises UsageError for a contradiction and for an output that exists (without `force`),
     CaptureError if it cannot be written or is in use.
     """
-    if out is not None and name is not None:
-        raise UsageError("--out and --name both say where the run goes", "give one of them")
-    only_records = is_only_records(out)
-    if needs_folder and only_records:
-        raise UsageError(f"{needs_folder} needs a run folder", "give -o a folder, or --name")
+    only_records = _check_place(out, name, needs_folder)
     if out == "-":
         return Output(Journal(os.dup(sys.stdout.fileno()), "standard output"), None, "standard output")
     if out is not None and only_records:
@@ -178,6 +175,27 @@ def open_output(
         for old in existing & {INPUTS, TENSORBOARD}:
             shutil.rmtree(old, dir_fd=descriptor)
         return _in_folder(folder, descriptor, journal)
+
+
+def check_output(out: str | None, *, name: str | None, model: str, force: bool, needs_folder: str = "") -> None:
+    """Raise UsageError for a contradiction or an output that exists, as `open_output` would. Nothing is made."""
+    if _check_place(out, name, needs_folder):
+        if out is not None and Path(out).is_file() and not force:
+            raise UsageError(f"'{out}' exists", "choose another -o or --name, or overwrite it with --force")
+        return
+    folder = chosen_folder(out, name, model)
+    if folder.is_dir():
+        _check_taken(folder, {entry.name for entry in folder.iterdir()}, force=force)
+
+
+def _check_place(out: str | None, name: str | None, needs_folder: str) -> bool:
+    """Tell if only the records are asked for. Raises UsageError for options that contradict each other."""
+    if out is not None and name is not None:
+        raise UsageError("--out and --name both say where the run goes", "give one of them")
+    only_records = is_only_records(out)
+    if needs_folder and only_records:
+        raise UsageError(f"{needs_folder} needs a run folder", "give -o a folder, or --name")
+    return only_records
 
 
 def adopt_output(out: str, journal: Callable[[int, str], Journal]) -> Output:
@@ -300,12 +318,17 @@ def make_folder(folder: Path, *, force: bool, processes: int = 1) -> set[str]:
         raise UsageError(message, "give a folder, or FILE.jsonl for the records alone") from error
     except OSError as error:
         raise CaptureError(f"'{folder}' cannot be made: {error.strerror}", "choose another place with -o") from error
+    if _check_taken(folder, existing, force=force):
+        remove_run(folder)
+        return make_folder(folder, force=False, processes=processes)
+    return existing
+
+
+def _check_taken(folder: Path, existing: set[str], *, force: bool) -> bool:
+    """Tell if a run with folds is there. Raises UsageError for a folder that is not empty, unless `force` overwrites a run."""
     has_folds = bool(folds_in(folder, existing))
     if existing and RECORDS not in existing and not has_folds:
         raise UsageError(f"'{folder}' is not empty and not a run folder", "choose another -o or --name")
     if existing and not force:
         raise UsageError(f"'{folder}' already holds a run", "choose another -o or --name, or overwrite it with --force")
-    if has_folds:
-        remove_run(folder)
-        return make_folder(folder, force=False, processes=processes)
-    return existing
+    return has_folds
