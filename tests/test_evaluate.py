@@ -104,6 +104,25 @@ def test_images_of_the_run_that_gave_the_weights_count_too(place: Path, tmp_path
     assert trained_digests(run / "model.safetensors") == alone
 
 
+def test_a_training_warns_of_validation_images_that_its_weights_know(place: Path, tmp_path: Path) -> None:
+    """Once, and in `inspect`; with the split of the run that gave the weights there are none."""
+    trained = set(trained_files(place / "runs" / "one"))
+    options = ("-m", "linear", "--weights", place / "runs" / "one", "-e", "2", "-q", "-o")
+    code, _, err = capture(place, "train", "images", *options, tmp_path / "half", "--val-split", "0.5")
+    val = {one.name for one in (place / "images").iterdir()} - set(trained_files(tmp_path / "half"))
+    known = len(val & trained)
+    assert 0 < known < len(val)
+    warning = f"were trained on {known} of the {len(val)} validation images: the validation accuracy is too high"
+    assert (code, err) == (0, f"warning: --weights {place}/runs/one {warning}\n")
+    assert warning in " ".join(capture(place, "inspect", tmp_path / "half")[1].split())
+    assert json.loads(capture(place, "inspect", tmp_path / "half", "--json")[1])["warning"].endswith(warning)
+    assert capture(place, "train", "images", *options, tmp_path / "same", "--val-split", "0.25")[::2] == (0, "")
+    (tmp_path / "gone").mkdir()
+    shutil.copy(place / "runs" / "one" / "model.safetensors", tmp_path / "gone")
+    alone = ("-m", "linear", "--weights", tmp_path / "gone/model.safetensors", "-e", "1", "-q", "-o", tmp_path / "alone")
+    assert capture(place, "train", "images", *alone, "--val-split", "0.5")[::2] == (0, "")
+
+
 @pytest.mark.parametrize("weights", ["DEFAULT", "", "\0", "a" * 300, "/", ".", "gone/model.safetensors", 7, ["x"]])
 def test_weights_that_are_of_no_run_here_add_nothing(tmp_path: Path, weights: object) -> None:
     """Published weights, and whatever the records of others may say."""

@@ -207,7 +207,9 @@ class Summarising:
         return Summary(
             state=state,
             failure=failure(self._run.folder) if state.ending.status == "failed" else "",
-            warning=warning(self._run.folder, "trained-on") if "file" in self._info.model else "",
+            warning=warning(self._run.folder, "trained-on")
+            if "file" in self._info.model or self._info.config.get("weights")
+            else "",
             info=self._info,
             splits=dict(self._splits),
             skipped=dict(self._skipped.most_common()),

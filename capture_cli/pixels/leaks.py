@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capture_cli.errors import Unusable
 from capture_cli.pixels.admission import Admission
@@ -33,9 +34,9 @@ class FileDigests:
         self._sizes[admission.ids] = admission.sizes
         self._digests[admission.ids] = np.frombuffer(bytes.fromhex("".join(admission.digests)), np.uint8).reshape(-1, 16)
 
-    def count_in(self, digests: Collection[bytes]) -> int:
-        """Count the files whose digest is one of `digests`."""
-        return sum(one.tobytes() in digests for one in self._digests)
+    def count_in(self, digests: Collection[bytes], ids: NDArray[np.int64]) -> int:
+        """Count those of the files `ids` whose digest is one of `digests`."""
+        return sum(one.tobytes() in digests for one in self._digests[ids])
 
     def copies(self, names: Names, size: Callable[[str], int], read: Callable[[str], bytes]) -> list[Pair]:
         """Pair each file of the test split that is a copy with a training file, or if there is none with one for validation.

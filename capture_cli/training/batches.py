@@ -162,9 +162,9 @@ class Data:
         for text in [*warnings(found, self._names), *self._test_leaks()]:
             self._warn(text)
 
-    def count_in(self, digests: Collection[bytes]) -> int:
-        """Count the images that were read whose file has one of these digests."""
-        return self._digests.count_in(digests)
+    def count_in(self, digests: Collection[bytes], split: str) -> int:
+        """Count the images of a split that were read whose file has one of these digests."""
+        return self._digests.count_in(digests, self.ids(split))
 
     def _test_leaks(self) -> list[str]:
         """Say which files of the test split, which are not decoded, are copies of those that were read."""

@@ -26,6 +26,7 @@ from capture_cli.checkpoint import Progress, save
 from capture_cli.config import EVALUATIONS, Every
 from capture_cli.errors import CaptureError
 from capture_cli.mixing import Mixing
+from capture_cli.models.pretrained import Initial
 from capture_cli.models.saved import ModelHeader, to_bytes
 from capture_cli.pixels.store import Store, open_store
 from capture_cli.records import Epoch, RunInfo, Skip
@@ -37,6 +38,7 @@ from capture_cli.training.best import Best
 from capture_cli.training.loading import Trained
 from capture_cli.training.preparing import Ready, make_learning
 from capture_cli.training.resuming import PreviousRun, as_begun
+from capture_cli.training.seen import trained_digests
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.sink import Sink
 
@@ -113,6 +115,7 @@ def run_training(
     checkpoint = previous.checkpoint if previous else None
     output.write_config({"folder": plan.folder} | config.to_dict())
     info = as_begun(ready.run_info(), previous.info if previous else None)
+    seen = _seen_by_weights(plan.initial)
     with _recording(info, ready, session, previous) as writer, _pixels(ready, session, resources, shared) as store:
         if checkpoint is None or repeat_info:
             writer.write(info)
@@ -129,12 +132,31 @@ def run_training(
         def phase_ended(totals: Epoch, seconds: float, steps: int) -> None:
             best.add(totals)
             _note_phase(output, totals, seconds, steps)
+            if seen and totals.phase == "val":
+                _warn_of_seen(setup.data.count_in(seen, "val"), totals.n, str(config.weights), session)
+                seen.clear()  # once is enough
 
         setup = replace(setup, save_checkpoint=checkpoints.save, phase_ended=phase_ended, is_exhausted=best.is_exhausted)
         setup.data.look_ahead(session.stopping, session.view.note)
         train(setup, learning, previous.progress if previous else BEGINNING)
         save_model(MODEL, best.epochs.last)
     session.notes.extend(best.sentences(config.epochs))
+
+
+def _seen_by_weights(initial: Initial | None) -> set[bytes]:
+    """Return the digests of the files that the weights to begin with were trained on, as far as records beside them tell."""
+    with contextlib.suppress(CaptureError):  # the weights were read, whatever became of the records
+        return set(trained_digests(initial.path) or ()) if initial and initial.path else set()
+    return set()
+
+
+def _warn_of_seen(known: int, total: int, weights: str, session: Session) -> None:
+    """Warn of validation images that the weights were trained on."""
+    if known:
+        images = f"{known:,} of the {total:,}" if known < total else f"all {total:,}"
+        session.warn(
+            f"--weights {weights} were trained on {images} validation images: the validation accuracy is too high", "trained-on"
+        )
 
 
 def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch: int | None) -> None:
@@ -167,7 +189,7 @@ def run_evaluation(
         writer.write(replace(info, model={**info.model, **trained.origin}))
         setup = _set_up(ready, writer, store, session, None)
         totals = evaluate(setup, "test", 1)
-        known = None if seen is None else setup.data.count_in(seen)
+        known = None if seen is None else setup.data.count_in(seen, "test")
         if known:
             images = f"{known:,} of these {totals.n:,} images" if known < totals.n else f"all of these {totals.n:,} images"
             session.warn(f"the model was trained on {images}: the accuracy is too high", "trained-on")
