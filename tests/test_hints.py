@@ -26,6 +26,7 @@ PLACES = (
     (r"\{[^{}]*str\((folder|path)\)[^{}]*\}", "damaged"),
     (r"\{folder\}", "runs"),
     (r"\{named\}", "images"),
+    (r"\{shlex\.join\(\[named, [^{}]*\}", "images --labels prefix"),
     (r"\bNEWFILE\b", "saved.jsonl"),
     (r"\{[^{}]*uri[^{}]*\}", "sqlite:///mlflow.db"),
     (r"\{_shell\((where|wrong)\)\}", "'not correct'"),
