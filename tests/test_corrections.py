@@ -148,9 +148,13 @@ def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None
     assert len(flagged) > 1
     done = call("suspects", "run", "--fix", "fix.sh", "--labels-out", "labels.csv", "--top", "1")
     assert done.code == 0
-    assert f"fix.sh: {len(flagged)} renames to review; nothing was moved\n" in done.err
+    held_out = sum(one["phase"] == "val" for one in flagged)
+    assert held_out > 1
+    proves = f"; {held_out} are validation labels, so a higher accuracy there proves nothing\n"
+    assert f"fix.sh: {len(flagged)} renames to review; nothing was moved{proves}" in done.err
+    assert f"labels.csv: 120 labels, {len(flagged)} changed{proves}" in done.err
     alone = call("suspects", "run", "--fix", "alone.sh").err
-    assert "nothing was moved; moved files may change sides of a random split, which --labels-out keeps\n" in alone
+    assert f"nothing was moved; moved files may change sides of a random split, which --labels-out keeps{proves}" in alone
     moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
     assert moved == [one["file"] for one in flagged]
     table = list(csv.DictReader(Path("labels.csv").read_text().splitlines()))

@@ -1,12 +1,16 @@
 """`capture suspects RUN`: the samples whose label is probably wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capture_cli.cli.arguments import RUN_HELP, Quiet, find_run, open_run
 from capture_cli.cli.terminal import terminal_width
+
+if TYPE_CHECKING:
+    from capture_cli.answers.suspects import Suspect
 
 
 def suspects(
@@ -111,14 +115,21 @@ def suspects(
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
             if script.renames and labels_out is None:
                 said += "; moved files may change sides of a random split, which --labels-out keeps"
-            _write(fix, script.text, "" if quiet else said)
+            _write(fix, script.text, "" if quiet else said + _held_out(chosen))
         if labels_out is not None:
             table = label_table(found.suspects, listed)
             said = f"{len(listed.labels) or len(found.suspects):,} labels, {len(found.flagged):,} changed"
-            _write(labels_out, table, "" if quiet else said)
+            _write(labels_out, table, "" if quiet else said + _held_out(found.flagged))
     if found.state.error:
         raise found.state.error
     return 0
+
+
+def _held_out(changed: "Sequence[Suspect]") -> str:
+    """A warning where labels change by which the model is judged: they become what the model said."""
+    count = sum(one.phase != "train" for one in changed)
+    labels = "is a validation label" if count == 1 else "are validation labels"
+    return f"; {count:,} {labels}, so a higher accuracy there proves nothing" if count else ""
 
 
 _OTHER_FORMATS = (".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".zip")
