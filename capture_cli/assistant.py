@@ -58,13 +58,13 @@ class Tools:
         with open_run(self._runs[name]) as run:
             yield run
 
-    def inspect(self, run: str, worst: int = 8, epoch: str = "last") -> str:
+    def inspect(self, run: str, limit: int = 8, epoch: str = "last") -> str:
         """The run at a glance: its lesson in words, loss and accuracy by epoch, classes, confusions, worst samples.
 
-        Classes, confusions and samples are of `epoch`: last, best (the epoch of the model that is used) or a number.
+        Classes, confusions and `limit` samples are of `epoch`: last, best (the epoch of the model that is used) or a number.
         """
         with self._opened(run) as opened:
-            answer = summarise(opened, worst=_bounded(worst, MAX_LISTED), epoch=epoch).to_json()
+            answer = summarise(opened, worst=_bounded(limit, MAX_LISTED), epoch=epoch).to_json()
         answer["epochs"] = answer["epochs"][-MAX_LISTED:]
         for name in ("classes", "confusions"):
             if answer["phase"]:
@@ -88,11 +88,11 @@ class Tools:
                 raise error
         return _cut(text)
 
-    def suspects(self, run: str, top: int = 20, label: str = "", review: bool = False) -> str:
+    def suspects(self, run: str, limit: int = 20, label: str = "", review: bool = False) -> str:
         """Samples whose label is probably wrong, ranked: file, label, suggested, p_wrong, flagged, reason.
 
-        `label` limits it to one class; `review` lists every sample whose mean prediction contradicts its label. Duplicates
-        across labels and splits are in `duplicates`.
+        `limit` is at most 200, `label` chooses one class; `review` lists every sample whose mean prediction contradicts its
+        label. Duplicates across labels and splits are in `duplicates`.
         """
         with self._opened(run) as opened:
             found = find_suspects(opened)
@@ -100,7 +100,7 @@ class Tools:
         answer = {name: value for name, value in found.to_json().items() if name != "suspects"}
         if answer["duplicates"]:
             answer["duplicates"]["groups"] = answer["duplicates"]["groups"][:MAX_LISTED]
-        listed = [one.to_json() for one in rows[: _bounded(top, MAX_ROWS)]]
+        listed = [one.to_json() for one in rows[: _bounded(limit, MAX_ROWS)]]
         return _text({"run": run, **answer, "n": len(rows), "suspects": listed})
 
     def diff(self, a: str, b: str, limit: int = 10, epoch: str = "last") -> str:
@@ -137,6 +137,7 @@ def serve(runs: Mapping[str, str], *, folder: str | None = None) -> None:
     try:
         from mcp.server.mcpserver import Image, MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
+        from mcp.server.mcpserver.tools import Tool
         from mcp_types import ToolAnnotations
     except ImportError as error:
         raise UsageError("`capture mcp` needs the package mcp", "pip install 'capture-cli[mcp]'") from error
@@ -155,6 +156,15 @@ def serve(runs: Mapping[str, str], *, folder: str | None = None) -> None:
         called.__wrapped__ = function  # type: ignore[attr-defined] # where the signature is read
         return called
 
+    class Strict(Tool):  # type: ignore[misc] # the optional package is not read by mypy
+        """A tool that refuses arguments it does not have; the library ignores them."""
+
+        async def run(self, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            known = self.parameters["properties"]
+            if unknown := [name for name in arguments if name not in known]:
+                raise ToolError(f"{self.name} has no argument '{unknown[0]}'; it takes {', '.join(known)}")
+            return await super().run(arguments, *args, **kwargs)
+
     tools = Tools(runs, folder)
 
     def sample(run: str, file: Annotated[str, "recorded path of the image, or the end of it"]) -> list[Any]:
@@ -162,11 +172,15 @@ def serve(runs: Mapping[str, str], *, folder: str | None = None) -> None:
         return [text, *([Image(data=picture, format="png")] if picture else [])]
 
     sample.__doc__ = Tools.sample.__doc__
-    server = MCPServer("capture", version=__version__, instructions=_INSTRUCTIONS + ", ".join(runs), log_level="CRITICAL")
     harmless = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
-    for function in (tools.inspect, tools.rows, tools.suspects, tools.diff, sample):
-        server.add_tool(told(function), annotations=harmless, structured_output=False)
-    server.run("stdio")
+    offered: list[Tool] = [
+        Strict.from_function(told(function), annotations=harmless, structured_output=False)
+        for function in (tools.inspect, tools.rows, tools.suspects, tools.diff, sample)
+    ]
+    for one in offered:
+        one.parameters["additionalProperties"] = False
+    instructions = _INSTRUCTIONS + ", ".join(runs)
+    MCPServer("capture", version=__version__, instructions=instructions, tools=offered, log_level="CRITICAL").run("stdio")
 
 
 def _bounded(value: int, most: int) -> int:

@@ -43,11 +43,16 @@ def absent(path: str | os.PathLike[str], kind: str) -> str:
 
 
 def closest(name: str, known: Iterable[str], number: int = 1) -> list[str]:
-    """Return the names in `known` that somebody who typed `name` may have meant, the closest first; case does not count."""
+    """Return the names in `known` that somebody who typed `name` may have meant, the closest first; case does not count.
+
+    Where none is close, they are those that begin with it.
+    """
     import difflib  # in errors alone: most commands never need it
 
     names = {one.lower(): one for one in known}
-    return [names[one] for one in difflib.get_close_matches(name.lower(), names, n=number)]
+    close = difflib.get_close_matches(name.lower(), names, n=number)
+    longer = [one for one in names if one.startswith(name.lower())] if len(name) > 1 else []
+    return [names[one] for one in (close or longer[:number])]
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, number: int = 1) -> str:

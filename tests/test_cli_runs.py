@@ -150,6 +150,8 @@ def test_sorting_and_filtering(runs: Path, args: tuple[str, ...], names: str, ca
     [
         ("--sort nothing", "--sort nothing is not valid; choose name, age, model"),
         ("--where colour=1", "write an SQL condition on name, age"),
+        ("--where accuracy>", "--where 'accuracy>': the condition ends too early; write an SQL condition on name, age"),
+        ("--sort acc", "--sort acc is not valid; did you mean accuracy?"),
         ("--where 1;drop", "--where"),
         ("nowhere", "no such run: 'nowhere'"),
         ("--yes", "--yes is only valid with --rm"),
@@ -170,6 +172,30 @@ def test_what_is_refused_changes_nothing(runs: Path, args: str, message: str, ca
     assert run(["runs", *args.split()]) == 2
     assert message in capsys.readouterr().err
     assert sorted(runs.parent.rglob("*")) == before
+
+
+def test_files_of_records_are_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder that is named, or by their names; they have no number, and other lines of JSON are no run."""
+    lines = (runs / "b" / "records.jsonl").read_bytes()
+    for name in ("mine.jsonl", "runs/mine.jsonl"):
+        Path(name).write_bytes(lines)
+    Path("other.jsonl").write_text('{"seq": 1}\n')
+    (found,) = _json(capsys, ".")
+    assert (found["name"], found["path"], found["state"], found["bytes"]) == (
+        "mine.jsonl",
+        "mine.jsonl",
+        "completed",
+        len(lines),
+    )
+    assert found["best"] == _json(capsys, "b")[0]["best"]
+    assert [one["name"] for one in _json(capsys, "mine.jsonl", "b")] == ["mine.jsonl", "b"]
+    assert run(["runs"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row[0] for row in rows if row and row[0][0] == "@") == ["@1", "@2", "@3"]
+    assert any(row[:1] == ["mine.jsonl"] for row in rows)
+    assert run(["runs", "--rm", "mine.jsonl", "-y"]) == 2
+    assert "'mine.jsonl' is a file, and --rm removes run folders" in capsys.readouterr().err
+    assert Path("mine.jsonl").exists()
 
 
 def test_a_run_is_removed_whole(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_an_assistant_can_explain_a_run(tmp_path: Path) -> None:
         assert all(list(json.loads(line)) == ["file", "pred"] for line in text.splitlines())
         _, text, _ = await call_tool(client, "rows", run="run0", per="epoch")
         assert len(text.splitlines()) == 8
-        _, text, _ = await call_tool(client, "suspects", run="run1", top=5)
+        _, text, _ = await call_tool(client, "suspects", run="run1", limit=5)
         assert len(json.loads(text)["suspects"]) == 5
         _, text, _ = await call_tool(client, "diff", a="run0", b="run1")
         assert json.loads(text)["measures"]["images"] == 6
@@ -96,6 +96,10 @@ def test_an_assistant_can_explain_a_run(tmp_path: Path) -> None:
             failed, text, _ = await call_tool(client, tool, **arguments)
             assert failed
             assert "root:" not in text
+        assert all(one.input_schema["additionalProperties"] is False for one in tools.values())
+        failed, text, _ = await call_tool(client, "suspects", run="run0", top=2)
+        assert failed
+        assert text.endswith("suspects has no argument 'top'; it takes run, limit, label, review")
         failed, text, _ = await call_tool(client, "rows", run="run0", where="nope = 1")
         assert failed
         assert "write an SQL condition on" in text
@@ -109,7 +113,7 @@ def test_answers_are_bounded(tmp_path: Path) -> None:
     classes = [f"class {i:05d} {'x' * 400}" for i in range(30)]
     write_run(tmp_path / "run", run_records(classes=classes, files=[f"{i}.png" for i in range(400)], epochs=3, top_k=3))
     tools = Tools({"run": str(tmp_path / "run")}, None)
-    for text in (tools.inspect("run"), tools.suspects("run", top=10_000), tools.diff("run", "run", limit=10_000)):
+    for text in (tools.inspect("run"), tools.suspects("run", limit=10_000), tools.diff("run", "run", limit=10_000)):
         assert len(text) <= MAX_CHARS
         json.loads(text)
     text = tools.rows("run", limit=10_000)

@@ -321,7 +321,7 @@ def test_the_review_list_has_every_contradiction(tmp_path: Path, call: Caller) -
     assert call("suspects", "run", "--review", "--duplicates").code == 2
     shown = call("suspects", "run", "--review")
     assert all(one["file"] in shown.out for one in review)
-    assert f"the labels of {len(review)} samples are not what the mean prediction says" in shown.out
+    assert f"{len(review)} samples whose mean prediction contradicts the label" in shown.out
 
 
 def test_of_one_epoch_the_review_list_has_the_wrong_predictions(tmp_path: Path, call: Caller) -> None:

@@ -89,6 +89,8 @@ class Diff:
     """The best epochs of a and b; None without validation."""
     epochs: tuple[EpochPair, ...]
     """Loss and accuracy of every phase in both runs; empty if they are equal."""
+    phases: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """The phases of a and b of which an epoch has ended."""
 
     @property
     def is_meant(self) -> bool:
@@ -181,6 +183,7 @@ def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Di
         epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs, left.task, right.task),
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
+        phases=(left.ended, right.ended),
     )
 
 

@@ -100,6 +100,11 @@ class Side:
             raise missing
 
     @property
+    def ended(self) -> tuple[str, ...]:
+        """The phases of which an epoch has ended."""
+        return tuple(dict.fromkeys(phase for _, phase in self.epochs))
+
+    @property
     def best(self) -> int | None:
         """The best epoch of the run; None without validation."""
         found = self.info and best_epoch(with_all_folds(list(self.epochs.values())), self.info.config, self.task)

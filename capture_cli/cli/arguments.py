@@ -176,7 +176,7 @@ def refuse_empty(args: Sequence[str]) -> None:
     for before, arg in zip(["", *args], args, strict=False):
         option, is_value, value = arg.partition("=") if arg.startswith("--") else ("", "=", arg)
         if is_value and not value.strip():
-            what = f"the value of {option}" if option else f"an argument behind '{before}'" if before else "an argument"
+            what = f"the value of {option}" if option else f"the argument after '{before}'" if before else "an argument"
             raise UsageError(f"{what} is empty", "give a value, or leave the option out; is a shell variable not set?")
 
 

@@ -66,7 +66,7 @@ def diff(
     from capture_cli.views.terminal import diff as view
 
     if len(runs) < 2:
-        raise UsageError("one run only", "name two runs, or more for a table")
+        raise UsageError("diff needs at least two runs", f"name another one: capture diff {runs[0]} OTHER")
     if runs.count("-") > 1 or (len(runs) > 2 and runs[0] == "-"):
         raise UsageError("stdin can be only one of the runs", "give the others as run folders or files")
     gate = None if fail_if is None else Gate(fail_if)

@@ -83,7 +83,8 @@ def show_list(
     if not found and not as_json:
         typer.echo(f"there are no runs in {names[0] if names else RUNS}; `capture train FOLDER` makes one", err=True)
         return
-    numbers = {place.folder: number for number, place in enumerate(places, 1)} if _all_of(names, RUNS) else {}
+    folders = [place.folder for place in places if place.folder.is_dir()]
+    numbers = {folder: number for number, folder in enumerate(folders, 1)} if _all_of(names, RUNS) else {}
     chosen = found
     if where is not None:
         from capture_cli.tables.runs import where as fulfilling
@@ -111,18 +112,13 @@ def show_list(
 
 def _places(names: list[str]) -> tuple[list["Place"], list[Path]]:
     """Find the runs that are named, and those in folders that are named; also return folders in these that hold more."""
-    from capture_cli.runs.names import RUNS, find_run, folders_of_runs, place_of, run_folders
+    from capture_cli.runs.names import RUNS, find_run, folders_of_runs, place_of, run_files, run_folders
 
-    if not names:
-        return run_folders(RUNS), folders_of_runs(RUNS)
     found: dict[Path, Place] = {}
     more = list[Path]()
-    for name in names:
-        path = find_run(name)
-        if path.is_file():
-            raise UsageError(f"'{name}' is a file", "give a run folder, or a folder of runs")
+    for path in map(find_run, names) if names else [RUNS]:
         own = place_of(path)
-        for place in [own] if own else run_folders(path):
+        for place in [own] if own else [*run_folders(path), *run_files(path)]:
             found[place.folder] = place
         more += [] if own else folders_of_runs(path)
     return sorted(found.values(), key=lambda place: -place.written), more
@@ -166,6 +162,8 @@ def _remove(names: list[str], *, ask: bool) -> int:
 
     folders = list(dict.fromkeys(find_run(name) for name in names))
     for folder in folders:
+        if folder.is_file():
+            raise UsageError(f"'{folder}' is a file, and --rm removes run folders", "remove it as any file")
         check_removable(folder)
     found = [listed(place) for folder in folders if (place := place_of(folder))]
     total = size(sum(run.size for run in found))

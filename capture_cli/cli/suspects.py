@@ -81,6 +81,10 @@ def suspects(
     _check_options(runs, as_json=as_json, as_csv=as_csv, duplicates=duplicates, review=review, new=(fix, labels_out))
     with ExitStack() as stack:
         opened = [stack.enter_context(open_run(find_run(one, trainings=True))) for one in runs]
+        for run in opened:
+            if "predict" in run.info.images:
+                hint = "name a training, or run `capture evaluate` on images with labels"
+                raise UsageError(f"{run.name} has predictions of images without labels", hint)
         listed = ListedImages()
         found = find_suspects(*opened, beside=[] if labels_out is None else [listed])
         first = opened[0]

@@ -72,9 +72,13 @@ def _path_of_weights(text: str | None) -> str | None:
         run = shared.find_run(text, having="model.safetensors")
     except UsageError:  # no run, so it names published weights, or nothing: capture_cli.models.pretrained knows
         return text
-    from capture_cli.runs.names import demand_one_training
+    from capture_cli.runs.names import BEST_MODEL, MODEL, demand_one_training
 
     demand_one_training(Path(run))
+    if Path(run).is_dir() and not any((Path(run) / name).is_file() for name in (BEST_MODEL, MODEL)):
+        from capture_cli.runs.modelless import without_model
+
+        raise without_model(Path(run))
     return run
 
 

@@ -101,7 +101,8 @@ def _read(path: Path, take: "Callable[[Mapping[str, str], Any], T]") -> "T":
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError):
             reason = absent(path, "file") if isinstance(error, FileNotFoundError) else error.strerror or "it cannot be read"
-        raise UsageError(f"no model can be read from '{path}': {reason}", "give the folder of a finished run") from error
+        hint = "give a run folder or its model.safetensors"
+        raise UsageError(f"no model can be read from '{path}': {reason}", hint) from error
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"'{path}' has a header that this version of capture does not know") from error
 

@@ -43,7 +43,7 @@ _COMPRESSED = (".gz", ".zst")
 
 @dataclass(frozen=True, kw_only=True)
 class ListedRun:
-    """A run folder at a glance."""
+    """A run folder, or a file of records, at a glance."""
 
     folder: Path
     written: float
@@ -144,18 +144,19 @@ class ListedRun:
 
 
 def listed(place: Place) -> ListedRun:
-    """Look at one run folder. What is wrong with it is part of the answer, not an error."""
+    """Look at one run folder or file of records. What is wrong with it is part of the answer, not an error."""
     folder = place.folder
     info, epochs, omitted, state = None, list[Epoch](), False, "damaged"
     problem = folds = ""
     try:
         trainings = fold_folders(folder)
-        within = trainings or [folder]
-        files = sorted(one for run in within for one in run.iterdir() if RECORDS_OF_RANK.fullmatch(one.name) and one.is_file())
+        inside = () if folder.is_file() else (one for run in trainings or [folder] for one in run.iterdir())
+        files = sorted(one for one in inside if RECORDS_OF_RANK.fullmatch(one.name) and one.is_file()) or [folder]
         if all(one.suffix in _COMPRESSED for one in files):
             info, state = _compressed_info(folder), "compressed"
         else:
-            parts = [_Part(one, one.parent / EVENTS) for one in files if one.suffix not in _COMPRESSED]
+            events = Path(os.devnull) if files == [folder] else None  # a file of records has none
+            parts = [_Part(one, events or one.parent / EVENTS) for one in files if one.suffix not in _COMPRESSED]
             info = next((part.info for part in parts if part.info), None)
             epochs, omitted = _summed([part.epochs for part in parts]), any(part.omitted for part in parts)
             state = max((part.state for part in parts), key=_STATES.index)
@@ -314,7 +315,9 @@ def _summed(parts: Sequence[Sequence[Epoch]]) -> list[Epoch]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below a folder; links are not followed."""
+    """Bytes of a file, or of the files below a folder; links in it are not followed."""
+    if folder.is_file():
+        return folder.stat().st_size
     total, pending = 0, [folder]
     while pending:
         with suppress(OSError), os.scandir(pending.pop()) as entries:

@@ -31,6 +31,7 @@ FOLD = re.compile(r"fold-([1-9][0-9]{0,3})")
 """The run folder of one training of a run with folds."""
 RECORDS_OF_RANK = re.compile(r"records(?:-rank([1-9][0-9]{0,5}))?\.jsonl(?:\.gz|\.zst)?")
 A_RUN_IS = "a run is a folder that `capture train` made, a .jsonl file of records, or - for stdin"
+_FIRST_BYTES = b'{"seq":0,"kind":"run",'
 _LONGEST = 255
 """Bytes that the name of a file may have."""
 _PLACE = re.compile(r"@([0-9]{1,6})")
@@ -38,7 +39,7 @@ _PLACE = re.compile(r"@([0-9]{1,6})")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A run folder, and when its records were written to last (seconds since 1970)."""
+    """A run folder or a file of records, and when the records were written to last (seconds since 1970)."""
 
     folder: Path
     written: float
@@ -128,10 +129,10 @@ def has_best_model(run: Path | None) -> bool:
     return run is not None and (run / BEST_MODEL).is_file()
 
 
-def place_of(folder: Path) -> Place | None:
-    """Return the run folder `folder` as `run_folders` does; None if it is not one."""
-    written = _written(folder)
-    return None if written is None else Place(folder, written)
+def place_of(run: Path) -> Place | None:
+    """Return a run folder as `run_folders` does, or a file as `run_files` does; None for any other folder."""
+    written = run.stat().st_mtime if run.is_file() else _written(run)
+    return None if written is None else Place(run, written)
 
 
 def folders_of_runs(folder: Path) -> list[Path]:
@@ -141,6 +142,28 @@ def folders_of_runs(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [one for one in inside if run_folders(one)]
+
+
+def run_files(folder: Path) -> list[Place]:
+    """List the files of records in `folder`, as `Recorder("mine.jsonl")` and `--out FILE.jsonl` write them, the newest first.
+
+    The records of `folder` itself, if it is a run folder, are not among them.
+    """
+    try:
+        files = [one for one in folder.glob("*.jsonl") if one.is_file() and not RECORDS_OF_RANK.fullmatch(one.name)]
+        found = [Place(one, one.stat().st_mtime) for one in files if _is_run(one)]
+    except OSError:
+        return []
+    return sorted(found, key=lambda place: (-place.written, place.folder.name))
+
+
+def _is_run(file: Path) -> bool:
+    """Tell if a file begins as records do."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_FIRST_BYTES)) == _FIRST_BYTES
+    except OSError:
+        return False
 
 
 def run_folders(folder: Path = RUNS, *, having: str | tuple[str, ...] = ()) -> list[Place]:

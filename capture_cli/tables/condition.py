@@ -39,25 +39,26 @@ class Condition:
     """One condition and the columns that it reads."""
 
     def __init__(
-        self, where: str, database: duckdb.DuckDBPyConnection, *, option: str = "--where", rows: Rows | None = None
+        self, where: str, database: duckdb.DuckDBPyConnection, *, option: str = "--where", columns: Sequence[str] | None = None
     ) -> None:
         """Raise UsageError for anything else than one condition, and for a sub-query or a parameter.
 
-        `option` and `rows` (default: visits) are named in messages.
+        `option` and `columns` (default: those of visits) are named in messages.
         Rows are examined as they come, so a sub-query would see some of them only.
         """
-        self._where, self._option, self._rows = where, option, rows
+        self._where, self._option = where, option
+        self._hint = advice(Table(task=None).columns if columns is None else columns)
         self._database = database
         self.clause = f"where (\n{escape(where)}\n)"
         if not where.strip():
-            raise UsageError(f"{option} is empty", _hint(rows))
+            raise UsageError(f"{option} is empty", self._hint)
         node, plain = self._syntax_tree(self.clause), self._syntax_tree("where (true)")
         tree = json.dumps(node.pop("where_clause", None), separators=(",", ":"))
         del plain["where_clause"]
         if node != plain:
-            raise UsageError(f"{option} '{where}' is more than a condition", _hint(rows))
+            raise UsageError(f"{option} '{where}' is more than a condition", self._hint)
         if '"class":"SUBQUERY"' in tree or '"class":"PARAMETER"' in tree:
-            raise UsageError(f"{option} '{where}' has a sub-query or a parameter; it may use one row only", _hint(rows))
+            raise UsageError(f"{option} '{where}' has a sub-query or a parameter; it may use one row only", self._hint)
         self._names = {name.lower() for names in re.findall(r'"column_names":(\[.*?\])', tree) for name in json.loads(names)}
         self._reads_all = '"class":"STAR"' in tree
 
@@ -91,13 +92,16 @@ class Condition:
 
     def failure(self, error: duckdb.Error, table: Rows) -> UsageError:
         """The error of DuckDB, and the columns that the rows have."""
-        return UsageError(f"{self._option} '{self._where}': {reason(error)}", _hint(table, error))
+        return UsageError(f"{self._option} '{self._where}': {reason(error)}", advice(table.columns, error))
 
     def _syntax_tree(self, clause: str) -> dict[str, Any]:
         sql = f"select 1 {clause}"
         tree = json.loads(self._database.execute("select json_serialize_sql($sql)", {"sql": sql}).fetchall()[0][0])
         if tree["error"]:
-            raise UsageError(f"{self._option} '{self._where}': {' '.join(tree['error_message'].split())}", _hint(self._rows))
+            said = " ".join(tree["error_message"].split())
+            if said.endswith('near ")"') and ")" not in self._where:  # that of the clause
+                said = "the condition ends too early"
+            raise UsageError(f"{self._option} '{self._where}': {said}", self._hint)
         nodes: list[dict[str, Any]] = [statement["node"] for statement in tree["statements"]]
         return nodes[0] if len(nodes) == 1 else {}
 
@@ -116,7 +120,3 @@ def advice(columns: Sequence[str], error: Exception | None = None) -> str:
     name = _NO_COLUMN.search(str(error))
     close = f"{did_you_mean(name[1], columns)} " if name else ""
     return f"{close}write an SQL condition on {', '.join(columns)}".lstrip()
-
-
-def _hint(table: Rows | None = None, error: Exception | None = None) -> str:
-    return advice((table or Table(task=None)).columns, error)

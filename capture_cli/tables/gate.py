@@ -27,7 +27,7 @@ class Gate:
         """Raise UsageError for anything else than one condition on measures."""
         self.text = condition
         self._database = locked_database()
-        self._condition = Condition(condition, self._database, option="--fail-if", rows=_TABLE)
+        self._condition = Condition(condition, self._database, option="--fail-if", columns=_TABLE.columns)
         self._condition.bind_to([_TABLE])
         self.names = self._condition.columns(_TABLE)
         """The measures that it reads."""

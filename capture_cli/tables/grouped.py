@@ -146,7 +146,7 @@ def grouped_rows(
     types_of(per)
     wanted, types = types_of(per, columns, run.info), types_of(per, None, run.info)
     database = locked_database()
-    condition = None if where is None else Condition(where, database, rows=GroupedTable(types))
+    condition = None if where is None else Condition(where, database, columns=tuple(types))
     if condition:
         condition.bind_to([GroupedTable(types), GroupedTable(_with_text_ids(types))])
     return _blocks(run, per, list(wanted), condition, limit, style, database)

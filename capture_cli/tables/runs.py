@@ -39,7 +39,7 @@ def where(runs: Sequence[ListedRun], condition: str, *, now: float) -> list[List
     quoted = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items() if '"' not in name)
     names = [name for name in kinds if '"' not in name]
     with duckdb.connect() as database:
-        asked = Condition(condition, database)
+        asked = Condition(condition, database, columns=names)
         try:
             database.execute(f"create table runs (place bigint, {quoted})")
             marks = ", ".join("?" * (len(names) + 1))

@@ -16,6 +16,7 @@ from capture_cli.errors import UsageError
 from capture_cli.models.saved import ModelHeader, read
 from capture_cli.preprocessing import Recipe
 from capture_cli.runfolder import BEST, MODEL
+from capture_cli.runs.modelless import without_model
 from capture_cli.runs.names import demand_one_training
 
 if TYPE_CHECKING:
@@ -80,4 +81,7 @@ def model_file(run: Path, *, last: bool = False) -> Path:
             raise UsageError("--last is only valid with a run folder", f"'{run}' is a file; drop --last")
         return run
     demand_one_training(run)
-    return run / BEST if not last and (run / BEST).is_file() else run / MODEL
+    file = run / BEST if not last and (run / BEST).is_file() else run / MODEL
+    if not file.is_file():
+        raise without_model(run, last=last)
+    return file

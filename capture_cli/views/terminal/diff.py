@@ -76,7 +76,11 @@ def show_diff(
 def _headline(diff: Diff) -> str:
     """The accuracy of both, of runs that were meant to differ; empty for others, whose first difference says more."""
     found = diff.predictions
-    if diff.relation != "differ" or not found or not found.both or not diff.is_meant:
+    if diff.relation != "differ" or not diff.is_meant:
+        return ""
+    if not found and not diff.losses and not diff.error:
+        return _nothing_to_compare(diff)
+    if not found or not found.both:
         return ""
     a, b, both = found.a, found.b, found.both
     accuracy = f"{found.phase} accuracy {a.correct / both:.3f} in A, {b.correct / both:.3f} in B"
@@ -113,17 +117,17 @@ def _results(
         return ["", *partly, *_predictions(diff.predictions, limit, diff.best), *beside]
     if diff.losses:
         return ["", *partly, *loss_parts(diff.losses, limit)]
-    if diff.error:
-        return []
-    needs = "both runs need captured batches of the same phase, with classes"
-    return ["", plain(f"no predictions to compare: {needs} ({_phases(diff)})")]
+    return [] if diff.error or _headline(diff) else ["", plain(_nothing_to_compare(diff))]
 
 
-def _phases(diff: Diff) -> str:
-    """The phases of each run that have ended."""
-    of_a = dict.fromkeys(one.phase for one in diff.epochs if (one.loss_a, one.accuracy_a) != (None, None))
-    of_b = dict.fromkeys(one.phase for one in diff.epochs if (one.loss_b, one.accuracy_b) != (None, None))
-    return ", ".join(f"{name} has {' and '.join(phases) or 'none'}" for name, phases in (("A", of_a), ("B", of_b)))
+def _nothing_to_compare(diff: Diff) -> str:
+    """The reason why no phase is compared: the phases that each run has."""
+    of_a, of_b = (" and ".join(map(_phase, phases)) or "no whole epoch" for phases in diff.phases)
+    return f"no predictions to compare: A has {of_a}, B has {of_b}; both need labels and captured batches in the same phase"
+
+
+def _phase(name: str) -> str:
+    return f"{name} (without labels)" if name == "predict" else name
 
 
 def listed_flips(diff: Diff) -> list[Flip]:
@@ -192,7 +196,9 @@ def verdict(diff: Diff, *, a: str, b: str) -> str:
             f"{one} is a prefix of {other}: the first {diff.common:,} of the {whole.ending.lines:,} lines of {other} are equal"
         )
     if diff.relation == "undecided":
-        return f"undecided: {_lines(diff.common)} of {a} and {b} are equal, then one of them cannot be read"
+        equal = f"{_lines(diff.common)} of {a} and {b} are equal, then " if diff.common else ""
+        reasons = [f"{name}: {state.error.message}" for name, state in (("A", diff.a), ("B", diff.b)) if state.error]
+        return f"undecided: {equal}{'; '.join(reasons)}"
     where = f"different: {a} and {b} diverge at line {diff.common + 1:,}"
     return f"{where}, {_where(diff.first)}, in {_field(diff, diff.first)}" if diff.first else where
 

@@ -69,9 +69,11 @@ def show_summary(
 def _lesson(summary: Summary, run: str) -> list[RenderableType]:
     """Render the lesson, each sentence with the command that shows more."""
     parts: list[RenderableType] = []
+    shown = set[str]()  # two sentences may have one command
     for finding in summary.lesson:
         command = capture_command(finding.command, run)
-        parts += [plain(finding.text, "bold"), *([f"  {command}"] if safe(command) == command else [])]
+        parts += [plain(finding.text, "bold"), *([f"  {command}"] if safe(command) == command and command not in shown else [])]
+        shown.add(command)
     return [*parts, ""] if parts else []
 
 

@@ -127,9 +127,9 @@ def _further(found: Suspects, review: bool) -> list[str]:
     lines = []
     others = len(found.review) - len(found.flagged)
     if review:
-        lines.append(f"the labels of {len(found.review):,} samples are not what the mean prediction says, by score")
+        lines.append(f"{len(found.review):,} samples whose mean prediction contradicts the label, by score")
     elif others > 0 and found.expected is not None:
-        lines.append(f"the labels of {others:,} more are not what the mean prediction says, most of them hard images: --review")
+        lines.append(f"--review lists {others:,} more whose mean prediction contradicts the label; most are hard images")
     groups = found.duplicates.groups if found.duplicates else ()
     if groups:
         lines.append(f"{_count(groups)}: --duplicates")
