@@ -286,7 +286,7 @@ def test_equal_predictions_write_equal_records(here: Path, tmp_path: Path) -> No
         ("linear images --force", "--force is only valid with --records or --name"),
         ("linear images --records a --name a", "--records and --name both say where the run goes"),
         ("lenear images", "no such run: 'lenear'; did you mean linear?"),
-        ("images images", "no model can be read from 'images/model.safetensors'"),
+        ("images images", "'images' is not a run; name a run of `capture train`"),
         ("linear images --device cuda:99", "--device cuda:99 is not available"),
         ("runs/linear/model.safetensors images --last", "--last is only valid with a run folder"),
     ],
@@ -354,8 +354,8 @@ def test_predictions_can_be_sent_to_a_tracker(here: Path, tmp_path: Path, capfdb
     """Without labels; and `suspects` says that it needs some."""
     assert run(["predict", "linear", "images", "-q", "--records", str(tmp_path / "run")]) == 0
     assert run(["log", str(tmp_path / "run"), "--tensorboard"]) == 0
-    assert run(["suspects", str(tmp_path / "run")]) == 4
-    assert b"no captured visits with labels" in capfdbinary.readouterr().err
+    assert run(["suspects", str(tmp_path / "run")]) == 2
+    assert b"has predictions of images without labels" in capfdbinary.readouterr().err
     assert picture_name(0, {"file": "a b.png", "pred": "ant"}) == "00-a_b.png-as-ant.png"
 
 
