@@ -142,7 +142,7 @@ def test_options(capture: Capture) -> None:
         (["run", "--where", "nope = 1"], 'Referenced column "nope" not found'),
         (["run", "--where", "phase = val"], "(as a text it is written 'val', in single quotes)"),
         (["run", "--where", 'file = "o\'brien.png"'], "(as a text it is written 'o''brien.png', in single quotes)"),
-        (["run", "--where", "not"], "syntax error"),
+        (["run", "--where", "not"], "the condition ends too early"),
         (["run", "--where", "copy (select 1) to 'x'"], "syntax error"),
         (["run", "--columns", "file,nope"], "no such column: 'nope'; the columns are phase, epoch"),
         (["run", "--columns", ""], "'--columns' is empty"),

@@ -25,6 +25,7 @@ PLACES = (
     (r"\{[^{}]*(output\.where|output\.place)[^{}]*\}|\{where\}|\{name\}|\bRUN\b|\bNAME\b", "run"),
     (r"\{[^{}]*str\((folder|path)\)[^{}]*\}", "damaged"),
     (r"\{folder\}", "runs"),
+    (r"\{runs\[0\]\}|\bOTHER\b", "run"),
     (r"\{named\}", "images"),
     (r"\{shlex\.join\(\[named, [^{}]*\}", "images --labels prefix"),
     (r"\bNEWFILE\b", "saved.jsonl"),

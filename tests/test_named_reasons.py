@@ -103,7 +103,7 @@ def test_diff_says_why_nothing_is_compared(call: Caller) -> None:
     assert shown.count("no predictions to compare") == 1
     done = call("diff", "a", "empty.jsonl")
     assert (done.code, done.out.partition("\n")[0]) == (4, "undecided: B: empty.jsonl: no records")
-    assert "cut off before its first record: `capture train --resume` continues a training" in done.err
+    assert "cut off before its first record: `capture train --resume RUN` continues it" in done.err
 
 
 def test_two_sentences_with_one_command_show_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,7 +208,7 @@ def test_order_is_kept_over_many_chunks(tmp_path: Path, monkeypatch: pytest.Monk
     ("where", "reason"),
     [
         ("los > 1", 'Referenced column "los" not found'),
-        ("not correct and", "syntax error"),
+        ("not correct and", "the condition ends too early"),
         ("'open", "unterminated"),
         ("  ", "--where is empty"),
         ("file", "BOOL"),

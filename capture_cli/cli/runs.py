@@ -40,7 +40,7 @@ def runs(
     The best accuracy is that of the best epoch in the phase val, else test, else
     train. Options that are equal in all runs are not shown, and the model and state
     only above the table. A run that has no end and that no process writes is `cut
-    off`: `capture train --resume` continues it.
+    off`: `capture train --resume RUN` continues it.
 
     Columns for --sort, --where and --columns: name, age (seconds), model, phase, epoch,
     accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.

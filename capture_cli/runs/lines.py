@@ -163,7 +163,7 @@ class Ending:
     def error(self, name: str) -> RecordsError | None:
         """The error for a file, called `name` in the message, that is damaged or has no records; None for any other."""
         if self.state != "damaged":
-            hint = "it has just begun, or was cut off before its first record: `capture train --resume` continues a training"
+            hint = "it has just begun, or was cut off before its first record: `capture train --resume RUN` continues it"
             return None if self.lines else RecordsError(f"{name}: no records", hint)
         verified = f"the {self.lines:,} lines before it verify" if self.lines else "nothing before it verifies"
         return RecordsError(f"{name}: {self.reason}", f"{verified}; later lines are not trusted", line=self.line)
