@@ -141,7 +141,7 @@ def test_names_with_line_breaks_survive_the_table(tmp_path: Path) -> None:
 
 def test_the_command_writes_new_files_only(tmp_path: Path, call: Caller) -> None:
     """Both are about the flagged samples; nothing is run, and no file is replaced."""
-    write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
+    write_run(tmp_path / "run", run_records(per_class=40, epochs=5))
     flagged = [
         one for line in call("suspects", "run", "--json", "--all").out.splitlines() if (one := json.loads(line))["flagged"]
     ]

@@ -21,17 +21,24 @@ AnyFloats = npt.NDArray[np.floating]
 """Probabilities as they were recorded, float32; sums over them are float64."""
 
 LEARNT = 0.65
-"""Epochs count from when p(label) of the labels that are agreed upon is this share of its highest."""
+"""Without memorising, epochs count from when p(label) of the labels that are agreed upon is this share of its highest."""
 TINY = 1e-12
 
 
 def telling_epochs(probs: AnyFloats, seen: Bools, labels: Ints) -> tuple[Bools, Floats]:
-    """[E] the epochs after most labels were learnt and before others are learnt by heart, at least two; and their progress."""
+    """[E] the epochs before labels are learnt by heart, at least two; and the share of most labels learnt by each of these.
+
+    If no label is learnt by heart until the end, the epochs in which most were not learnt yet are left out. Else the shares are
+    1: the later of these epochs have begun to learn by heart (AP on `sample_data` 0.594 in place of 0.533).
+    """
     contradicted = mean_over(probs, seen).argmax(1) != labels
     doubted = most_doubted(probs, labels, contradicted)
     used = epochs_before_memorising(probs, seen, labels, doubted, ~contradicted)
+    if not used.all():
+        return used, np.ones(int(used.sum()))
     progress = progress_of(probs, seen, labels, ~contradicted)
-    learnt = used & (progress >= LEARNT * progress[used].max())
+    progress /= max(progress.max(), TINY)
+    learnt = progress >= LEARNT
     used = learnt if learnt.sum() > 1 else used
     return used, progress[used]
 

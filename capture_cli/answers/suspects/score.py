@@ -124,7 +124,7 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     confusion = 0.003 * min(1, noise(matrix) / (0.35 * max(confused, 1e-3)))
     confusion += 0.003 * scarce * (1 - matrix_trust) * (1 - uniform_trust)
 
-    mean_probs, log_ensemble = ensemble_over(filled, seen, labels, (progress / max(progress.max(), TINY)) ** PROGRESS)
+    mean_probs, log_ensemble = ensemble_over(filled, seen, labels, progress**PROGRESS)
     ensemble = np.exp(log_ensemble)
     label_rates = (1 - confusion) * (one_hot @ matrix.T) + confusion * _rival(ensemble, labels)  # [N, C] p(label | true class)
     wrong = ensemble * label_rates
