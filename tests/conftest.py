@@ -65,6 +65,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_width() -> Iterator[None]:
+    """Let terminals of tests have their own size; pytest-xdist names one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _hears_signals() -> Iterator[None]:
     """Handle SIGINT and SIGHUP, which a shell lets the tests ignore if it starts them in the background or by nohup."""
     handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
