@@ -8,15 +8,15 @@ was chosen, on seeds of their own, and cannot be had from this repository; what 
 benchmarks/answers.py.
 
 1. **Epochs** (capture_cli.answers.suspects.epochs). A network learns what most labels say first and wrong labels by heart
-   later. Only epochs between the two are used.
+   later. Only epochs before the second are used, and where it never comes, only those after the first.
 2. **Ensemble** of those epochs: half the mean of the probabilities, half of their logarithms.
 3. **Uniform noise** (`uniform_share`). The share of labels that no confusion explains, from the rank of the label in the
    ensemble.
 4. **Noise matrix** (capture_cli.answers.suspects.noise_matrix), fitted twice, loosely and strictly; it is believed as far as it
    survives the strict fit, and where there is a pattern it is held to the labels that the network is surest about.
 5. **Score**: the log odds that the label is a draw from the noise matrix (or a natural confusion) of another class, by an
-   ensemble in which epochs count the more the network has learnt by then (PROGRESS). One likely class counts for more than
-   several unlikely ones (BLEND).
+   ensemble in which epochs count the more the network has learnt by then (PROGRESS), unless labels are learnt by heart later.
+   One likely class counts for more than several unlikely ones (BLEND).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     one_hot = np.eye(classes)[labels]
 
     # 2.
-    _, log_ensemble = ensemble_over(filled, seen, labels)
+    mean_probs, log_ensemble = ensemble_over(filled, seen, labels)
     ensemble = np.exp(log_ensemble)
     rival = _rival(ensemble, labels)
 
@@ -124,8 +124,9 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     confusion = 0.003 * min(1, noise(matrix) / (0.35 * max(confused, 1e-3)))
     confusion += 0.003 * scarce * (1 - matrix_trust) * (1 - uniform_trust)
 
-    mean_probs, log_ensemble = ensemble_over(filled, seen, labels, progress**PROGRESS)
-    ensemble = np.exp(log_ensemble)
+    if progress.min() < 1:
+        mean_probs, log_ensemble = ensemble_over(filled, seen, labels, progress**PROGRESS)
+        ensemble = np.exp(log_ensemble)
     label_rates = (1 - confusion) * (one_hot @ matrix.T) + confusion * _rival(ensemble, labels)  # [N, C] p(label | true class)
     wrong = ensemble * label_rates
     wrong[rows, labels] = 0

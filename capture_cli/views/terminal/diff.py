@@ -91,7 +91,7 @@ def _headline(diff: Diff) -> str:
 
 
 def captured_part(diff: Diff) -> str:
-    """What the measures are not about, because `every` or `--capture-every` left it out; empty if that is nothing."""
+    """Samples that the measures leave out, since `every` or `--capture-every` did; empty if there are none."""
     missing = [f"{n:,} samples in {name}" for name, n in zip("AB", diff.not_captured, strict=True) if n]
     return f"captured in part, without {' and '.join(missing)}" if missing else ""
 
