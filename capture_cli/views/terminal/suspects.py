@@ -92,7 +92,7 @@ def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
 
 def _table(rows: Sequence[Suspect], width: int | None, *, phases: bool) -> list[Any]:
     """One row a suspect, with its phase if `phases`. Where there is no room for the reasons, which the other columns nearly
-    tell, they are not shown."""
+    tell, they are not shown, nor are flags if there are none."""
     names = ("file", *["phase"] * phases, "label", "suggested")
     heads = [("", "#"), *((head, "" if head == "phase" else "fold") for head in names), ("confidence", "#"), ("p(wrong)", "#")]
     heads += [("flag", ""), ("reason", "fold")]
@@ -105,7 +105,8 @@ def _table(rows: Sequence[Suspect], width: int | None, *, phases: bool) -> list[
     ]
     if width is None or sum(widths(heads, cells)) - 2 <= width:
         return [table_of(heads, cells)]
-    without = table_of(heads[:-1], (row[:-1] for row in cells), width=width)
+    shown = -1 if any(one.flagged for one in rows) else -2
+    without = table_of(heads[:shown], (row[:shown] for row in cells), width=width)
     return [without, plain("no room for the reasons; a wider terminal, --csv and --json have them", "dim")]
 
 
