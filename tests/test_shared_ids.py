@@ -10,6 +10,7 @@ from calling import Caller
 from capture_cli import Recorder
 from capture_cli.answers.duplicates import find_duplicates
 from capture_cli.answers.history import sample_history
+from capture_cli.answers.suspects import find_suspects
 from capture_cli.runs import open_run
 
 N, EPOCHS = 6, 3
@@ -58,3 +59,17 @@ def test_suspects_name_the_phase(tmp_path: Path, call: Caller) -> None:
     rows = [line.split() for line in shown.partition("suggested")[2].splitlines()[1:]]
     assert shown.partition("file")[2].split()[0] == "phase"
     assert {(row[1], row[2]) for row in rows} == {(f"{i}", phase) for i in range(N) for phase in ("train", "val")}
+
+
+def test_a_duplicate_is_told_of_its_own_phase(tmp_path: Path) -> None:
+    """Two pictures of train are the same under two labels; sample 3 of val, another picture with that label, is none of them."""
+    images, labels = torch.rand(N, 4), torch.arange(N) % 3
+    images[4] = images[3]
+    with Recorder(tmp_path / "run.jsonl", classes=["a", "b", "c"]) as recorder:
+        for epoch in range(1, EPOCHS + 1):
+            for phase, inputs in (("train", images), ("val", images + 1 + torch.arange(N)[:, None])):
+                recorder.record(epoch=epoch, phase=phase, inputs=inputs, logits=torch.eye(3)[labels], labels=labels, ids=range(N))
+    with open_run(tmp_path / "run.jsonl") as run:
+        found = find_suspects(run)
+    duplicates = {(one.phase, one.id) for one in found.suspects if one.reason.startswith("duplicate with another label")}
+    assert duplicates == {("train", 3), ("train", 4)}

@@ -13,7 +13,7 @@ learnt from, by their evaluations. The steps: capture_cli.answers.suspects.score
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from capture_cli.answers.state import RunState
 from capture_cli.answers.suspects.count import calibrated, is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.epochs import Bools, mean_over, without_gaps
 from capture_cli.answers.suspects.noise_matrix import Floats, Ints
-from capture_cli.answers.suspects.reasons import reasons, twins
+from capture_cli.answers.suspects.reasons import reasons
 from capture_cli.answers.suspects.score import MAX_CLASSES, MIN_EPOCHS, score_labels
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import folds_of
@@ -184,8 +184,8 @@ def find_suspects(run: Run, *others: Run, beside: Sequence[Fold] = ()) -> Suspec
 def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
     """Rank the samples of some phases by their dynamics; the classes must be at least two."""
     ranked = _calibrated([_rank(dynamics) for dynamics in found])
-    rare, others = _rare_classes(found), twins(duplicates)
-    suspects = [row for one in ranked for row in one.suspects(rare, digests, others)]
+    rare = _rare_classes(found)
+    suspects = [row for one in ranked for row in one.suspects(rare, digests, duplicates)]
     suspects.sort(key=lambda one: (one.p_wrong is None, -one.score, one.file))
     p = np.array([one.p_wrong for one in suspects if one.p_wrong is not None])
     expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
@@ -225,7 +225,7 @@ class _Ranked:
             notes=self.notes,
         )
 
-    def suspects(self, rare: Bools, digests: SampleDigests, others: Mapping[int | str, str]) -> list[Suspect]:
+    def suspects(self, rare: Bools, digests: SampleDigests, duplicates: Duplicates | None) -> list[Suspect]:
         """One row a sample; labels of `rare` [C] classes are not flagged."""
         dynamics, classes = self.dynamics, self.dynamics.classes
         probabilities: Sequence[float | None] = [None] * len(dynamics)
@@ -238,7 +238,7 @@ class _Ranked:
             *(self.suggested, self.confidence, self.score, flagged, self.contradicted),
             *(dynamics.labels, dynamics.ids, dynamics.files),
         )
-        said = reasons(dynamics, self.means, self.suggested, flagged, others)
+        said = reasons(dynamics, self.means, self.suggested, flagged, duplicates)
         rows = zip(*(column.tolist() for column in columns), probabilities, said, strict=True)
         return [
             Suspect(
