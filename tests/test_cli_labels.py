@@ -144,6 +144,7 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
             "no images in 'photos'; skipped: 1 unsupported-extension, such as 'a.txt'",
             "image names end in .png",
         ),
+        (["records.jsonl"], [], 3, "'photos' is a run, not a folder of images", "`capture inspect photos` reads it"),
         (["cat.png", "dog.png"], [], 3, "no label in the names of 2 images", "like cat_0012.png"),
         (
             ["cat_1.png", "cat_2.png"],

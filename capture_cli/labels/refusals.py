@@ -44,6 +44,9 @@ def no_images(source: TypedSource, skipped: Sequence[Skipped]) -> DataError:
         number = count(len(links), "symbolic link", "symbolic links")
         message = f"'{source.name}' holds {number}, which are not followed: {quoted(links)}"
         return DataError(message, copy_of_links(source))
+    if any(one.file.startswith("records.jsonl") for one in skipped):
+        name = shlex.quote(source.typed[0])
+        return DataError(f"'{source.name}' is a run, not a folder of images", f"`capture inspect {name}` reads it")
     reasons = Counter(one.reason for one in skipped).most_common()
     return DataError(
         f"no images in '{source.name}'; skipped: {', '.join(f'{n:,} {reason}' for reason, n in reasons)}, "
