@@ -62,13 +62,15 @@ def test_suspects_name_the_phase(tmp_path: Path, call: Caller) -> None:
 
 
 def test_a_duplicate_is_told_of_its_own_phase(tmp_path: Path) -> None:
-    """Two pictures of train are the same under two labels; sample 3 of val, another picture with that label, is none of them."""
+    """Two pictures of train are the same under two labels; sample 3 of val is another picture with the label of one of them."""
     images, labels = torch.rand(N, 4), torch.arange(N) % 3
     images[4] = images[3]
+    others = images + 1 + torch.arange(N)[:, None]
     with Recorder(tmp_path / "run.jsonl", classes=["a", "b", "c"]) as recorder:
         for epoch in range(1, EPOCHS + 1):
-            for phase, inputs in (("train", images), ("val", images + 1 + torch.arange(N)[:, None])):
-                recorder.record(epoch=epoch, phase=phase, inputs=inputs, logits=torch.eye(3)[labels], labels=labels, ids=range(N))
+            for phase, inputs in (("train", images), ("val", others)):
+                logits = torch.eye(3)[labels]
+                recorder.record(epoch=epoch, phase=phase, inputs=inputs, logits=logits, labels=labels, ids=range(N))
     with open_run(tmp_path / "run.jsonl") as run:
         found = find_suspects(run)
     duplicates = {(one.phase, one.id) for one in found.suspects if one.reason.startswith("duplicate with another label")}

@@ -333,10 +333,10 @@ def test_of_one_epoch_the_review_list_has_the_wrong_predictions(tmp_path: Path, 
     assert wrong
 
 
-def test_few_images_are_called_a_guess(tmp_path: Path, call: Caller) -> None:
-    """The sentence says that they are too few to tell."""
+def test_wrong_labels_of_few_images_are_not_counted(tmp_path: Path, call: Caller) -> None:
+    """The sentence says that they are too few to tell: an interval might leave out the truth."""
     write_run(tmp_path / "run", run_records(per_class=40, epochs=3))
-    assert call("suspects", "run").out.startswith("too few images to tell how many labels are wrong; a guess: ")
+    assert call("suspects", "run").out.startswith("too few images to tell how many labels are wrong: look at the")
     write_run(tmp_path / "many", run_records(per_class=420, epochs=3, batch_size=200))
     assert call("suspects", "many").out.startswith("about ")
 

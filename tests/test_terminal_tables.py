@@ -35,6 +35,15 @@ def test_long_texts_lose_their_middle(capsys: pytest.CaptureFixture[str], width:
     assert first.split()[0].endswith("0001.png")
 
 
+def test_classes_that_begin_and_end_alike_stay_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Label and prediction are never shown as one text where they differ."""
+    rows = [["photos/00012.png", "Schaf, zweijährig, weiblich, Weide", "Schaf, dreijährig, weiblich, Weide"]]
+    show([table_of([("file", "fold"), ("label", "fold"), ("pred", "fold")], rows, width=50)], width=50)
+    _, line = lines_of(capsys)
+    label, pred = line.split("  ")[1:]
+    assert ("zw" in label, "dr" in pred, cell_len(line) <= 50) == (True, True, True)
+
+
 def test_without_any_room_texts_fold(capsys: pytest.CaptureFixture[str]) -> None:
     """A few letters of a name would tell nothing."""
     show([table_of([("file", "fold"), ("label", "fold")], [["photographs/0001.png", "golden retriever"]], width=20)], width=20)

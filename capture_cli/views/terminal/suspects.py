@@ -116,11 +116,10 @@ def _sentence(found: Suspects) -> str:
     if found.expected is None:
         return f"{samples:,} samples, those with the lowest mean margin first; this run cannot tell how many labels are wrong"
     flagged = sum(one.flagged for one in found.suspects)
-    count = f"{found.expected:,.0f} of {samples:,} labels"
-    between = f"{found.low:,.0f} to {found.high:,.0f}"
     if found.is_rough:
-        return f"too few images to tell how many labels are wrong; a guess: {count} ({between}); {flagged:,} flagged"
-    return f"about {count} are probably wrong ({between}); {flagged:,} flagged"
+        return f"too few images to tell how many labels are wrong: look at the first rows; {flagged:,} flagged"
+    between = f"{found.low:,.0f} to {found.high:,.0f}"
+    return f"about {found.expected:,.0f} of {samples:,} labels are probably wrong ({between}); {flagged:,} flagged"
 
 
 def _further(found: Suspects, review: bool) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.views.terminal.text import plain, safe, shorten
@@ -62,12 +63,25 @@ def table_of(
         if most is None:
             table.add_row(*map(plain, row))
         else:
-            pairs = zip(row, heads, strict=True)
-            table.add_row(*(Text(shorten(text, most)) if kind == "fold" else plain(text) for text, (_, kind) in pairs))
+            long = [at for at, (_, kind) in enumerate(heads) if kind == "fold"]
+            short = dict(zip(long, _shortened([row[at] for at in long], most), strict=True))
+            table.add_row(*(Text(short[at]) if at in short else plain(text) for at, text in enumerate(row)))
     if more > 0:
         table.caption = f"and {more:,} more {noun}"
         table.caption_justify = "left"
     return table
+
+
+def _shortened(texts: Sequence[str], most: int) -> list[str]:
+    """Texts in at most so many cells each. Two that would look alike, such as label and prediction, lose their common end."""
+    short = [shorten(text, most) for text in texts]
+    shown = list(short)
+    for at, text in enumerate(texts):
+        for other, one in zip(texts, short, strict=True):
+            if one == short[at] and other != text:
+                same = takewhile(lambda pair: pair[0] == pair[1], zip(text[::-1], other[::-1], strict=False))
+                shown[at] = f"{shorten(text[: len(text) - len(list(same))], most - 1)}…"
+    return shown
 
 
 def _most_cells(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int | None:
