@@ -1,7 +1,9 @@
 """Runs by name: paths, names in runs/, `last`, `@2`, and what a typo is told."""
 
 import gzip
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +66,41 @@ def test_a_run_that_a_path_hides_is_named(runs: Path, tmp_path: Path, capsys: py
         said[name] = capsys.readouterr().err
     assert said.pop("middle") == "middle is ./middle; there is runs/middle too\n"
     assert set(said.values()) == {""}
+
+
+def test_a_folder_without_runs_hides_none(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of options `sweep` beside `runs/sweep`, or one called `last`; one that holds runs comes first."""
+    for name in ("sweep", "last", "oldest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "options.toml").touch()
+    assert find_run("sweep") == Path("runs/sweep")
+    assert find_run("last") == Path("runs/newest")
+    assert run(["runs", "sweep", "--json"]) == 0
+    found = capsys.readouterr()
+    assert ([one["path"] for one in json.loads(found.out)["runs"]], found.err) == (["runs/sweep/lr-0.1"], "")
+    with open_run("oldest") as opened:
+        assert opened.folder == Path("runs/oldest")
+    for inside, path in (("mine", "mine"), ("deeper", "deeper/mine")):
+        shutil.rmtree(tmp_path / "sweep")
+        write_run(tmp_path / "sweep" / path)
+        assert find_run("sweep") == Path("sweep")
+        assert run(["runs", "sweep"]) == 0
+        found = capsys.readouterr()
+        assert inside in found.out + found.err
+        assert "sweep is ./sweep; there is runs/sweep too\n" in found.err
+
+
+def test_runs_that_are_all_in_folders_are_pointed_at(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By `last` and `@N`, and by the list."""
+    more = "more runs in runs/sweep: capture runs runs/sweep"
+    with pytest.raises(UsageError, match=f"runs/ has 3 runs; @1 is the last one; {more}"):
+        find_run("@4")
+    for name in ("newest", "middle", "oldest"):
+        shutil.rmtree(runs / name)
+    with pytest.raises(UsageError, match=f"there is no run in runs/ for 'last'; {more}"):
+        find_run("last")
+    assert run(["runs"]) == 0
+    assert capsys.readouterr().err == f"there are no runs in runs; {more}\n"
 
 
 def test_python_takes_the_words_too(runs: Path, tmp_path: Path) -> None:

@@ -23,19 +23,27 @@ def find_run(name: str, *, having: str | tuple[str, ...] = (), trainings: bool =
     from pathlib import Path
 
     from capture_cli import runs
-    from capture_cli.runs.names import find_run, hidden_by
+    from capture_cli.runs.names import find_run
     from capture_cli.views.terminal.text import safe
 
     if name == "-":
         return name
     path = find_run(name, having=having, counts=runs.is_training if trainings else None)
     if path == Path(name):
-        if hidden := hidden_by(name):
-            typer.echo(safe(f"{name} is ./{name}; there is {hidden} too"), err=True)
+        tell_hidden(name)
         return name
     if not quiet and (name == "last" or name.startswith("@")):
         typer.echo(safe(f"{name} is {path}"), err=True)
     return str(path)
+
+
+def tell_hidden(path: str) -> None:
+    """Name, on stderr, the run or the folder of runs in runs/ that a path of its name hides."""
+    from capture_cli.runs.names import hidden_by
+    from capture_cli.views.terminal.text import safe
+
+    if hidden := hidden_by(path):
+        typer.echo(safe(f"{path} is ./{path}; there is {hidden} too"), err=True)
 
 
 RUN_HELP = "Name of a run in runs/, last, @2 (the one before), a run folder, a .jsonl file (also .gz or .zst), or - for stdin."

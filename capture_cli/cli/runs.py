@@ -74,14 +74,16 @@ def show_list(
 
     from capture_cli.cli.terminal import terminal_width
     from capture_cli.runs.listing import differing, listed
-    from capture_cli.runs.names import RUNS
+    from capture_cli.runs.names import RUNS, more_runs
     from capture_cli.views.terminal import runs as view
+    from capture_cli.views.terminal.text import safe
 
     places, more_in = _places(names)
     now = time.time()
     found = [listed(place) for place in places]
     if not found and not as_json:
-        typer.echo(f"there are no runs in {names[0] if names else RUNS}; `capture train FOLDER` makes one", err=True)
+        where = " or ".join(names) or str(RUNS)
+        typer.echo(safe(f"there are no runs in {where}; {more_runs(more_in) or '`capture train FOLDER` makes one'}"), err=True)
         return
     folders = [place.folder for place in places if place.folder.is_dir()]
     numbers = {folder: number for number, folder in enumerate(folders, 1)} if _all_of(names, RUNS) else {}
@@ -112,16 +114,27 @@ def show_list(
 
 def _places(names: list[str]) -> tuple[list["Place"], list[Path]]:
     """Find the runs that are named, and those in folders that are named; also return folders in these that hold more."""
-    from capture_cli.runs.names import RUNS, find_run, folders_of_runs, place_of, run_files, run_folders
+    from capture_cli.runs.names import RUNS, folders_of_runs, place_of, run_files, run_folders
 
     found: dict[Path, Place] = {}
     more = list[Path]()
-    for path in map(find_run, names) if names else [RUNS]:
+    for path in map(_named, names) if names else [RUNS]:
         own = place_of(path)
         for place in [own] if own else [*run_folders(path), *run_files(path)]:
             found[place.folder] = place
         more += [] if own else folders_of_runs(path)
     return sorted(found.values(), key=lambda place: -place.written), more
+
+
+def _named(name: str) -> Path:
+    """Return the path of a run or a folder of runs."""
+    from capture_cli.cli.arguments import tell_hidden
+    from capture_cli.runs.names import find_run
+
+    path = find_run(name)
+    if path == Path(name):
+        tell_hidden(name)
+    return path
 
 
 def _all_of(names: list[str], folder: Path) -> bool:
@@ -156,11 +169,11 @@ def _remove(names: list[str], *, ask: bool) -> int:
 
     from capture_cli.runfolder import check_removable, remove_run
     from capture_cli.runs.listing import listed
-    from capture_cli.runs.names import find_run, place_of
+    from capture_cli.runs.names import place_of
     from capture_cli.views.terminal.cache import size
     from capture_cli.views.terminal.text import safe
 
-    folders = list(dict.fromkeys(find_run(name) for name in names))
+    folders = list(dict.fromkeys(_named(name) for name in names))
     for folder in folders:
         if folder.is_file():
             raise UsageError(f"'{folder}' is a file, and --rm removes run folders", "remove it as any file")

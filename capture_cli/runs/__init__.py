@@ -92,10 +92,11 @@ def open_run(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, 
 
 def _found(name: str) -> str:
     """Return the path that a name stands for, as on the command line; of a path itself."""
-    if name == "-" or os.path.exists(name):  # noqa: PTH110 - Path.exists raises ValueError for a NUL, this does not
+    if name == "-":
         return name
     try:
-        return str(find_run(name))
+        found = find_run(name)
+        return name if found == Path(name) else str(found)
     except PermissionError:
         return name  # opening it says why not
 

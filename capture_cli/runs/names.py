@@ -5,13 +5,15 @@
     find_run("last")            # the run in runs/ that was written to last; the same as "@1"
     find_run("@2")              # the one before it
 
-A path that is a run comes first, then a name, then `last` and `@N`. Nothing is read but names and times.
+A path that is a run comes first, then a name, then `last` and `@N`, then folders that hold runs, in the same order. Nothing is
+read but names and times, and the first bytes of files.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,24 +66,33 @@ def find_run(
     if holds_run(named):
         return named
     place = _PLACE.fullmatch("@1" if text == "last" else text)
-    if place and not path.exists():
+    if place and not holds_runs(path):
         return _counted(text, int(place[1]), having, counts, runs)
-    for one in (path, named):  # no run, but maybe a folder of runs
-        if one.exists():
-            return one
+    there = [one for one in (path, named) if one.exists()]
+    if there:  # no run, but maybe a folder of runs; any other folder hides none
+        return next(filter(holds_runs, there), there[0]) if len(there) > 1 else there[0]
     raise UsageError(absent(text, "run"), _did_you_mean(text, runs))
 
 
 def hidden_by(text: str, runs: Path = RUNS) -> Path | None:
-    """Return the run that is called `text` in `runs`, where `text` is a path that comes before it; None for `./text`."""
+    """Return the run or folder of runs called `text` in `runs`, where a path comes before it; None for `./text`."""
     path = Path(text)
     named = runs / path
-    return named if text == str(path) and named != path and ".." not in path.parts and holds_run(named) else None
+    is_name = text == str(path) and named != path and ".." not in path.parts
+    return named if is_name and (holds_run(named) or holds_runs(named)) else None
 
 
 def holds_run(folder: Path) -> bool:
     """Tell if `folder` is a run folder: records are in it."""
     return _written(folder) is not None
+
+
+def holds_runs(folder: Path) -> bool:
+    """Tell if runs or files of records are in `folder`, or in a folder in it."""
+    try:
+        return bool(run_folders(folder) or run_files(folder) or folders_of_runs(folder))
+    except CaptureError:  # it cannot be listed
+        return False
 
 
 def fold_folders(folder: Path) -> list[Path]:
@@ -141,7 +152,7 @@ def folders_of_runs(folder: Path) -> list[Path]:
         inside = sorted(one for one in folder.iterdir() if one.is_dir() and not holds_run(one))
     except OSError:
         return []
-    return [one for one in inside if run_folders(one)]
+    return [one for one in inside if run_folders(one) or run_files(one)]
 
 
 def run_files(folder: Path) -> list[Place]:
@@ -219,13 +230,23 @@ def _counted(text: str, number: int, having: str | tuple[str, ...], counts: Call
     if counts:  # no more are looked at than needed
         found = list(islice((one for one in found if counts(one.folder)), number))
     with_it = f" with {_names(having)[0]}" if having else ""
+    more = more_runs(folders_of_runs(runs))
     if not found:
-        raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", "`capture train FOLDER` makes one")
+        raise UsageError(f"there is no run{with_it} in {runs}/ for '{text}'", more or "`capture train FOLDER` makes one")
     if number > len(found):
         kind = "training" if counts else "run"
         count = f"{len(found):,} {kind}{'s' if len(found) > 1 else ''}{with_it}"
-        raise UsageError(f"'{text}' is not valid: {runs}/ has {count}", "@1 is the last one; see `capture runs`")
+        raise UsageError(f"'{text}' is not valid: {runs}/ has {count}", f"@1 is the last one; {more or 'see `capture runs`'}")
     return found[number - 1].folder
+
+
+def more_runs(folders: Sequence[Path]) -> str:
+    """Tell how the runs in these folders are listed, with three of them at most; empty if there are none."""
+    if not folders:
+        return ""
+    more = f" and {len(folders) - 3:,} more folders" if len(folders) > 3 else ""
+    folder = shlex.quote(str(folders[0]))
+    return f"more runs in {', '.join(map(str, folders[:3]))}{more}: capture runs {folder}"
 
 
 def _did_you_mean(text: str, runs: Path) -> str:

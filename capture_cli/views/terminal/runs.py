@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.runs.listing import ListedRun
-from capture_cli.runs.names import origin_of
+from capture_cli.runs.names import more_runs, origin_of
 from capture_cli.views.terminal.cache import size
 from capture_cli.views.terminal.tables import number, show, unbroken_table
 from capture_cli.views.terminal.text import plain
@@ -69,7 +69,7 @@ def show_runs(
         parts.append(plain(f"also different (--columns): {', '.join(options[_MAX_OPTIONS:])}", "dim"))
     if any(run.epochs_omitted for run in runs):
         parts.append(plain(f"*: of the last epochs in {size(8 << 20)} of records; `capture inspect RUN` reads all", "dim"))
-    parts += [plain(f"more runs in {folder}: capture runs {folder}", "dim") for folder in folders]
+    parts += [plain(more_runs([folder]), "dim") for folder in folders]
     show(parts, width=width)
 
 
