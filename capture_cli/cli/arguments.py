@@ -46,6 +46,14 @@ def tell_hidden(path: str) -> None:
         typer.echo(safe(f"{path} is ./{path}; there is {hidden} too"), err=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr, unless it is empty."""
+    from capture_cli.views.terminal.text import safe
+
+    if text:
+        typer.echo(safe(f"warning: {text}"), err=True)
+
+
 RUN_HELP = "Name of a run in runs/, last, @2 (the one before), a run folder, a .jsonl file (also .gz or .zst), or - for stdin."
 
 

@@ -9,6 +9,7 @@ import tomli_w
 import typer
 
 from capture_cli import models
+from capture_cli.cli.arguments import warn
 from capture_cli.cli.streams import other_code
 from capture_cli.cli.terminal import terminal_width
 from capture_cli.plan import Plan, plan_folds
@@ -37,6 +38,8 @@ def show_plan(plan: Plan, options: Mapping[str, Any]) -> None:
         _show_continuation(ready, Path(resume), allow_env_change=options["allow_env_change"])
     if notice := models.notice(config.model):
         typer.echo(safe(notice), err=True)
+    if plan.initial:
+        warn(plan.initial.warning)
     show_scan(plan.scan, width=terminal_width())
     if config.folds:
         typer.echo(f"folds: {config.folds}, each image is held out once")

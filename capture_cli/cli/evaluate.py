@@ -103,7 +103,15 @@ def evaluate(
     open_run = partial(open_output, out, name=name, model=stem, force=force, needs_folder=needs)
     with (
         started(wanted) as sinks,
-        session(ready, open_run, piped=piped, preview=preview, quiet=quiet, sinks=sinks) as (around, stopping),
+        session(
+            ready,
+            open_run,
+            piped=piped,
+            preview=preview,
+            quiet=quiet,
+            sinks=sinks,
+            warnings=[trained.warning] if trained.warning else [],
+        ) as (around, stopping),
     ):
         totals, known = run_evaluation(ready, around, trained=trained, seen=seen, resources=resources)
     if stopping():

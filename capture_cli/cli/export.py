@@ -46,13 +46,13 @@ def export(
     from capture_cli.cli.streams import other_code
     from capture_cli.training.exporting import demand_onnx, export_onnx, real_inputs
     from capture_cli.training.loading import model_file, read_trained
-    from capture_cli.training.prediction import load_model
 
     demand_onnx()
     source, files = _images(model_file(Path(model), last=last), images)
+    trained = read_trained(Path(model), last=last)
+    shared.warn(trained.warning)
     with other_code():
-        trained = read_trained(Path(model), last=last)
-        inputs = real_inputs(load_model(model, last=last), source, files)
+        inputs = real_inputs(trained, source, files)
         difference = export_onnx(trained, file, inputs)
     agrees = f"ONNX Runtime agrees on {len(inputs)} images within {max(difference, 1e-9):.0e}"
     typer.echo(safe(f"wrote {onnx} from {trained.path}: {agrees}"), err=True)

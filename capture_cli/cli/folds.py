@@ -68,6 +68,8 @@ class _Folds:
         self._every, self._resources, self._wanted = every, resources, wanted
         self._session: Session | None = None
         self._warned: set[str] = set()
+        self._code: str | None = None
+        """Digest of the file of code that built the models so far."""
         self._digests: dict[str, str | None] = {}
         """Digests of the files that trainings of earlier processes have read."""
 
@@ -84,6 +86,11 @@ class _Folds:
         if previous and self._is_done(plan, previous):
             return 0
         with prepared(plan, self._wanted_of(number)) as (ready, sinks):
+            if self.trained and ready.code_digest != self._code:
+                file, where = plan.config.model.rpartition(":")[0], shlex.quote(str(self._folder.place))
+                hint = f"restore it, and resume with: capture train --resume {where}; or start a new run"
+                raise UsageError(f"{file} has changed since the run began", hint)
+            self._code = ready.code_digest
             told: dict[str, Any] = {}
             repeat_info = False
             if previous is None:

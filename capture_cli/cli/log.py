@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capture_cli.cli.arguments import DEFAULT_STORE, RunArgument
+from capture_cli.cli.arguments import DEFAULT_STORE, RunArgument, warn
 from capture_cli.errors import CaptureError, RecordsError, UsageError, absent, redacted
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def _send_model(run: str, to: "MlflowRun") -> None:
 
     with other_code():
         trained = read_trained(Path(run))
+        warn(trained.warning)
         model, recipe = trained.build(), trained.recipe
         log_model(model, np.zeros((2, recipe.channels, recipe.height, recipe.width), np.float32), uri=to.uri, **to.identity)
     to.sent["model"] += 1

@@ -100,6 +100,7 @@ def predict(
     trained = read_trained(Path(model), last=last)
     if (notice := models.notice(trained.header.model)) and not quiet:
         typer.echo(safe(notice), err=True)
+    shared.warn(trained.warning)
     with other_code():
         use_threads(threads)
         runtime = start(config.device, amp=amp)

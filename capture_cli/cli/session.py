@@ -96,7 +96,8 @@ def _introduction(ready: Ready) -> list[str]:
 
 
 def _warnings(plan: Plan) -> list[str]:
-    return [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning])]
+    weights = plan.initial.warning if plan.initial else ""
+    return [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning, weights])]
 
 
 def _fold(plan: Plan) -> list[str]:

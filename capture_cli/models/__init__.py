@@ -23,7 +23,7 @@ from capture_cli.models import timm_zoo, userfile, zoo
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "check", "notice"]
+__all__ = ["build", "check", "code_changed", "code_digest", "notice"]
 
 BUILT_IN = ("linear", "mlp", "cnn")
 
@@ -48,6 +48,20 @@ def check(spec: str) -> None:
 def notice(spec: str) -> str:
     """Return one sentence to show before `build` runs a user's code, else an empty string."""
     return userfile.notice(spec) if userfile.parse(spec) else ""
+
+
+def code_digest(spec: str) -> str | None:
+    """Return BLAKE2b (16 bytes, hex) of the file of FILE.py:FACTORY; None for any other model."""
+    parsed = userfile.parse(spec)
+    return userfile.digest(parsed[0]) if parsed else None
+
+
+def code_changed(spec: str, digest: str | None) -> str:
+    """Return a warning if the file of FILE.py:FACTORY is not that of `digest`; empty if it is, or `digest` is None."""
+    if digest is None or code_digest(spec) == digest:
+        return ""
+    file = spec.rpartition(":")[0]
+    return f"{file} has changed since the training: the weights were trained with other code, so results may be wrong"
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int, original_stem: bool = False) -> "nn.Module":

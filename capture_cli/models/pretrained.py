@@ -71,6 +71,12 @@ class Initial:
         """True for a file, False for weights that a library publishes."""
         return self.path is not None
 
+    @property
+    def warning(self) -> str:
+        """A warning if the file of code that they were trained with has changed; else empty."""
+        known = self.header is not None and self.header.model == self.model
+        return models.code_changed(self.model, self.header.code_digest) if self.header and known else ""
+
 
 def begins_with_own_stem(initial: Initial | None) -> bool:
     """Tell if a model must be built with its first layers as they are, for these weights to fit."""

@@ -42,6 +42,8 @@ class ModelHeader:
     """The epoch after which these weights were saved."""
     original_stem: bool = False
     """The model began with weights of its own (`--weights`), so its first layers were not fitted to the images."""
+    code_digest: str | None = None
+    """BLAKE2b (16 bytes, hex) of the file of FILE.py:FACTORY. None for other models, and in older files."""
 
 
 def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
@@ -115,8 +117,9 @@ def _header(text: str) -> ModelHeader:
         raise ValueError("an epoch that is no number")
     if type(header.original_stem) is not bool:
         raise ValueError("an original_stem that is not true or false")
-    if any(one is not None and type(one) is not str for one in (header.labels, header.table, header.table_digest)):
-        raise ValueError("a label rule that is no text")
+    texts = (header.labels, header.table, header.table_digest, header.code_digest)
+    if any(one is not None and type(one) is not str for one in texts):
+        raise ValueError("a label rule or a digest that is no text")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
         raise ValueError("a header value of the wrong type")

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from hashlib import blake2b
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -59,6 +60,14 @@ def notice(spec: str) -> str:
     """Return the sentence to show before `build` runs the file."""
     path, factory = parse(spec) or (Path(spec), "")
     return f"the model comes from {path}: capture runs the code in that file, then calls {factory}()"
+
+
+def digest(path: Path) -> str | None:
+    """Return BLAKE2b (16 bytes, hex) of the file, not of what it imports; None if it cannot be read."""
+    try:
+        return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None
 
 
 def build(spec: str, *, classes: int, channels: int, height: int, width: int) -> "nn.Module":

@@ -76,8 +76,8 @@ class RunInfo:
     class_weights: Sequence[float] | None = None
     """Weight of each class in the loss that is differentiated, with `--class-weights`."""
     model: Mapping[str, Any]
-    """`name`, the number of `parameters`, of a training `initial_digest`: of the weights before the first update; of an
-    evaluation or a prediction the model's `file` and `epoch`."""
+    """`name`, the number of `parameters`, of a training `initial_digest`: of the weights before the first update; of a file of
+    code its `code_digest`; of an evaluation or a prediction the model's `file` and `epoch`."""
     recipe: Mapping[str, Any]
     """The conversion of a file's pixels to an input: capture_cli.preprocessing.Recipe."""
     versions: Mapping[str, str]

@@ -103,6 +103,8 @@ class Outputs:
         self._loaded = None if batch.phase == "train" else weights
         self.batches += 1
         detail = differing_fields(batch, self._model.recompute(batch, reproduced.inputs))
+        if detail and self._model.has_other_code:
+            detail += "; the code in --model is not that of the run"
         return [Difference("outputs", place(batch), detail, reproduced.line, f"{len(batch.ids)} samples")] if detail else []
 
     def _weights(self, batch: AnyBatch, model: RestoredModel) -> Weights | None:
@@ -139,6 +141,8 @@ class RestoredModel:
     """The model, or its compiled form."""
     frozen: Sequence[nn.Module] = ()
     """Modules that stay in evaluation mode."""
+    has_other_code: bool = False
+    """The file of code that may run is not the one that the run was made with."""
 
     @property
     def objective(self) -> Objective:
@@ -216,7 +220,15 @@ def restored_model(info: RunInfo, code: str | None) -> RestoredModel:
     model = models.build(spec, original_stem=info.model.get("original_stem") is True, **size).to(runtime.device)
     frozen = freeze(model, config.freeze, classes=len(info.classes))
     forward = torch.compile(model) if config.compile else model
-    return RestoredModel(info=info, config=config, runtime=runtime, model=model, forward=forward, frozen=frozen)
+    return RestoredModel(
+        info=info,
+        config=config,
+        runtime=runtime,
+        model=model,
+        forward=forward,
+        frozen=frozen,
+        has_other_code=info.model.get("code_digest", now := models.code_digest(spec)) != now,
+    )
 
 
 def _environment_changes(info: RunInfo, runtime: Runtime) -> list[str]:

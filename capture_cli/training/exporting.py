@@ -20,6 +20,7 @@ import torch
 
 from capture_cli.errors import CaptureError, DataError, UsageError
 from capture_cli.files import write_atomically
+from capture_cli.runtime import Runtime, choose_device
 from capture_cli.sources import Source
 from capture_cli.training.loading import Trained
 from capture_cli.training.prediction import Classifier
@@ -45,12 +46,13 @@ def demand_onnx() -> None:
         raise UsageError(f"--onnx needs the package {error.name or 'onnx'}, which is not installed", MISSING) from error
 
 
-def real_inputs(classifier: Classifier, source: Source, files: Sequence[str], most: int = CHECKED) -> npt.NDArray[np.float32]:
+def real_inputs(trained: Trained, source: Source, files: Sequence[str], most: int = CHECKED) -> npt.NDArray[np.float32]:
     """Make the inputs of up to `most` of `files`, spread evenly over them: [N, C, H, W].
 
     Raises DataError if none of them can be used.
     """
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(most, len(files)), dtype=np.int64).tolist()]
+    classifier = Classifier(trained, Runtime(choose_device("cpu"), False, torch.get_num_threads()))
     inputs, reasons = classifier.inputs_of(len(chosen), lambda i: source.read(chosen[i]))
     if not len(inputs):
         raise DataError(f"none of the images can be used to check the file: {reasons[0]}", "name others with --images FOLDER")

@@ -163,6 +163,7 @@ def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch
     plan = ready.plan
     header = ModelHeader(
         original_stem=ready.original_stem,
+        code_digest=ready.code_digest,
         model=plan.config.model,
         classes=plan.scan.classes,
         recipe=plan.recipe.to_dict(),

@@ -41,6 +41,11 @@ class Trained:
         """The model file as it was named, and its epoch if that is known, for run records."""
         return {"file": str(self.path)} | ({} if self.header.epoch is None else {"epoch": self.header.epoch})
 
+    @property
+    def warning(self) -> str:
+        """A warning if the file of code that the model is built by has changed since the training; else empty."""
+        return models.code_changed(self.header.model, self.header.code_digest)
+
     def build(self) -> "nn.Module":
         """Build the model on the CPU, with these weights. Raises UsageError."""
         size = {"channels": self.recipe.channels, "height": self.recipe.height, "width": self.recipe.width}

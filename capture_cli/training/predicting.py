@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from capture_cli import models
 from capture_cli.config import top_k
 from capture_cli.preprocessing import digests
 from capture_cli.records import NO_LABEL, Batch, Epoch, Inputs, RunInfo, Samples, Skip
@@ -59,6 +60,7 @@ class PredictionRecords:
                 model={
                     "name": header.model,
                     "parameters": sum(p.numel() for p in classifier.model.parameters()),
+                    **({"code_digest": code} if (code := models.code_digest(header.model)) else {}),
                     **trained.origin,
                 },
                 recipe=trained.recipe.to_dict(),

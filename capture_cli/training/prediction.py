@@ -14,6 +14,7 @@ With 8 rows the place of an image among them made a difference. On a GPU a pass 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -214,12 +215,15 @@ def load_model(run: str | os.PathLike[str], *, last: bool = False, device: str =
 
     `run` is a path, or a name as on the command line (capture_cli.runs.names). The model is that of the best epoch, or with
     `last` that of the last. `device` is cpu, cuda, cuda:N or auto. If the model came from FILE.py:FACTORY, that file's code is
-    run. Raises UsageError.
+    run, with a warning if it has changed since the training. Raises UsageError.
     """
     name = os.fspath(run)
     path = Path(name) if name.endswith(".safetensors") else find_run(name, having=(MODEL, BEST))
     runtime = Runtime(choose_device(device), False, torch.get_num_threads())
-    return Classifier(read_trained(path, last=last), runtime, batch_size=batch_size)
+    trained = read_trained(path, last=last)
+    if trained.warning:
+        warnings.warn(trained.warning, stacklevel=2)
+    return Classifier(trained, runtime, batch_size=batch_size)
 
 
 def _name_of(picture: Picture) -> str | None:

@@ -40,6 +40,8 @@ class Ready:
     """Modules that are not trained."""
     original_stem: bool = False
     """As in models.build."""
+    code_digest: str | None = None
+    """Digest of the file of code that built the model, if there is one."""
     notes: Sequence[str] = ()
     """Sentences about it, for people."""
 
@@ -84,6 +86,8 @@ class Ready:
         info: dict[str, Any] = {"name": self.plan.config.model, "parameters": sum(p.numel() for p in self.model.parameters())}
         if is_training:
             info["initial_digest"] = self.initial_digest
+        if self.code_digest:
+            info["code_digest"] = self.code_digest
         if self.original_stem:
             info["original_stem"] = True
         return info
@@ -115,6 +119,7 @@ def prepare(plan: Plan, *, original_stem: bool = False, downloads: bool = True) 
         initial_digest=digest,
         frozen=frozen,
         original_stem=original_stem,
+        code_digest=models.code_digest(config.model),
         notes=notes,
     )
 

@@ -26,6 +26,8 @@ from capture_cli.writer.kept_inputs import FLIGHT, PACK
 
 ENVIRONMENT = ("versions", "device", "threads", "model.initial_digest")
 """Fields of the run record, and one value in a field, that may differ with `--allow-env-change`."""
+CODE = "code_digest"
+"""The digest of the file of code, in the `model` of a run record."""
 _ALWAYS_DECODED = {RunInfo.kind, Samples.kind, Skip.kind, Epoch.kind, End.kind}
 _BYTES_PER_VALUE = {"float32": 4}
 
@@ -253,16 +255,19 @@ def is_done(previous: PreviousRun, info: RunInfo, files: Collection[str], *, all
 def as_begun(info: RunInfo, before: RunInfo | None) -> RunInfo:
     """Return the run record of a run that continues, as the version of capture that began it writes `info`.
 
-    Earlier versions recorded the augmentations as they were typed, and thinned evaluations as well as batches of training.
+    Earlier versions recorded the augmentations as they were typed, thinned evaluations as well as batches of training, and had
+    no digest of a model's code.
     """
     if before is None:
         return info
-    config = dict(info.config)
+    config, model = dict(info.config), dict(info.model)
+    if CODE not in before.model:
+        model.pop(CODE, None)
     if "augment" in config and "augment" in before.config:
         config["augment"] = before.config["augment"]
     if EVALUATIONS not in before.config:
         config.pop(EVALUATIONS, None)
-    return replace(info, config=config)
+    return replace(info, config=config, model=model)
 
 
 def _differences(
@@ -272,12 +277,15 @@ def _differences(
     options, environment = list[str](), list[str]()
     for change in changes(before, as_begun(info, before)):
         named = {change.name, change.name.partition(".")[0]}
-        (environment if named.intersection(ENVIRONMENT) else options).append(str(change))
+        same_file = change.name == f"model.{CODE}" and change.now and before.model.get("name") == info.model["name"]
+        text = f"{info.model['name'].rpartition(':')[0]} has changed since it began" if same_file else str(change)
+        (environment if named.intersection(ENVIRONMENT) else options).append(text)
     if images := _changed_images(previous, before, files):  # other differences may follow from this one
         hint = "put them back, name the folder where they are now with --folder, or start a new run"
         raise DataError(f"the images are not those of the run: {'; '.join(images)}", hint)
     if options:
-        raise UsageError(f"this would be another run: {'; '.join(options)}", "resume with the options and images it began with")
+        hint = "resume with the options, images and code it began with, or start a new run"
+        raise UsageError(f"this would be another run: {'; '.join(options)}", hint)
     if environment and not allow_env_change:
         message = f"results may differ: {'; '.join(environment)}"
         same = f"--threads {before.threads} computes as the run did; " if before.threads != info.threads else ""
