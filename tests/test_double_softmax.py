@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from capture_cli import Recorder
+from capture_cli.cli import run
+from conftest import make_images
 from recordings import records
 
 N, CLASSES = 16, 5
@@ -64,11 +66,48 @@ def test_logits_are_not_taken_for_them(tmp_path: Path, task: str, logits: Any) -
     assert said(tmp_path / "r.jsonl", logits, task) == []
 
 
-def test_several_batches_and_rows_are_needed(tmp_path: Path) -> None:
+def test_one_batch_is_enough_and_few_rows_are_not(tmp_path: Path) -> None:
     """Few rows may look like probabilities by chance, or be made for a test."""
-    assert not said(tmp_path / "one.jsonl", lambda one: one.softmax(1), batches=1)
+    assert len(said(tmp_path / "one.jsonl", lambda one: one.softmax(1), batches=1)) == 1
+    assert not said(tmp_path / "logits.jsonl", lambda one: one, batches=1)
     assert not said(tmp_path / "few.jsonl", lambda one: one.softmax(1), batches=15, n=1)
-    assert said(tmp_path / "many.jsonl", lambda one: one.softmax(1), batches=17, n=1)
+    assert len(said(tmp_path / "many.jsonl", lambda one: one.softmax(1), batches=16, n=1)) == 1
+
+
+def test_a_warning_that_is_an_error_leaves_whole_records(tmp_path: Path) -> None:
+    """With `python -W error`, at the end of a recording of one batch."""
+    recorder, probs = Recorder(tmp_path / "r.jsonl"), torch.randn(N, CLASSES).softmax(1)
+    recorder.record(epoch=1, phase="train", inputs=probs, logits=probs, labels=torch.zeros(N).long(), ids=range(N))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="are probabilities"):
+            recorder.close()
+    (end,) = records(tmp_path / "r.jsonl", "end")
+    assert end.status == "completed"
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_training_warns_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], batch_size: int
+) -> None:
+    """Of a network of one's own that ends in softmax, also where an epoch has one batch; evaluate warns too."""
+    make_images(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    for name, last in (("net.py", ", nn.Softmax(1)"), ("logits.py", "")):
+        (tmp_path / name).write_text(
+            "from torch import nn\n"
+            "def make(classes, channels, height, width):\n"
+            f"    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes){last})\n"
+        )
+    train = ["train", "images", "-e", "3", "-b", str(batch_size), "-q"]
+    assert run([*train, "-m", "net.py:make", "-o", "run"]) == 0
+    said = capfd.readouterr().err
+    assert said.count("warning: the logits of train are probabilities: ") == said.count("are probabilities") == 1
+    assert "remove the softmax at the end of the network" in said
+    assert run(["evaluate", "run", "images", "-q", "-o", "ev"]) == 0
+    assert capfd.readouterr().err.count("the logits of test are probabilities") == 1
+    assert run([*train, "-m", "logits.py:make", "-o", "other"]) == 0
+    assert "probabilities" not in capfd.readouterr().err
 
 
 def test_the_log_of_probabilities_gives_them_back(tmp_path: Path) -> None:
@@ -108,7 +147,7 @@ def test_each_phase_is_looked_at(tmp_path: Path) -> None:
 
 def test_a_phase_of_logits_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it costs nothing; its values are read once, with the second batch."""
-    from capture_cli.recorder import double_softmax
+    from capture_cli.writer import double_softmax
 
     looks = []
     look = double_softmax.SoftmaxCheck.look

@@ -30,12 +30,12 @@ from capture_cli.config import stored_inputs, top_k
 from capture_cli.errors import UsageError
 from capture_cli.recorder import lifetime, options, processes, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
-from capture_cli.recorder.double_softmax import SoftmaxCheck
 from capture_cli.recorder.opening import current_rank, open_records
 from capture_cli.recorder.shapes import has_ignored, in_batch_form, is_usual, without_ignored
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.writer import BatchWriter
 from capture_cli.writer.columns import CLASSIFICATION, Forward, Header, width
+from capture_cli.writer.double_softmax import RECORDER, SoftmaxCheck
 from capture_cli.writer.measures import LOSS
 from capture_cli.writer.sink import Sink, call_all
 
@@ -106,7 +106,7 @@ class Recorder:
         self._unique_ids, self._may_skip = not repeats, every > 1
         self._watch: Watch | None = None
         self._unpadded: Unpadded | None = None
-        self._softmax = SoftmaxCheck()
+        self._softmax = SoftmaxCheck(RECORDER)
         self._device: torch.device | None = None
         self._rank: int | None = None
         """Known with the first batch: a trainer may start the process group after the recorder."""
@@ -337,7 +337,7 @@ class Recorder:
         classes = len(self._classes or ("0",))
         seal = [] if taken else [lambda: lifetime.seal(self._writer, self._output, status, why, classes=classes)]
         try:
-            call_all([*begin, *seal, *watches, self._writer.close, self._output.close])
+            call_all([*begin, self._softmax.finish, *seal, *watches, self._writer.close, self._output.close])
         except Exception as error:
             if self._on_error == "raise":
                 raise

@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 
@@ -22,7 +22,8 @@ from capture_cli.runtime import Runtime, seed_step
 from capture_cli.training.batches import Data, Minibatch
 from capture_cli.training.learning import Learning
 from capture_cli.writer import BatchWriter
-from capture_cli.writer.columns import Forward, Header
+from capture_cli.writer.columns import CLASSIFICATION, Forward, Header
+from capture_cli.writer.double_softmax import TRAINING, SoftmaxCheck
 
 BEGINNING = Progress()
 
@@ -50,6 +51,7 @@ class Setup:
     allow_nonfinite: bool = False
     may_pause: Callable[[], bool] = lambda: True
     """Called after each batch; False where the run cannot stop and no checkpoint can be saved."""
+    softmax: SoftmaxCheck = field(default_factory=lambda: SoftmaxCheck(TRAINING))
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -107,6 +109,8 @@ def captured_loss(
     """Return the loss of a batch in nats, by default the mean cross-entropy, after recording its forward pass."""
     with setup.runtime.autocast():
         logits = setup.forward(batch.inputs)  # [B, C]
+    if phase not in setup.softmax.known:
+        setup.softmax.look(phase, logits, CLASSIFICATION)
     header = Header(phase=phase, epoch=epoch, ids=batch.ids, files=batch.files, lr=lr, repeats=batch.repeats)
     if batch.mix is None or batch.other_labels is None:
         loss = objective.loss(logits, batch.labels)
@@ -161,6 +165,7 @@ def _run_phase(
         if stopping:
             raise Stopped
     finish()
+    setup.softmax.finish()
     totals = setup.writer.end_phase()
     setup.phase_ended(totals, perf_counter() - started, number - done)
     return totals
