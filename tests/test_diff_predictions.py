@@ -1,6 +1,9 @@
 """A comparison finds the images that one run has right and the other wrong, in the phase that both have."""
 
-from collections.abc import Iterator
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +11,9 @@ import numpy as np
 import pytest
 
 from capture_cli.answers import phases
-from capture_cli.records import Batch, Epoch, Record, RunInfo, Samples
+from capture_cli.cli import run
+from capture_cli.records import Batch, End, Epoch, Record, RunInfo, Samples
+from capture_cli.views.terminal.diff import show_diff, show_table
 from runs import run_records
 from test_diff import compared
 
@@ -23,6 +28,11 @@ def with_predictions(predictions: dict[str, tuple[int, float]]) -> Iterator[Reco
                     preds[i], probs[i, record.labels[i]] = predictions[file]
             record = replace(record, preds=preds, probs=probs)
         yield record
+
+
+def _failed(records: Sequence[Record]) -> list[Record]:
+    """These records, sealed by an error."""
+    return [*records, End(status="failed", counts=Counter(one.kind for one in records))]
 
 
 class TestPredictions:
@@ -152,6 +162,39 @@ class TestPredictions:
         result = compared(tmp_path, list(run_records())[:5], list(run_records(seed=1))[:5]).predictions
         assert result
         assert (result.phase, result.a.complete, result.a.n) == ("train", False, 16)
+
+    @pytest.mark.parametrize(("lines", "found"), [(5, ("train", 0, 16)), (-3, ("val", 0, 9))])
+    def test_a_run_that_failed_is_compared_in_the_epoch_that_both_have(
+        self, tmp_path: Path, lines: int, found: tuple[str, int, int]
+    ) -> None:
+        """The last that both completed, else as far as the failed one came in its own; a gate refuses what did not end."""
+        failed = _failed(list(run_records(seed=1, status=None))[:lines])
+        both = compared(tmp_path, run_records(), failed)
+        assert both.predictions
+        one = both.predictions
+        assert ((one.phase, one.a.epoch, one.both), one.b.epoch) == (found, found[1])
+        assert both.partial == (("b",) if found[0] == "train" else ())
+        out = io.StringIO()
+        with redirect_stdout(out):
+            show_diff(both, a="a", b="b")
+        assert ("epoch 0 (B failed in it): " in out.getvalue()) is bool(both.partial)
+        assert "so far" not in out.getvalue()
+        assert run(["diff", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"), "--fail-if", "flips < 0"]) == bool(
+            both.partial
+        )
+        out = io.StringIO()
+        with redirect_stdout(out):
+            show_table([both, compared(tmp_path, run_records(), run_records(seed=2))], ["a", "b", "c"])
+        heads = out.getvalue().splitlines()[2].split()
+        assert ("phase" in heads) is bool(both.partial)
+        assert [line.split()[0] for line in out.getvalue().splitlines()[3:]] == ["a", "a", "b", "c"]
+
+    def test_phases_of_different_epochs_are_not_compared(self, tmp_path: Path) -> None:
+        """Where one run did not complete and they have no epoch in common."""
+        later = [replace(one, epoch=one.epoch + 5) if isinstance(one, Batch | Epoch) else one for one in run_records()]
+        assert compared(tmp_path, run_records(), later).predictions
+        failed = _failed(later[:5])
+        assert compared(tmp_path, run_records(), failed).predictions is None
 
     def test_top_k_and_probabilities_that_are_not_numbers(self, tmp_path: Path) -> None:
         """p(label) is known with top-k probabilities. A value that is not finite is None."""

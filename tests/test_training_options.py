@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name in every PyTorch program
 
+from capture_cli.config import EVALUATIONS, TrainConfig
 from capture_cli.keyed_random import path_keys
 from capture_cli.mixing import Mix, Mixing
 from capture_cli.objective import Objective, balanced_weights
@@ -197,6 +199,21 @@ def test_schedules(sched: str, warmup: float, expected: dict[float, float]) -> N
     """Fractions of the peak after fractions of the training."""
     for progress, rate in expected.items():
         assert learning_rate(2.0, sched, progress, warmup=warmup) == pytest.approx(2 * rate, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "equal"), [("--lr 0.001", True), ("--lr-head 0.001", False), ("--probs all", False), ("--capture-every 2", False)]
+)
+def test_options_have_one_order_in_records(train: Trainer, given: str, equal: bool) -> None:
+    """A default that is resolved late stands where the option does: given on the command line it changes no byte."""
+    for name, options in (("plain", []), ("given", given.split())):
+        assert train("images", "-m", "linear", "-e", "1", "-o", name, *options) == 0
+    plain, other = (Path(run, "records.jsonl").read_bytes() for run in ("plain", "given"))
+    assert (plain == other) is equal
+    names = [field.name for field in fields(TrainConfig)] + [EVALUATIONS]
+    for one in (plain, other):
+        config = list(json.loads(one.splitlines()[0])["config"])
+        assert config == sorted(config, key=names.index)
 
 
 def test_averaged_weights_are_evaluated_and_saved(train: Trainer) -> None:

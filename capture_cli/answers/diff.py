@@ -16,6 +16,7 @@ no difference to a run that was resumed: the one run is then a prefix of the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from capture_cli.answers.best import chosen_epoch
 from capture_cli.answers.comparison import EpochPair, epoch_pairs, measures
 from capture_cli.answers.files import FileChanges, FileTable, FirstOf
 from capture_cli.answers.losses import LossChanges, loss_changes
-from capture_cli.answers.phases import F, PhaseVisits
+from capture_cli.answers.phases import F, PhaseVisits, preferred
 from capture_cli.answers.predictions import Flip, PredictionChanges, prediction_changes
 from capture_cli.answers.side import RecordPosition, Side
 from capture_cli.answers.state import RunState
@@ -91,6 +92,8 @@ class Diff:
     """Loss and accuracy of every phase in both runs; empty if they are equal."""
     phases: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """The phases of a and b of which an epoch has ended."""
+    partial: tuple[str, ...] = ()
+    """Of `a` and `b` those in which the epoch that is compared has not ended."""
 
     @property
     def is_meant(self) -> bool:
@@ -148,8 +151,9 @@ class Diff:
 def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Diff:
     """Compare two runs; list at most `limit` images that went from right to wrong, and as many the other way.
 
-    Predictions are those of the epoch `last`, `best` (of each run, which is then read twice) or a number. Raises UsageError if
-    one of them does not have it.
+    Predictions are those of the epoch `last`, `best` (of each run, which is then read twice) or a number. Where a run is not
+    completed, `last` is the last epoch that both completed, or as far as one of them came in it; for an earlier one both are
+    read again. Raises UsageError if one of them does not have it.
     """
     numbers: dict[str, int] = {}
     files = FileTable()
@@ -169,6 +173,15 @@ def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Di
     right.drain()
     left.demand_epoch()
     right.demand_epoch()
+    # None for runs of different tasks
+    pair: tuple[PhaseVisits[Any], PhaseVisits[Any]] | None = left.latest.common(right.latest)  # type: ignore[arg-type]
+    is_like = True
+    if pair and epoch == "last" and not (RunState.of(a).is_finished and RunState.of(b).is_finished):
+        shared = _shared_epoch(left, right)
+        if shared is not None and (pair[0].epoch, pair[1].epoch) != (shared, shared):
+            with suppress(UsageError):  # a pipe is read once
+                return compare(a, b, limit=limit, epoch=shared)
+        is_like = pair[0].epoch == pair[1].epoch
     files.match_moved(left.samples, right.samples)
     return Diff(
         relation=relation,
@@ -177,14 +190,32 @@ def compare(a: Run, b: Run, *, limit: int = 10, epoch: int | str = "last") -> Di
         first_batch=first_batch,
         changes=tuple(changes(_info_of(a, left.info), _info_of(b, right.info))) if left.info and right.info else (),
         files=files.changes(),
-        predictions=_predictions(left, right, limit, files.moved),
-        losses=_losses(left, right, limit, files.moved),
+        predictions=_predictions(left, right, limit, files.moved) if is_like else None,
+        losses=_losses(left, right, limit, files.moved) if is_like else None,
         best=(left.best, right.best),
         epochs=() if relation == "equal" else epoch_pairs(left.epochs, right.epochs, left.task, right.task),
         a=RunState.of(a, left.error),
         b=RunState.of(b, right.error),
         phases=(left.ended, right.ended),
+        partial=tuple(
+            name
+            for name, side, one in zip("ab", (left, right), pair or (), strict=False)
+            if side.latest.complete.get(one.phase) is not one
+        ),
     )
+
+
+def _shared_epoch(left: Side, right: Side) -> int | None:
+    """The last epoch that both completed in the phase that says most, else the one that one of them was in; None: neither."""
+    both = left.epochs.keys() & right.epochs.keys()
+    for phase in preferred({phase for _, phase in both}):
+        return max(epoch for epoch, one in both if one == phase)
+    for side, other in ((left, right), (right, left)):
+        for phase, visits in side.latest.under_way.items():
+            begun = other.latest.under_way.get(phase)
+            if (visits.epoch, phase) in other.epochs or (begun and begun.epoch == visits.epoch):
+                return visits.epoch
+    return None
 
 
 def _info_of(run: Run, info: RunInfo) -> RunInfo:

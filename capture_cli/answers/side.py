@@ -95,9 +95,14 @@ class Side:
 
     def demand_epoch(self) -> None:
         """Raise UsageError if the run does not have the epoch that was asked for."""
-        missing = (self.phases if predicts_classes(self.task) else self.losses).missing(self._run.name)
+        missing = self.latest.missing(self._run.name)
         if missing and not self.is_broken:
             raise missing
+
+    @property
+    def latest(self) -> LatestPhases[Predictions] | LatestPhases[SampleLosses]:
+        """The phases that are compared."""
+        return self.phases if predicts_classes(self.task) else self.losses
 
     @property
     def ended(self) -> tuple[str, ...]:

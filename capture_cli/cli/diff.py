@@ -40,8 +40,9 @@ def diff(
     images. Images are matched by path, and where only one run has a path by the
     bytes of the file; one whose label changed is listed, and compared in nothing
     else. Predictions and the gate are those of the last
-    epoch; `--epoch best` takes the best one of each run, which is read twice and
-    so cannot come from a pipe. Of more than two runs there is a table.
+    epoch, or where a run was not completed of the last one that both have; `--epoch
+    best` takes the best one of each run, which is read twice and so cannot come
+    from a pipe. Of more than two runs there is a table.
 
     --fail-if is a gate for continuous integration: an SQL condition on accuracy_a,
     accuracy_b, accuracy_drop, loss_a, loss_b, loss_rise, ece_a, ece_b, ece_rise,
@@ -116,6 +117,12 @@ def _judged(gate: "Gate", found: "list[Diff]", runs: list[str]) -> int:
         values = answer.measures()
         if values is None:
             raise CaptureError(f"--fail-if cannot be judged: no predictions to compare in {runs[0]} and {name}")
+        if answer.partial:
+            where = " and ".join(name.upper() for name in answer.partial)
+            raise CaptureError(
+                f"--fail-if cannot be judged: {_judged_phase(answer)}, did not end in {where} ({runs[0]} and {name})",
+                "name an epoch that both completed with --epoch",
+            )
         failed = gate.fails(values)
         said = ", ".join(f"{measure} {values[measure]:.6g}" for measure in gate.names)
         changed = values["labels_changed"] or 0

@@ -53,7 +53,7 @@ def show_plan(plan: Plan, options: Mapping[str, Any]) -> None:
     for note in ready.notes:
         typer.echo(safe(note[0].lower() + note[1:]))
     typer.echo()
-    typer.echo(tomli_w.dumps(config.to_dict() | {"lr": config.learning_rate}).rstrip())
+    typer.echo(tomli_w.dumps(replace(config, lr=config.learning_rate).to_dict()).rstrip())
 
 
 def _show_continuation(ready: Ready, folder: Path, *, allow_env_change: bool) -> None:

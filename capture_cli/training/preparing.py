@@ -6,7 +6,7 @@ learning = make_learning(ready)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -63,7 +63,7 @@ class Ready:
         is_training = options is None
         if options is None:
             whole = {EVALUATIONS: "whole"} if config.capture_every > 1 else {}
-            options = config.to_dict() | {"lr": config.learning_rate} | whole
+            options = replace(config, lr=config.learning_rate).to_dict() | whole
         return RunInfo(
             config=options,
             folder=self.plan.root,

@@ -255,8 +255,8 @@ def is_done(previous: PreviousRun, info: RunInfo, files: Collection[str], *, all
 def as_begun(info: RunInfo, before: RunInfo | None) -> RunInfo:
     """Return the run record of a run that continues, as the version of capture that began it writes `info`.
 
-    Earlier versions recorded the augmentations as they were typed, thinned evaluations as well as batches of training, and had
-    no digest of a model's code.
+    Earlier versions recorded the augmentations as they were typed and `lr` at another place, thinned evaluations as well as
+    batches of training, and had no digest of a model's code.
     """
     if before is None:
         return info
@@ -267,7 +267,8 @@ def as_begun(info: RunInfo, before: RunInfo | None) -> RunInfo:
         config["augment"] = before.config["augment"]
     if EVALUATIONS not in before.config:
         config.pop(EVALUATIONS, None)
-    return replace(info, config=config, model=model)
+    order = dict.fromkeys([*before.config, *config])
+    return replace(info, config={name: config[name] for name in order if name in config}, model=model)
 
 
 def _differences(

@@ -14,6 +14,7 @@ from capture_cli.answers.diff import Diff, RecordDifference
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, LabelChange, PredictionChanges
 from capture_cli.answers.side import RecordPosition
+from capture_cli.answers.state import RunState
 from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
 from capture_cli.views.terminal.tables import number_or_dash, show, table_of, unbroken_table
@@ -30,6 +31,8 @@ _MAX_EPOCHS = 20
 _RARE = 0.05
 _MAX_ITEMS = 12
 """Items shown of a list in a run record."""
+_ENDED: Mapping[str | None, str] = {"failed": "failed", "interrupted": "was interrupted"}
+"""Status of a run that is sealed and not completed -> a verb."""
 _FILES = {
     "only_a": "only in A",
     "only_b": "only in B",
@@ -114,7 +117,7 @@ def _results(
         captions = [(flip.file, f"{flip.pred_a} -> {flip.pred_b}") for flip in listed_flips(diff)]
         shown = gallery(zip(pictures, captions, strict=False), width)
         beside = ["", *shown, *(plain(note, "dim") for note in notes)] if shown or notes else []
-        return ["", *partly, *_predictions(diff.predictions, limit, diff.best), *beside]
+        return ["", *partly, *_predictions(diff.predictions, limit, diff.best, (diff.a, diff.b)), *beside]
     if diff.losses:
         return ["", *partly, *loss_parts(diff.losses, limit)]
     return [] if diff.error or _headline(diff) else ["", plain(_nothing_to_compare(diff))]
@@ -123,7 +126,9 @@ def _results(
 def _nothing_to_compare(diff: Diff) -> str:
     """The reason why no phase is compared: the phases that each run has."""
     of_a, of_b = (" and ".join(map(_phase, phases)) or "no whole epoch" for phases in diff.phases)
-    return f"no predictions to compare: A has {of_a}, B has {of_b}; both need labels and captured batches in the same phase"
+    epoch = "" if diff.a.is_finished and diff.b.is_finished else " of the same epoch"
+    need = f"both need labels and captured batches in the same phase{epoch}"
+    return f"no predictions to compare: A has {of_a}, B has {of_b}; {need}"
 
 
 def _phase(name: str) -> str:
@@ -140,23 +145,35 @@ def listed_flips(diff: Diff) -> list[Flip]:
 
 def show_table(found: Sequence[Diff], runs: Sequence[str], *, width: int | None = None) -> None:
     """Print one row a run on stdout: how good it is, and what changed against the first of `runs`."""
-    base = next((one.predictions for one in found if one.predictions and one.predictions.both), None)
-    rows = [(runs[0], "-", *_scores(base.a, base.both), *["-"] * 3)] if base else []
+    bases: dict[tuple[str, int], PredictionChanges] = {}
+    for one in found:
+        if one.predictions and one.predictions.both:
+            bases.setdefault((one.predictions.phase, one.predictions.a.epoch), one.predictions)
+    base = next(iter(bases.values()), None)
+    rows: list[tuple[str, ...]] = [(runs[0], "-", one.phase, *_scores(one.a, one.both), *["-"] * 3) for one in bases.values()]
     for diff, name in zip(found, runs[1:], strict=True):
         changes = diff.predictions
         if not changes or not changes.both:
-            rows.append((name, diff.relation, *["-"] * 8))
+            rows.append((name, diff.relation, *["-"] * 9))
             continue
         flips = (f"{changes.right_to_wrong.count:,}", f"{changes.wrong_to_right.count:,}", f"{changes.mcnemar_p:.2g}")
-        rows.append((name, diff.relation, *_scores(changes.b, changes.both), *flips))
+        rows.append((name, diff.relation, changes.phase, *_scores(changes.b, changes.both), *flips))
     phases = ", ".join(dict.fromkeys(one.predictions.phase for one in found if one.predictions)) or "no phase in common"
-    heads = [("run", ""), ("relation", ""), *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE"))]
+    heads = [
+        ("run", ""),
+        ("relation", ""),
+        ("phase", ""),
+        *((name, "#") for name in ("epoch", "images", "accuracy", "loss", "ECE")),
+    ]
     heads += [("right to wrong", "#"), ("wrong to right", "#"), ("McNemar p", "#")]
     title = f"{phases}, over the images that a run has in common with {runs[0]}, with the same label; flips against it"
     if base and base.a.calibration:
         title += f"; ECE over {base.a.calibration.bin_count} bins"
     if any(map(captured_part, found)):
         title += "; captured in part, so of captured samples only"
+    if len({phase for phase, _ in bases}) < 2:
+        heads.pop(2)
+        rows = [(*row[:2], *row[3:]) for row in rows]
     least = ("images", "relation", "ECE", "epoch", "loss", "McNemar p")
     show([plain(title, "bold"), "", *unbroken_table(heads, rows, width=width, least=least)], width=width)
 
@@ -281,13 +298,19 @@ def _files(diff: Diff) -> list[RenderableType]:
         if files.count:
             # Files are named when they are first used: a run that is not finished may still name them.
             other = {"only_a": diff.b, "only_b": diff.a}.get(name)
-            so_far = " so far" if other and not other.is_finished else ""
+            so_far = _so_far(other) if other else ""
             rows.append((title + so_far, f"{files.count:,}", ", ".join(files.first) + (", ..." if files.more else "")))
     moved = diff.files.moved
     if moved.count:
         pairs = [f"{one.file_a} -> {one.file_b}" for one in moved.first]
         rows.append(("another path, same bytes", f"{moved.count:,}", ", ".join(pairs) + (", ..." if moved.more else "")))
     return ["", table_of([("files", ""), ("", "#"), ("such as", "fold")], rows)] if rows else []
+
+
+def _so_far(state: RunState) -> str:
+    """Words for a run whose records may lack what another has; empty for one that was completed."""
+    status = state.ending.status
+    return "" if state.is_finished else f" (the other {_ENDED[status]})" if status in _ENDED else " so far"
 
 
 def _not_best(changes: PredictionChanges, best: tuple[int | None, int | None]) -> list[RenderableType]:
@@ -299,11 +322,14 @@ def _not_best(changes: PredictionChanges, best: tuple[int | None, int | None]) -
 
 
 def _predictions(
-    changes: PredictionChanges, limit: int, best: tuple[int | None, int | None] = (None, None)
+    changes: PredictionChanges,
+    limit: int,
+    best: tuple[int | None, int | None] = (None, None),
+    states: Sequence[RunState | None] = (None, None),
 ) -> list[RenderableType]:
     a, b, both = changes.a, changes.b, changes.both
     epochs = f"epoch {a.epoch}" if a.epoch == b.epoch else f"epoch {a.epoch} in A, {b.epoch} in B"
-    under_way = "".join(f", under way in {name}" for name, one in (("A", a), ("B", b)) if not one.complete)
+    under_way = "".join(_cut_short(*one) for one in zip("AB", states, (a, b), strict=True) if not one[2].complete)
     changed = changes.labels_changed.count
     alone = (("A", a.n - both - changed), ("B", b.n - both - changed))
     only = "".join(f", {n:,} only in {name}" for name, n in alone if n)
@@ -333,6 +359,12 @@ def _predictions(
     if differing and limit:
         parts += ["", _classes(differing[:limit], len(differing) - limit)]
     return parts
+
+
+def _cut_short(name: str, state: RunState | None, _: ComparedPhase) -> str:
+    """Words for a phase that did not end in the run `name`."""
+    status = state.ending.status if state else None
+    return f" ({name} {_ENDED[status]} in it)" if status in _ENDED else f" (under way or cut off in {name})"
 
 
 def _classes(changed: Sequence[ClassChange], more: int) -> Table:
