@@ -216,6 +216,45 @@ def test_a_run_is_removed_whole(runs: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (runs / "a").exists()
 
 
+def test_runs_are_removed_by_a_condition(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those in the folders that are named; each is shown, and where none fulfils it nothing happens."""
+    assert run(["runs", "runs", "--where", "lr > 5", "--rm", "--yes"]) == 0
+    assert "no run fulfils --where 'lr > 5'; nothing was removed" in capsys.readouterr().err
+    assert run(["runs", "runs", "--where", "lr = 0.1", "--rm"]) == 2
+    assert [place.folder.name for place in run_folders(runs)] == ["a", "b", "c"]
+    assert run(["runs", "runs", "--where", "lr = 0.1", "--rm", "--yes"]) == 0
+    assert "runs/a: completed" in (said := capsys.readouterr().err)
+    assert "removed 2 runs" in said
+    assert [place.folder.name for place in run_folders(runs)] == ["b"]
+    assert (runs / "sweep" / "d").exists()
+
+
+@pytest.mark.parametrize("sort", ["accuracy", "loss"])
+def test_runs_without_validation_come_after_the_others(runs: Path, sort: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their figures are of the training images: the best of all is no rival."""
+    records = [
+        replace(one, loss=0.0, **({"accuracy": 1.0} if one.accuracy is not None else {})) if isinstance(one, Epoch) else one
+        for one in run_records(val_every=0)
+    ]
+    write_run(runs / "trained", records)
+    for order in ([], ["--reverse"]):
+        assert [one["name"] for one in _json(capsys, "--sort", sort, *order)][-1] == "trained"
+
+
+def test_a_long_value_takes_no_room_from_other_columns(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a column is too long for the terminal, all others are shown that fit."""
+    found = [listed_run(runs / one) for one in "ab"]
+    for one in found:
+        assert one.info
+        long = replace(one.info, folder="/a/long/folder/of/images" * 3, model={"name": one.folder.name})
+        object.__setattr__(one, "info", long)
+    view.show_runs(found, where="runs", places=[1, 2], options=["folder", "seed", "lr"], now=0.0, width=80)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert {"model", "seed", "lr", "epoch"} <= set(lines[2].split())
+    assert "folder" in lines[-1]
+    assert "model" not in lines[-1]
+
+
 def test_a_run_that_is_written_is_not_removed(runs: Path) -> None:
     """The lock of its records, held by another process, protects it; it is shown as running."""
     with Journal.create(runs / "b" / "records.jsonl", force=True):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SORTS = "age, name, accuracy, loss, bytes, ..., or an option such as lr; the newest and the best come first."
 _FALLING = ("accuracy", "bytes", "epoch", "last_epoch")
 """Columns whose largest value comes first."""
+_OF_PHASE = ("accuracy", "loss")
+"""Columns that depend on the phase: runs with validation come first, then those with a test, then others."""
 
 
 def runs(
@@ -31,7 +33,12 @@ def runs(
     columns: Annotated[
         str | None, typer.Option(metavar="A,B", help="Show only these columns, in this order: name,accuracy,lr.")
     ] = None,
-    rm: Annotated[bool, typer.Option("--rm", help="Remove the runs that are named, with everything in their folders.")] = False,
+    rm: Annotated[
+        bool,
+        typer.Option(
+            "--rm", help="Remove the runs that are named, or with --where those in DIR that fulfil it, with all files."
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
@@ -42,6 +49,8 @@ def runs(
     only above the table. A run that has no end and that no process writes is `cut
     off`: `capture train --resume RUN` continues it.
 
+    By accuracy or loss, runs with validation come before the others.
+
     Columns for --sort, --where and --columns: name, age (seconds), model, phase, epoch,
     accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.
     """
@@ -50,9 +59,11 @@ def runs(
     if rm:
         if not names:
             raise UsageError("--rm names no run", "capture runs --rm NAME...")
-        if as_json or where or limit or columns:
-            raise UsageError("--rm removes the runs that are named", "drop --json, --where, --columns and --limit")
-        return _remove(names, ask=not yes)
+        if as_json or limit or columns:
+            raise UsageError(
+                "--rm removes the runs that are named", "drop --json, --columns and --limit; --where chooses among them"
+            )
+        return _remove(names, where, ask=not yes)
     if as_json and columns:
         raise UsageError("--columns is of the table, and --json has all", "give one of them")
     show_list(names or [], sort=sort, reverse=reverse, where=where, columns=columns, limit=limit, as_json=as_json)
@@ -153,18 +164,36 @@ def _known_columns(text: str, runs: list["ListedRun"], now: float, option: str =
 
 def _sorted(runs: list["ListedRun"], sort: str, reverse: bool, now: float) -> list["ListedRun"]:
     """Sort by a column; runs without a value come last. Raises UsageError for a column that no run has."""
+    from capture_cli.answers.phases import preferred
+
     if runs:
         _known_columns(sort, runs, now, "--sort")
     rows = [run.row(now) for run in runs]
+    phases = preferred({run.best.phase for run in runs if run.best})
     values: list[tuple[Any, ListedRun]] = [(row.get(sort), run) for row, run in zip(rows, runs, strict=True)]
     there = [one for one in values if one[0] is not None]
     numbers = all(isinstance(value, int | float) for value, _ in there)
     there.sort(key=lambda one: one[0] if numbers else str(one[0]), reverse=(sort in _FALLING) != reverse)
+    if sort in _OF_PHASE:  # a figure of training images is no rival of one of held-out images
+        there.sort(key=lambda one: phases.index(one[1].best.phase) if one[1].best else len(phases))
     return [run for _, run in there] + [run for value, run in values if value is None]
 
 
-def _remove(names: list[str], *, ask: bool) -> int:
-    """Remove the run folders `names` after a question. Raises UsageError, before anything is removed, if one cannot be."""
+def _fulfilling(names: list[str], where: str) -> list[Path]:
+    """Return those of the runs, or of the runs in folders that are named, that fulfil an SQL condition."""
+    import time
+
+    from capture_cli.runs.listing import listed
+    from capture_cli.tables.runs import where as fulfilling
+
+    return [run.folder for run in fulfilling([listed(one) for one in _places(names)[0]], where, now=time.time())]
+
+
+def _remove(names: list[str], where: str | None, *, ask: bool) -> int:
+    """Remove the run folders `names` after a question, or those in them that fulfil `where`.
+
+    Raises UsageError, before anything is removed, if one cannot be.
+    """
     import sys
 
     from capture_cli.runfolder import check_removable, remove_run
@@ -173,7 +202,10 @@ def _remove(names: list[str], *, ask: bool) -> int:
     from capture_cli.views.terminal.cache import size
     from capture_cli.views.terminal.text import safe
 
-    folders = list(dict.fromkeys(_named(name) for name in names))
+    folders = list(dict.fromkeys(_named(name) for name in names)) if where is None else _fulfilling(names, where)
+    if not folders:
+        typer.echo(f"no run fulfils --where '{where}'; nothing was removed", err=True)
+        return 0
     for folder in folders:
         if folder.is_file():
             raise UsageError(f"'{folder}' is a file, and --rm removes run folders", "remove it as any file")

@@ -117,17 +117,20 @@ def unbroken_table(
 ) -> list[Any]:
     """A table whose cells are never broken, for `show`: a name must be whole to be copied.
 
-    Columns with the headings in `least` are dropped, the first one first, until the others fit; if they never do, each row is a
-    line, which the terminal breaks.
+    Columns with the headings in `least` are dropped, the first one first, until the others fit, and those for which there is
+    room after all come back, the last one first; if the others never fit, each row is a line, which the terminal breaks.
     """
     left = dict(enumerate(widths(heads, rows)))
-    dropped: list[str] = []
+    without: dict[int, int] = {}
     for name in least:
         if width is None or sum(left.values()) - 2 <= width:
             break
-        for at in [at for at in left if heads[at][0] == name]:
-            del left[at]
-            dropped.append(name)
+        without |= {at: left.pop(at) for at in list(left) if heads[at][0] == name}
+    for at in reversed(list(without)):
+        if width is not None and sum(left.values()) + without[at] - 2 <= width:
+            left[at] = without.pop(at)
+    left = dict(sorted(left.items()))
+    dropped = [heads[at][0] for at in without]
     if width is not None and sum(left.values()) - 2 > width:
         lines = ["  ".join(safe(row[at]) for at in left).strip() for row in rows]
         return [*lines, *([f"and {more:,} more {noun}"] if more > 0 else [])]
