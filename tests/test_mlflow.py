@@ -29,6 +29,18 @@ from mlflow_server import TRAIN, Server, parts, points, relay, send, sunk
 from recordings import give, lines, recording
 
 pytestmark = pytest.mark.usefixtures("own_uri")
+WORSE = """
+import torch
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        logits = super().forward(x.flatten(1))
+        return logits if self.training else -logits
+
+def make(classes, channels, height, width):
+    return Net(channels * height * width, classes)
+"""
+"""A network whose validation loss rises while it learns."""
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +150,23 @@ class TestOneRun:
         assert done.stderr == f"sent to {server.uri}: nothing, all of it was there\n"
         assert server.history(run, "loss") == points(run)
         assert server.run(run).info.status == "FINISHED"
+
+
+def test_the_model_is_that_of_the_best_epoch(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:
+    """As `capture log --model` sends it: not the weights of the last step."""
+    from capture_cli.training.loading import read_trained
+
+    run = tmp_path / "run"
+    (tmp_path / "net.py").write_text(WORSE)
+    options = ("-m", "net.py:make", *TRAIN[2:], "-e", "3", "--best", "val_loss", "-o", run, "--mlflow", server.uri)
+    done = capture("train", images, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    best, last = read_trained(run), read_trained(run, last=True)
+    assert (best.header.epoch, last.header.epoch) == (1, 3)
+    mlflow.set_tracking_uri(server.uri)
+    logged = mlflow.pytorch.load_model(f"runs:/{server.run(run).info.run_id}/model").state_dict()
+    assert all(torch.equal(logged[name], tensor) for name, tensor in best.weights.items())
+    assert not all(torch.equal(logged[name], tensor) for name, tensor in last.weights.items())
 
 
 def test_a_run_that_goes_on_is_the_same_run_in_mlflow(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:

@@ -131,8 +131,25 @@ def test_the_exit_code_is_that_of_the_run(server: Server, capture: Capture, imag
     assert process.returncode == 0
     (line,) = said.splitlines()
     assert line.startswith("warning: mlflow: ")
-    assert f"capture log run --mlflow {between.uri}" in line
+    assert line.endswith(f"; `capture log run --mlflow {between.uri} --model` sends the rest")
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == (tmp_path / "plain" / "records.jsonl").read_bytes()
+
+
+def test_the_advice_sends_the_model_too(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:
+    """A server that dies leaves MLflow without the model: `--model` is in the advice, and without it the model is told of."""
+    with relay(server) as between:
+        options = ["-m", held_model(tmp_path), *TRAIN[2:], "-e", "1", "-o", "run", "--mlflow", between.uri]
+        started = [*CAPTURE, "train", images.name, *options]
+        with subprocess.Popen(started, cwd=tmp_path, env=held_at(2), stderr=subprocess.DEVNULL) as process:
+            held(tmp_path, process)
+            between.end()
+            let_go(tmp_path)
+    told = [capture("log", "run", "--mlflow", server.uri, *more).stderr for more in ([], [], ["--model"], ["--model"], [])]
+    assert told[0].endswith(" 1 parts; the model is not there, --model sends it\n")
+    assert told[1] == f"sent to {server.uri}: nothing, all but the model was there; --model sends it\n"
+    assert told[2] == f"sent to {server.uri}: 1 model\n"
+    assert told[3] == told[4] == f"sent to {server.uri}: nothing, all of it was there\n"
+    assert len(server.run(tmp_path / "run").outputs.model_outputs) == 1
 
 
 def test_a_run_that_is_killed_and_resumed_has_every_step_once(server: Server, images: Path, tmp_path: Path) -> None:

@@ -60,18 +60,19 @@ def _log(run: str, mlflow: str | None, *, tensorboard: bool, folder: Path | None
         from capture_cli.sinks.mlflow_run import MlflowRun
 
         to = MlflowRun(uri=mlflow or None)
-        error = _send(run, to, redacted(to.uri), folder, model=to if model else None)
+        error = _send(run, to, redacted(to.uri), folder, mlflow=to, model=model)
         typer.echo(to.run_id)
     return error
 
 
 def _send(
-    run: str, to: "Destination", where: str, images: Path | None, *, model: "MlflowRun | None" = None
+    run: str, to: "Destination", where: str, images: Path | None, *, mlflow: "MlflowRun | None" = None, model: bool = False
 ) -> RecordsError | None:
-    """Send a run, and its model to `model`, and tell what was sent; return what is wrong with records that were not.
+    """Send a run, with its `model` to `mlflow`, and tell what was sent; return what is wrong with records that were not.
 
     Raises RecordsError if there are none.
     """
+    from capture_cli.runfolder import BEST, MODEL
     from capture_cli.runs import RECORDS, open_run
     from capture_cli.sinks.pictures import Spool
     from capture_cli.sinks.sending import Sending, alone, described
@@ -92,15 +93,20 @@ def _send(
             with alone(to.open(where=run, folder=folder, records=str(records))):
                 without_pictures = sending.reproduce(images)
                 error = sending.finish()
-            if model:
-                _send_model(run, model)
+            lacks_model = mlflow is not None and not mlflow.has_model()
+            if mlflow and model and lacks_model:
+                _send_model(run, mlflow)
         except CaptureError:
             raise
         except Exception as failure:  # whatever a tracker's library raises
             hint = "what was sent is kept; the same command sends the rest"
             raise CaptureError(f"sending failed on the way: {described(failure)}", hint) from failure
     counts = ", ".join(f"{n:,} {what}" for what, n in to.sent.items() if n)
-    typer.echo(f"sent to {where}: {counts or 'nothing, all of it was there'}", err=True)
+    rest = "all of it was there"
+    if lacks_model and not model and any(Path(run, name).is_file() for name in (BEST, MODEL)):
+        rest = "all but the model was there; --model sends it"
+        counts += "; the model is not there, --model sends it" if counts else ""
+    typer.echo(f"sent to {where}: {counts or f'nothing, {rest}'}", err=True)
     if without_pictures:
         typer.echo(f"some worst samples have no picture: {without_pictures}", err=True)
     return error
@@ -118,9 +124,7 @@ def _demand_ended(run: str, records: Path) -> None:
 
 
 def _send_model(run: str, to: "MlflowRun") -> None:
-    """Send the model of a run folder, unless it is there."""
-    if to.has_model():
-        return
+    """Send the model of a run folder."""
     import numpy as np
 
     from capture_cli.cli.streams import other_code

@@ -3,9 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from capture_cli.plan import Plan
     from capture_cli.training.preparing import Ready
     from capture_cli.writer.sink import Sink
@@ -36,8 +40,16 @@ def prepared(plan: "Plan", wanted: SinkOptions) -> "Iterator[tuple[Ready, list[S
             sinks = starting.result()
         for sink in sinks:
             if hasattr(sink, "model"):  # it logs the model
-                sink.model = ready.model
+                sink.model, sink.read_model = ready.model, partial(_trained, ready.model)  # type: ignore[attr-defined]
         yield ready, sinks
+
+
+def _trained(model: "nn.Module", run: Path) -> "nn.Module":
+    """Give `model` the weights of a run folder that later commands use: those of the best epoch."""
+    from capture_cli.training.loading import read_trained
+
+    read_trained(run).fill(model)
+    return model
 
 
 @contextlib.contextmanager

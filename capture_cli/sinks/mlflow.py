@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -54,6 +56,9 @@ class MlflowSink:
                 raise UsageError(f"{name}: it is empty", "give a value, or leave it out")
         self.model = model
         """May be set until the run begins."""
+        self.read_model: Callable[[Path], Any] | None = None
+        """Reads the model to log from the run folder, as `capture log --model` does; None: `model` is logged as it is."""
+        self._output: Output | None = None
         self._follower = Follower(NAME, {"uri": uri, "experiment": experiment, "run_name": run_name}, worst=worst)
         self._wait_seconds = wait_seconds
         self._example: npt.NDArray[Any] | None = None
@@ -68,7 +73,9 @@ class MlflowSink:
 
     def begin(self, output: Output) -> None:
         """See capture_cli.writer.sink.Sink. A run that an earlier process sent is continued."""
+        self._output = output if output.folder else None
         command = f"capture log {shlex.quote(output.where)} --mlflow {shlex.quote(redacted(self._follower.uri))}"
+        command += " --model" if self.read_model and self._output else ""
         rest = f"`{command}` sends the rest" if output.records else ""
         self._follower.begin(output, rest=rest)
 
@@ -99,7 +106,8 @@ class MlflowSink:
         def work() -> None:
             nonlocal error
             try:
-                log_model(self.model, self._example, uri=self._follower.uri, **self._follower.run)
+                model = self.read_model(Path(self._output.place)) if self.read_model and self._output else self.model
+                log_model(model, self._example, uri=self._follower.uri, **self._follower.run)
                 error = ""
             except Exception as failure:  # noqa: BLE001 - whatever MLflow raises must not reach the training
                 error = described(failure)
