@@ -16,12 +16,28 @@ import re
 from collections.abc import Iterable
 
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/@]*|[^\s\"'/:@]*:(?!\d+/)[^\s\"'@]*)(?:@[^\s\"'/@]*)*@")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~])?")
+_SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z])")
 _SECRETS = re.compile(r"(?i)([?&;][^=&;\s\"']*(?:passw|pwd|token|secret|key)[^=&;\s\"']*=)[^&;\s\"']*")
 
 
 def redacted(text: str) -> str:
     """Take user names, passwords and other secrets out of every URI in `text`."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("", text))
+
+
+def quoted(error: BaseException, most: int = 200) -> str:
+    """Return what an error of another package says, for a message: its first line, without escape codes and passwords.
+
+    A line of more than `most` characters ends with its last whole sentence in them, else after a word, with an ellipsis. An
+    error that says nothing is called by its type.
+    """
+    text = redacted(_ESCAPES.sub("", str(error))).strip().partition("\n")[0].strip()
+    if len(text) > most:
+        ends = [found.start() for found in _SENTENCE_END.finditer(text[: most + 2])]
+        begun = text[: most - 1]
+        text = text[: ends[-1]] if ends else f"{begun.rpartition(' ')[0] or begun}…"
+    return text.removesuffix(".") or type(error).__name__
 
 
 def shown(value: object) -> str:

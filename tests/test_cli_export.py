@@ -10,6 +10,7 @@ import torch
 
 from capture_cli import load_model
 from capture_cli.cli import run
+from capture_cli.errors import CaptureError
 from capture_cli.training import exporting
 from conftest import make_images
 
@@ -86,3 +87,27 @@ def test_options_are_checked_first(here: Path, args: str, message: str, capsys: 
     (here / "lonely.safetensors").write_bytes((here / "runs/one/model.safetensors").read_bytes())
     assert run(["export", *args.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+class Branching(torch.nn.Module):
+    """Its path depends on the values of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [B, C]."""
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (torch.nn.AdaptiveMaxPool2d(4), "ONNX has no form of aten.adaptive_max_pool2d; train with another layer in its place"),
+        (Branching(), "torch cannot export this model: Could not guard on data-dependent expression"),
+    ],
+)
+def test_the_cause_of_a_failure_is_told(model: torch.nn.Module, message: str) -> None:
+    """Not the exporter's steps and escape codes."""
+    with pytest.raises(CaptureError) as failure:
+        exporting._converted(model.eval(), torch.rand(2, 3, 13, 13))
+    assert message in str(failure.value)
+    assert "\x1b" not in str(failure.value)
+    assert "step 3/3" not in str(failure.value)

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError, redacted
+from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError, quoted, redacted
 
 
 def test_a_traceback_shows_the_message_and_the_hint() -> None:
@@ -47,3 +47,20 @@ def test_secrets_are_taken_out_of_uris(text: str, shown: str) -> None:
     """Users, passwords and tokens; what only looks like them stays."""
     assert redacted(text) == shown
     assert redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("", "ValueError"),
+        ("  short.\nmore", "short"),
+        ("\x1b[96mstep\x1b[0m of http://me:secret@host", "step of http://host"),
+        (f"First (e.g., 'one') of it. {'Second ' * 40}", "First (e.g., 'one') of it"),
+        ("word " * 60, "word " * 38 + "word…"),
+        ("x" * 300, "x" * 199 + "…"),
+    ],
+)
+def test_a_foreign_message_is_cut_at_a_sentence_or_word(said: str, shown: str) -> None:
+    """One line of at most 200 characters, without escape codes and passwords."""
+    assert quoted(ValueError(said)) == shown
+    assert len(shown) <= 200

@@ -295,6 +295,11 @@ class TestNobodyThere:
         assert not (tmp_path / "run").exists()
         assert time.monotonic() - began < 120  # MLflow itself tries for four minutes
 
+    def test_a_store_that_mlflow_refuses(self, tmp_path: Path) -> None:
+        """What MLflow says of it is quoted up to the end of a sentence."""
+        with pytest.raises(UsageError, match=r"not receive further updates; give another URI, such as sqlite:///mlflow.db$"):
+            MlflowSink(f"file://{tmp_path}/store")
+
     def test_a_server_that_hangs_is_none(self, server: Server) -> None:
         """It takes the connection and says nothing: it has longer than one that takes none, and then is an error."""
         with relay(server) as between:

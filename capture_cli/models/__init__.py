@@ -17,7 +17,7 @@ of the arguments and of torch's global generator; the trial draws nothing from i
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from capture_cli.errors import UsageError, did_you_mean
+from capture_cli.errors import UsageError, did_you_mean, quoted
 from capture_cli.models import timm_zoo, userfile, zoo
 
 if TYPE_CHECKING:
@@ -80,13 +80,12 @@ def build(spec: str, *, classes: int, channels: int, height: int, width: int, or
     except UsageError:
         raise
     except Exception as error:  # torchvision's or a user's code may raise anything
-        text = next(iter(str(error).splitlines()), "") or type(error).__name__
         if spec.startswith(zoo.PREFIX):
             side = zoo.fitting_side(spec, channels=channels, height=height, width=width)
             hint = f"it takes {side}x{side}: --img-size {side}" if side else "try another --img-size or another model"
         else:
             hint = f"it must map float32 [B, {channels}, {height}, {width}] on the CPU to logits [B, {classes}]"
-        raise UsageError(f"the model {spec} fails on {channels}x{height}x{width} images: {text}", hint) from error
+        raise UsageError(f"the model {spec} fails on {channels}x{height}x{width} images: {quoted(error)}", hint) from error
     if not isinstance(output, Tensor) or tuple(output.shape) != (2, classes) or not output.is_floating_point():
         got = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise UsageError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capture_cli import models
-from capture_cli.errors import CaptureError, UsageError
+from capture_cli.errors import CaptureError, UsageError, quoted
 from capture_cli.models import saved, timm_zoo, zoo
 from capture_cli.models.freezing import head_of
 
@@ -243,9 +243,8 @@ def _read(initial: Initial) -> "dict[str, torch.Tensor]":
                 f"--weights {initial.text} holds Python objects, such as a whole model, or is damaged; capture reads tensors",
                 "save its state_dict: torch.save(model.state_dict(), FILE)",
             ) from error
-        text = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UsageError(
-            f"--weights {initial.text}: no tensors can be read from it: {text[:200]}",
+            f"--weights {initial.text}: no tensors can be read from it: {quoted(error)}",
             "save a state_dict: torch.save(model.state_dict(), FILE)",
         ) from error
     for name in _WRAPPERS:
@@ -299,7 +298,7 @@ def _downloaded(initial: Initial) -> "dict[str, torch.Tensor]":
     except UsageError:
         raise
     except Exception as error:  # no network, a full disk, a proxy: urllib, requests and the file system raise their own
-        text = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CaptureError(
-            f"the weights {initial.text} of {initial.model} could not be downloaded: {text}", "give a file: --weights FILE.pth"
+            f"the weights {initial.text} of {initial.model} could not be downloaded: {quoted(error)}",
+            "give a file: --weights FILE.pth",
         ) from error

@@ -28,7 +28,7 @@ from capture_cli.runs.names import name_of
 from capture_cli.sinks.evaluations import BatchStep, PhaseResult
 from capture_cli.sinks.pictures import picture_name, png
 from capture_cli.sinks.sending import described
-from capture_cli.sinks.uri import absolute, check
+from capture_cli.sinks.uri import OTHER, absolute, check
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +108,7 @@ class MlflowRun:
             self._client: MlflowClient = mlflow.MlflowClient(self.uri)
             self._experiment_id = self._find_experiment(experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
         except Exception as error:
-            raise UsageError(f"MLflow cannot log to {redacted(self.uri)}: {described(error)}", "give another URI") from error
+            raise UsageError(f"MLflow cannot log to {redacted(self.uri)}: {described(error)}", OTHER) from error
 
     @property
     def run_id(self) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from capture_cli.errors import CaptureError, RecordsError, redacted
+from capture_cli.errors import CaptureError, RecordsError, quoted, redacted
 from capture_cli.records import NO_LABEL, AnyBatch, Epoch, RunInfo, Samples
 from capture_cli.replay import Replay, Selection
 from capture_cli.runs import Block, Cursor, Line, Run, Visits
@@ -31,8 +31,6 @@ from capture_cli.sinks.pictures import Spool
 
 LOCK_SECONDS = 120.0
 """For another process that is still sending the same run: one whose training was killed finishes what it does."""
-MAX_CHARACTERS = 200
-"""Length of the message of an error of another package."""
 
 
 class Destination(Protocol):
@@ -210,8 +208,8 @@ def alone(lock: Path | None) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """The first line of an error's message, without passwords; that of another package cut to one line on a terminal."""
+    """An error's message in one line, without passwords; that of another package with its type."""
     if isinstance(error, CaptureError):
         return redacted(error.message)
-    text = redacted(next(iter(str(error).strip().splitlines()), ""))
-    return f"{type(error).__name__}: {text}"[:MAX_CHARACTERS] if text else type(error).__name__
+    kind, text = type(error).__name__, quoted(error)
+    return kind if text == kind else f"{kind}: {text}"

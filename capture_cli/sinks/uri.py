@@ -16,7 +16,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
 """For a server that has taken it: on a busy machine it may be slow."""
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-HINT = "start one with `mlflow server`, or give another URI, such as sqlite:///mlflow.db"
+OTHER = "give another URI, such as sqlite:///mlflow.db"
+HINT = f"start one with `mlflow server`, or {OTHER}"
 
 
 def check(uri: str) -> None:

@@ -9,6 +9,7 @@ recipe: all that is needed to make inputs of images.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from capture_cli.errors import CaptureError, DataError, UsageError
+from capture_cli.errors import CaptureError, DataError, UsageError, quoted
 from capture_cli.files import write_atomically
 from capture_cli.runtime import Runtime, choose_device
 from capture_cli.sources import Source
@@ -33,6 +34,7 @@ CHECKED = 64
 TOLERANCE = 1e-4
 """The largest difference of a logit, relative to the largest logit where that is above 1."""
 KEY = "capture"
+_NO_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 MISSING = "install it: pip install 'capture-cli[onnx]'"
 
 
@@ -97,12 +99,26 @@ def _converted(model: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto
                 output_names=["logits"],
             )
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise CaptureError(f"torch cannot export this model: {reason}", "its code has a step that ONNX lacks") from error
+            raise _not_exported(error) from error
     if program is None:
         raise CaptureError("torch returned no ONNX model", "use another version of torch")
     made: onnx.ModelProto = program.model_proto
     return made
+
+
+def _not_exported(error: Exception) -> CaptureError:
+    """Name the operator without an ONNX form, or else quote the cause: the exporter itself says what to do next."""
+    reasons: list[BaseException] = [error]
+    while cause := reasons[-1].__cause__:
+        reasons.append(cause)
+    if named := next(filter(None, (_NO_OPERATOR.search(str(one)) for one in reasons)), None):
+        return CaptureError(
+            f"this model cannot be exported: ONNX has no form of {named[1]}", "train with another layer in its place"
+        )
+    return CaptureError(
+        f"torch cannot export this model: {quoted(reasons[1] if reasons[1:] else error)}",
+        "change its code so that torch.export can trace it",
+    )
 
 
 def _describe(made: onnx.ModelProto, trained: Trained) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, quoted
 from capture_cli.objective import PLAIN, Objective
 
 STEPS_AT, STEP = (0.5, 0.75), 0.1
@@ -142,7 +142,7 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        raise UsageError(f"--ema needs a copy of the model, which fails: {error}", "drop --ema") from error
+        raise UsageError(f"--ema needs a copy of the model, which fails: {quoted(error)}", "drop --ema") from error
 
 
 def learning_rate(peak: float, sched: str, progress: float, *, warmup: float = 0.0) -> float:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, quoted
 from capture_cli.preprocessing import digests
 from capture_cli.records import AnyBatch, End, Epoch, Record, RunInfo, Samples, Skip
 from capture_cli.writer import columns as cols
@@ -389,5 +389,4 @@ class _Count(NamedTuple):
 
 
 def _unreadable(error: Exception) -> UsageError:
-    text = next(iter(str(error).splitlines()), type(error).__name__)
-    return UsageError(f"its tensors cannot be read: {text}", "pass plain dense tensors")
+    return UsageError(f"its tensors cannot be read: {quoted(error)}", "pass plain dense tensors")
