@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from capture_cli.plan import Plan
     from capture_cli.training.preparing import Ready
     from capture_cli.writer.sink import Sink
@@ -44,7 +42,7 @@ def prepared(plan: "Plan", wanted: SinkOptions) -> "Iterator[tuple[Ready, list[S
         yield ready, sinks
 
 
-def _trained(model: "nn.Module", run: Path) -> "nn.Module":
+def _trained(model: Any, run: Path) -> Any:
     """Give `model` the weights of a run folder that later commands use: those of the best epoch."""
     from capture_cli.training.loading import read_trained
 
