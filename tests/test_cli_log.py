@@ -50,7 +50,7 @@ def test_a_finished_run_is_sent_as_if_it_had_been_all_along(capture: Capture, tm
     assert done.returncode == 0
     then, after = client().search_runs(["1"], order_by=["attributes.start_time"])
     assert done.stdout == after.info.run_id + "\n"
-    assert done.stderr == f"sent to sqlite:///{tmp_path}/here.db: {2 * (10 + 6)} metrics, 2 evaluations, 1 parts, 1 model\n"
+    assert done.stderr == f"sent to sqlite:///{tmp_path}/here.db: {2 * (10 + 6 + 5)} metrics, 2 evaluations, 1 parts, 1 model\n"
     assert after.data.params == then.data.params
     assert after.data.metrics == then.data.metrics
     assert artifacts(after.info.run_id, tmp_path / "a") == artifacts(then.info.run_id, tmp_path / "b")

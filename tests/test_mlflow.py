@@ -161,6 +161,11 @@ def test_the_model_is_that_of_the_best_epoch(server: Server, capture: Capture, i
     options = ("-m", "net.py:make", *TRAIN[2:], "-e", "3", "--best", "val_loss", "-o", run, "--mlflow", server.uri)
     done = capture("train", images, *options)
     assert (done.returncode, done.stderr) == (0, "")
+    metrics = server.run(run).data.metrics
+    losses = dict(server.history(run, "val/loss"))
+    assert (metrics["best/epoch"], metrics["best/val/loss"], metrics["val/loss"]) == (1, losses[1], losses[3])
+    assert metrics["best/val/loss"] < metrics["val/loss"]
+    assert server.history(run, "best/epoch") == [(1, 1.0)]
     best, last = read_trained(run), read_trained(run, last=True)
     assert (best.header.epoch, last.header.epoch) == (1, 3)
     mlflow.set_tracking_uri(server.uri)
@@ -263,7 +268,7 @@ def test_anyones_loop_leaves_the_same(server: Server, tmp_path: Path, capsys: py
     listed = json.loads(artifacts["worst/val-epoch-0001/worst.json"])
     assert len(listed) == 2
     assert {f"worst/val-epoch-0001/{one['picture']}" for one in listed} < set(artifacts)
-    assert sunk(run)["sent"] == {"metrics": 2 + 6 * 2, "evaluations": 2, "parts": 1}
+    assert sunk(run)["sent"] == {"metrics": 2 + (6 + 5) * 2, "evaluations": 2, "parts": 1}
     assert sunk(run)["lines"] == len((run / "records.jsonl").read_bytes().splitlines())
     send(run, server.uri)
     assert sunk(run)["run_id"] == server.run(run).info.run_id

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from capture_cli import __version__
-from capture_cli.answers.best import scalars
+from capture_cli.answers.best import BestEpochs, best_epochs, scalars
 from capture_cli.errors import CaptureError, RecordsError, UsageError, redacted
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.records.chain import claimed_chain
@@ -97,6 +97,7 @@ class MlflowRun:
         self.sent = Counter(metrics=0, evaluations=0, parts=0)
         self._name = run_name
         self._info: RunInfo | None = None
+        self._best = BestEpochs()
         self._continues = False
         self._known: dict[str, set[tuple[int, str]]] = {}
         self._metrics: list[_Metric] = []
@@ -144,8 +145,9 @@ class MlflowRun:
         for some in batched([Param(name, text) for name, text in params.items()], MAX_PARAMS):
             self._client.log_batch(self.run_id, params=some)
         self._client.log_dict(self.run_id, list(info.classes), "classes.json")  # type: ignore[arg-type]
-        if self._continues and self._info is None:
-            self._part_sizes = self._find_parts()
+        if self._info is None:
+            self._best = best_epochs(info.config, info.task)
+            self._part_sizes = self._find_parts() if self._continues else []
         self._info = info
 
     def log_labels(self, labels: Sequence[tuple[str, str, str]]) -> None:
@@ -165,8 +167,11 @@ class MlflowRun:
         sums, now = result.sums, int(time.time() * 1000)
         if result.worst and self.pictures(result) < sum(one.image is not None for one in result.worst):
             self._send_worst(result)
-        values = scalars(sums, result.task)
-        self._metrics += [_Metric(f"{sums.phase}/{name}", value, now, sums.epoch) for name, value in values.items()]
+        values = {f"{sums.phase}/{name}": value for name, value in scalars(sums, result.task).items()}
+        self._best.update(sums)
+        if self._best.is_best(sums):  # MLflow shows the value of the last step, which is the best epoch so far
+            values |= {f"best/{name}": value for name, value in values.items()} | {"best/epoch": float(sums.epoch)}
+        self._metrics += [_Metric(name, value, now, sums.epoch) for name, value in values.items()]
 
     def pictures(self, result: PhaseResult) -> int:
         if not self._continues:
