@@ -93,7 +93,7 @@ class Diff:
     phases: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """The phases of a and b of which an epoch has ended."""
     partial: tuple[str, ...] = ()
-    """Of `a` and `b` those in which the epoch that is compared has not ended."""
+    """Names of the runs, `a` and `b`, in which the epoch that is compared has not ended."""
 
     @property
     def is_meant(self) -> bool:
