@@ -1,5 +1,7 @@
 """`capture runs`: a table of runs, and the removal of some."""
 
+import csv
+import io
 import json
 import os
 import pty
@@ -9,6 +11,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -44,9 +47,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def _json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, object]]:
+def _json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, Any]]:
     assert run(["runs", *args, "--json"]) == 0
-    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["runs"]
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["runs"]
     return found
 
 
@@ -96,10 +99,31 @@ def test_columns_are_chosen(runs: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert head.split() == ["name", "lr", "age", "accuracy"]
     assert row.split() == ["a", "0.1", "5", "s", "ago", f"{best.accuracy:.3f}" if best else ""]
     assert run(["runs", "--columns", "colour"]) == 2
-    assert "--columns colour is not valid; choose name, age, model, " in capsys.readouterr().err
+    assert "--columns colour is not valid; choose name, path, age, " in capsys.readouterr().err
     for other in ("--json", "--rm"):
         assert run(["runs", str(runs / "a"), "--columns", "name", other]) == 2
+        assert run(["runs", str(runs / "a"), "--csv", other]) == 2
     assert (runs / "a").exists()
+
+
+def test_csv_has_every_column(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the values of the JSON, in the order that was asked for; without runs there is the header alone."""
+    assert run(["runs", "runs", "sweep", "--csv", "--sort", "name"]) == 0
+    rows = list(csv.DictReader(io.StringIO(text := capsys.readouterr().out)))
+    assert "\r" not in text
+    as_json = _json(capsys, "runs", "sweep", "--sort", "name")
+    assert [(row["path"], int(row["bytes"]), row["lr"]) for row in rows] == [
+        (one["path"], one["bytes"], json.dumps(one["options"]["lr"])) for one in as_json
+    ]
+    assert [float(row["accuracy"]) for row in rows] == [one["best"]["accuracy"] for one in as_json]
+    assert [round(float(row["age"])) for row in rows] == [5, 65, 125, 185]
+    assert run(["runs", "--csv", "--columns", "lr,name", "--limit", "1"]) == 0
+    assert capsys.readouterr().out == "lr,name\n0.1,a\n"
+    Path("none").mkdir()
+    assert run(["runs", "none", "--csv", "--where", "accuracy > 0", "--columns", "name,accuracy"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "name,accuracy\n"
+    assert "there are no runs in none" in said.err
 
 
 def test_options_that_differ_come_before_the_age(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,9 +172,9 @@ def test_sorting_and_filtering(runs: Path, args: tuple[str, ...], names: str, ca
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("--sort nothing", "--sort nothing is not valid; choose name, age, model"),
-        ("--where colour=1", "write an SQL condition on name, age"),
-        ("--where accuracy>", "--where 'accuracy>': the condition ends too early; write an SQL condition on name, age"),
+        ("--sort nothing", "--sort nothing is not valid; choose name, path, age"),
+        ("--where colour=1", "write an SQL condition on name, path, age"),
+        ("--where accuracy>", "--where 'accuracy>': the condition ends too early; write an SQL condition on name, path, age"),
         ("--sort acc", "--sort acc is not valid; did you mean accuracy?"),
         ("--where 1;drop", "--where"),
         ("nowhere", "no such run: 'nowhere'"),

@@ -46,7 +46,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("diff run run --fail-if acuracy_drop>0", "did you mean accuracy_drop? write an SQL condition on"),
         ("runs --where acuracy>0", "did you mean accuracy? write an SQL condition on"),
         ("runs --sort acuracy", "--sort acuracy is not valid; did you mean accuracy?"),
-        ("runs --columns nothing", "--columns nothing is not valid; choose name, age"),
+        ("runs --columns nothing", "--columns nothing is not valid; choose name, path, age"),
         ("train images --config c.toml", "--config 'c.toml' has an unknown option 'epoch'; did you mean epochs?"),
         ("train images --labels t.csv:image,kin", "'t.csv' has no column 'kin'; did you mean kind?"),
         ("labels images --labels paren", "a group `label`; did you mean parent?"),

@@ -65,7 +65,7 @@ def inspect(
             )
         from capture_cli.cli.runs import show_list
 
-        show_list([run], as_json=as_json)
+        show_list([run], form="json" if as_json else "")
         return 0
     with open_run(run) as opened:
         if dynamics:

@@ -41,6 +41,7 @@ def runs(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table, with every column.")] = False,
 ) -> int:
     """List runs: model, best accuracy, the options that differ, size, state; or remove some.
 
@@ -51,22 +52,25 @@ def runs(
 
     By accuracy or loss, runs with validation come before the others.
 
-    Columns for --sort, --where and --columns: name, age (seconds), model, phase, epoch,
-    accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.
+    Columns for --sort, --where and --columns: name, path, age (seconds), model, phase,
+    epoch, accuracy, loss (of the best epoch), last_epoch, bytes, state, and every option.
     """
     if yes and not rm:
         raise UsageError("--yes is only valid with --rm", "drop it, or add --rm")
     if rm:
         if not names:
             raise UsageError("--rm names no run", "capture runs --rm NAME...")
-        if as_json or limit or columns:
+        if as_json or as_csv or limit or columns:
             raise UsageError(
-                "--rm removes the runs that are named", "drop --json, --columns and --limit; --where chooses among them"
+                "--rm removes the runs that are named", "drop --json, --csv, --columns and --limit; --where chooses among them"
             )
         return _remove(names, where, ask=not yes)
+    if as_json and as_csv:
+        raise UsageError("--json and --csv both choose the output format", "give one of them")
     if as_json and columns:
-        raise UsageError("--columns is of the table, and --json has all", "give one of them")
-    show_list(names or [], sort=sort, reverse=reverse, where=where, columns=columns, limit=limit, as_json=as_json)
+        raise UsageError("--columns is of the table and of --csv, and --json has all", "give one of them")
+    form = "json" if as_json else "csv" if as_csv else ""
+    show_list(names or [], sort=sort, reverse=reverse, where=where, columns=columns, limit=limit, form=form)
     return 0
 
 
@@ -78,9 +82,10 @@ def show_list(
     where: str | None = None,
     columns: str | None = None,
     limit: int | None = None,
-    as_json: bool = False,
+    form: str = "",
 ) -> None:
-    """Print the runs in the folders `names`, by default runs/, or these runs."""
+    """Print the runs in the folders `names`, by default runs/, or these runs: as a table, or in the `form` json or csv."""
+    import sys
     import time
 
     from capture_cli.cli.terminal import terminal_width
@@ -92,10 +97,13 @@ def show_list(
     places, more_in = _places(names)
     now = time.time()
     found = [listed(place) for place in places]
-    if not found and not as_json:
-        where = " or ".join(names) or str(RUNS)
-        typer.echo(safe(f"there are no runs in {where}; {more_runs(more_in) or '`capture train FOLDER` makes one'}"), err=True)
-        return
+    if not found and form != "json":
+        searched = " or ".join(names) or str(RUNS)
+        typer.echo(
+            safe(f"there are no runs in {searched}; {more_runs(more_in) or '`capture train FOLDER` makes one'}"), err=True
+        )
+        if not form:
+            return
     folders = [place.folder for place in places if place.folder.is_dir()]
     numbers = {folder: number for number, folder in enumerate(folders, 1)} if _all_of(names, RUNS) else {}
     chosen = found
@@ -107,8 +115,11 @@ def show_list(
     asked = None if columns is None else _known_columns(columns, found, now)
     shown, more = chosen[:limit], chosen[len(chosen) if limit is None else limit :]
     options = differing(shown)
-    if as_json:
+    if form == "json":
         typer.echo(view.to_json(shown, options=options))
+        return
+    if form:
+        view.write_csv(shown, sys.stdout, columns=asked or _columns(found, now), now=now)
         return
     view.show_runs(
         shown,
@@ -153,9 +164,16 @@ def _all_of(names: list[str], folder: Path) -> bool:
     return not names or [Path(name) for name in names] == [folder]
 
 
+def _columns(runs: list["ListedRun"], now: float) -> list[str]:
+    """Return the columns that every run has, then the options of these."""
+    from capture_cli.runs.listing import COLUMNS
+
+    return list(dict.fromkeys([*COLUMNS, *(name for run in runs for name in run.row(now))]))
+
+
 def _known_columns(text: str, runs: list["ListedRun"], now: float, option: str = "--columns") -> list[str]:
     """Return the names in `text`. Raises UsageError, listing all columns, for one that no run has."""
-    names, known = [name.strip() for name in text.split(",")], dict.fromkeys(name for run in runs for name in run.row(now))
+    names, known = [name.strip() for name in text.split(",")], _columns(runs, now)
     for name in names:
         if name not in known:
             raise UsageError(f"{option} {name} is not valid", did_you_mean(name, known, f"choose {', '.join(known)}"))

@@ -39,6 +39,20 @@ _INFO_BYTES = 1 << 20
 """So is a run record of some ten thousand classes."""
 _SHORT_RECORDS = re.compile(rb'^\{"seq":\d+,"kind":"(?:run|epoch|end)",.*\n', re.MULTILINE)
 _COMPRESSED = (".gz", ".zst")
+COLUMNS = {
+    "name": "varchar",
+    "path": "varchar",
+    "age": "double",
+    "model": "varchar",
+    "phase": "varchar",
+    "epoch": "bigint",
+    "accuracy": "double",
+    "loss": "double",
+    "last_epoch": "bigint",
+    "bytes": "bigint",
+    "state": "varchar",
+}
+"""The columns that every run has, with their SQL types; the options follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,7 @@ class ListedRun:
         best = self.best
         row = {
             "name": self.name,
+            "path": str(self.folder),
             "age": now - self.written,
             "model": self.model,
             "phase": best.phase if best else None,

@@ -11,30 +11,17 @@ from collections.abc import Sequence
 import duckdb
 
 from capture_cli.errors import UsageError
-from capture_cli.runs.listing import ListedRun
+from capture_cli.runs.listing import COLUMNS, ListedRun
 from capture_cli.tables.condition import Condition, advice, reason
-
-_COLUMNS = {
-    "name": "varchar",
-    "age": "double",
-    "model": "varchar",
-    "phase": "varchar",
-    "epoch": "bigint",
-    "accuracy": "double",
-    "loss": "double",
-    "last_epoch": "bigint",
-    "bytes": "bigint",
-    "state": "varchar",
-}
 
 
 def where(runs: Sequence[ListedRun], condition: str, *, now: float) -> list[ListedRun]:
     """Keep the runs that fulfil `condition`. Raises UsageError, naming the columns."""
     rows = [run.row(now) for run in runs]
-    kinds = dict(_COLUMNS)
+    kinds = dict(COLUMNS)
     for row in rows:
         for name, value in row.items():
-            if name not in _COLUMNS and value is not None:
+            if name not in COLUMNS and value is not None:
                 kinds[name] = _common(kinds.get(name), _kind(value))
     quoted = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items() if '"' not in name)
     names = [name for name in kinds if '"' not in name]

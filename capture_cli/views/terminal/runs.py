@@ -1,15 +1,17 @@
-"""`capture runs`: runs side by side, as a table and as JSON."""
+"""`capture runs`: runs side by side, as a table, as JSON and as CSV."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from capture_cli.runs.listing import ListedRun
 from capture_cli.runs.names import more_runs, origin_of
+from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.cache import size
 from capture_cli.views.terminal.tables import number, show, unbroken_table
 from capture_cli.views.terminal.text import plain
@@ -128,3 +130,11 @@ def age(seconds: float) -> str:
 def to_json(runs: Sequence[ListedRun], *, options: Sequence[str]) -> str:
     """Encode the same as one JSON object."""
     return json.dumps({"runs": [run.to_json() for run in runs], "differing_options": list(options)})
+
+
+def write_csv(runs: Sequence[ListedRun], out: TextIO, *, columns: Sequence[str], now: float) -> None:
+    """Write these columns of `ListedRun.row` with a header. What is not known is empty; a list or an object is JSON."""
+    writer = csv.writer(CsvLines(out))
+    writer.writerow(columns)
+    for row in (run.row(now) for run in runs):
+        writer.writerow([_text(row.get(name)) for name in columns])
