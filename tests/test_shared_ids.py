@@ -11,6 +11,7 @@ from capture_cli import Recorder
 from capture_cli.answers.duplicates import find_duplicates
 from capture_cli.answers.history import sample_history
 from capture_cli.answers.suspects import find_suspects
+from capture_cli.errors import UsageError
 from capture_cli.runs import open_run
 
 N, EPOCHS = 6, 3
@@ -59,6 +60,32 @@ def test_suspects_name_the_phase(tmp_path: Path, call: Caller) -> None:
     rows = [line.split() for line in shown.partition("suggested")[2].splitlines()[1:]]
     assert shown.partition("file")[2].split()[0] == "phase"
     assert {(row[1], row[2]) for row in rows} == {(f"{i}", phase) for i in range(N) for phase in ("train", "val")}
+
+
+def test_each_has_a_row_in_the_corrected_table(tmp_path: Path, call: Caller) -> None:
+    """With its own label and the phase as the split, whichever is ranked last."""
+    table = tmp_path / "labels.csv"
+    said = call("suspects", recorded(tmp_path / "two.jsonl", shift=1), "--labels-out", table).err
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    own = [[f"{i}", "abc"[(i + shift) % 3], split] for i in range(N) for split, shift in (("train", 0), ("val", 1))]
+    assert rows == [["file", "label", "split"], *own]
+    assert f"labels.csv: {2 * N} labels, 0 changed" in said
+
+
+def test_several_runs_keep_them_apart(tmp_path: Path) -> None:
+    """A sample of train is ranked with itself in the other run, not with the one of val that has its id."""
+    paths = [recorded(tmp_path / name, shift=1) for name in ("a.jsonl", "b.jsonl")]
+    with open_run(paths[0]) as one, open_run(paths[1]) as other:
+        alone, both = find_suspects(one), find_suspects(one, other)
+    assert len(both.suspects) == 2 * N
+    assert {(s.phase, s.id, s.label) for s in both.suspects} == {(s.phase, s.id, s.label) for s in alone.suspects}
+    flipped = recorded(tmp_path / "c.jsonl", shift=2)
+    with (
+        open_run(paths[0]) as one,
+        open_run(flipped) as other,
+        pytest.raises(UsageError, match="6 images do not have the same"),
+    ):
+        find_suspects(one, other)
 
 
 def test_a_duplicate_is_told_of_its_own_phase(tmp_path: Path) -> None:

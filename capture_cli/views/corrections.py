@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from capture_cli.answers.listed import ListedImages
-from capture_cli.answers.suspects import Suspect
+from capture_cli.answers.suspects import Suspect, share_names
 from capture_cli.labels.rules import Rule, parse_rule
 from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.text import safe
@@ -134,13 +134,17 @@ def label_table(suspects: Sequence[Suspect], listed: ListedImages) -> bytes:
     """A CSV with the columns file and label, sorted by file: the suggested class where a label is flagged, else its label.
 
     `listed` are all images of the run. If it had several splits, a column says the split of each: a training by the table has
-    the same validation and test images.
+    the same validation and test images. Where samples of several phases share names, as in a run of a Recorder whose data sets
+    all count from 0, each has a row of its own, and its split is the phase.
     """
-    labels = {**listed.labels, **{one.file: one.suggested if one.flagged else one.label for one in suspects}}
-    splits = listed.splits if len(set(map(listed.splits.get, labels))) > 1 else None
+    rows = {(file, listed.splits.get(file, "")): label for file, label in listed.labels.items()}
+    shared = share_names(suspects)
+    for one in suspects:
+        split = one.phase if shared else listed.splits.get(one.file, "")
+        rows[one.file, split] = one.suggested if one.flagged else one.label
+    columns = 3 if len({split for _, split in rows}) > 1 else 2
     out = io.StringIO()
     writer = csv.writer(CsvLines(out))
-    writer.writerow(("file", "label") if splits is None else ("file", "label", "split"))
-    for file, label in sorted(labels.items()):
-        writer.writerow((file, label) if splits is None else (file, label, splits.get(file, "")))
+    writer.writerow(("file", "label", "split")[:columns])
+    writer.writerows((file, label, split)[:columns] for (file, split), label in sorted(rows.items()))
     return out.getvalue().encode("utf-8", "surrogateescape")

@@ -152,6 +152,11 @@ class Suspects:
         return pd.DataFrame([one.to_json() for one in self.suspects], columns=list(COLUMNS))
 
 
+def share_names(suspects: Sequence[Suspect]) -> bool:
+    """Return True if samples of several phases of a run have one name: a Recorder's data sets may each count from 0."""
+    return len({one.file for one in suspects}) < len(suspects)
+
+
 def find_suspects(run: Run, *others: Run, beside: Sequence[Fold] = ()) -> Suspects:
     """Rank the samples of a run, in one pass over its records; of several runs together by the mean of their scores.
 
