@@ -1,5 +1,6 @@
 """Names that there are not: the message says the closest of those that there are."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from runs import write_run
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with `images/`, a run `run/`, one in runs/ and files with names that are nearly right."""
+    """A folder with `images/`, a run `run/`, its records as a file, one in runs/ and files with names that are nearly right."""
     make_images(tmp_path / "images")
-    write_run(tmp_path / "run")
+    shutil.copy(write_run(tmp_path / "run") / "records.jsonl", tmp_path / "mine.jsonl")
     write_run(tmp_path / "runs" / "first")
     (tmp_path / "c.toml").write_text("epoch = 3\n")
     (tmp_path / "t.csv").write_text("image,kind\ncat_0001.png,a\n")
@@ -52,6 +53,12 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("labels images --labels paren", "a group `label`; did you mean parent?"),
         ("train images -m CNN", "there is no model 'CNN'; did you mean cnn?"),
         ("inspect frist", "no such run: 'frist'; did you mean first?"),
+        ("inspect rnu", "no such run: 'rnu'; did you mean run?"),
+        ("verify mien.jsonl", "no such run: 'mien.jsonl'; did you mean mine.jsonl?"),
+        ("train images --weights frist", "--weights: no such run: 'frist'; did you mean first?"),
+        ("train images --weights last", "--weights: there is no run with model.safetensors in runs/ for 'last'"),
+        ("train images --weights zebra", "--weights zebra: there is no such file or run; give a .safetensors or .pth file"),
+        ("train images -m torchvision:resnet18 --weights frist", "there are no weights frist of torchvision:resnet18"),
     ],
 )
 def test_the_closest_is_named(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

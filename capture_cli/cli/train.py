@@ -64,15 +64,19 @@ def _run_config(ctx: typer.Context, run: str | None) -> str | None:
     return run
 
 
-def _path_of_weights(text: str | None) -> str | None:
-    """Return the path of a run whose model begins another; names of published weights stay."""
+def _path_of_weights(text: str | None, model: str) -> str | None:
+    """Return the path of a run whose model begins `model`; names of published weights stay."""
     if text is None or text == "DEFAULT" or Path(text).is_file():
         return text
-    try:
-        run = shared.find_run(text, having="model.safetensors")
-    except UsageError:  # no run, so it names published weights, or nothing: capture_cli.models.pretrained knows
-        return text
     from capture_cli.runs.names import BEST_MODEL, MODEL, demand_one_training
+
+    try:
+        run = shared.find_run(text, having=MODEL)
+    except UsageError as error:
+        is_mistyped = error.hint.startswith("did you mean") and not model.startswith(("torchvision:", "timm:"))
+        if is_mistyped or text == "last" or text.startswith("@"):
+            raise UsageError(f"--weights: {error.message}", error.hint) from error
+        return text  # it names published weights, or nothing: capture_cli.models.pretrained knows
 
     demand_one_training(Path(run))
     if Path(run).is_dir() and not any((Path(run) / name).is_file() for name in (BEST_MODEL, MODEL)):
@@ -91,9 +95,7 @@ def train(
         str,
         Training("--model", "-m", help="linear, mlp, cnn, torchvision:NAME, timm:NAME or FILE.py:FACTORY (runs that code)."),
     ] = TrainConfig.model,
-    weights: Annotated[
-        str | None, Training(metavar="DEFAULT|NAME|FILE|RUN", callback=_path_of_weights, help=WEIGHTS)
-    ] = TrainConfig.weights,
+    weights: Annotated[str | None, Training(metavar="DEFAULT|NAME|FILE|RUN", help=WEIGHTS)] = TrainConfig.weights,
     freeze: Annotated[str | None, Training(metavar="backbone|N", help=FREEZE)] = TrainConfig.freeze,
     epochs: Annotated[int, Training("--epochs", "-e", help="Passes over the training images.")] = TrainConfig.epochs,
     batch_size: Annotated[int, Training("--batch-size", "-b", help="Images per update.")] = TrainConfig.batch_size,
@@ -187,7 +189,7 @@ def train(
     Records go to a run folder (runs/<time>-<model>), progress to the terminal.
     Then look at them with `capture inspect RUN`.
     """
-    options: dict[str, Any] = locals()
+    options: dict[str, Any] = {**locals(), "weights": _path_of_weights(weights, model)}
     settings = TrainConfig(**{field: options[field] for field in TrainConfig.__dataclass_fields__})
     every = Every.parse(checkpoint_every)
     from capture_cli.cli.sinks import SinkOptions

@@ -253,7 +253,8 @@ def _did_you_mean(text: str, runs: Path) -> str:
     """Advise the closest name of a run, or say what a run is."""
     parent, name = Path(text).parent, Path(text).name
     try:
-        choices = {str(place.folder): place.folder.name for place in run_folders(parent)} if parent != Path() else {}
+        beside = [*run_folders(parent), *run_files(parent)]
+        choices = {str(place.folder): place.folder.name for place in beside}
         choices |= {place.folder.name: place.folder.name for place in run_folders(runs)}
     except CaptureError:
         choices = {}
