@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,12 @@ def test_a_run_that_goes_on_is_left_alone(capture: Capture, tmp_path: Path) -> N
         (["ranks", "--mlflow", URI], "'ranks' has records of several processes; send one of its files: ranks/records.jsonl"),
         (["run.jsonl", "--tensorboard"], "event files need a folder, and the records go to run.jsonl; give a run folder"),
         (["run", "--tensorboard", "--model"], "nothing says where to send the run; add --mlflow [URI]"),
+        (["run.jsonl", "--model", "--mlflow", URI], "'run.jsonl' is a file of records, without a model; give a run folder"),
+        (
+            ["early", "--model", "--mlflow", URI],
+            "'early' has no model yet: it was interrupted after 0 of 3 epochs; `capture train --resume early` continues it; "
+            "without --model all else is sent",
+        ),
     ],
 )
 def test_what_cannot_be_sent(args: list[str], message: str, capture: Capture, tmp_path: Path) -> None:
@@ -130,11 +137,14 @@ def test_what_cannot_be_sent(args: list[str], message: str, capture: Capture, tm
         write_run(tmp_path / name)
         (tmp_path / name / rank).write_bytes(gzip.compress(records) if rank.endswith(".gz") else records)
     (tmp_path / "gzipped" / "records.jsonl").unlink()
+    early = run_records(epochs=0, status="interrupted")
+    write_run(tmp_path / "early", (replace(one, config={"epochs": 3}) if isinstance(one, RunInfo) else one for one in early))
     done = capture("log", *args)
     assert done.returncode in (2, 4)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
+    assert "--model" not in args or not (tmp_path / "here.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,27 @@ def predictions() -> Iterator[Record]:
         ("images", False, "'images' is not a run; name a run of `capture train`, or a .safetensors file"),
         ("loop", False, "'loop' has no model: a Recorder keeps predictions, not weights; name a run"),
         ("predicted", False, "'predicted' used the model of runs/a, and has none of its own; name that run"),
-        ("killed", False, "'killed' has no model yet: it was cut off; `capture train --resume killed` continues it"),
+        (
+            "killed",
+            False,
+            "'killed' has no model yet: it was cut off after 1 of 3 epochs; `capture train --resume killed` continues it",
+        ),
         ("early", False, "'early' has no model yet: it was cut off; `capture train --resume early` continues it"),
-        ("stopped", False, "'stopped' has no model yet: it was interrupted; `capture train --resume stopped` continues it"),
+        (
+            "stopped",
+            False,
+            "'stopped' has no model yet: it was interrupted after 1 of 3 epochs; `capture train --resume stopped`",
+        ),
+        (
+            "first",
+            False,
+            "'first' has no model yet: it failed after 0 of 3 epochs; `capture train --resume first` continues it",
+        ),
         (
             "best",
             True,
-            "'best' has no model of its last epoch: it was cut off; `capture train --resume best` continues it; drop",
+            "'best' has no model of its last epoch: it was cut off after 1 of 3 epochs; `capture train --resume best` "
+            "continues it; drop",
         ),
         ("gone", False, "'gone' has no model any more: its file is gone"),
     ],
@@ -62,6 +76,7 @@ def test_a_folder_without_a_model_says_what_it_is(
     write_run(Path("predicted"), predictions())
     write_run(Path("killed"), changed(None, **trained))
     write_run(Path("stopped"), changed("interrupted", **trained))
+    write_run(Path("first"), (one for one in changed("failed", **trained) if not isinstance(one, Epoch)))
     write_run(Path("gone"), changed(**trained))
     write_run(Path("best"), changed(None, **trained))
     (Path("best") / "best.safetensors").touch()

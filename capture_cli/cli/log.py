@@ -43,10 +43,25 @@ def log(
     from capture_cli.runs.names import fold_folders
 
     trainings = list(map(str, fold_folders(Path(run)))) or [run]
+    if model:
+        _demand_models(trainings)
     errors = [_log(one, mlflow, tensorboard=tensorboard, folder=folder, model=model) for one in trainings]
     if error := next(filter(None, errors), None):
         raise error
     return 0
+
+
+def _demand_models(runs: list[str]) -> None:
+    """Raise UsageError, before anything is sent, if one of the runs has no model."""
+    from capture_cli.training.loading import model_file
+
+    for run in map(Path, runs):
+        if run.is_file():
+            raise UsageError(f"'{run}' is a file of records, without a model", "give a run folder, or drop --model")
+        try:
+            model_file(run)
+        except UsageError as error:
+            raise UsageError(error.message, f"{error.hint}; without --model all else is sent") from error
 
 
 def _log(run: str, mlflow: str | None, *, tensorboard: bool, folder: Path | None, model: bool) -> RecordsError | None:

@@ -31,5 +31,6 @@ def without_model(folder: Path, *, last: bool = False) -> UsageError:
         return UsageError(f"{what}: it is still running", f"wait for its end{best}")
     if run.state in ("completed", "compressed", "damaged"):
         return UsageError(f"'{folder}' has no model any more: its file is gone", f"restore it, or train again{best}")
-    reason = "it was cut off" if run.state == "cut off" else f"it {'failed' if run.state == 'failed' else 'was interrupted'}"
-    return UsageError(f"{what}: {reason}", f"`capture train --resume {name}` continues it{best}")
+    ended = {"cut off": "was cut off", "failed": "failed"}.get(run.state, "was interrupted")
+    came = f" after {run.last_epoch or 0} of {run.planned_epochs} epochs" if run.planned_epochs else ""
+    return UsageError(f"{what}: it {ended}{came}", f"`capture train --resume {name}` continues it{best}")
