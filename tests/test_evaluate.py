@@ -123,6 +123,19 @@ def test_a_training_warns_of_validation_images_that_its_weights_know(place: Path
     assert capture(place, "train", "images", *alone, "--val-split", "0.5")[::2] == (0, "")
 
 
+def test_folds_warn_of_them_as_one_run(place: Path, tmp_path: Path) -> None:
+    """In `inspect`, with the training that is meant and the number of those that have the warning."""
+    options = ("-m", "linear", "--weights", place / "runs" / "one", "-e", "1", "-q", "-o", tmp_path / "folds")
+    assert capture(place, "train", "images", "--folds", "2", *options)[0] == 0
+    known = len(set(trained_files(place / "runs" / "one")) - set(trained_files(tmp_path / "folds" / "fold-2")))
+    assert 0 < known < 12
+    said = json.loads(capture(place, "inspect", tmp_path / "folds", "--json")[1])["warning"]
+    assert said.startswith(f"fold-2: --weights {place}/runs/one were trained on {known} of the 12 validation images: ")
+    assert said.endswith("; 2 trainings have this warning")
+    alone = json.loads(capture(place, "inspect", tmp_path / "folds/fold-2", "--json")[1])["warning"]
+    assert said == f"fold-2: {alone}; 2 trainings have this warning"
+
+
 @pytest.mark.parametrize("weights", ["DEFAULT", "", "\0", "a" * 300, "/", ".", "gone/model.safetensors", 7, ["x"]])
 def test_weights_that_are_of_no_run_here_add_nothing(tmp_path: Path, weights: object) -> None:
     """Published weights, and whatever the records of others may say."""
