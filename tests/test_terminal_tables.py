@@ -50,6 +50,17 @@ def test_without_any_room_texts_fold(capsys: pytest.CaptureFixture[str]) -> None
     assert "…" not in "".join(lines_of(capsys))
 
 
+@pytest.mark.parametrize("width", [60, None])
+def test_no_line_ends_in_blanks(capsys: pytest.CaptureFixture[str], width: int | None) -> None:
+    """Not in a heading, a cell with a style or the line that counts the rest; what is before a text stays."""
+    heads = [("file", "fold"), ("state", "dim")]
+    show([table_of(heads, [["a.png", "ok"], ["", "unusable"]], more=2, noun="files", width=width)], width=width)
+    lines = lines_of(capsys)
+    assert [line.split() for line in lines] == [["file", "state"], ["a.png", "ok"], ["unusable"], ["and", "2", "more", "files"]]
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert lines[2].startswith("     ")
+
+
 def test_suspects_have_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reasons give way to whole file names; a pipe has them."""
     with open_run(write_run(tmp_path / "run", run_records(files=FILES, epochs=3))) as run:

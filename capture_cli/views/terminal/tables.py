@@ -7,6 +7,7 @@ show([plain("a title", "bold"), "", rows], width=80)
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 4096
 """Cells of a line that does not go to a terminal: every path fits."""
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 _LEAST_CELLS = 12
 """A text that is shortened keeps so many cells."""
 
@@ -176,4 +178,14 @@ def show(parts: Sequence[Any], *, width: int | None = None) -> None:
             else:
                 console.print(part)
     # Not written by Rich, which ends the process with exit code 1 if the reader has gone.
-    sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines()))
+    sys.stdout.write("".join(f"{_without_blanks(line)}\n" for line in captured.get().splitlines()))
+
+
+def _without_blanks(line: str) -> str:
+    """Take the blanks off the end of a line, also those inside a style."""
+    parts = _STYLE.split(line)  # text and styles in turn
+    for at in range(len(parts) - 1, -1, -2):
+        parts[at] = parts[at].rstrip(" ")
+        if parts[at]:
+            break
+    return "".join(parts)
