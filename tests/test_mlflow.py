@@ -153,13 +153,13 @@ class TestOneRun:
 
 
 def test_the_model_is_that_of_the_best_epoch(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:
-    """As `capture log --model` sends it: not the weights of the last step."""
+    """As `capture log --model` sends it: not the weights of the last step, which are all there is of a run into a pipe."""
     from capture_cli.training.loading import read_trained
 
     run = tmp_path / "run"
     (tmp_path / "net.py").write_text(WORSE)
-    options = ("-m", "net.py:make", *TRAIN[2:], "-e", "3", "--best", "val_loss", "-o", run, "--mlflow", server.uri)
-    done = capture("train", images, *options)
+    options = ("-m", "net.py:make", *TRAIN[2:], "-e", "3", "--best", "val_loss", "--mlflow", server.uri, "-o")
+    done = capture("train", images, *options, run)
     assert (done.returncode, done.stderr) == (0, "")
     metrics = server.run(run).data.metrics
     losses = dict(server.history(run, "val/loss"))
@@ -172,6 +172,11 @@ def test_the_model_is_that_of_the_best_epoch(server: Server, capture: Capture, i
     logged = mlflow.pytorch.load_model(f"runs:/{server.run(run).info.run_id}/model").state_dict()
     assert all(torch.equal(logged[name], tensor) for name, tensor in best.weights.items())
     assert not all(torch.equal(logged[name], tensor) for name, tensor in last.weights.items())
+    environment = {"MLFLOW_EXPERIMENT_NAME": tmp_path.name}
+    assert command("train", images, *options, "-", cwd=tmp_path, env=environment).returncode == 0
+    (piped,) = server.client().search_runs([server.client().get_experiment_by_name(tmp_path.name).experiment_id])
+    logged = mlflow.pytorch.load_model(f"runs:/{piped.info.run_id}/model").state_dict()
+    assert all(torch.equal(logged[name], tensor) for name, tensor in last.weights.items())
 
 
 def test_a_run_that_goes_on_is_the_same_run_in_mlflow(server: Server, capture: Capture, images: Path, tmp_path: Path) -> None:
