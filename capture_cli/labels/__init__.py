@@ -156,7 +156,7 @@ def scan(
     try:
         rule, rivals = work.find_rule()
     except DataError:
-        if not unlabelled_too:
+        if not unlabelled_too or work.wants_table:
             raise
         return _unlabelled(work)
     named = work.label(rule, part)

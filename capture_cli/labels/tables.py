@@ -8,8 +8,8 @@ A row names an image by its path in the folder, by its file name, or by its name
 that the folder does not have are ignored. Without column names, the file column is the one whose values name most images. The
 label column is the only other one, or one with a usual name (`label`, `class`, `diagnosis`, ...), or all others if they hold a
 single 1 in each row (one-hot); else the error lists the columns. If the first line names an image in its first cell, it is a
-row, unless it is a header all the same (capture_cli.labels.header), and the columns are called 1, 2, ... Columns `split` and
-`skipped`, as `capture labels --files` writes them, are followed.
+row, unless it is a header all the same (capture_cli.labels.header), and the columns are called 1, 2, ... Columns `split`
+(capture_cli.labels.split_columns) and `skipped`, as `capture labels --files` writes them, are followed.
 """
 
 import csv
@@ -25,8 +25,8 @@ from typing import NamedTuple
 from capture_cli.errors import DataError, UsageError, did_you_mean
 from capture_cli.labels.finder import Finder
 from capture_cli.labels.header import is_header
+from capture_cli.labels.split_columns import EXCLUDED, split_column, unused_columns
 from capture_cli.labels.subjects import subject_columns
-from capture_cli.labels.tokens import SPLIT_WORDS
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".txt")
 MAX_BYTES = 2**30
@@ -36,7 +36,6 @@ _LABEL_COLUMNS = [
     *("species", "y", "finding_labels", "finding", "emotion", "tag", "gt", "ground_truth", "level", "type"),
     *("class_id", "classid"),
 ]
-_SPLIT_COLUMNS = ("split", "subset", "partition", "set", "usage")
 _OVERRIDDEN = {"no-label", "not-in-table", "unknown-class", "companion", "excluded", "outside-split", "unlabelled"}
 """Reasons of `capture labels --files` that no longer hold once somebody has written a label beside them."""
 _TRIED_ROWS = 500
@@ -84,6 +83,9 @@ class Matched:
     """BLAKE2b (16 bytes, hex) of the file."""
     split_column: str = ""
     """The column that `splits` come from."""
+    split_error: DataError | None = None
+    """The error for values of this column that name no split."""
+    warnings: list[str] = field(default_factory=list)
     has_header: bool = True
     """False if the first line is a row like the others."""
     asked: str = ""
@@ -189,10 +191,11 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     finder = Finder(files, others)
     table = with_header(table, finder)
     file_at = file_column(table, finder)
-    split_at = _split_column(table, file_at)
+    split = split_column(table.name, table.columns, table.rows, file_at=file_at, label=table.wanted.label_column)
     skipped_at = table.columns.index("skipped") if "skipped" in table.columns else None
     group_at = _group_column(table, group)
-    label_of, name = _label_reader(table, {file_at, split_at, skipped_at, group_at})
+    taken = {file_at, split.at, skipped_at, group_at}
+    label_of, name, labels_at = _label_reader(table, taken)
     columns = f"{table.columns[file_at]},{name}"
     found = Matched(
         name=table.name,
@@ -200,13 +203,17 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         groups=None if group_at is None else {},
         rows=len(table.rows),
         digest=table.digest,
-        split_column="" if split_at is None else table.columns[split_at],
+        split_column="" if split.at is None else table.columns[split.at],
+        split_error=split.error,
         has_header=table.has_header,
     )
-    subjects = subject_columns(table.columns, used={file_at, split_at, skipped_at, name})
+    if split.at is None:
+        found.warnings = unused_columns(table.name, table.columns, table.rows, used={*taken, *labels_at})
+    subjects = subject_columns(table.columns, used={file_at, split.at, skipped_at, name})
     for row in table.rows:
         file, label = finder.find(row[file_at]), label_of(row)
         reason = row[skipped_at].strip() if skipped_at is not None else ""
+        told = row[split.at].strip() if split.at is not None else ""
         if file is None:
             if label or not reason:  # a file that was skipped when the table was written may be no image
                 found.extra.append(row[file_at])
@@ -214,17 +221,21 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         if reason and not (label and reason in _OVERRIDDEN):
             found.skipped[file] = reason
             continue
-        if found.labels.get(file, label) != label:
-            message = f"'{table.name}' gives '{file}' two labels: '{found.labels[file]}' and '{label}'"
-            raise DataError(message, "keep one row per image")
+        if split.splits.get(told) == EXCLUDED:
+            found.skipped[file] = told
+            continue
+        for what, known, value in (("labels", found.labels, label), ("splits", found.splits, split.splits.get(told, ""))):
+            if known.get(file, value) != value:
+                message = f"'{table.name}' gives '{file}' two {what}: '{known[file]}' and '{value}'"
+                raise DataError(message, "keep one row per image")
         if label:
             found.labels[file] = label
         if found.groups is not None and group_at is not None:
             found.groups[file] = row[group_at].strip()
         for at in subjects:
             found.subjects.setdefault(table.columns[at], {})[file] = row[at].strip()
-        if split_at is not None and row[split_at]:
-            found.splits[file] = SPLIT_WORDS[row[split_at].strip().casefold()]
+        if told in split.splits:
+            found.splits[file] = split.splits[told]
     if not found.labels:
         example, value = (files or others)[0], table.rows[0][file_at]
         if other := finder.in_other_case(value):
@@ -275,27 +286,22 @@ def _group_column(table: LabelTable, group: str | None) -> int | None:
     return _column(table, group) if group is not None and (group in table.columns or is_cell) else None
 
 
-def _split_column(table: LabelTable, file_at: int) -> int | None:
-    for at, name in enumerate(table.columns):
-        if at != file_at and name.casefold() in _SPLIT_COLUMNS and name != table.wanted.label_column:
-            values = {row[at].strip().casefold() for row in table.rows} - {""}
-            if values and values <= SPLIT_WORDS.keys():
-                return at
-    return None
+def _label_reader(table: LabelTable, taken: Collection[int | None]) -> tuple[Callable[[Sequence[str]], str], str, list[int]]:
+    """Choose the label column; return a function from a row to its label, the name of the column for people, and its place.
 
-
-def _label_reader(table: LabelTable, taken: Collection[int | None]) -> tuple[Callable[[Sequence[str]], str], str]:
-    """Choose the label column; return a function from a row to its label, and the name of the column for people."""
+    There are several places for one-hot columns.
+    """
     if table.wanted.label_column is not None:
-        return _reader(_column(table, table.wanted.label_column)), table.wanted.label_column
+        at = _column(table, table.wanted.label_column)
+        return _reader(at), table.wanted.label_column, [at]
     rest = [at for at in range(len(table.columns)) if at not in taken]
     usual = {table.columns[at].casefold().replace(" ", "_"): at for at in reversed(rest)}
     chosen = next((usual[name] for name in _LABEL_COLUMNS if name in usual), rest[0] if len(rest) == 1 else None)
     if chosen is not None:
-        return _reader(chosen), table.columns[chosen]
+        return _reader(chosen), table.columns[chosen], [chosen]
     one_hot = _one_hot_columns(table, rest)
     if one_hot:
-        return lambda row: next((table.columns[at] for at in one_hot if _is_one(row[at])), ""), "one-hot columns"
+        return lambda row: next((table.columns[at] for at in one_hot if _is_one(row[at])), ""), "one-hot columns", one_hot
     options = " or ".join(f"--labels {table.name}:{name}" for name in label_columns(table, rest))
     raise UsageError(
         f"the label column of '{table.name}' is not clear: {', '.join(table.columns[at] for at in rest) or 'there is none'}",

@@ -50,12 +50,17 @@ def _table(found: Scan) -> list[str]:
             for table in found.tables[:1]
         ]
     missing = [one.file for one in found.skipped if one.reason == "not-in-table"]
-    texts = []
+    texts = [*found.table.warnings]
     if missing:
         texts.append(f"{count(len(missing), 'image has', 'images have')} no label in '{found.table.name}': {quoted(missing)}")
     if found.table.extra:
         rows = count(len(found.table.extra), "row", "rows")
         texts.append(f"{rows} of '{found.table.name}' without an image in the folder: {quoted(found.table.extra)}")
+    if "val" in found.table.splits.values():
+        open_ = [file for file in found.files if file not in found.table.splits]
+        trained = count(len(open_), "image has", "images have")
+        told = f"no split in the column `{found.table.split_column}` and count as training images"
+        texts += [f"{trained} {told}: {quoted(open_)}"] * bool(open_)
     return texts
 
 

@@ -46,6 +46,11 @@ class Work:
         self.tables: list[str] = []
         self._wanted = parse_table(reading.labels)
 
+    @property
+    def wants_table(self) -> bool:
+        """True if the labels are asked for from a table."""
+        return self._wanted is not None
+
     def look(self) -> None:
         """List the images in natural order, without masks and excluded files, and read their splits from the paths."""
         listing = self.source.list()
@@ -90,6 +95,8 @@ class Work:
         read = read_table(wanted, self.source.name)
         first = [file for file in self.files if file not in others]
         table = match(read, first, sorted(others), group=self.reading.group)
+        if table.split_error is not None:
+            raise table.split_error
         table.asked = self.reading.labels
         for file in table.labels:
             if file not in table.splits and splits.get(file) in _UNUSED:
