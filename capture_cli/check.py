@@ -35,7 +35,7 @@ class Checked:
 
 def check(scan: Scan, wishes: Wishes, resources: Resources, *, warn: Callable[[str], object]) -> Checked:
     """Decode every image of a scan and compare them. Trouble with memory and disk goes to `warn`."""
-    geometry, inputs, _ = choose_geometry(scan.files, scan.source.read, wishes)
+    geometry, inputs, *_ = choose_geometry(scan.files, scan.source.read, wishes)
     trained = Names(files=scan.files, labels=scan.labels, splits=scan.splits, classes=scan.classes)
     names = trained.with_tests([(one.file, one.detail) for one in scan.skipped if one.reason == "test-split"])
     observed = Observed(len(names.files))

@@ -19,6 +19,7 @@ from capture_cli.models.pretrained import Initial, find
 from capture_cli.normalisation import from_mean_and_std
 from capture_cli.pixels.choosing import Wishes, choose_geometry, describe
 from capture_cli.pixels.geometry import Geometry
+from capture_cli.pixels.unlike import unlike
 from capture_cli.preprocessing import Recipe
 from capture_cli.records import MAX_COUNTED_CLASSES
 from capture_cli.sources.folder import FolderSource
@@ -45,8 +46,10 @@ class Plan:
     recipe: Recipe
     initial: Initial | None = None
     """Weights to begin with."""
-    warning: str = ""
+    warnings: Sequence[str] = ()
     """Warnings from the headers of the images; not escaped."""
+    kinds: Sequence[str] | None = None
+    """Kinds of images that there are, as in capture_cli.pixels.choosing.GeometryChoice."""
     fold: Mapping[str, int] | None = None
     """Its number and how many there are, as in records, if this is one of several trainings."""
 
@@ -67,7 +70,7 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         _check_folds(found, config.folds)
     _check_validation(found, config)
     trained_with = _trained_with(initial) if initial else {}
-    geometry, inputs, warning = choose_geometry(found.files, source.read, _wished(config, trained_with))
+    geometry, inputs, warning, kinds = choose_geometry(found.files, source.read, _wished(config, trained_with))
     geometry = replace(geometry, **{name: trained_with[name] for name in ("filter", "crop_share") if name in trained_with})
     if trained_with and not (config.size or config.resize):
         inputs = f"{describe(geometry)}; as the weights were trained"
@@ -82,7 +85,8 @@ def make_plan(folder: str, config: TrainConfig, *, moved_to: str | None = None) 
         inputs=inputs,
         recipe=recipe,
         initial=initial,
-        warning=warning,
+        warnings=[warning] if warning else [],
+        kinds=kinds,
     )
 
 
@@ -182,15 +186,33 @@ def plan_folds(plan: Plan) -> list[Plan]:
     return plans
 
 
-def plan_evaluation(folder: str, *, classes: Sequence[str], recipe: Recipe, config: TrainConfig, part: str = "auto") -> Plan:
-    """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split."""
+def plan_evaluation(
+    folder: str,
+    *,
+    classes: Sequence[str],
+    recipe: Recipe,
+    config: TrainConfig,
+    part: str = "auto",
+    kinds: Sequence[str] | None = None,
+) -> Plan:
+    """Plan one pass of a trained model over a folder, with the model's classes and recipe and without a split.
+
+    `kinds` are those of its training images.
+    """
     source, split = FolderSource(folder), single_split("test")
     found = scan(source, split=split, reading=ReadingOptions.of(config.to_dict()), classes=classes, part=part)
     if config.strict:
         refuse_skipped(found)
     geometry = recipe.geometry_within(config.max_pixels)
     return Plan(
-        folder=folder, root=folder, config=config, scan=found, geometry=geometry, inputs=describe(geometry), recipe=recipe
+        folder=folder,
+        root=folder,
+        config=config,
+        scan=found,
+        geometry=geometry,
+        inputs=describe(geometry),
+        recipe=recipe,
+        warnings=unlike(found.files, source.read, geometry, kinds),
     )
 
 

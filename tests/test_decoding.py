@@ -21,7 +21,7 @@ def test_five_formats_are_read_by_content(kind: str) -> None:
     """PNG, JPEG, WebP, BMP and GIF are decoded to what Pillow makes of them when nothing special has to be done."""
     with Image.open(io.BytesIO(GOOD[kind])) as image:
         assert np.array_equal(shown(GOOD[kind]), np.asarray(image.convert("RGB")))
-    assert peek(GOOD[kind]) == (18, 24, False, False)
+    assert peek(GOOD[kind]) == (18, 24, False, False, False)
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:

@@ -39,7 +39,7 @@ def test_they_are_decoded_as_pillow_does(kind: str) -> None:
     with Image.open(io.BytesIO(MORE[kind])) as image:
         assert np.array_equal(shown(MORE[kind]), np.asarray(image.convert("RGB")))
         assert format_of(MORE[kind]) == image.format
-        assert peek(MORE[kind]) == (18, 24, image.mode in ("L", "1"), False)
+        assert peek(MORE[kind]) == (18, 24, image.mode in ("L", "1"), False, False)
 
 
 @pytest.mark.parametrize("kind", MORE)

@@ -93,6 +93,7 @@ def predict(
     found = _listed(images)
     from capture_cli.cli.streams import other_code
     from capture_cli.runtime import start, use_threads
+    from capture_cli.sources.named import read_named
     from capture_cli.stopping import Stopping
     from capture_cli.training.loading import read_trained
     from capture_cli.training.prediction import Classifier
@@ -105,6 +106,8 @@ def predict(
         use_threads(threads)
         runtime = start(config.device, amp=amp)
         classifier = Classifier(trained, runtime, batch_size=batch_size, workers=workers, max_pixels=config.max_pixels)
+    for text in classifier.unlike(found.files, read_named):
+        shared.warn(text)
     shown = _Shown(style, min(top, len(classifier.classes)), min_confidence)
     with Stopping(lambda text: typer.echo(text, err=True)) as stopping, contextlib.ExitStack() as stack:
         recording = None

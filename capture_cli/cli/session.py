@@ -97,7 +97,7 @@ def _introduction(ready: Ready) -> list[str]:
 
 def _warnings(plan: Plan) -> list[str]:
     weights = plan.initial.warning if plan.initial else ""
-    return [*label_warnings(plan.scan), *_unvalidated(plan), *filter(None, [plan.warning, weights])]
+    return [*label_warnings(plan.scan), *_unvalidated(plan), *plan.warnings, *filter(None, [weights])]
 
 
 def _fold(plan: Plan) -> list[str]:

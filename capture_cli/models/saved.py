@@ -44,6 +44,8 @@ class ModelHeader:
     """The model began with weights of its own (`--weights`), so its first layers were not fitted to the images."""
     code_digest: str | None = None
     """BLAKE2b (16 bytes, hex) of the file of FILE.py:FACTORY. None for other models, and in older files."""
+    kinds: Sequence[str] | None = None
+    """Kinds of images that it was trained on: capture_cli.pixels.choosing.KINDS. None if that is not known."""
 
 
 def to_bytes(model: "nn.Module", header: ModelHeader) -> bytes:
@@ -120,6 +122,9 @@ def _header(text: str) -> ModelHeader:
     texts = (header.labels, header.table, header.table_digest, header.code_digest)
     if any(one is not None and type(one) is not str for one in texts):
         raise ValueError("a label rule or a digest that is no text")
+    kinds = header.kinds
+    if kinds is not None and not (isinstance(kinds, list) and all(isinstance(one, str) for one in kinds)):
+        raise ValueError("kinds of images that are no list of texts")
     named = isinstance(classes, list) and bool(classes) and all(isinstance(one, str) for one in classes)
     if not (named and isinstance(header.model, str) and isinstance(header.recipe, dict)):
         raise ValueError("a header value of the wrong type")

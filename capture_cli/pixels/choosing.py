@@ -27,7 +27,7 @@ import numpy as np
 
 from capture_cli.errors import Unusable
 from capture_cli.keyed_random import draw, path_keys
-from capture_cli.pixels.decoding import Peek, peek, values_of
+from capture_cli.pixels.decoding import Measured, Peek, peek, values_of
 from capture_cli.pixels.geometry import MAX_PIXELS, WHITE, Background, Geometry
 
 PEEKED_FILES = 1000  # files looked at to choose a size; more are not needed to see what most have
@@ -38,6 +38,13 @@ FALLBACK = (32, 32)  # height and width where no file can be used
 SAME_PROPORTIONS = 1.02  # ratio of two ratios of width to height that nobody tells apart
 
 Read = Callable[[str], bytes]
+
+KINDS: Mapping[str, Callable[[Peek], bool]] = {
+    "deep": lambda one: one.deep,
+    "alpha": lambda one: one.alpha,
+    "colour": lambda one: not one.grey,
+}
+"""Kinds of pictures of which a recipe cannot keep everything: more than 8 bits, transparency, colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,8 @@ class GeometryChoice(NamedTuple):
     """For people: the size, what happens to proportions and to deep values, and the reason."""
     warning: str
     """A warning if half of the files looked at, of many, cannot be used; else empty. Of few, decoding finds out soon."""
+    kinds: Sequence[str] | None
+    """Those of KINDS that there are among the files looked at; None if none was."""
 
 
 def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes()) -> GeometryChoice:
@@ -68,7 +77,7 @@ def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes())
     if None not in (wishes.size, wishes.channels, wishes.resize, wishes.depth):
         peeked: dict[str, Peek | Unusable] = {}
     else:
-        peeked = dict(_peeked(files, read, wishes.max_pixels))
+        peeked = dict(peek_at(files, read, wishes.max_pixels))
     seen = [one for one in peeked.values() if isinstance(one, Peek)]
     deep = [file for file, one in peeked.items() if isinstance(one, Peek) and one.deep]
     channels = wishes.channels or (1 if seen and all(one.grey for one in seen) else 3)
@@ -84,7 +93,8 @@ def choose_geometry(files: Sequence[str], read: Read, wishes: Wishes = Wishes())
         max_pixels=wishes.max_pixels,
     )
     sentence = "; ".join(filter(None, [describe(geometry), why, depth_why]))
-    return GeometryChoice(geometry, sentence, _warning(peeked, len(files)))
+    kinds = [kind for kind, is_one in KINDS.items() if any(map(is_one, seen))] if seen else None
+    return GeometryChoice(geometry, sentence, _warning(peeked, len(files)), kinds)
 
 
 def describe(geometry: Geometry) -> str:
@@ -102,7 +112,8 @@ def _warning(peeked: Mapping[str, Peek | Unusable], files: int) -> str:
     return f"{len(unusable):,} of {len(peeked):,} images looked at cannot be used: {said}, such as '{min(unusable)}'"
 
 
-def _peeked(files: Sequence[str], read: Read, max_pixels: int) -> Iterator[tuple[str, Peek | Unusable]]:
+def peek_at(files: Sequence[str], read: Read, max_pixels: int) -> Iterator[tuple[str, Peek | Unusable]]:
+    """Look at the headers of at most PEEKED_FILES files, chosen by the hash of their paths."""
     chosen: Sequence[int] = range(len(files))
     if len(files) > PEEKED_FILES:
         chosen = np.argsort(draw(path_keys(files), seed=0, epoch=0, purpose="peek"), kind="stable")[:PEEKED_FILES].tolist()
@@ -186,20 +197,31 @@ def _depth(deep: Sequence[str], read: Read, wishes: Wishes) -> tuple[str, str]:
     """Choose the depth; say why if there are deep pictures."""
     if wishes.depth is not None:
         return wishes.depth, f"more than 8 bits become 8 by --depth {wishes.depth}" if deep else ""
-    least, most, whole = 0.0, 0.0, True
-    for file in deep[:MEASURED_FILES]:
-        try:
-            measured = values_of(read(file), wishes.max_pixels)
-        except Unusable:
-            continue
-        if measured is not None:
-            least, most, whole = min(least, measured.least), max(most, measured.most), whole and measured.whole
     if not deep:
         return "high-byte", ""
+    least, most, whole = measure(deep, read, wishes.max_pixels)
     values = f"values of {least:,.6g} to {most:,.6g}"
     if not whole or least < 0 or most >= 2**16:
         return "minmax", f"{values} are stretched to 8 bits, each image by itself (--depth minmax)"
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if most < 2**bits)
+    bits = bits_for(most)
     if bits == 16:
         return "high-byte", f"{values} keep their high 8 of 16 bits (--depth high-byte)"
     return str(bits), f"{values} in 16 bits are read as {bits} bits (--depth {bits})"
+
+
+def measure(deep: Sequence[str], read: Read, max_pixels: int) -> Measured:
+    """Decode up to MEASURED_FILES deep pictures for the range of their values, which begins at 0 or below."""
+    least, most, whole = 0.0, 0.0, True
+    for file in deep[:MEASURED_FILES]:
+        try:
+            one = values_of(read(file), max_pixels)
+        except Unusable:
+            continue
+        if one is not None:
+            least, most, whole = min(least, one.least), max(most, one.most), whole and one.whole
+    return Measured(least, most, whole)
+
+
+def bits_for(most: float) -> int:
+    """Return the fewest of 8, 10, 12, 14 and 16 bits that hold a value below 2^16."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if most < 2**bits)

@@ -1,7 +1,7 @@
 """Decode the bytes of one image file to pixels. The bytes are hostile until they have been through here.
 
     pixels = decode(data, Geometry(height=32, width=32, channels=3))      # uint8 [3, 32, 32]
-    width, height, grey, deep = peek(data)                                # from the header alone
+    width, height, grey, deep, alpha = peek(data)                         # from the header alone
 
 PNG, JPEG, WebP, BMP, DIB, GIF, TIFF, PPM (also PGM and PBM) and AVIF are read, and HEIC where pillow-heif is installed, told
 apart by content. No other decoder is ever started. The size is checked before decoding, which takes at most about 17 bytes per
@@ -70,6 +70,8 @@ class Peek(NamedTuple):
     """Every pixel is grey by the file's format, or by its palette."""
     deep: bool
     """There are more than 8 bits per channel."""
+    alpha: bool
+    """Pixels may be transparent."""
 
 
 def decode(data: bytes, geometry: Geometry, out: Pixels | None = None) -> Pixels:
@@ -149,7 +151,8 @@ def peek(data: bytes, max_pixels: int = MAX_PIXELS) -> Peek:
         if picture.turn() >= 5:
             width, height = height, width
         deep = is_deep(picture.image.mode, picture.rawmode)
-        return Peek(width, height, _is_grey(picture.image, picture.rawmode), deep)
+        alpha = picture.image.has_transparency_data or picture.rawmode.startswith("LA")
+        return Peek(width, height, _is_grey(picture.image, picture.rawmode), deep, alpha)
 
 
 class _Picture(NamedTuple):

@@ -29,7 +29,8 @@ def prepare_evaluation(
     trained = read_trained(model, last=last)
     header = trained.header
     config = replace(config, model=header.model, labels=labels or _rule(trained, str(folder)))
-    plan = plan_evaluation(str(folder), classes=list(header.classes), recipe=trained.recipe, config=config, part=part)
+    classes = list(header.classes)
+    plan = plan_evaluation(str(folder), classes=classes, recipe=trained.recipe, config=config, part=part, kinds=header.kinds)
     ready = prepare(plan, original_stem=header.original_stem)
     trained.fill(ready.model)
     return ready, trained

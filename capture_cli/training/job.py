@@ -171,6 +171,7 @@ def _save_model(ready: Ready, model: nn.Module, output: Output, name: str, epoch
         table=plan.config.labels if plan.scan.table else None,
         table_digest=plan.scan.table.digest if plan.scan.table else None,
         epoch=epoch,
+        kinds=plan.kinds,
     )
     output.write_model(to_bytes(model, header), name)
 

@@ -28,9 +28,11 @@ import torch
 
 from capture_cli.errors import CaptureError, DataError, Unusable
 from capture_cli.pixels.admission import Admission, Loader
+from capture_cli.pixels.choosing import PEEKED_FILES
 from capture_cli.pixels.encoding import encoded
 from capture_cli.pixels.geometry import MAX_PIXELS
 from capture_cli.pixels.store import MemoryStore
+from capture_cli.pixels.unlike import unlike
 from capture_cli.preprocessing import make_batch, path_keys
 from capture_cli.runfolder import BEST, MODEL
 from capture_cli.runs.names import find_run
@@ -117,8 +119,13 @@ class Classifier:
         batch_size: int = 64,
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
-        """Build the model on the device. `workers` threads decode (None: one per processor). Raises UsageError."""
+        """Build the model on the device. `workers` threads decode (None: one per processor). Raises UsageError.
+
+        `warn` is told, once, of images of another kind than those of the training, if there are some among the first
+        PEEKED_FILES.
+        """
         self.classes = list(trained.header.classes)
         """Their names, in the order of the logits."""
         self.recipe = trained.recipe
@@ -130,6 +137,13 @@ class Classifier:
         self._runtime = runtime
         self._rows = ROWS if runtime.device.type == "cpu" else self.batch_size
         self._loader = Loader(self.recipe.geometry_within(max_pixels), threads=workers)
+        self._kinds = trained.header.kinds
+        self._warn = warn
+        self._looked_at = 0
+
+    def unlike(self, files: Sequence[str], read: Callable[[str], bytes]) -> list[str]:
+        """Describe what the recipe does to these files and did to no training image."""
+        return unlike(files, read, self._loader.geometry, self._kinds)
 
     def __call__(self, pictures: Iterable[Picture] | Picture, *, skip_unusable: bool = False) -> list[Prediction | None]:
         """Predict the class of each picture: a path or an image of Pillow.
@@ -155,7 +169,7 @@ class Classifier:
 
     def inputs(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """Make the inputs of pictures: float32 [N, C, H, W], on the device. Raises DataError if one cannot be used."""
-        admission, pixels = self._admitted(len(pictures), lambda i: _bytes_of(pictures[i]))
+        admission, pixels = self._pictures(pictures)
         if admission.skipped:
             place, reason = admission.skipped[0]
             raise DataError(f"picture {place} cannot be used: {reason}")
@@ -182,6 +196,16 @@ class Classifier:
             raise CaptureError("the device is out of memory", "lower --batch-size") from error
         return logits[:n].float().cpu()
 
+    def _pictures(self, pictures: Sequence[Picture]) -> tuple[Admission, npt.NDArray[np.uint8]]:
+        """Read and decode pictures as `_admitted` does, and look at the first ones."""
+        if self._warn and self._looked_at < PEEKED_FILES:
+            self._looked_at += len(pictures)
+            named = {_name_of(one) or f"picture {i}": one for i, one in enumerate(pictures)}
+            for text in self.unlike(list(named), lambda name: _bytes_of(named[name])):
+                self._looked_at = PEEKED_FILES
+                self._warn(text)
+        return self._admitted(len(pictures), lambda i: _bytes_of(pictures[i]))
+
     def _admitted(self, n: int, read: Callable[[int], bytes]) -> tuple[Admission, npt.NDArray[np.uint8]]:
         """Read and decode `n` files; return the outcome, and the pixels of the usable ones [B, C, H, W]."""
         store = MemoryStore(n, self._loader)
@@ -194,7 +218,7 @@ class Classifier:
         return make_batch(torch.from_numpy(pixels), np.arange(n), keys=path_keys([""] * n), recipe=self.recipe, **options)
 
     def _predicted(self, pictures: Sequence[Picture], start: int) -> Chunk:
-        admission, pixels = self._admitted(len(pictures), lambda i: _bytes_of(pictures[i]))
+        admission, pixels = self._pictures(pictures)
         inputs = self._inputs(pixels)
         probs = np.exp(self.logits(inputs).log_softmax(1).numpy())  # as in the records of `evaluate`
         names = [_name_of(pictures[place]) for place in admission.ids]
@@ -223,7 +247,7 @@ def load_model(run: str | os.PathLike[str], *, last: bool = False, device: str =
     trained = read_trained(path, last=last)
     if trained.warning:
         warnings.warn(trained.warning, stacklevel=2)
-    return Classifier(trained, runtime, batch_size=batch_size)
+    return Classifier(trained, runtime, batch_size=batch_size, warn=lambda text: warnings.warn(text, stacklevel=2))
 
 
 def _name_of(picture: Picture) -> str | None:
