@@ -54,6 +54,19 @@ def test_accuracy_rises_while_the_validation_loss_says_overfitting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "among"), [(0, "Best epoch 3 of 0 to 3 ("), (1, "Best epoch 4 of 4 ("), (7, "Best epoch 10 of 7 to 10 (")]
+)
+def test_a_loop_may_count_epochs_from_another_number_than_1(first: int, among: str) -> None:
+    """The last of four epochs is not called the third of three. A training phase that comes without validation counts."""
+    run = epochs([4, 3, 2, 1], [4, 3, 2, 1], [0.5, 0.6, 0.7, 0.8])
+    moved = [replace(one, epoch=one.epoch + first - 1) for one in run if (one.phase, one.epoch) != ("val", 1)]
+    found = best_epoch([moved[0], replace(moved[0], phase="test", epoch=0), *moved[1:]], {})
+    assert found is not None
+    assert found.sentence.startswith(among)
+    assert found.to_json()["first"] == first
+
+
+@pytest.mark.parametrize(
     ("train", "val"),
     [
         ([2, 1, 0.5, 0.4], [1.0, 0.8, 0.82, 0.83]),  # hardly more than the lowest

@@ -47,6 +47,8 @@ class BestEpoch:
     value: float
     last: int
     """The last epoch that was evaluated."""
+    first: int = 1
+    """The first epoch of any phase: a loop of one's own may count from 0."""
     overfits_since: int | None
     """The epoch of the lowest validation loss, if that has risen since while the training loss fell."""
     gap: tuple[float, float] | None
@@ -57,7 +59,8 @@ class BestEpoch:
         """The best epoch for people, and whether the model overfits."""
         shown = f"{self.value:.3f}" if self.metric in TASK_METRICS.values() else f"{self.value:.1%}"
         metric = {"val_loss": "validation loss", "val_accuracy": "validation accuracy", "mean_iou": "mean IoU"}.get(self.metric)
-        text = f"Best epoch {self.epoch} of {self.last} ({metric or self.metric.replace('_', ' ')} {shown})"
+        among = f"{self.last}" if self.first == 1 else f"{self.first} to {self.last}"
+        text = f"Best epoch {self.epoch} of {among} ({metric or self.metric.replace('_', ' ')} {shown})"
         if self.overfits_since is None:
             return text
         return f"{text}; the validation loss rises since epoch {self.overfits_since}: overfitting"
@@ -88,6 +91,7 @@ class BestEpochs:
         self._best: tuple[float, float] | None = None
         """Rank of the best epoch, less is better: (metric, validation loss)."""
         self._epoch = self._last = self._lowest_epoch = 0
+        self._first: int | None = None
         self._value = 0.0
         self._lowest = self._last_loss = inf
         self._train_losses: dict[int, float] = {}
@@ -99,6 +103,8 @@ class BestEpochs:
         """Take the totals of a phase; other blocks are passed over."""
         if not isinstance(block, Epoch):
             return
+        if block.phase in ("train", "val"):
+            self._first = block.epoch if self._first is None else min(self._first, block.epoch)
         if block.phase == "train":
             self._train_losses[block.epoch] = block.loss
             self._train_accuracies[block.epoch] = block.accuracy or 0.0
@@ -139,6 +145,7 @@ class BestEpochs:
             epoch=self._epoch,
             value=self._value,
             last=self._last,
+            first=1 if self._first is None else self._first,
             overfits_since=since if rises and fell else None,
             gap=self._gap(),
         )

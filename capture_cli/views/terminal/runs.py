@@ -110,7 +110,7 @@ def _state(run: ListedRun) -> str:
     planned = f" of {run.planned_epochs}" if run.planned_epochs else ""
     if run.folds and not run.problem:
         return f"{run.state}, {run.folds}"
-    progress = f", epoch {run.last_epoch or 0}{planned}" if planned or run.last_epoch else ""
+    progress = f", epoch {run.last_epoch or 0}{planned}" if planned or run.last_epoch is not None else ""
     return f"{run.state}: {run.problem}" if run.problem else f"{run.state}{progress}"
 
 
