@@ -129,6 +129,41 @@ def test_the_table_has_every_label_and_the_flagged_ones_changed() -> None:
     ]
 
 
+def test_files_of_a_recorder_are_renamed_where_they_are(tmp_path: Path, call: Caller) -> None:
+    """Its records have no digests: a name counts where the folder has such a file, a link or a folder does not."""
+    write_run(tmp_path / "run", [one for one in run_records(per_class=40, epochs=5, status=None) if one.kind != "samples"])
+    said = call("suspects", "run", "--fix", "nowhere.sh").err
+    assert "nowhere.sh: 0 renames to review" in said
+    flagged = [
+        one for line in call("suspects", "run", "--json", "--all").out.splitlines() if (one := json.loads(line))["flagged"]
+    ]
+    first, second, *others = [one["file"] for one in flagged]
+    assert f"# there is no such file in 'here'; --folder names the folder of the images: {first}\n" in (
+        call("suspects", "run", "--fix", "missing.sh", "--folder", "here") and Path("missing.sh").read_text()
+    )
+    for file in others:
+        Path("here", file).parent.mkdir(parents=True, exist_ok=True)
+        Path("here", file).write_text("")
+    Path("here", first).mkdir(parents=True)
+    Path("here", second).symlink_to(Path("here", others[0]).absolute())
+    said = call("suspects", "run", "--fix", "fix.sh", "--folder", "here").err
+    assert f"fix.sh: {len(others)} renames to review; nothing was moved; 2 flagged samples cannot be renamed" in said
+    moved = [shlex.split(line)[1] for line in Path("fix.sh").read_text().splitlines() if line.startswith("move ")]
+    assert moved == others
+    script = fix_script([suspect("7", id=7, digest=None)], [], folder="f", source="r", rule=None).text.decode()
+    assert "# it is an id and no file: 7\n" in script
+
+
+def test_the_table_of_a_recorder_has_the_phases_as_splits(tmp_path: Path, call: Caller) -> None:
+    """Training by it, the same images are for validation; without validation there is no column."""
+    write_run(tmp_path / "run", [one for one in run_records(per_class=40, epochs=5, status=None) if one.kind != "samples"])
+    assert call("suspects", "run", "--labels-out", "labels.csv", "-q").code == 0
+    splits = {row["file"]: row["split"] for row in csv.DictReader(Path("labels.csv").read_text().splitlines())}
+    phases = {one["file"]: one["phase"] for one in map(json.loads, call("suspects", "run", "--json", "--all").out.splitlines())}
+    assert splits == phases
+    assert set(splits.values()) == {"train", "val"}
+
+
 def test_names_with_line_breaks_survive_the_table(tmp_path: Path) -> None:
     """Those of every kind, at either end, blanks and backslashes: `--labels` reads the files that were written."""
     files = ["a\rb.png", "\rc.png", "d\r\ne.png", "f\ng.png", " h .png", "i\\j.png", 'k"\r.png', "l.png"]

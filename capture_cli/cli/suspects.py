@@ -1,6 +1,9 @@
 """`capture suspects RUN`: the samples whose label is probably wrong."""
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +45,8 @@ def suspects(
         typer.Option(metavar="CSV", help="Write a new table of all labels and splits, flagged ones corrected, for --labels."),
     ] = None,
     folder: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where the images are now, for pictures.", show_default="as recorded")
+        str | None,
+        typer.Option(metavar="DIR", help="Where the images are now, for pictures and --fix.", show_default="as recorded"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -113,7 +117,8 @@ def suspects(
         if fix is not None:
             where = folder or first.info.folder or "."
             names = [one.file for one in found.suspects]
-            script = fix_script(chosen, names, folder=where, source=runs[0], rule=first.info.label_rule)
+            rule, is_file = first.info.label_rule, partial(_is_file, where)
+            script = fix_script(chosen, names, folder=where, source=runs[0], rule=rule, is_file=is_file)
             said = f"{_number(script.renames, 'rename')} to review; nothing was moved"
             if script.comments:
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
@@ -127,6 +132,18 @@ def suspects(
     if found.state.error:
         raise found.state.error
     return 0
+
+
+def _is_file(folder: str, name: str) -> bool:
+    """Return True if a regular file has that name below the folder."""
+    from capture_cli.errors import CaptureError
+    from capture_cli.sources import MAX_FILE_BYTES
+    from capture_cli.sources.access import open_file, opened
+
+    with suppress(CaptureError), opened(folder) as descriptor:
+        os.close(open_file(descriptor, name, max_bytes=MAX_FILE_BYTES))
+        return True
+    return False
 
 
 def _held_out(changed: "Sequence[Suspect]") -> str:

@@ -12,7 +12,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from capture_cli.answers.listed import ListedImages
@@ -50,10 +50,19 @@ class Script:
     """Flagged samples that it cannot rename, each with the reason."""
 
 
-def fix_script(rows: Sequence[Suspect], names: Collection[str], *, folder: str, source: str, rule: str | None) -> Script:
+def fix_script(
+    rows: Sequence[Suspect],
+    names: Collection[str],
+    *,
+    folder: str,
+    source: str,
+    rule: str | None,
+    is_file: Callable[[str], bool] = lambda _: False,
+) -> Script:
     """A script that gives each of `rows` the name of its suggested class; `names` are the files that there are.
 
-    `rule` is the label rule of the run. A row that no new name would give its suggested class becomes a comment.
+    Where the records have no digest of a file, as in a run of a Recorder, `is_file` says if one has that name. `rule` is the
+    label rule of the run. A row that no new name would give its suggested class becomes a comment.
     """
     lines = [_HEAD.format(source=safe(source), folder=shlex.quote(folder))]
     taken = set(names)
@@ -64,8 +73,9 @@ def fix_script(rows: Sequence[Suspect], names: Collection[str], *, folder: str, 
             about += f", p(wrong) {one.p_wrong:.2f}, confidence {one.confidence:.2f}"
         lines.append(f"\n# {safe(about)}: {safe(one.reason)}\n")
         target = None
-        if one.digest is None:
-            why = "it is no file, so it cannot be renamed"
+        if one.digest is None and not is_file(one.file):
+            where = f"in '{safe(folder)}'; --folder names the folder of the images"
+            why = "it is an id and no file" if one.file == str(one.id) else f"there is no such file {where}"
         elif rule == "table":
             why = "its label came from a table, so a new name would not change it; --labels-out writes a new table"
         else:
@@ -133,14 +143,15 @@ def _free(target: str, taken: Collection[str]) -> str:
 def label_table(suspects: Sequence[Suspect], listed: ListedImages) -> bytes:
     """A CSV with the columns file and label, sorted by file: the suggested class where a label is flagged, else its label.
 
-    `listed` are all images of the run. If it had several splits, a column says the split of each: a training by the table has
-    the same validation and test images. Where samples of several phases share names, as in a run of a Recorder whose data sets
-    all count from 0, each has a row of its own, and its split is the phase.
+    `listed` are all images of the run; a Recorder lists none, and the split of a sample is its phase. If there are several
+    splits, a column says the split of each: a training by the table has the same validation and test images. Where samples of
+    several phases share names, as in a run of a Recorder whose data sets all count from 0, each has a row of its own, and its
+    split is the phase.
     """
     rows = {(file, listed.splits.get(file, "")): label for file, label in listed.labels.items()}
-    shared = share_names(suspects)
+    by_phase = share_names(suspects) or not listed.labels
     for one in suspects:
-        split = one.phase if shared else listed.splits.get(one.file, "")
+        split = one.phase if by_phase else listed.splits.get(one.file, "")
         rows[one.file, split] = one.suggested if one.flagged else one.label
     columns = 3 if len({split for _, split in rows}) > 1 else 2
     out = io.StringIO()
