@@ -17,6 +17,8 @@ from capture_cli.labels.tables import (
     LabelTable,
     TableOption,
     file_column,
+    has_predictions_only,
+    is_prediction,
     label_columns,
     match,
     read_table,
@@ -88,7 +90,8 @@ def tables_of(
         rows = [row for row in table.rows if finder.count([row[at]])]
         if 2 * len(rows) < min(len(table.rows), len(files)) or other.count(row[at] for row in rows) >= len(rows):
             continue
-        found = {column: {row[i].strip() for row in rows} - {""} for i, column in enumerate(table.columns) if i != at}
+        places = [i for i, column in enumerate(table.columns) if i != at and not is_prediction(column)]
+        found = {table.columns[i]: {row[i].strip() for row in rows} - {""} for i in places}
         fitting = {column: values for column, values in found.items() if len(values) > 1 and values <= set(classes)}
         try:
             if set(match(table, files).labels.values()) in fitting.values():
@@ -101,12 +104,12 @@ def tables_of(
 
 
 def _first_rows(name: str, folder: str, finder: Finder) -> LabelTable | None:
-    """Read the first rows of what may be a table of images; None for anything else, such as records of a run."""
+    """Read the first rows of what may be a table of images; None for anything else: records of a run, predictions."""
     try:
         table = with_header(read_table(TableOption(name, None, None), folder, rows=_TRIED_ROWS), finder)
     except (DataError, UsageError):
         return None
-    return None if {"seq", "kind"} <= set(table.columns) else table
+    return None if {"seq", "kind"} <= set(table.columns) or has_predictions_only(table) else table
 
 
 def split_lists(folder: str, names: Sequence[str], files: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ from capture_cli.labels.finder import Finder
 from capture_cli.labels.header import is_header
 from capture_cli.labels.split_columns import EXCLUDED, split_column, unused_columns
 from capture_cli.labels.subjects import subject_columns
+from capture_cli.labels.tokens import tokens
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".txt")
 MAX_BYTES = 2**30
@@ -36,6 +37,7 @@ _LABEL_COLUMNS = [
     *("species", "y", "finding_labels", "finding", "emotion", "tag", "gt", "ground_truth", "level", "type"),
     *("class_id", "classid"),
 ]
+_PREDICTED = {"pred", "preds", "predict", "predicted", "prediction", "predictions", "suggested"}
 _OVERRIDDEN = {"no-label", "not-in-table", "unknown-class", "companion", "excluded", "outside-split", "unlabelled"}
 """Reasons of `capture labels --files` that no longer hold once somebody has written a label beside them."""
 _TRIED_ROWS = 500
@@ -294,8 +296,9 @@ def _label_reader(table: LabelTable, taken: Collection[int | None]) -> tuple[Cal
     if table.wanted.label_column is not None:
         at = _column(table, table.wanted.label_column)
         return _reader(at), table.wanted.label_column, [at]
-    rest = [at for at in range(len(table.columns)) if at not in taken]
-    usual = {table.columns[at].casefold().replace(" ", "_"): at for at in reversed(rest)}
+    free = [at for at in range(len(table.columns)) if at not in taken]
+    rest = [at for at in free if not is_prediction(table.columns[at])]
+    usual = {_usual(table.columns[at]): at for at in reversed(rest)}
     chosen = next((usual[name] for name in _LABEL_COLUMNS if name in usual), rest[0] if len(rest) == 1 else None)
     if chosen is not None:
         return _reader(chosen), table.columns[chosen], [chosen]
@@ -303,6 +306,11 @@ def _label_reader(table: LabelTable, taken: Collection[int | None]) -> tuple[Cal
     if one_hot:
         return lambda row: next((table.columns[at] for at in one_hot if _is_one(row[at])), ""), "one-hot columns", one_hot
     options = " or ".join(f"--labels {table.name}:{name}" for name in label_columns(table, rest))
+    if predicted := [table.columns[at] for at in free if at not in rest] * (not options):
+        raise UsageError(
+            f"'{table.name}' has predictions (the column `{predicted[0]}`) and no labels",
+            f"if they are to be the labels, name the column: --labels {table.name}:{predicted[0]}",
+        )
     raise UsageError(
         f"the label column of '{table.name}' is not clear: {', '.join(table.columns[at] for at in rest) or 'there is none'}",
         f"name it: {options or f'--labels {table.name}:LABEL_COLUMN'}",
@@ -326,7 +334,23 @@ def _is_one(text: str) -> bool:
     return text.strip() in ("1", "1.0", "true", "True")
 
 
+def is_prediction(column: str) -> bool:
+    """Tell a column of predictions, such as `pred` and `suggested`, by its name. It is never taken for labels unasked."""
+    return not _PREDICTED.isdisjoint(tokens(column))
+
+
+def has_predictions_only(table: LabelTable) -> bool:
+    """Tell a table of predictions, such as `capture predict` writes: none of its columns is called like labels."""
+    return any(map(is_prediction, table.columns)) and not any(_usual(one) in _LABEL_COLUMNS for one in table.columns)
+
+
+def _usual(column: str) -> str:
+    return column.casefold().replace(" ", "_")
+
+
 def label_columns(table: LabelTable, columns: Iterable[int]) -> list[str]:
     """List the columns that may be labels: two values or more, each on two rows on average."""
-    values: Mapping[int, set[str]] = {at: {row[at] for row in table.rows} for at in columns}
+    values: Mapping[int, set[str]] = {
+        at: {row[at] for row in table.rows} for at in columns if not is_prediction(table.columns[at])
+    }
     return [table.columns[at] for at, found in values.items() if 2 <= len(found) <= len(table.rows) / 2][:4]
