@@ -17,12 +17,11 @@ from capture_cli.answers.side import RecordPosition
 from capture_cli.answers.state import RunState
 from capture_cli.views.terminal.losses import loss_parts
 from capture_cli.views.terminal.scores import gallery
-from capture_cli.views.terminal.tables import number_or_dash, show, table_of, unbroken_table
+from capture_cli.views.terminal.tables import FittedTable, number_or_dash, show, table_of, unbroken_table
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from capture_cli.views.pictures import Picture
 
@@ -183,7 +182,7 @@ def _scores(one: ComparedPhase, both: int) -> tuple[str, ...]:
     return (f"{one.epoch}", f"{both:,}", f"{one.correct / both:.3f}", number_or_dash(one.loss), ece)
 
 
-def _epochs(diff: Diff) -> Table:
+def _epochs(diff: Diff) -> FittedTable:
     """Loss and accuracy of both, the last epochs of each phase."""
     rows: list[tuple[str, ...]] = []
     has_ious = any(one.mean_iou_a is not None or one.mean_iou_b is not None for one in diff.epochs)
@@ -231,7 +230,7 @@ def _lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count:,} lines"
 
 
-def _runs(diff: Diff, a: str, b: str) -> Table:
+def _runs(diff: Diff, a: str, b: str) -> FittedTable:
     runs = (("A", a, diff.a), ("B", b, diff.b))
     rows = ((letter, run, _lines(state.ending.lines), state.ending.sentence) for letter, run, state in runs)
     return table_of([("", "bold"), ("", "fold"), ("", ""), ("", "fold")], rows, header=False)
@@ -274,7 +273,7 @@ def _difference(title: str, difference: RecordDifference) -> list[RenderableType
     return parts
 
 
-def _settings(diff: Diff) -> Table:
+def _settings(diff: Diff) -> FittedTable:
     rows = ((change.name, _text(change.was), _text(change.now)) for change in diff.changes)
     return table_of([("setting", ""), ("A", "fold"), ("B", "fold")], rows)
 
@@ -367,7 +366,7 @@ def _cut_short(name: str, state: RunState | None, _: ComparedPhase) -> str:
     return f" ({name} {_ENDED[status]} in it)" if status in _ENDED else f" (under way or cut off in {name})"
 
 
-def _classes(changed: Sequence[ClassChange], more: int) -> Table:
+def _classes(changed: Sequence[ClassChange], more: int) -> FittedTable:
     rows = (
         (
             one.name,
@@ -377,17 +376,17 @@ def _classes(changed: Sequence[ClassChange], more: int) -> Table:
         )
         for one in changed
     )
-    heads = [("class", "fold"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#"), ("loss A", "#"), ("B", "#")]
+    heads = [("class", "name"), ("n", "#"), ("accuracy A", "#"), ("B", "#"), ("change", "#"), ("loss A", "#"), ("B", "#")]
     return table_of(heads, rows, more=more, noun="classes")
 
 
-def _label_changes(found: FirstOf[LabelChange]) -> Table:
+def _label_changes(found: FirstOf[LabelChange]) -> FittedTable:
     rows = ((one.file, one.label_a, one.label_b, one.pred_a, one.pred_b) for one in found.first)
-    heads = [(name, "fold") for name in ("label changed", "label A", "label B", "pred A", "pred B")]
+    heads = [(name, "name") for name in ("label changed", "label A", "label B", "pred A", "pred B")]
     return table_of(heads, rows, more=found.more, noun="images")
 
 
-def _flips(title: str, flips: FirstOf[Flip]) -> Table:
+def _flips(title: str, flips: FirstOf[Flip]) -> FittedTable:
     rows = (
         (
             one.file,
@@ -396,5 +395,5 @@ def _flips(title: str, flips: FirstOf[Flip]) -> Table:
         )
         for one in flips.first
     )
-    heads = [(title, "fold"), ("label", "fold"), ("pred A", "fold"), ("pred B", "fold"), ("p(label) A", "#"), ("B", "#")]
-    return table_of(heads, rows, more=flips.more, noun="images")
+    heads = [(title, "name"), ("label", "name"), ("pred A", "name"), ("pred B", "name"), ("p(label) A", "#"), ("B", "#")]
+    return table_of(heads, rows, more=flips.more, noun="images", least=[("p(label) A", "B")])

@@ -24,12 +24,11 @@ from capture_cli.runs.masks import LOSS, MEASURE_TASKS, SEGMENTATION
 from capture_cli.runs.names import origin_of
 from capture_cli.runs.visits import NUMBER_TASKS
 from capture_cli.views.terminal.scores import score_parts, visits_table
-from capture_cli.views.terminal.tables import number, number_or_dash, show, table_of
+from capture_cli.views.terminal.tables import FittedTable, number, number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain, safe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from capture_cli.answers.history import History
     from capture_cli.views.pictures import Picture
@@ -164,7 +163,7 @@ _USUAL = {"resize": "stretch", "background": 255, "depth": "high-byte"}
 """Values that the recipe of most runs has, and nobody needs to read."""
 
 
-def _header(summary: Summary) -> Table:
+def _header(summary: Summary) -> FittedTable:
     info, ending = summary.info, summary.state.ending
     lines = "" if ending.state == "damaged" else f" ({ending.lines:,} lines)"
     rows = {"run": f"{summary.state.name}: {ending.sentence}{lines}"}

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.learning import DynamicsSummary, PhaseLearning, SampleLearning
-from capture_cli.views.terminal.tables import number_or_dash, show, table_of
+from capture_cli.views.terminal.tables import FittedTable, number_or_dash, show, table_of
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 def show_learning(learning: DynamicsSummary, *, command: str, limit: int = 20, width: int | None = None) -> None:
@@ -25,7 +24,7 @@ def show_learning(learning: DynamicsSummary, *, command: str, limit: int = 20, w
 def _phase(phase: PhaseLearning, limit: int) -> list[RenderableType]:
     visits = "1 epoch" if phase.epochs == 1 else f"{phase.epochs:,} epochs"
     parts: list[RenderableType] = [plain(f"{phase.phase}: {phase.n:,} samples, {visits}", "bold"), ""]
-    heads = [("class", "fold"), *((name, "#") for name in ("n", "margin", "p(label)", "variability", "correct"))]
+    heads = [("class", "name"), *((name, "#") for name in ("n", "margin", "p(label)", "variability", "correct"))]
     rows = (
         (
             *(one.label, f"{one.n:,}", number_or_dash(one.aum), number_or_dash(one.confidence)),
@@ -42,8 +41,8 @@ def _phase(phase: PhaseLearning, limit: int) -> list[RenderableType]:
     return parts
 
 
-def _samples(title: str, samples: Sequence[SampleLearning]) -> Table:
-    heads = [(title, "fold"), ("label", "fold"), ("margin", "#"), ("p(label)", "#"), ("variability", "#"), ("correct", "#")]
+def _samples(title: str, samples: Sequence[SampleLearning]) -> FittedTable:
+    heads = [(title, "name"), ("label", "name"), ("margin", "#"), ("p(label)", "#"), ("variability", "#"), ("correct", "#")]
     rows = (
         (
             *(one.file, one.label, number_or_dash(one.aum), number_or_dash(one.confidence)),

@@ -29,13 +29,13 @@ def loss_parts(changes: LossChanges, limit: int) -> list[RenderableType]:
     for title, found in (("higher loss", changes.risen), ("lower loss", changes.fallen)):
         if found.first:
             rows = ((one.file, number_or_dash(one.loss_a), number_or_dash(one.loss_b)) for one in found.first)
-            heads = [(title, "fold"), ("loss A", "#"), ("B", "#")]
+            heads = [(title, "name"), ("loss A", "#"), ("B", "#")]
             parts += ["", table_of(heads, rows, more=found.more, noun="samples")]
     changed = sorted((one for one in changes.classes if one.change), key=lambda one: -abs(one.change or 0.0))
     if changed and limit:
         cells = (
             (one.name, *map(number_or_dash, (one.iou_a, one.iou_b)), f"{one.change or 0.0:+.3f}") for one in changed[:limit]
         )
-        heads = [("class", "fold"), ("IoU A", "#"), ("B", "#"), ("change", "#")]
+        heads = [("class", "name"), ("IoU A", "#"), ("B", "#"), ("change", "#")]
         parts += ["", table_of(heads, cells, more=len(changed) - limit, noun="classes")]
     return parts

@@ -24,7 +24,7 @@ def mask_parts(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in masks.classes if one.images]
     if len(shown) > limit:
         shown = sorted(shown, key=lambda one: one.iou or 0.0)[:limit]
-    heads = [("class", "fold"), ("images", "#"), ("pixels", "#"), ("IoU", "#"), ("accuracy", "#")]
+    heads = [("class", "name"), ("images", "#"), ("pixels", "#"), ("IoU", "#"), ("accuracy", "#")]
     rows = (
         (one.name, f"{one.images:,}", f"{one.labelled:,}", number_or_dash(one.iou), number_or_dash(one.accuracy))
         for one in shown
@@ -37,7 +37,7 @@ def mask_parts(phase: PhaseScore, limit: int) -> list[RenderableType]:
     if masks.ignored:
         parts.append(plain(f"ignored: {masks.ignored:,} of {masks.ignored + masks.pixels:,} pixels", "dim"))
     if masks.confusions:
-        heads = [("label", "fold"), ("predicted as", "fold"), ("pixels", "#"), ("of label", "#")]
+        heads = [("label", "name"), ("predicted as", "name"), ("pixels", "#"), ("of label", "#")]
         pairs = ((one.label, one.pred, f"{one.pixels:,}", f"{one.rate:.1%}") for one in masks.confusions)
         parts += ["", table_of(heads, pairs)]
     return parts

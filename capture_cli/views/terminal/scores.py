@@ -15,12 +15,11 @@ from capture_cli.answers.scores import PhaseScore
 from capture_cli.answers.visits import AnyVisit, MeasuredVisit, NumbersVisit, TokenVisit, Visit
 from capture_cli.views.terminal.masks import mask_parts, number_parts
 from capture_cli.views.terminal.matrix import calibration_parts, matrix_parts
-from capture_cli.views.terminal.tables import number_or_dash, table_of
+from capture_cli.views.terminal.tables import FittedTable, number_or_dash, table_of
 from capture_cli.views.terminal.text import plain, shorten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from capture_cli.views.pictures import Picture
 
@@ -46,11 +45,11 @@ def score_parts(
     """The sections on a phase. `noun` names what is captured; at most `limit` classes or outputs, the worst ones."""
     parts: list[RenderableType] = [plain(_title(phase, noun), "bold")]
     if phase.classes:
-        parts += ["", *_classes(phase, limit, width)]
+        parts += ["", *_classes(phase, limit)]
     if phase.confusions:
-        parts += ["", _confusions(phase, width)]
+        parts += ["", _confusions(phase)]
     if phase.predicted:
-        parts += ["", _predicted(phase, limit, width)]
+        parts += ["", _predicted(phase, limit)]
     for section in (matrix_parts(phase, width=width), calibration_parts(phase)):
         parts += ["", *section] if section else []
     if phase.outputs:
@@ -65,7 +64,7 @@ def score_parts(
 
 def visits_table(
     visits: Sequence[AnyVisit], *, labels: bool = False, folds: Sequence[int] | None = None, width: int | None = None
-) -> Table:
+) -> FittedTable:
     """One row a visit, in the order given, with its label if `labels`; `folds` are the trainings of a run with folds."""
     is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
     heads = ["phase", "epoch", "batch", "step", *["position"] * is_sequence, *_values(visits, width)]
@@ -99,13 +98,13 @@ def _title(phase: PhaseScore, noun: str) -> str:
     return f"{title}. What follows is of the {phase.n:,} that were captured: {by_class}"
 
 
-def _classes(phase: PhaseScore, limit: int, width: int | None) -> list[RenderableType]:
+def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
     shown = [one for one in phase.classes if one.n]
     if len(shown) > limit:
         shown = sorted(shown, key=lambda one: one.recall or 0.0)[:limit]
     heads = ("n", "wrong", "recall", "precision", "F1", "loss")
     table = table_of(
-        [("class", "fold"), *((head, "#") for head in heads)],
+        [("class", "name"), *((head, "#") for head in heads)],
         (
             (
                 *(one.name, f"{one.n:,}", f"{one.n - one.correct:,}"),
@@ -113,7 +112,6 @@ def _classes(phase: PhaseScore, limit: int, width: int | None) -> list[Renderabl
             )
             for one in shown
         ),
-        width=width,
     )
     if len(shown) == len(phase.classes):
         return [table]
@@ -123,17 +121,17 @@ def _classes(phase: PhaseScore, limit: int, width: int | None) -> list[Renderabl
     return [table, plain(f"{len(shown):,} of {len(phase.classes):,} classes, {which}", "dim")]
 
 
-def _predicted(phase: PhaseScore, limit: int, width: int | None) -> Table:
+def _predicted(phase: PhaseScore, limit: int) -> FittedTable:
     """The predictions of samples without labels."""
     rows = ((one.name, f"{one.n:,}", f"{one.n / phase.n:.1%}", number_or_dash(one.p_pred)) for one in phase.predicted[:limit])
-    heads = [("predicted as", "fold"), ("n", "#"), ("of all", "#"), ("mean p(pred)", "#")]
-    return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes", width=width)
+    heads = [("predicted as", "name"), ("n", "#"), ("of all", "#"), ("mean p(pred)", "#")]
+    return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes")
 
 
-def _confusions(phase: PhaseScore, width: int | None) -> Table:
-    heads = [("label", "fold"), ("predicted as", "fold"), ("times", "#"), ("of label", "#")]
+def _confusions(phase: PhaseScore) -> FittedTable:
+    heads = [("label", "name"), ("predicted as", "name"), ("times", "#"), ("of label", "#")]
     rows = ((one.label, one.pred, f"{one.count:,}", f"{one.rate:.1%}") for one in phase.confusions)
-    return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs", width=width)
+    return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs")
 
 
 def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
@@ -149,7 +147,7 @@ def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
         shown.sort(key=lambda one: (one.accuracy or 0) if decides else -(one.error or 0))
         shown = shown[:limit]
     rows = ([one.name, *(number_or_dash(getattr(one, field)) for field in heads.values())] for one in shown)
-    table = table_of([("output", "fold"), *((head, "#") for head in heads)], rows)
+    table = table_of([("output", "name"), *((head, "#") for head in heads)], rows)
     if len(shown) == len(phase.outputs):
         return [table]
     return [
@@ -158,7 +156,7 @@ def _outputs(phase: PhaseScore, limit: int) -> list[RenderableType]:
     ]
 
 
-def _worst(phase: PhaseScore, width: int | None) -> Table:
+def _worst(phase: PhaseScore, width: int | None) -> FittedTable:
     """The samples with the highest losses."""
     visits = [one.visit for one in phase.worst]
     is_sequence, has_classes = isinstance(visits[0], TokenVisit), isinstance(visits[0], Visit)
@@ -167,7 +165,7 @@ def _worst(phase: PhaseScore, width: int | None) -> Table:
     heads = [*["position"] * is_sequence, *names, *values]
     rows = ([f"{rank}", one.file, *(_cell(one, head) for head in heads)] for rank, one in enumerate(visits, 1))
     title = "least certain" if phase.predicted else "highest loss"
-    return table_of([("", "#"), (title, "fold"), *((head, _kind(head)) for head in heads)], rows, width=width)
+    return table_of([("", "#"), (title, "name"), *((head, _kind(head)) for head in heads)], rows)
 
 
 def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
@@ -181,7 +179,7 @@ def _values(visits: Sequence[AnyVisit], width: int | None) -> Sequence[str]:
 
 
 def _kind(head: str) -> str:
-    return "" if head == "phase" else "fold" if head in ("label", "pred", "targets", "outputs") else "#"
+    return "" if head == "phase" else "name" if head in ("label", "pred", "targets", "outputs") else "#"
 
 
 def _cell(one: AnyVisit, head: str) -> str:

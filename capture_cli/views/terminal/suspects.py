@@ -18,7 +18,7 @@ from capture_cli.answers.duplicates import DuplicateGroup, Duplicates
 from capture_cli.answers.suspects import COLUMNS, Suspect, Suspects
 from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.scores import gallery
-from capture_cli.views.terminal.tables import show, table_of, widths
+from capture_cli.views.terminal.tables import FittedTable, show, table_of
 from capture_cli.views.terminal.text import plain
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show_suspects(
     parts += [plain(line, "dim") for line in _further(found, review)]
     captions = [(f"{rank} {one.label}", f"-> {one.suggested}") for rank, one in enumerate(rows, 1)]
     parts += ["", *gallery(zip(pictures, captions, strict=False), width), *(plain(note, "dim") for note in notes)]
-    show([*parts, *(_table(rows, width, phases=len(found.phases) > 1) if rows else [plain("no samples to show")])], width=width)
+    show([*parts, _table(rows, phases=len(found.phases) > 1) if rows else plain("no samples to show")], width=width)
 
 
 def show_duplicates(
@@ -74,12 +74,12 @@ def show_duplicates(
         parts: list[Any] = [plain(_count(groups), "bold"), plain(f"compared: {compared}", "dim")]
         parts += [plain(tests, "dim")] * bool(tests)
         parts += [plain(f"shown: the first {len(shown):,}", "dim")] * (len(shown) < len(groups))
-        heads = [("group", "#"), ("file", "fold"), ("label", "fold"), ("split", ""), ("same", "")]
+        heads = [("group", "#"), ("file", "name"), ("label", "name"), ("split", ""), ("same", "")]
         cells = (
             (f"{n}", one.file, one.label or "-", one.split or "-", group.kind if group.is_certain else "perhaps")
             for n, group, one in rows
         )
-        show([*parts, "", table_of(heads, cells, width=width)] if rows else parts, width=width)
+        show([*parts, "", table_of(heads, cells)] if rows else parts, width=width)
 
 
 def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
@@ -90,11 +90,11 @@ def write_csv(rows: Sequence[Suspect], out: TextIO) -> None:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in one.to_json().values()])
 
 
-def _table(rows: Sequence[Suspect], width: int | None, *, phases: bool) -> list[Any]:
-    """One row a suspect, with its phase if `phases`. Where there is no room for the reasons, which the other columns nearly
-    tell, they are not shown, nor are flags if there are none."""
+def _table(rows: Sequence[Suspect], *, phases: bool) -> FittedTable:
+    """One row a suspect, with its phase if `phases`. Where there is no room, the reasons go first, which the other columns
+    nearly tell, with the flags if there are none."""
     names = ("file", *["phase"] * phases, "label", "suggested")
-    heads = [("", "#"), *((head, "" if head == "phase" else "fold") for head in names), ("confidence", "#"), ("p(wrong)", "#")]
+    heads = [("", "#"), *((head, "" if head == "phase" else "name") for head in names), ("confidence", "#"), ("p(wrong)", "#")]
     heads += [("flag", ""), ("reason", "fold")]
     cells = [
         [
@@ -103,11 +103,9 @@ def _table(rows: Sequence[Suspect], width: int | None, *, phases: bool) -> list[
         ]
         for rank, one in enumerate(rows, 1)
     ]
-    if width is None or sum(widths(heads, cells)) - 2 <= width:
-        return [table_of(heads, cells)]
-    shown = -1 if any(one.flagged for one in rows) else -2
-    without = table_of(heads[:shown], (row[:shown] for row in cells), width=width)
-    return [without, plain("no room for the reasons; a wider terminal, --csv and --json have them", "dim")]
+    reasons = ("reason",) if any(one.flagged for one in rows) else ("reason", "flag")
+    least = [reasons, ("confidence",), ("phase",), ("p(wrong)",)]
+    return table_of(heads, cells, least=least, elsewhere="; a wider terminal, --csv and --json have all")
 
 
 def _sentence(found: Suspects) -> str:

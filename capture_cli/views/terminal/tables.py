@@ -1,32 +1,34 @@
 """Tables without lines. A terminal gets what fits; a pipe gets every row as one whole line of plain text.
 
-rows = table_of([("file", "fold"), ("loss", "#")], [[name, "0.31"]])
+rows = table_of([("file", "name"), ("loss", "#")], [[name, "0.31"]])
 show([plain("a title", "bold"), "", rows], width=80)
 """
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from capture_cli.views.terminal.text import plain, safe, shorten
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 _PIPE_WIDTH = 4096
 """Cells of a line that does not go to a terminal: every path fits."""
 _STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
-_LEAST_CELLS = 12
+_LEAST_CELLS = 10
 """A text that is shortened keeps so many cells."""
 
 
 def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
-    """A table without lines. Each column has a heading and `#` (a number), `fold` (may be long) or a style.
+    """A table without lines. Each column has a heading and `#` (a number), `fold` or `name` (may be long) or a style.
 
     Names in cells must have gone through views.terminal.text.
     """
@@ -37,9 +39,51 @@ def new_table(*columns: tuple[str, str], header: bool = True) -> Table:
         if kind == "#":
             table.add_column(name, justify="right", no_wrap=True)
         else:
-            fold = kind == "fold"
-            table.add_column(name, overflow="fold", style="" if fold else kind, min_width=6 if fold else None)
+            is_long = kind in ("fold", "name")
+            table.add_column(name, overflow="fold", style="" if is_long else kind, min_width=6 if is_long else None)
     return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedTable:
+    """A table for Rich that fits into the width there is when it is printed. See `table_of`."""
+
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[Sequence[str]]
+    caption: str
+    header: bool
+    least: Sequence[Sequence[str]]
+    elsewhere: str
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the table, and a line that names the columns for which there is no room."""
+        from rich.text import Text
+
+        left, most = self._columns(options.max_width)
+        heads = [self.heads[at] for at in left]
+        table = new_table(*heads, header=self.header)
+        long = [at for at in left if self.heads[at][1] == "name"] if isfinite(most) else []
+        for column, at in zip(table.columns, left, strict=True):
+            column.max_width = int(most) if at in long else None
+        for row in self.rows:
+            short = dict(zip(long, _shortened([row[at] for at in long], int(most)), strict=True)) if long else {}
+            table.add_row(*(Text(short[at]) if at in short else plain(row[at]) for at in left))
+        if self.caption:
+            table.caption, table.caption_justify = self.caption, "left"
+        yield table
+        if dropped := [name for at, (name, _) in enumerate(self.heads) if at not in left]:
+            yield plain(f"no room for {', '.join(dropped)}{self.elsewhere}", "dim")
+
+    def _columns(self, width: int) -> tuple[Sequence[int], float]:
+        """Return the places of the columns that are shown, and the most cells that a name may have; inf: names stay whole."""
+        left, wide = list(range(len(self.heads))), widths(self.heads, self.rows)
+        for names in ((), *self.least):
+            left = [at for at in left if self.heads[at][0] not in names]
+            named = sorted(wide[at] for at in left if self.heads[at][1] == "name")
+            most = _most_cells(named, width + 2 - sum(wide[at] for at in left) + sum(named))
+            if most == inf or (most is not None and not any(self.heads[at][1] == "fold" for at in left)):
+                return left, most
+        return left, inf
 
 
 def table_of(
@@ -49,29 +93,18 @@ def table_of(
     more: int = 0,
     noun: str = "",
     header: bool = True,
-    width: int | None = None,
-) -> Table:
+    least: Sequence[Sequence[str]] = (),
+    elsewhere: str = "",
+) -> FittedTable:
     """A table of text, made safe here. A line below it says that `more` things, called `noun`, are not shown.
 
-    With `width`, long texts in columns of the kind `fold` are shortened in the middle so that each row is one line of so many
-    cells, if that leaves _LEAST_CELLS of each.
+    In a narrow terminal texts of the kind `name` are shortened in the middle so that each row is one line, if that leaves
+    _LEAST_CELLS of each; else, or where one of the kind `fold` is left, the columns with the headings in `least` are dropped,
+    the first group first. A line names them, and says `elsewhere` where they are.
     """
-    from rich.text import Text
-
-    table = new_table(*heads, header=header)
+    caption = f"and {more:,} more {noun}" if more > 0 else ""
     texts = [list(row) for row in rows]
-    most = None if width is None else _most_cells(heads, texts, width)
-    for row in texts:
-        if most is None:
-            table.add_row(*map(plain, row))
-        else:
-            long = [at for at, (_, kind) in enumerate(heads) if kind == "fold"]
-            short = dict(zip(long, _shortened([row[at] for at in long], most), strict=True))
-            table.add_row(*(Text(short[at]) if at in short else plain(text) for at, text in enumerate(row)))
-    if more > 0:
-        table.caption = f"and {more:,} more {noun}"
-        table.caption_justify = "left"
-    return table
+    return FittedTable(heads=heads, rows=texts, caption=caption, header=header, least=least, elsewhere=elsewhere)
 
 
 def _shortened(texts: Sequence[str], most: int) -> list[str]:
@@ -86,15 +119,12 @@ def _shortened(texts: Sequence[str], most: int) -> list[str]:
     return shown
 
 
-def _most_cells(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], width: int) -> int | None:
-    """The most cells that a text may have in a column of the kind `fold`; None if rows fit as they are, or never do."""
-    wide = widths(heads, rows)
-    room = width + 2 - sum(cells for cells, (_, kind) in zip(wide, heads, strict=True) if kind != "fold")
-    long = sorted(cells for cells, (_, kind) in zip(wide, heads, strict=True) if kind == "fold")
-    if sum(long) <= room:
-        return None
-    for at, cells in enumerate(long):  # the shorter columns stay whole
-        share = room // (len(long) - at)
+def _most_cells(names: Sequence[int], room: int) -> float | None:
+    """The most cells that a name may have, of columns so wide, in ascending order; inf if all fit, None if they never do."""
+    if sum(names) <= room:
+        return inf
+    for at, cells in enumerate(names):  # the shorter columns stay whole
+        share = room // (len(names) - at)
         if cells > share:
             return share - 2 if share - 2 >= _LEAST_CELLS else None
         room -= cells
@@ -136,15 +166,19 @@ def unbroken_table(
     if width is not None and sum(left.values()) - 2 > width:
         lines = ["  ".join(safe(row[at]) for at in left).strip() for row in rows]
         return [*lines, *([f"and {more:,} more {noun}"] if more > 0 else [])]
-    table = table_of([heads[at] for at in left], ([row[at] for at in left] for row in rows), more=more, noun=noun)
+    table = new_table(*(heads[at] for at in left))
     for column in table.columns:
         column.no_wrap = True
+    for row in rows:
+        table.add_row(*(plain(row[at]) for at in left))
+    if more > 0:
+        table.caption, table.caption_justify = f"and {more:,} more {noun}", "left"
     return [table, *([plain(f"no room for {', '.join(dropped)}", "dim")] if dropped else [])]
 
 
 def number(value: float) -> str:
     """Format a loss or a probability with three decimals, in at most six characters; tiny and huge ones as a magnitude."""
-    if not math.isfinite(value):
+    if not isfinite(value):
         return str(float(value))
     if 0 < abs(value) < 0.0005 or abs(value) >= 99.9995:
         return f"{value:.0f}" if 99 < abs(value) < 99_999.5 else f"{value:.0e}"
