@@ -14,9 +14,8 @@ row, unless it is a header all the same (capture_cli.labels.header), and the col
 
 import csv
 import hashlib
-import itertools
-import json
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,10 +26,12 @@ from capture_cli.labels.finder import Finder
 from capture_cli.labels.header import is_header
 from capture_cli.labels.split_columns import EXCLUDED, split_column, unused_columns
 from capture_cli.labels.subjects import subject_columns
+from capture_cli.labels.table_files import guessed, read_cells, undecoded
 from capture_cli.labels.tokens import tokens
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".txt")
 MAX_BYTES = 2**30
+_NO_TABLE = re.compile(r"(?s)(.+\.(?:xlsx?|xlsm|xlsb|ods|numbers|json|parquet))(?::.*)?\Z", re.IGNORECASE)
 _TABLE = re.compile(r"(?s)(.+\.(?:csv|tsv|jsonl|txt))(?::(.*))?\Z", re.IGNORECASE)
 _LABEL_COLUMNS = [
     *("label", "labels", "class", "class_name", "classname", "label_name", "target", "category", "diagnosis", "dx", "breed"),
@@ -85,8 +86,8 @@ class Matched:
     """BLAKE2b (16 bytes, hex) of the file."""
     split_column: str = ""
     """The column that `splits` come from."""
-    split_error: DataError | None = None
-    """The error for values of this column that name no split."""
+    error: DataError | None = None
+    """The error for values of this column that name no split, or for text that is not UTF-8."""
     warnings: list[str] = field(default_factory=list)
     has_header: bool = True
     """False if the first line is a row like the others."""
@@ -97,7 +98,10 @@ class Matched:
 
 
 def parse_table(text: str) -> TableOption | None:
-    """Parse a value of `--labels` that names a table; None for a rule."""
+    """Parse a value of `--labels` that names a table; None for a rule. Raises UsageError for files that are read by others."""
+    if other := _NO_TABLE.match(text):
+        hint = "save it as CSV UTF-8 with a header line, such as file,label, and a row per image"
+        raise UsageError(f"'{other[1]}' is not a table that capture reads", hint)
     match = _TABLE.match(text)
     if not match:
         return None
@@ -115,13 +119,11 @@ def read_table(wanted: TableOption, folder: str, *, rows: int | None = None) -> 
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"the table '{wanted.path}' is larger than 1 GB", "keep the columns of file and label only")
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            read = _json_lines if path.suffix.lower() == ".jsonl" else _separated
-            columns, found = read(file, path.suffix.lower(), rows)
+        columns, found = read_cells(path, rows)
     except OSError as error:
         raise UsageError(f"the table '{wanted.path}' cannot be read: {error.strerror}") from error
     except (csv.Error, ValueError, RecursionError) as error:
-        raise DataError(f"'{wanted.path}' is not a table: {error}", "save it as CSV with a header line") from error
+        raise DataError(f"'{wanted.path}' is not a table: {error}", "save it as CSV UTF-8 with a header line") from error
     if not found:
         raise DataError(
             f"the table '{wanted.path}' has no rows", "it needs a header line, such as file,label, and a row per image"
@@ -154,36 +156,6 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _separated(file: Iterable[str], suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
-    lines = iter(file)
-    header = next(lines, "")
-    separator = "\t" if suffix == ".tsv" else max(",;\t", key=header.count)
-    if suffix == ".txt" and separator not in header:
-        separator = " "
-    reader = csv.reader(itertools.chain([header], lines), delimiter=separator, skipinitialspace=separator == " ")
-    columns = [name.strip() for name in next(reader, [])]
-    if len(columns) < 2:
-        raise ValueError("its header line does not name two columns or more, each once")
-    rows = [[*row, *[""] * (len(columns) - len(row))] for row in itertools.islice(reader, limit) if row]
-    return columns, rows
-
-
-def _json_lines(file: Iterable[str], _suffix: str, limit: int | None) -> tuple[list[str], list[list[str]]]:
-    objects = []
-    for line in itertools.islice(file, limit):
-        if line.strip():
-            one = json.loads(line)
-            if not isinstance(one, dict):
-                raise ValueError("a line is not a JSON object")
-            objects.append(one)
-    columns = list(dict.fromkeys(name for one in objects for name in one))
-    return columns, [[_text(one.get(name)) for name in columns] for one in objects]
-
-
-def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *, group: str | None = None) -> Matched:
     """Match rows with files; `others`, such as test images, are tried where no file has the name; `group` may be a column.
 
@@ -206,7 +178,7 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         rows=len(table.rows),
         digest=table.digest,
         split_column="" if split.at is None else table.columns[split.at],
-        split_error=split.error,
+        error=split.error,
         has_header=table.has_header,
     )
     if split.at is None:
@@ -238,8 +210,14 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             found.subjects.setdefault(table.columns[at], {})[file] = row[at].strip()
         if told in split.splits:
             found.splits[file] = split.splits[told]
+    found.error = _not_utf_8(found) or found.error
     if not found.labels:
         example, value = (files or others)[0], table.rows[0][file_at]
+        if found.error is not None:
+            raise found.error
+        if len(found.extra) < len(table.rows):
+            message = f"the column {name} of '{table.name}' is empty for all images"
+            raise DataError(message, "fill it in, or name the column that has labels")
         if other := finder.in_other_case(value):
             message = f"'{table.name}' and the folder differ in upper and lower case: '{value}', '{other}'"
             raise DataError(message, "write the names in the table as they are in the folder")
@@ -251,6 +229,19 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
     return found
 
 
+def _not_utf_8(found: Matched) -> DataError | None:
+    """Make the error for labels and names with bytes that are not UTF-8, unless files on disk have such names too."""
+    texts = [*found.labels.values(), *found.extra, *(found.groups or {}).values()]
+    text = next(filter(undecoded, texts), None)
+    if text is None or any(map(undecoded, found.labels)):
+        return None
+    return DataError(
+        f"the table '{found.name}' is not UTF-8; in Windows-1252 it would say '{guessed(text)}'",
+        "save it as CSV UTF-8, or, if that is right, convert it with "
+        f"`iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(found.name)} > labels.csv`",
+    )
+
+
 def with_header(table: LabelTable, finder: Finder) -> LabelTable:
     """Take the first line of a CSV for a row, if it names an image and is not a header all the same. Raises DataError."""
     wanted = [name for name in table.wanted[1:] if name]
@@ -259,9 +250,12 @@ def with_header(table: LabelTable, finder: Finder) -> LabelTable:
         or not finder.count(table.columns[:1])
         or is_header(table.columns, table.rows, wanted=wanted)
     ):
+        message = f"'{table.name}' is not a table: its header line does not name two columns or more, each once"
+        if not any(table.columns[1:]):
+            hint = f"if '{table.columns[0]}' is a title, take it out; the first line names the columns, as in file,label"
+            raise DataError(message, hint)
         if len(set(table.columns)) < len(table.columns):
-            message = f"'{table.name}' is not a table: its header line does not name two columns or more, each once"
-            raise DataError(message, "save it as CSV with a header line")
+            raise DataError(message, "save it as CSV UTF-8 with a header line")
         return table
     numbers = [str(number) for number in range(1, len(table.columns) + 1)]
     return replace(table, columns=numbers, rows=[table.columns, *table.rows], has_header=False)

@@ -95,8 +95,8 @@ class Work:
         read = read_table(wanted, self.source.name)
         first = [file for file in self.files if file not in others]
         table = match(read, first, sorted(others), group=self.reading.group)
-        if table.split_error is not None:
-            raise table.split_error
+        if table.error is not None:
+            raise table.error
         table.asked = self.reading.labels
         for file in table.labels:
             if file not in table.splits and splits.get(file) in _UNUSED:
