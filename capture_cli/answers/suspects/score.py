@@ -11,7 +11,7 @@ benchmarks/answers.py.
    later. Only epochs before the second are used, and where it never comes, only those after the first.
 2. **Ensemble** of those epochs: half the mean of the probabilities, half of their logarithms.
 3. **Uniform noise** (`uniform_share`). The share of labels that no confusion explains, from the rank of the label in the
-   ensemble.
+   ensemble of the first of these epochs.
 4. **Noise matrix** (capture_cli.answers.suspects.noise_matrix), fitted twice, loosely and strictly; it is believed as far as it
    survives the strict fit, and where there is a pattern it is held to the labels that the network is surest about.
 5. **Score**: the log odds that the label is a draw from the noise matrix (or a natural confusion) of another class, by an
@@ -25,11 +25,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capture_cli.answers.suspects.epochs import TINY, AnyFloats, Bools, ensemble_over, telling_epochs
+from capture_cli.answers.suspects.epochs import TINY, AnyFloats, Bools, ensemble_over, progress_of, telling_epochs
 from capture_cli.answers.suspects.noise_matrix import Floats, Ints, anchor_counts, between, fit, noise, shrink
 
 MIN_EPOCHS = 3
 """With fewer the mean margin ranks better (AP 0.679 against 0.628 with 2 epochs, 0.483 against 0.390 with 1)."""
+EARLY = 3
+"""Epochs that tell the share of uniform noise: a label that is being learnt by heart looks like a near miss, long before it is
+learnt. With 40 % uniform noise on Fashion-MNIST and the default network, the share is 0.39, 0.37 and 0.35 by the first 2, 3 and
+4 epochs, and 0.17 by nine. AP on 2,000 images, 10 % uniform noise, 0.912 in place of 0.881 by all epochs, with label smoothing
+0.909 in place of 0.861; mean ECE of `p_wrong` over 49 kinds of runs 0.034 in place of 0.036."""
 MAX_CLASSES = 200
 """The noise matrix of more classes takes too long to fit (200: about 2 s, in proportion to the square)."""
 BLEND = 1.5
@@ -97,7 +102,10 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     rival = _rival(ensemble, labels)
 
     # 3. and 4.
-    uniform, confused = uniform_share(ensemble, labels)
+    # The matrix is applied to this ensemble, so it has the share that is still to be seen in it: with the early one AP is 0.964
+    # in place of 0.969 for class-dependent noise on Fashion-MNIST with the default network.
+    late = uniform_share(ensemble, labels)
+    uniform, confused = _shares_of_noise(filled, seen, labels, late, agreed=ensemble.argmax(1) == labels)
     start = shrink(anchor_counts(ensemble, labels, fraction=0.25)[0])
     loose = fit(log_ensemble, rival, one_hot, start, confusion=0.01, sharpness=1.3)
     strict = fit(log_ensemble, rival, one_hot, start, confusion=0.03, sharpness=1.25)
@@ -106,15 +114,15 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
     # The ratio of two noise levels means something only where there is noise: without the last factor 0.659 in place of 0.728
     # for 80 classes.
     matrix_trust = unit(max((survived - 0.003) / 0.008, (survived / (targeted + 0.001) - 0.1) / 0.3)) * min(1, targeted / 0.005)
-    floor = max(0.003, uniform)
+    floor = max(0.003, late[0])
     off = ~np.eye(classes, dtype=bool)
     # Labels learnt by heart have hidden part of the noise from the fit, unevenly, and not from the labels that the network is
     # surest about; of those some are natural confusions, so little noise, or noise without a pattern, is left to the fit.
-    pattern = unit((noise(start) - uniform_trust * uniform - 0.02) / 0.04)
+    pattern = unit((noise(start) - uniform_trust * late[0] - 0.02) / 0.04)
     fitted = matrix_trust * between(loose, start, HELD * pattern) + (1 - matrix_trust) * strict
     # A trusted matrix still misses errors of a class that are spread over many others (AP 0.952 in place of 0.917 for
     # class-dependent noise on the digits with a small CNN).
-    missed = uniform_trust * max(0.0, uniform - targeted)
+    missed = uniform_trust * max(0.0, late[0] - targeted)
     flat = matrix_trust * missed + (1 - matrix_trust) * floor
     matrix = fitted + np.where(off, flat / (classes - 1), -flat)
 
@@ -145,6 +153,22 @@ def score_labels(probs: AnyFloats, labels: Ints) -> ScoredLabels:
         matrix_trust=matrix_trust,
         epochs_used=int(used.sum()),
     )
+
+
+def _shares_of_noise(
+    filled: AnyFloats, seen: Bools, labels: Ints, late: tuple[float, float], *, agreed: Bools
+) -> tuple[float, float]:
+    """`uniform_share` in EARLY epochs, from when half of most labels is learnt; where it is small there, `late`, that in all.
+
+    A share of less than 0.01 that only early epochs see is of hard images, which are learnt because their labels are right: up
+    to 0.008 of MNIST and 0.012 of the digits as they are.
+    """
+    learnt = progress_of(filled, seen, labels, agreed)
+    first = int((learnt >= 0.5 * learnt.max()).argmax())
+    chosen = slice(first, first + EARLY)
+    early = uniform_share(np.exp(ensemble_over(filled[chosen], seen[chosen], labels)[1]), labels)
+    believed = unit((early[0] - 0.01) / 0.02)
+    return late[0] + believed * (early[0] - late[0]), late[1] + believed * (early[1] - late[1])
 
 
 def uniform_share(ensemble: Floats, labels: Ints, *, steps: int = 200) -> tuple[float, float]:
