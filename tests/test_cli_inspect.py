@@ -72,7 +72,7 @@ def test_a_run_at_a_glance(capture: Capture) -> None:
     done = capture("inspect", "run")
     assert (done.returncode, done.stderr) == (0, "")
     lesson, header, *_ = done.stdout.split("\n\n")
-    assert "label looks wrong (a guess: few images a class), first cat_0004.png: labelled cat, probably dog.\n" in lesson
+    assert "label looks wrong (a guess: few epochs), first cat_0004.png: labelled cat, probably dog.\n" in lesson
     for part in (
         "sealed, completed",
         "cnn (12,345 parameters)",

@@ -1,5 +1,6 @@
 """Wrong labels that are not claimed: by networks that are too weak to judge, and of classes that are hardly learnt."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from calling import Caller
 from capture_cli import Recorder
 from capture_cli.answers.suspects import LIKELY, find_suspects
-from capture_cli.answers.suspects.count import wrong_count
+from capture_cli.answers.suspects.count import counted, wrong_count
 from capture_cli.answers.suspects.score import score_labels
 from capture_cli.runs import open_run
+from runs import run_records, write_run
 
 CLASSES = 10
 
@@ -158,3 +160,24 @@ def test_of_several_runs_a_weak_one_is_not_used(tmp_path: Path, call: Caller) ->
         assert done.out.splitlines()[0] == alone[0]
         assert "1 of 2 runs are not used" in done.out
         assert "too weak" not in done.out
+
+
+@pytest.mark.parametrize(("per_class", "epochs", "few"), [(40, 5, "images a class"), (420, 4, "epochs"), (160, 5, "")])
+def test_wrong_labels_of_few_images_or_epochs_are_not_counted(
+    per_class: int, epochs: int, few: str, tmp_path: Path, call: Caller
+) -> None:
+    """The sentence says that they are too few to tell; few validation images are no reason, with enough of them to train on."""
+    write_run(tmp_path / "run", run_records(per_class=per_class, epochs=epochs, batch_size=200))
+    said = call("suspects", "run").out
+    assert said.startswith(f"too few {few} to tell how many labels are wrong: look at the first rows; " if few else "about ")
+    assert (f"train: {epochs} epochs; to count wrong labels takes about 5\n" in said) == (few == "epochs")
+    assert "val: 40 images a class; to count wrong labels takes about 100\n" in said or per_class != 160
+    lesson = call("inspect", "run").out
+    assert few in (re.findall(r"looks? wrong \(a guess: few ([\w ]+)\)", lesson) or [""])
+
+
+def test_the_range_is_wider_than_the_probabilities_alone_make_it() -> None:
+    """30 % below and 60 % above the estimate, and two standard deviations; never more than there are samples."""
+    assert counted(np.full(100, 0.5)) == (50, 25, 90)
+    assert counted(np.full(100, 0.9)) == pytest.approx((90, 57, 100))
+    assert counted(np.zeros(0)) == (0, 0, 0)

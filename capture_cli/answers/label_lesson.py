@@ -62,7 +62,7 @@ def _suspects(dynamics: Sequence[SampleDynamics], trainings: Sequence[SampleDyna
         return []
     first = flagged[0]
     some = "1 label looks" if len(flagged) == 1 else f"{len(flagged):,} labels look"
-    guess = " (a guess: few images a class)" if ranked.is_rough else ""
+    guess = f" (a guess: few {ranked.largest.few})" if ranked.is_rough else ""
     text = f"{some} wrong{guess}, first {first.file}: labelled {first.label}, probably {first.suggested}."
     return [Finding(kind="suspects", text=text, command=("suspects", RUN))]
 

@@ -124,11 +124,11 @@ def suspects(
                 said += f"; {script.comments:,} flagged samples cannot be renamed, the script says why"
             if script.renames and labels_out is None:
                 said += "; moved files may change sides of a random split, which --labels-out keeps"
-            _write(fix, script.text, "" if quiet else said + _held_out(chosen))
+            _write(fix, script.text, "" if quiet else said + _warnings(chosen))
         if labels_out is not None:
             table = label_table(found.suspects, listed)
             said = f"{len(listed.labels) or len(found.suspects):,} labels, {len(found.flagged):,} changed"
-            _write(labels_out, table, "" if quiet else said + _held_out(found.flagged))
+            _write(labels_out, table, "" if quiet else said + _warnings(found.flagged))
     if found.state.error:
         raise found.state.error
     return 0
@@ -146,11 +146,12 @@ def _is_file(folder: str, name: str) -> bool:
     return False
 
 
-def _held_out(changed: "Sequence[Suspect]") -> str:
-    """A warning where labels change by which the model is judged: they become what the model said."""
+def _warnings(changed: "Sequence[Suspect]") -> str:
+    """Warnings where labels change: what is left looks right to networks, and validation labels become what the model said."""
     count = sum(one.phase != "train" for one in changed)
     labels = "is a validation label" if count == 1 else "are validation labels"
-    return f"; {count:,} {labels}, so a higher accuracy there proves nothing" if count else ""
+    said = f"; {count:,} {labels}, so a higher accuracy there proves nothing" if count else ""
+    return said + "; of those still wrong a next run flags few: see --review" * bool(changed)
 
 
 _OTHER_FORMATS = (".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".gz", ".zst", ".xz", ".bz2", ".zip")

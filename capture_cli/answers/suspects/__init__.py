@@ -23,7 +23,7 @@ from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import PHASES, Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
-from capture_cli.answers.suspects.count import calibrated, is_too_weak, p_wrong, wrong_count
+from capture_cli.answers.suspects.count import calibrated, counted, is_too_weak, p_wrong, wrong_count
 from capture_cli.answers.suspects.epochs import Bools, mean_over, without_gaps
 from capture_cli.answers.suspects.noise_matrix import Floats, Ints
 from capture_cli.answers.suspects.reasons import reasons
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 FEW_PER_CLASS = 100
 """Images a class below which the number of wrong labels is a rough guess."""
+FEW_EPOCHS = 5
+"""Epochs below which it is one: with 3 a third of the flags were wrong, and up to twice as many labels were counted."""
 LIKELY = 1 / 3
 """A label that the mean prediction contradicts is flagged above this probability that it is wrong. The probabilities are
 cautious: between a third and a half, nearly half of the labels were wrong. Mean F1 of the flags over 35 kinds of runs: 0.671
@@ -91,9 +93,14 @@ class PhaseSuspects:
     method: str
     """`noise-model`, or `margin` where the run does not tell enough for it."""
     is_rough: bool
-    """True below FEW_PER_CLASS images a class: the number of wrong labels is a guess."""
+    """True below FEW_PER_CLASS images a class or FEW_EPOCHS epochs: the number of wrong labels is a guess."""
     notes: Sequence[str]
     """Limits of the answer, a sentence each."""
+
+    @property
+    def few(self) -> str:
+        """What there is too little of if `is_rough`: `epochs` or `images a class`."""
+        return "epochs" if self.epochs < FEW_EPOCHS else "images a class"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +112,7 @@ class Suspects:
     """Labels that are probably wrong, the sum of p_wrong; None where the run does not tell."""
     low: float
     high: float
-    """Two standard deviations around it, if each p_wrong holds."""
+    """The range in which their number probably is."""
     suspects: Sequence[Suspect]
     duplicates: Duplicates | None = None
     states: Sequence[RunState] = ()
@@ -123,8 +130,13 @@ class Suspects:
 
     @property
     def is_rough(self) -> bool:
-        """True if there are too few images a class to tell how many labels are wrong."""
-        return any(one.is_rough for one in self.phases)
+        """True if there are too few images or epochs to tell how many labels are wrong."""
+        return self.largest.is_rough
+
+    @property
+    def largest(self) -> PhaseSuspects:
+        """The phase with most samples: the others take their share of wrong labels from it."""
+        return max(self.phases, key=lambda one: one.samples)
 
     @property
     def state(self) -> RunState:
@@ -193,12 +205,12 @@ def rank(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Du
     suspects = [row for one in ranked for row in one.suspects(rare, digests, duplicates)]
     suspects.sort(key=lambda one: (one.p_wrong is None, -one.score, one.file))
     p = np.array([one.p_wrong for one in suspects if one.p_wrong is not None])
-    expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
+    expected, low, high = counted(p)
     return Suspects(
         phases=[_with_rare(one.about, found[0].classes, rare) for one in ranked],
         expected=expected if len(p) else None,
-        low=max(0.0, expected - spread),
-        high=expected + spread,
+        low=low,
+        high=high,
         suspects=suspects,
     )
 
@@ -226,7 +238,7 @@ class _Ranked:
             samples=len(self.dynamics),
             epochs=len(self.dynamics.epochs),
             method="margin" if self.count is None else "noise-model",
-            is_rough=len(self.dynamics) < FEW_PER_CLASS * len(self.dynamics.classes),
+            is_rough=is_rough(self.dynamics, len(self.dynamics)),
             notes=self.notes,
         )
 
@@ -344,6 +356,11 @@ def _with_rare(about: PhaseSuspects, classes: Sequence[str], rare: Bools) -> Pha
     return replace(about, notes=[note, *about.notes])
 
 
+def is_rough(dynamics: SampleDynamics, n: int) -> bool:
+    """Whether `n` samples, or the epochs of these, are too few to count wrong labels."""
+    return n < FEW_PER_CLASS * len(dynamics.classes) or len(dynamics.epochs) < FEW_EPOCHS
+
+
 def _weakness(dynamics: SampleDynamics) -> str:
     right = float(np.nanmean(dynamics.correctness))
     return f"{right:.0%} of predictions agree with the label: too weak a network to tell wrong labels from its own errors"
@@ -366,6 +383,8 @@ def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
     if n < FEW_PER_CLASS * classes:
         notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
+    if MIN_EPOCHS <= epochs < FEW_EPOCHS:
+        notes.append(f"{epochs} epochs; to count wrong labels takes about {FEW_EPOCHS}")
     if dynamics.evenly_mixed:
         notes.append(
             f"{dynamics.evenly_mixed:,} visits were not used: their inputs were mixed of two images, mostly of neither"

@@ -22,8 +22,8 @@ from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates, Duplicating
 from capture_cli.answers.dynamics import Dynamics, SampleDynamics
 from capture_cli.answers.state import RunState
-from capture_cli.answers.suspects import FEW_PER_CLASS, LIKELY, PhaseSuspects, Suspect, Suspects, notes_of, rank, share_names
-from capture_cli.answers.suspects.count import calibrated, p_wrong
+from capture_cli.answers.suspects import LIKELY, PhaseSuspects, Suspect, Suspects, is_rough, notes_of, rank, share_names
+from capture_cli.answers.suspects.count import calibrated, counted, p_wrong
 from capture_cli.errors import RecordsError, UsageError
 from capture_cli.runs import Run
 from capture_cli.runs.run import Fold
@@ -112,12 +112,12 @@ def combined(found: Sequence[Suspects]) -> Suspects:
         for i, one in enumerate(suspects)
     ]
     joined.sort(key=lambda one: (-one.score, one.file))
-    expected, spread = float(p.sum()), 2 * float(np.sqrt((p * (1 - p)).sum()))
+    expected, low, high = counted(p)
     return Suspects(
         phases=phases,
         expected=expected if by_model else None,
-        low=max(0.0, expected - spread),
-        high=expected + spread,
+        low=low,
+        high=high,
         suspects=joined,
         duplicates=first.duplicates,
         states=[state for one in found for state in one.states],
@@ -140,8 +140,8 @@ def of_folds(run: Run, folds: int, beside: Sequence[Fold] = ()) -> Suspects:
 def rank_trainings(found: Sequence[SampleDynamics], digests: SampleDigests, duplicates: Duplicates | None = None) -> Suspects:
     """Rank the samples of a run with folds by the dynamics of its trainings; the classes must be at least two."""
     answer = combined([rank([one], digests, duplicates) for one in found])
-    n, classes = len(answer.suspects), len(found[0].classes)
+    n = len(answer.suspects)
     trainings = "the training" if len(found) < 3 else f"the {len(found) - 1} trainings"
     notes = [f"ranked by the visits of {trainings} that each sample was in", *notes_of(found[0], n)]
-    about = replace(answer.phases[0], samples=n, is_rough=n < FEW_PER_CLASS * classes, notes=notes)
+    about = replace(answer.phases[0], samples=n, is_rough=is_rough(found[0], n), notes=notes)
     return replace(answer, phases=[about])

@@ -115,7 +115,7 @@ def _sentence(found: Suspects) -> str:
         return f"{samples:,} samples, those with the lowest mean margin first; this run cannot tell how many labels are wrong"
     flagged = sum(one.flagged for one in found.suspects)
     if found.is_rough:
-        return f"too few images to tell how many labels are wrong: look at the first rows; {flagged:,} flagged"
+        return f"too few {found.largest.few} to tell how many labels are wrong: look at the first rows; {flagged:,} flagged"
     between = f"{found.low:,.0f} to {found.high:,.0f}"
     return f"about {found.expected:,.0f} of {samples:,} labels are probably wrong ({between}); {flagged:,} flagged"
 
