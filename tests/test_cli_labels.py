@@ -161,7 +161,7 @@ def test_warnings_go_to_stderr(capture: Command, pets: Path) -> None:
             "--unmatched skip",
         ),
         (["cat_1.png"], ["--labels", "parnet"], 2, "--labels parnet is neither a rule nor", "parent:N, start, end; a reg"),
-        (["cat_1.png"], ["--labels", "labels.xlsx"], 2, "--labels labels.xlsx is neither", "of a table ends in .csv, .tsv, "),
+        (["cat_1.png"], ["--labels", "labels.xlsx"], 2, "'labels.xlsx' is not a table that", "save it as CSV UTF-8"),
         (["cat_1.png"], ["--labels", "("], 2, "--labels ( is not a regular expression", "(?P<label>...)"),
         (["cat_1.png"], ["--labels", "field:0"], 2, "--labels field:0 is not a rule", "field:2"),
         (["cat_1.png"], ["--unmatched", "maybe"], 2, "--unmatched maybe is not valid", "choose error or skip"),

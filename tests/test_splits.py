@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calling import called
 from capture_cli.errors import UsageError
 from capture_cli.labels import ReadingOptions, Scan
 from capture_cli.labels.warnings import warnings
@@ -139,6 +140,35 @@ def test_groups_that_match_nothing_or_are_no_pattern_are_errors(tmp_path: Path) 
     assert "--group case_[0-9]+ finds no group in any of 100 images, such as 'ill/P00_0.png'; give a regular expression" in err
     with pytest.raises(UsageError, match=r"--group \( is not a regular expression"):
         ReadingOptions(group="(")
+
+
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [
+        ("parent", "--group makes only 2 groups of them; choose smaller groups, several for each class"),
+        ("png", "--group makes one group of all; choose smaller groups, several for each class"),
+    ],
+)
+def test_groups_that_leave_no_validation_images_are_named(tmp_path: Path, group: str, said: str) -> None:
+    """By `labels` and by `train`, which say that groups are the reason; not where no validation is asked for."""
+    touch(tmp_path, PATIENTS)
+    text = f"none of the 100 images is held out for validation: {said}"
+    args = (str(tmp_path), "--labels", "parent", "--group", group)
+    code, out, err = typed("labels", *args, "--json")
+    assert (code, f"warning: {text}\n" in err) == (0, True)
+    assert json.loads(out)["warnings"] == [text]
+    assert "held out for validation" not in typed("labels", *args, "--val-split", "0")[2]
+    make_images(tmp_path / "images", classes=2)
+    trained = called("train", "images", "--group", group.replace("parent", "prefix"), "-m", "linear", "-n", cwd=tmp_path)
+    assert f"warning: none of the 16 images is held out for validation: {said}\n" in trained.stderr
+
+
+def test_classes_that_groups_keep_from_validation_are_named(tmp_path: Path) -> None:
+    """Those of a single group, where others have several."""
+    touch(tmp_path, [*PATIENTS, *(f"rare/P77_{i}.png" for i in range(5))])
+    err = typed("labels", str(tmp_path), "--labels", "parent", "--group", "P[0-9]+")[2]
+    assert "warning: 1 class has no validation images, as --group keeps its groups on one side: 'rare'\n" in err
+    assert "no validation images" not in typed("labels", str(tmp_path), "--labels", "parent")[2]
 
 
 def test_groups_in_both_splits_of_folders_are_reported(tmp_path: Path) -> None:

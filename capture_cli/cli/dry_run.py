@@ -10,6 +10,7 @@ import typer
 
 from capture_cli import models
 from capture_cli.cli.arguments import warn
+from capture_cli.cli.session import warnings_of
 from capture_cli.cli.streams import other_code
 from capture_cli.cli.terminal import terminal_width
 from capture_cli.plan import Plan, plan_folds
@@ -38,8 +39,8 @@ def show_plan(plan: Plan, options: Mapping[str, Any]) -> None:
         _show_continuation(ready, Path(resume), allow_env_change=options["allow_env_change"])
     if notice := models.notice(config.model):
         typer.echo(safe(notice), err=True)
-    if plan.initial:
-        warn(plan.initial.warning)
+    for text in warnings_of(plan):
+        warn(text)
     show_scan(plan.scan, width=terminal_width())
     if config.folds:
         typer.echo(f"folds: {config.folds}, each image is held out once")

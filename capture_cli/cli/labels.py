@@ -86,7 +86,8 @@ def labels(
     if found.labels and (files or as_json):  # the table says it itself
         others = "|".join(name for name in RULES if name != found.rule.name)
         typer.echo(safe(f"Labels: {found.example}. Not right? Choose another rule with --labels {others}"), err=True)
-    for text in warnings(found):
+    told = warnings(found, holds_out=val_split > 0)
+    for text in told:
         typer.echo(safe(f"warning: {text}"), err=True)
     if files:
         show_files(found, form=format or "jsonl")
@@ -94,7 +95,7 @@ def labels(
     checked = _checked(found, config, Resources.parse(ram=ram, workers=workers, cache=not no_cache)) if check else None
     if as_json:
         body = check_to_json(checked.findings, checked.names, checked.inputs) if checked else None
-        typer.echo(to_json(found, check=body))
+        typer.echo(to_json(found, told, check=body))
     else:
         show_scan(found, width=terminal_width())
         if checked:

@@ -64,7 +64,7 @@ def session(
         with contextlib.closing(view), Stopping(view.note) as stopping:
             for text in [*(() if introduced else _introduction(ready)), *_fold(plan), *notes]:
                 view.note(text)
-            for text in [*(() if introduced else _warnings(plan)), *warnings]:
+            for text in [*(() if introduced else warnings_of(plan)), *warnings]:
                 view.warn(text)
             with contextlib.suppress(Stopped):
                 around = Session(output, view, stopping, sinks)
@@ -95,9 +95,11 @@ def _introduction(ready: Ready) -> list[str]:
     ]
 
 
-def _warnings(plan: Plan) -> list[str]:
+def warnings_of(plan: Plan) -> list[str]:
+    """Say what is probably not meant in the images and options of a training."""
     weights = plan.initial.warning if plan.initial else ""
-    return [*label_warnings(plan.scan), *_unvalidated(plan), *plan.warnings, *filter(None, [weights])]
+    labels = label_warnings(plan.scan, holds_out=plan.config.val_split > 0)
+    return [*labels, *plan.warnings, *filter(None, [weights])]
 
 
 def _fold(plan: Plan) -> list[str]:
@@ -107,10 +109,3 @@ def _fold(plan: Plan) -> list[str]:
     trained, held_out = (plan.scan.splits.count(split) for split in ("train", "val"))
     number = f"Fold {plan.fold['number']} of {plan.fold['of']}"
     return [f"{number}: {trained:,} images to train on, {held_out:,} held out"]
-
-
-def _unvalidated(plan: Plan) -> list[str]:
-    """Return a warning if images should be held out but none is."""
-    if not plan.config.val_split or {"val", "test"} & set(plan.scan.splits):
-        return []
-    return [f"none of the {len(plan.scan.files)} images is held out for validation: there are too few for this --val-split"]

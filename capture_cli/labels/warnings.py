@@ -13,8 +13,11 @@ _MISSING = {"nan", "n/a", "na", "<na>", "null", "none", "nil", "-", "--", "?"}
 """Cells that other programs write where they have no value."""
 
 
-def warnings(found: Scan) -> list[str]:
-    """Describe what looks wrong in images to train on, one sentence each; names are not escaped."""
+def warnings(found: Scan, *, holds_out: bool = True) -> list[str]:
+    """Describe what looks wrong in images to train on, one sentence each; names are not escaped.
+
+    `holds_out` is False if no validation images are asked for, as with `--val-split 0`.
+    """
     if found.is_evaluated:
         return []
     checks = (
@@ -34,7 +37,8 @@ def warnings(found: Scan) -> list[str]:
         _lost_classes,
         _links,
     )
-    return [text for check in checks for text in check(found)]
+    texts = [text for check in checks for text in check(found)]
+    return texts + _unvalidated(found) if holds_out else texts
 
 
 def _links(found: Scan) -> list[str]:
@@ -112,6 +116,22 @@ def _groups(found: Scan) -> list[str]:
     torn = natural_order(group.removeprefix("group ") for group, splits in sides.items() if len(splits) > 1)
     which = count(len(torn), "group is", "groups are")
     return [f"{which} in both train and val: {quoted(torn)}"] if torn else []
+
+
+def _unvalidated(found: Scan) -> list[str]:
+    """Find that no image, or none of a class, is held out: groups, or single images, stay on one side."""
+    if found.files and "val" not in found.splits:
+        groups = len(set(found.groups or ()))
+        reason = "each class has a single one"
+        if found.groups is not None:
+            reason = "--group makes one group of all" if groups == 1 else f"--group makes only {groups:,} groups of them"
+            reason += "; choose smaller groups, several for each class"
+        return [f"none of the {len(found.files):,} images is held out for validation: {reason}"]
+    if found.groups is None or not found.is_drawn:
+        return []
+    without = [one.name for one in found.per_class() if one.train > 1 and not one.val]
+    which = count(len(without), "class has", "classes have")
+    return [f"{which} no validation images, as --group keeps its groups on one side: {quoted(without)}"] if without else []
 
 
 def _subjects(found: Scan) -> list[str]:

@@ -1,7 +1,7 @@
 """`capture labels`: a scan as tables for people, or as one JSON object for programs.
 
     show_scan(found)               # rule, classes, other rules, skipped entries: tables on stdout
-    sys.stdout.write(to_json(found) + "\\n")
+    sys.stdout.write(to_json(found, warnings(found)) + "\\n")
 
 The table of classes ends after MAX_CLASSES and says how many more there are. The JSON has everything, in ASCII.
 """
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.labels import Scan
 from capture_cli.labels.candidates import Fit, try_rules
 from capture_cli.labels.refusals import command
-from capture_cli.labels.warnings import warnings
 from capture_cli.views.csv_lines import CsvLines
 from capture_cli.views.terminal.tables import new_table, show
 from capture_cli.views.terminal.text import plain
@@ -124,7 +123,7 @@ def _skipped(found: Scan) -> list[tuple[str, list[str]]]:
     return sorted(names.items(), key=lambda item: -len(item[1]))
 
 
-def to_json(found: Scan, *, check: Mapping[str, Any] | None = None) -> str:
+def to_json(found: Scan, warnings: Sequence[str], *, check: Mapping[str, Any] | None = None) -> str:
     """Encode the same as one JSON object, with every skipped entry, and `check` if there is one.
 
     `\\udcXX` is a byte that is not UTF-8.
@@ -144,7 +143,7 @@ def to_json(found: Scan, *, check: Mapping[str, Any] | None = None) -> str:
         "split_from": found.told_by or None,
         "skipped": dict(Counter(one.reason for one in found.skipped).most_common()),
         "skipped_files": [one._asdict() for one in found.skipped],
-        "warnings": warnings(found),
+        "warnings": list(warnings),
     }
     return json.dumps(body | ({"check": check} if check else {}))
 
