@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, get_args, get_type_hints
 
 from capture_cli import augmentation
-from capture_cli.errors import UsageError, shown
+from capture_cli.errors import UsageError, any_of, shown
 from capture_cli.pixels.geometry import MAX_PIXELS, MOST_PIXELS, RESIZES, WHITE, Background, is_depth, parse_background
 
 DEFAULT_LR = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05}
@@ -140,7 +140,7 @@ class TrainConfig:
             ("unmatched", ("error", "skip")),
             ("split_folders", (None, "use", "pool", "ignore")),
         ):
-            self._require(name, getattr(self, name) in choices, " or ".join(filter(None, choices)))
+            self._require(name, getattr(self, name) in choices, any_of(filter(None, choices)))
         for name in ("epochs", "batch_size", "capture_every", "grad_accum"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
         self._require("patience", self.patience >= 0, "a number of epochs, or 0 for off")
@@ -158,7 +158,7 @@ class TrainConfig:
         self._require("seed", 0 <= self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         self._require("channels", self.channels in (None, 1, 3), "1 or 3")
         self._require("device", re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device), "auto, cpu, cuda or cuda:N")
-        self._require("resize", self.resize is None or self.resize in RESIZES, " or ".join(RESIZES))
+        self._require("resize", self.resize is None or self.resize in RESIZES, any_of(RESIZES))
         self._require("background", parse_background(self.background) is not None, "white, black or R,G,B, each from 0 to 255")
         self._require("depth", self.depth == "auto" or is_depth(self.depth), "auto, high-byte, minmax or 1 to 16 bits")
         self._require("max_pixels", 1 <= self.max_pixels <= MOST_PIXELS, f"a number from 1 to {MOST_PIXELS:,}")
@@ -288,7 +288,7 @@ def _check_types(config: TrainConfig) -> None:
         elif float in allowed and type(value) is int:
             object.__setattr__(config, field.name, float(value))
         elif type(value) not in allowed:
-            wanted = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
+            wanted = any_of(kind.__name__ for kind in allowed if kind is not type(None))
             raise UsageError(f"--{field.name.replace('_', '-')} {value!r} is not of the type {wanted}")
 
 

@@ -71,10 +71,16 @@ def closest(name: str, known: Iterable[str], number: int = 1) -> list[str]:
     return [names[one] for one in (close or longer[:number])]
 
 
+def any_of(choices: Iterable[str]) -> str:
+    """Join names as a choice: `adamw, adam or sgd`."""
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, number: int = 1) -> str:
     """Return the hint for a name that there is not: the closest of `known`, or `otherwise` if none is close."""
     close = closest(name, known, number)
-    return f"did you mean {' or '.join(close)}?" if close else otherwise
+    return f"did you mean {any_of(close)}?" if close else otherwise
 
 
 class CaptureError(Exception):

@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from capture_cli.answers.best import BestEpochs, best_epoch, scalars, uneven_scores
+from capture_cli.answers.shares import percent
 from capture_cli.models import saved
 from capture_cli.records import Epoch
 from capture_cli.runs import open_run
+from capture_cli.views.terminal import tables
 from cutting import Trainer, kept, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -51,6 +53,15 @@ def test_accuracy_rises_while_the_validation_loss_says_overfitting() -> None:
     by_loss = best_epoch(run, {"best": "val_loss"})
     assert by_loss is not None
     assert by_loss.sentence.startswith("Best epoch 2 of 5 (validation loss 0.800); ")
+
+
+def test_a_sentence_rounds_an_accuracy_as_the_table_does() -> None:
+    """Half-way between two numbers, where 69.25 in percent would be rounded to the even 69.2."""
+    found = best_epoch(epochs([1.0], [1.0], [0.6925]), {})
+    assert found is not None
+    assert found.sentence == "Best epoch 1 of 1 (validation accuracy 69.3%)"
+    assert [percent(one) for one in (0.0, 0.0004, 0.6935, 0.99949, 1.0)] == ["0.0%", "0.0%", "69.4%", "99.9%", "100.0%"]
+    assert all(percent(one / 400) == f"{100 * float(tables.number(one / 400)):.1f}%" for one in range(1, 401))
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,13 @@ class TestOptions:
             (["-m", "torchvision:resnet19"], 2, "resnet18"),
             (["--device", "tpu"], 2, "--device tpu is not valid; choose auto, cpu, cuda or cuda:N"),
             (["--device", "cuda:99"], 2, "--device cuda:99 is not available: "),
-            (["--opt", "adagrad"], 2, "--opt adagrad is not valid; choose adamw or adam or sgd"),
+            (["-epochs", "3"], 2, "no such option: -epochs; did you mean --epochs?"),
+            (["-model=cnn"], 2, "no such option: -model=cnn; did you mean --model?"),
+            (["-edrei"], 2, "--epochs drei is not valid; choose a whole number; see `capture train --help`"),
+            (["--epochs", "1.5"], 2, "--epochs 1.5 is not valid; choose a whole number"),
+            (["--lr=fast"], 2, "--lr fast is not valid; choose a number; see"),
+            (["--preview", "-1"], 2, "--preview -1 is not valid; choose 0 or more; see"),
+            (["--opt", "adagrad"], 2, "--opt adagrad is not valid; choose adamw, adam or sgd"),
             (["--epochs", "0"], 2, "--epochs 0 is not valid; choose a whole number from 1"),
             (["--batch-size", "many"], 2, "many"),
             (["--lr", "-1"], 2, "lr"),
@@ -314,10 +320,10 @@ class TestOptions:
         (tmp_path / "c.toml").write_text('batch-size = "many"\n')
         done = capture("train", images, "--config", "c.toml")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert "'many' in the config file: Invalid value for '--batch-size'" in done.stderr
+        assert "--batch-size many in the config file is not valid; choose a whole number; see" in done.stderr
         assert capture("train", images, "--config", "c.toml", "--batch-size", 2, "-n").returncode == 0
         done = capture("train", images, "--config", "c.toml", "--batch-size", "few")
-        assert "'few': Invalid value for '--batch-size'" in done.stderr
+        assert "--batch-size few is not valid; choose a whole number; see" in done.stderr
 
     def test_a_dry_run_shows_the_plan_and_the_network(self, capture: Capture, images: Path, tmp_path: Path) -> None:
         """Labels, split, inputs, network and options on stdout; nothing is written."""

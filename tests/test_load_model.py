@@ -71,7 +71,7 @@ def test_a_picture_that_cannot_be_used_is_an_error_or_none(here: Path) -> None:
     """As the caller asks."""
     classifier = load_model("runs/linear")
     pictures = ["images/ant_000.png", "nowhere.png", 7, "images/cat_000.png"]
-    with pytest.raises(DataError, match="picture 1 cannot be used: missing; skip_unusable=True gives None"):
+    with pytest.raises(DataError, match=r"picture 1, '[^']+', cannot be used: missing; skip_unusable=True gives None"):
         classifier(pictures)  # type: ignore[arg-type]
     found = classifier(pictures, skip_unusable=True)  # type: ignore[arg-type]
     assert [one and one.file for one in found] == ["images/ant_000.png", None, None, "images/cat_000.png"]

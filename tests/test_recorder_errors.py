@@ -220,7 +220,7 @@ def test_every_task_says_what_it_expects(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
-        ({"task": "detection"}, r"task='detection' is not valid.*classification or sequence"),
+        ({"task": "detection"}, r"task='detection' is not valid.*classification, sequence"),
         ({"classes": []}, r"classes=\[\] is not valid"),
         ({"classes": "cat"}, r"classes='cat' is not valid.*list of different names"),
         ({"classes": [0, 1]}, r"classes=\[0, 1\] is not valid"),

@@ -28,6 +28,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("insepct run", "no such command: 'insepct'; did you mean inspect?"),
         ("eval run images", "no such command: 'eval'; did you mean evaluate?"),
+        ("check images", "no such command: 'check'; did you mean `capture labels FOLDER --check`?"),
         ("images", "no such command: 'images'; did you mean `capture train images`?"),
         ("run", "no such command: 'run'; did you mean `capture inspect run`?"),
         ("nothing", "no such command: 'nothing'; see `capture --help`"),

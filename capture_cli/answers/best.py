@@ -18,6 +18,7 @@ from typing import Any
 
 from capture_cli.answers.class_counts import balanced_accuracy, counts_of, macro_f1
 from capture_cli.answers.masks import mean_iou
+from capture_cli.answers.shares import percent
 from capture_cli.errors import UsageError, shown
 from capture_cli.records import Epoch, Record
 from capture_cli.runs import Block, FoldedEpoch, Run
@@ -57,7 +58,7 @@ class BestEpoch:
     @property
     def sentence(self) -> str:
         """The best epoch for people, and whether the model overfits."""
-        shown = f"{self.value:.3f}" if self.metric in TASK_METRICS.values() else f"{self.value:.1%}"
+        shown = f"{self.value:.3f}" if self.metric in TASK_METRICS.values() else percent(self.value)
         metric = {"val_loss": "validation loss", "val_accuracy": "validation accuracy", "mean_iou": "mean IoU"}.get(self.metric)
         among = f"{self.last}" if self.first == 1 else f"{self.first} to {self.last}"
         text = f"Best epoch {self.epoch} of {among} ({metric or self.metric.replace('_', ' ')} {shown})"
@@ -72,7 +73,8 @@ class BestEpoch:
             return ""
         train, val = self.gap
         return (
-            f"Overfitting: in epoch {self.last} the training accuracy is {train:.1%}, the validation accuracy {val:.1%}. "
+            f"Overfitting: in epoch {self.last} the training accuracy is {percent(train)}, "
+            f"the validation accuracy {percent(val)}. "
             "More images or augmentation narrow the gap."
         )
 

@@ -15,6 +15,7 @@ from math import isfinite
 from statistics import fmean, stdev
 from typing import Any
 
+from capture_cli.answers.shares import percent
 from capture_cli.records import Epoch, RunInfo
 from capture_cli.runs import Block, FoldedEpoch, folds_of
 
@@ -54,16 +55,16 @@ class HeldOut:
     @property
     def sentence(self) -> str:
         """The accuracy in words."""
-        text = f"Held-out accuracy {self.accuracy:.1%} over {self.n:,} samples, each held out once"
+        text = f"Held-out accuracy {percent(self.accuracy)} over {self.n:,} samples, each held out once"
         if len(self.folds) < self.of:
             text = f"{text}; {len(self.folds)} of {self.of} folds so far"
         if self.spread is None:
             return text
-        each = ", ".join(f"{one.accuracy:.1%}" for one in self.folds)
+        each = ", ".join(percent(one.accuracy) for one in self.folds)
         if len(self.folds) > MOST_NAMED:
             accuracies = [one.accuracy for one in self.folds]
-            each = f"{min(accuracies):.1%} to {max(accuracies):.1%}"
-        return f"{text}; by fold {each} (mean {self.mean:.1%}, standard deviation {self.spread:.1%})"
+            each = f"{percent(min(accuracies))} to {percent(max(accuracies))}"
+        return f"{text}; by fold {each} (mean {percent(self.mean)}, standard deviation {percent(self.spread)})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -20,6 +20,7 @@ from capture_cli.answers.digests import SampleDigests
 from capture_cli.answers.duplicates import Duplicates
 from capture_cli.answers.held_out import HeldOut
 from capture_cli.answers.scores import Confusion, PhaseScore
+from capture_cli.answers.shares import percent
 from capture_cli.records import RunInfo
 from capture_cli.runs import Block, Visits, folds_of
 
@@ -188,7 +189,8 @@ def _calibration(phase: PhaseScore) -> list[Finding]:
         if gap > 0
         else ("underconfident", f"correct and p_pred <= {most}")
     )
-    text = f"The model is {word} in {_captured_part(phase)}: mean probability {found.confidence:.1%}, accuracy {accuracy:.1%}"
+    means = f"mean probability {percent(found.confidence)}, accuracy {percent(accuracy)}"
+    text = f"The model is {word} in {_captured_part(phase)}: {means}"
     where = f"{which} and phase = '{phase.phase}' and epoch = {phase.epoch}"
     command = ("rows", RUN, "--where", where, "--columns", "file,label,pred,p_pred", "--format", "csv")
     return [Finding(kind="calibration", text=f"{text} ({found.error}; the calibration table has them).", command=command)]

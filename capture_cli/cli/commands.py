@@ -11,10 +11,13 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from inspect import cleandoc
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from capture_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -39,6 +42,15 @@ class Command(TyperCommand):
             if getattr(one, "_runtime_param", one) is None:  # a private name of Typer
                 one._runtime_param = _Typed(one)
         return found
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse the command line. Raises UsageError for a long option with one dash, which Typer reads as `-e pochs`."""
+        known = {name for one in self.get_params(ctx) for name in one.opts if name.startswith("--")}
+        for arg in takewhile(lambda one: one != "--", args):
+            if (meant := f"-{arg.partition('=')[0]}") in known:
+                raise UsageError(f"no such option: {arg}", f"did you mean {meant}?")
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
     def format_help_text(self, _ctx: Context, formatter: HelpFormatter) -> None:
         """Write the docstring."""

@@ -13,6 +13,7 @@ import shlex
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -26,12 +27,23 @@ _LONG = 60
 """Characters of a value that a message shows."""
 _SHOWN = 3
 """Commands that are named as those that have an option."""
+_OTHER_NAMES = {
+    "check": "capture labels FOLDER --check",
+    "list": "capture runs",
+    "resume": "capture train --resume RUN",
+    "show": "capture inspect RUN",
+}
+"""Words for which the closest command is another one than what is meant."""
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+"""Types by the first word of pydantic's errors, in words."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def unknown_command(name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a command that there is not, such as the name of a folder."""
     hint = did_you_mean(name, known, "see `capture --help`")
+    if name in _OTHER_NAMES:
+        hint = f"did you mean `{_OTHER_NAMES[name]}`?"
     if os.path.isdir(name):  # noqa: PTH112
         where = named = shlex.quote(name)
         hint = f"did you mean `capture inspect {where}`?" if holds_run(Path(name)) else f"did you mean `capture train {named}`?"
@@ -53,21 +65,23 @@ def wrong_usage(error: typer.TyperException, command: str, args: Sequence[str]) 
     if kind == "MissingParameter":
         metavar = getattr(getattr(error, "param", None), "metavar", "")
         return UsageError(f"missing argument: {metavar}", f"usage: {usage}")
-    return UsageError(_with_value(error, message.rstrip("."), args), see)
+    return _refused(error, message, see)
 
 
-def _with_value(error: typer.TyperException, message: str, args: Sequence[str]) -> str:
-    """Return Typer's message with the value at fault, which Typer does not mention."""
-    parameter = getattr(error, "param", None)
-    options = getattr(parameter, "opts", [])
-    values = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg in options]
-    values += [arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg]
-    if values:
-        value = values[-1]
-        return f"'{value if len(value) <= _LONG else f'{value[:_LONG]}...'}': {message}"
-    defaults = getattr(getattr(error, "ctx", None), "default_map", None) or {}
-    name = getattr(parameter, "name", None)
-    return f"{defaults[name]!r} in the config file: {message}" if name in defaults else message
+def _refused(error: typer.TyperException, message: str, see: str) -> UsageError:
+    """Return the error for a value that Typer could not convert: the option, the value and what it takes."""
+    found: list[Any] = getattr(error.__cause__ or error.__context__, "errors", list)()  # of pydantic
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if not found or parameter is None or context is None:
+        return UsageError(message.rstrip("."), see)
+    one, value = found[0], str(found[0]["input"])
+    value = value if len(value) <= _LONG else f"{value[:_LONG]}..."
+    kind = one["type"].partition("_")[0]
+    bounds = {"greater_than_equal": "{ge} or more", "less_than_equal": "{le} or less"}
+    takes = _KINDS.get(kind) or bounds.get(one["type"], one["msg"]).format(**one.get("ctx", {}))
+    is_from_file = getattr(context.get_parameter_source(parameter.name), "name", "") == "DEFAULT_MAP"
+    option = max(parameter.opts, key=len)
+    return UsageError(f"{option} {value}{' in the config file' * is_from_file} is not valid", f"choose {takes}; {see}")
 
 
 def _unknown_option(name: str, command: str, see: str) -> UsageError:

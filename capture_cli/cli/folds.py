@@ -50,7 +50,7 @@ def train_folds(plan: Plan, options: Mapping[str, Any], *, every: Every, resourc
         if not folds.trained:
             raise UsageError(
                 f"'{folder.place}' has completed the {plan.config.epochs} epochs of its {len(plans)} folds",
-                "add more with --epochs",
+                f"add more with --epochs, such as {plan.config.epochs + 1}",
             )
         folds.show_end()
     return 0

@@ -214,6 +214,7 @@ def _remove(names: list[str], where: str | None, *, ask: bool) -> int:
     """
     import sys
 
+    from capture_cli.answers.shares import percent
     from capture_cli.runfolder import check_removable, remove_run
     from capture_cli.runs.listing import listed
     from capture_cli.runs.names import place_of
@@ -231,7 +232,7 @@ def _remove(names: list[str], where: str | None, *, ask: bool) -> int:
     found = [listed(place) for folder in folders if (place := place_of(folder))]
     total = size(sum(run.size for run in found))
     for run in found:
-        best = f", best accuracy {run.best.accuracy:.1%}" if run.best and run.best.accuracy is not None else ""
+        best = f", best accuracy {percent(run.best.accuracy)}" if run.best and run.best.accuracy is not None else ""
         typer.echo(safe(f"{run.folder}: {run.state}{best}, {size(run.size)}"), err=True)
     if ask:
         if not sys.stdin.isatty():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError, closest
+from capture_cli.errors import UsageError, any_of, closest
 from capture_cli.models.zoo import source_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _REGISTERED = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 
 
 def _unknown(name: str, known: Sequence[str]) -> UsageError:
-    close = " or ".join(PREFIX + one for one in closest(name, known, 3))
+    close = any_of(PREFIX + one for one in closest(name, known, 3))
     return UsageError(f"timm has no model {name}", f"did you mean {close}?" if close else "see timm.list_models()")
 
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capture_cli.errors import UsageError, closest
+from capture_cli.errors import UsageError, any_of, closest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ def known_name(spec: str) -> str:
 
 def _demand_known(name: str, known: Collection[str]) -> None:
     if name not in known:
-        close = " or ".join(PREFIX + one for one in closest(name, known, 3))
+        close = any_of(PREFIX + one for one in closest(name, known, 3))
         hint = f"did you mean {close}?" if close else f"one that it has is {PREFIX}resnet18"
         raise UsageError(f"torchvision has no classifier {name}", hint)
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy.typing as npt
 
 from capture_cli.config import stored_inputs, top_k
-from capture_cli.errors import UsageError
+from capture_cli.errors import UsageError, any_of
 from capture_cli.recorder import lifetime, options, processes, soft_labels, tasks, validation
 from capture_cli.recorder.appending import RecordedState
 from capture_cli.recorder.opening import current_rank, open_records
@@ -326,7 +326,7 @@ class Recorder:
         """
         if processes.is_waiting(self) or self._closed or os.getpid() != self._pid:  # a forked process must not write
             return
-        validation.require(status in STATUSES, "status", status, " or ".join(STATUSES))
+        validation.require(status in STATUSES, "status", status, any_of(STATUSES))
         self._closed = True
         begin, watches = ([self._watch.release], [self._watch.close]) if self._watch else ([], [])
         taken = processes.is_taken(self._output.journal)

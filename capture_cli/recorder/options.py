@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from capture_cli.errors import any_of
 from capture_cli.recorder.opening import inner_model
 from capture_cli.recorder.validation import require
 from capture_cli.records import RunInfo
@@ -32,7 +33,7 @@ def check_choices(task: str, **given: Any) -> None:
         "masks": (lambda one: type(one) is bool and (not one or task == SEGMENTATION), "True only for segmentation"),
         "config": (lambda one: one is None or isinstance(one, Mapping), "a mapping of names to plain values"),
     }
-    require(task in TASKS, "task", task, " or ".join(TASKS))
+    require(task in TASKS, "task", task, any_of(TASKS))
     for name, (is_valid, choices) in rules.items():
         require(is_valid(given[name]), name, given[name], choices)
 

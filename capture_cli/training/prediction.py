@@ -92,6 +92,8 @@ class Chunk:
 
     start: int
     """Pictures before this chunk."""
+    names: list[str | None]
+    """[N] the paths of all, as they were given; None for a picture."""
     places: list[int]
     """[B] the places of the usable ones among all pictures."""
     predictions: list[Prediction]
@@ -155,7 +157,7 @@ class Classifier:
         for chunk in self.chunks([pictures] if single else pictures):  # type: ignore[list-item,arg-type]
             if chunk.unusable and not skip_unusable:
                 place, reason = chunk.unusable[0]
-                raise DataError(f"picture {place} cannot be used: {reason}", "skip_unusable=True gives None for it")
+                raise _unusable(place, chunk.names[place - chunk.start], reason, "skip_unusable=True gives None for it")
             predicted = dict(zip(chunk.places, chunk.predictions, strict=True))
             found += map(predicted.get, range(chunk.start, chunk.start + len(chunk.places) + len(chunk.unusable)))
         return found
@@ -172,7 +174,7 @@ class Classifier:
         admission, pixels = self._pictures(pictures)
         if admission.skipped:
             place, reason = admission.skipped[0]
-            raise DataError(f"picture {place} cannot be used: {reason}")
+            raise _unusable(place, _name_of(pictures[place]), reason)
         return self._inputs(pixels)
 
     def inputs_of(self, n: int, read: Callable[[int], bytes]) -> tuple[torch.Tensor, list[Unusable]]:
@@ -221,11 +223,12 @@ class Classifier:
         admission, pixels = self._pictures(pictures)
         inputs = self._inputs(pixels)
         probs = np.exp(self.logits(inputs).log_softmax(1).numpy())  # as in the records of `evaluate`
-        names = [_name_of(pictures[place]) for place in admission.ids]
+        names = list(map(_name_of, pictures))
         return Chunk(
             start=start,
+            names=names,
             places=[start + place for place in admission.ids],
-            predictions=[Prediction(name, row, self.classes) for name, row in zip(names, probs, strict=True)],
+            predictions=[Prediction(names[i], row, self.classes) for i, row in zip(admission.ids, probs, strict=True)],
             inputs=inputs.cpu().numpy(),
             pixels=pixels,
             sizes=admission.sizes,
@@ -248,6 +251,10 @@ def load_model(run: str | os.PathLike[str], *, last: bool = False, device: str =
     if trained.warning:
         warnings.warn(trained.warning, stacklevel=2)
     return Classifier(trained, runtime, batch_size=batch_size, warn=lambda text: warnings.warn(text, stacklevel=2))
+
+
+def _unusable(place: int, name: str | None, reason: Unusable, hint: str = "") -> DataError:
+    return DataError(f"picture {place}{'' if name is None else f', {name!r},'} cannot be used: {reason}", hint)
 
 
 def _name_of(picture: Picture) -> str | None:

@@ -218,7 +218,9 @@ def check_continuation(
     if not isinstance(epochs, int):
         raise UsageError(f"'{previous.folder}' is not a training: its run record has no epochs", "start a new run")
     if previous.completed and not info.config["epochs"] > epochs:
-        raise UsageError(f"'{previous.folder}' has completed its {epochs} epochs", "add more with --epochs")
+        raise UsageError(
+            f"'{previous.folder}' has completed its {epochs} epochs", f"add more with --epochs, such as {epochs + 1}"
+        )
     if previous.completed and (ended := _exhausted(previous.epochs, before.config)):
         raise UsageError(f"'{previous.folder}' ended early: {ended}", "start a new run with more --patience")
     if previous.completed and (previous.checkpoint is None or previous.progress.epoch <= epochs):  # the last one is damaged

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from capture_cli.answers.diff import Diff, RecordDifference
 from capture_cli.answers.files import FirstOf
 from capture_cli.answers.predictions import ClassChange, ComparedPhase, Flip, LabelChange, PredictionChanges
+from capture_cli.answers.shares import percent
 from capture_cli.answers.side import RecordPosition
 from capture_cli.answers.state import RunState
 from capture_cli.views.terminal.losses import loss_parts
@@ -338,7 +339,7 @@ def _predictions(
     parts += _not_best(changes, best)
     if not both:
         return parts
-    correct = f"{a.correct:,} in A ({a.correct / both:.1%}), {b.correct:,} in B ({b.correct / both:.1%})"
+    correct = f"{a.correct:,} in A ({percent(a.correct / both)}), {b.correct:,} in B ({percent(b.correct / both)})"
     flips = f"right to wrong {changes.right_to_wrong.count:,}, wrong to right {changes.wrong_to_right.count:,}"
     parts.append(plain(f"correct: {correct}; {flips}, wrong in both with another prediction {changes.wrong_to_wrong:,}"))
     parts.append(plain(f"McNemar's test: p = {changes.mcnemar_p:.2g}; {_chance(changes.mcnemar_p)}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
+from capture_cli.answers.shares import percent
 from capture_cli.views.terminal.tables import number_or_dash, table_of
 from capture_cli.views.terminal.text import plain
 
@@ -38,7 +39,7 @@ def mask_parts(phase: PhaseScore, limit: int) -> list[RenderableType]:
         parts.append(plain(f"ignored: {masks.ignored:,} of {masks.ignored + masks.pixels:,} pixels", "dim"))
     if masks.confusions:
         heads = [("label", "name"), ("predicted as", "name"), ("pixels", "#"), ("of label", "#")]
-        pairs = ((one.label, one.pred, f"{one.pixels:,}", f"{one.rate:.1%}") for one in masks.confusions)
+        pairs = ((one.label, one.pred, f"{one.pixels:,}", percent(one.rate)) for one in masks.confusions)
         parts += ["", table_of(heads, pairs)]
     return parts
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from capture_cli.answers.scores import PhaseScore
+from capture_cli.answers.shares import percent
 from capture_cli.answers.visits import AnyVisit, MeasuredVisit, NumbersVisit, TokenVisit, Visit
 from capture_cli.views.terminal.masks import mask_parts, number_parts
 from capture_cli.views.terminal.matrix import calibration_parts, matrix_parts
@@ -82,17 +83,17 @@ def _title(phase: PhaseScore, noun: str) -> str:
     if phase.predicted:
         return f"{name}: {phase.n:,} {noun} without labels"
     if phase.masks and phase.masks.accuracy is not None:
-        right = f"pixel accuracy {phase.masks.accuracy:.1%}, mean IoU {number_or_dash(phase.masks.mean_iou)}"
+        right = f"pixel accuracy {percent(phase.masks.accuracy)}, mean IoU {number_or_dash(phase.masks.mean_iou)}"
         return f"{name}: {phase.n:,} captured images, loss {number_or_dash(phase.loss)}, {right}{missed}"
     if phase.correct is None:
         return f"{name}: {phase.n:,} captured {noun}, loss {number_or_dash(phase.loss)}{missed}"
     by_class = ""
     if phase.balanced_accuracy is not None and phase.macro_f1 is not None:
-        by_class = f"balanced accuracy {phase.balanced_accuracy:.1%}, macro F1 {phase.macro_f1:.3f}"
+        by_class = f"balanced accuracy {percent(phase.balanced_accuracy)}, macro F1 {phase.macro_f1:.3f}"
     if not phase.not_captured or phase.accuracy is None:
-        title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({phase.correct / phase.n:.1%}){missed}"
+        title = f"{name}: {phase.correct:,} of {phase.n:,} captured {noun} correct ({percent(phase.correct / phase.n)}){missed}"
         return f"{title}; {by_class}" if by_class else title
-    title = f"{name}: accuracy {phase.accuracy:.1%} over {phase.n + phase.not_captured:,} {noun}"
+    title = f"{name}: accuracy {percent(phase.accuracy)} over {phase.n + phase.not_captured:,} {noun}"
     if phase.counts_all:
         return f"{title}; {by_class}. Losses, confusions and what follows are of the {phase.n:,} that were captured"
     return f"{title}. What follows is of the {phase.n:,} that were captured: {by_class}"
@@ -123,14 +124,14 @@ def _classes(phase: PhaseScore, limit: int) -> list[RenderableType]:
 
 def _predicted(phase: PhaseScore, limit: int) -> FittedTable:
     """The predictions of samples without labels."""
-    rows = ((one.name, f"{one.n:,}", f"{one.n / phase.n:.1%}", number_or_dash(one.p_pred)) for one in phase.predicted[:limit])
+    rows = ((one.name, f"{one.n:,}", percent(one.n / phase.n), number_or_dash(one.p_pred)) for one in phase.predicted[:limit])
     heads = [("predicted as", "name"), ("n", "#"), ("of all", "#"), ("mean p(pred)", "#")]
     return table_of(heads, rows, more=len(phase.predicted) - limit, noun="classes")
 
 
 def _confusions(phase: PhaseScore) -> FittedTable:
     heads = [("label", "name"), ("predicted as", "name"), ("times", "#"), ("of label", "#")]
-    rows = ((one.label, one.pred, f"{one.count:,}", f"{one.rate:.1%}") for one in phase.confusions)
+    rows = ((one.label, one.pred, f"{one.count:,}", percent(one.rate)) for one in phase.confusions)
     return table_of(heads, rows, more=phase.confusions_omitted, noun="pairs")
 
 
