@@ -3,11 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
 from calling import called
 from capture_cli.errors import DataError, UsageError
+from capture_cli.labels.filters import choose_files
 from capture_cli.labels.tables import Matched, match, parse_table, read_table
 from conftest import make_images
 from test_layouts import typed
@@ -273,7 +275,35 @@ def test_classes_like_masks_in_a_table_are_skipped_by_their_rows(tmp_path: Path)
     assert "classes called like masks: 'mask'; take their rows out of the table to skip them" in err
 
 
-def test_names_that_differ_in_case_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Bild.png", "fotos\\bild.PNG", "UNTER/BILD", " unter/bild.png"])
+def test_names_that_differ_in_case_are_told(tmp_path: Path, name: str) -> None:
     """The columns are right then: the names are not."""
-    with pytest.raises(DataError, match=r"differ in upper and lower case: 'Cat/3.PNG', 'train/cat/3.png'"):
-        matched(tmp_path, "file,label\nCat/3.PNG,a\n")
+    wanted = parse_table("t.csv")
+    assert wanted is not None
+    (tmp_path / "t.csv").write_text(f"file,label\n{name},a\n")
+    with pytest.raises(DataError, match=r"differ in upper and lower case or spaces: '.*', 'Unter/Bild.PNG'"):
+        match(read_table(wanted, str(tmp_path)), ["Unter/Bild.PNG", "o.png"])
+
+
+@pytest.mark.parametrize(("table", "disk"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+@pytest.mark.parametrize("written", ["Größe/ä.png", "fotos\\Größe\\ä.png", "ä.png", "ä", "./Größe/ä.png"])
+def test_names_in_another_unicode_form_are_found(tmp_path: Path, table: str, disk: str, written: str) -> None:
+    """As macOS and others write them: by path, by name, without extension; in --include too."""
+    wanted = parse_table("t.csv")
+    assert wanted is not None
+    (tmp_path / "t.csv").write_text(f"file,label\n{normalize(table, written)},a\n", "utf-8")
+    file = normalize(disk, "Größe/ä.png")
+    assert match(read_table(wanted, str(tmp_path)), [file, "o.png"]).labels == {file: "a"}
+    assert choose_files([file, "o.png"], include=[normalize(table, "Größe/*")], exclude=[])[0] == [file]
+
+
+def test_two_files_that_differ_in_their_unicode_form(tmp_path: Path) -> None:
+    """Each has its row; a row in a third form names both."""
+    files = ["\u00e4\u00f6.png", "a\u0308o\u0308.png"]
+    wanted = parse_table("t.csv")
+    assert wanted is not None
+    (tmp_path / "t.csv").write_text(f"file,label\n{files[0]},a\n{files[1]},b\n", "utf-8")
+    assert match(read_table(wanted, str(tmp_path)), files).labels == dict(zip(files, "ab", strict=True))
+    (tmp_path / "t.csv").write_text("file,label\n\u00e4o\u0308.png,a\n", "utf-8")
+    with pytest.raises(DataError, match="names 2 images"):
+        match(read_table(wanted, str(tmp_path)), files)

@@ -2,13 +2,14 @@
 
     files, skipped = choose_files(listed, include=["cat/*"], exclude=["*_old.png"])
 
-`*` matches any text, `/` too, `?` one character, `[ab]` one of several. A pattern is compared with the whole path, with the
-file name, and with every folder on the way: `old` and `old/` both mean everything below a folder `old`.
+`*` matches any text, `/` too, `?` one character, `[ab]` one of several, whatever their Unicode form. A pattern is compared with
+the whole path, the file name, and every folder on the way: `old` and `old/` both mean everything below a folder `old`.
 """
 
 import re
 from collections.abc import Sequence
 from fnmatch import translate
+from unicodedata import normalize
 
 from capture_cli.errors import DataError
 from capture_cli.sources import Skipped
@@ -32,12 +33,13 @@ def choose_files(files: Sequence[str], *, include: Sequence[str], exclude: Seque
 
 
 def _matching(files: Sequence[str], pattern: str) -> set[str]:
-    glob = re.compile(translate(pattern.rstrip("/")))
+    glob = re.compile(translate(normalize("NFC", pattern.rstrip("/"))))
     found = set()
     for file in files:
-        parts = file.split("/")
+        path = normalize("NFC", file)
+        parts = path.split("/")
         if (
-            glob.match(file)
+            glob.match(path)
             or any(glob.match(part) for part in parts)
             or any(glob.match("/".join(parts[:depth])) for depth in range(2, len(parts)))
         ):

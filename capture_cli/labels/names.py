@@ -13,7 +13,7 @@ def similar(names: Iterable[str]) -> list[list[str]]:
     """Group names that are equal but for case, spaces and Unicode form; names without such twins are not listed."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[_plain(name)].append(name)
+        alike[plain(name)].append(name)
     return [group for group in alike.values() if len(group) > 1]
 
 
@@ -24,5 +24,6 @@ def merged(labels: Mapping[str, str], classes: Sequence[str] = ()) -> dict[str, 
     return {file: spelling.get(label, label) for file, label in labels.items()}
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Write a name without its case, its Unicode form, and spaces at its ends or in a row."""
     return unicodedata.normalize("NFC", " ".join(name.split())).casefold()

@@ -219,7 +219,7 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
             message = f"the column {name} of '{table.name}' is empty for all images"
             raise DataError(message, "fill it in, or name the column that has labels")
         if other := finder.in_other_case(value):
-            message = f"'{table.name}' and the folder differ in upper and lower case: '{value}', '{other}'"
+            message = f"'{table.name}' and the folder differ in upper and lower case or spaces: '{value}', '{other}'"
             raise DataError(message, "write the names in the table as they are in the folder")
         raise DataError(
             f"no row of '{table.name}' has a label for an image: '{value}' in the column {table.columns[file_at]}, "
