@@ -157,12 +157,14 @@ def serve(runs: Mapping[str, str], *, folder: str | None = None) -> None:
         return called
 
     class Strict(Tool):  # type: ignore[misc] # the optional package is not read by mypy
-        """A tool that refuses arguments it does not have; the library ignores them."""
+        """A tool that refuses arguments it does not have, which the library ignores, and names those that are missing."""
 
         async def run(self, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             known = self.parameters["properties"]
             if unknown := [name for name in arguments if name not in known]:
                 raise ToolError(f"{self.name} has no argument '{unknown[0]}'; it takes {', '.join(known)}")
+            if missing := [name for name in self.parameters.get("required", ()) if name not in arguments]:
+                raise ToolError(f"{self.name} needs the argument '{missing[0]}'")
             return await super().run(arguments, *args, **kwargs)
 
     tools = Tools(runs, folder)

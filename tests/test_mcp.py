@@ -100,6 +100,8 @@ def test_an_assistant_can_explain_a_run(tmp_path: Path) -> None:
         failed, text, _ = await call_tool(client, "suspects", run="run0", top=2)
         assert failed
         assert text.endswith("suspects has no argument 'top'; it takes run, limit, label, review")
+        failed, text, _ = await call_tool(client, "inspect")
+        assert (failed, text.rpartition(": ")[2]) == (True, "inspect needs the argument 'run'")
         failed, text, _ = await call_tool(client, "rows", run="run0", where="nope = 1")
         assert failed
         assert "write an SQL condition on" in text

@@ -382,7 +382,8 @@ def notes_of(dynamics: SampleDynamics, n: int) -> list[str]:
     if not dynamics.probs_are_complete:
         notes.append("only the largest probabilities were recorded: the ranking of unlikely labels is coarser")
     if n < FEW_PER_CLASS * classes:
-        notes.append(f"{n / classes:.0f} images a class; to count wrong labels takes about {FEW_PER_CLASS}")
+        each = round(n / classes)
+        notes.append(f"{each} image{'s' * (each != 1)} a class; to count wrong labels takes about {FEW_PER_CLASS}")
     if MIN_EPOCHS <= epochs < FEW_EPOCHS:
         notes.append(f"{epochs} epochs; to count wrong labels takes about {FEW_EPOCHS}")
     if dynamics.evenly_mixed:
