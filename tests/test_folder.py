@@ -331,7 +331,8 @@ def test_no_such_folder_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_running_number_taken_for_the_label_is_pointed_out(tmp_path: Path) -> None:
     """Every image a class of its own is allowed (image_3.png is of class 3) and rarely meant."""
     touch(tmp_path, [f"sample_{i:03d}_{'xyz'[i % 3]}.png" for i in range(9)])
-    (said,) = warnings(scan(tmp_path, labels="field:2"))
+    said, unvalidated = warnings(scan(tmp_path, labels="field:2"))
+    assert unvalidated == "none of the 9 images is held out for validation: each class has a single one"
     assert said.startswith("every class has a single image: is '000' the label of 'sample_000_x.png', or a running number?")
     assert "--labels field:3` (3 classes)" in said
     assert scan(tmp_path).rule.name == "field:3"

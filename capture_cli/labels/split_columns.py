@@ -21,6 +21,8 @@ EXCLUDED = "excluded"
 """What `unused` and the like tell: the image is skipped."""
 _NAMES = ("split", "subset", "partition", "set", "usage")
 _UNUSED = {"unused", "exclude", "excluded", "ignore", "ignored", "skip", "skipped"}
+_MOST_WORDS = 20
+"""Values of a column of another name that tells splits."""
 _YES_OR_NO = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no"}
 
 
@@ -37,14 +39,16 @@ def split_column(
     table: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, file_at: int, label: str | None
 ) -> SplitColumn:
     """Find the column that tells splits; `label` is the column that the user names for labels."""
-    values = {at: _values(rows, at) for at, name in enumerate(columns) if at != file_at and name != label}
-    told = {at: {value: split for value in found if (split := _split(value))} for at, found in values.items()}
-    named = [at for at in values if _is_name(columns[at])]
-    for at in [*named, *values]:
+    places = [at for at, name in enumerate(columns) if at != file_at and name != label]
+    named = [at for at in places if _is_name(columns[at])]
+    values = {at: _values(rows, at) for at in places}
+    told: dict[int, dict[str, str]] = {}
+    for at in [*named, *(at for at in places if at not in named and len(values[at]) <= _MOST_WORDS)]:
+        told[at] = {value: split for value in values[at] if (split := _split(value))}
         splits = set(told[at].values())
         if values[at] and len(told[at]) == len(values[at]) and (at in named or ("train" in splits and len(splits) > 1)):
             return SplitColumn(at=at, splits=told[at])
-    may_be_label = label is None and len(values) == 1
+    may_be_label = label is None and len(places) == 1
     for at in named:
         if told[at] or (values[at] and "split" in tokens(columns[at]) and not may_be_label):
             unknown = {row[file_at]: row[at].strip() for row in rows if row[at].strip() not in {"", *told[at]}}
