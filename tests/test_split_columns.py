@@ -131,3 +131,17 @@ def test_two_splits_for_one_image_are_refused(tmp_path: Path) -> None:
         file.write("\n0.png,a,test\n")
     code, _, err = typed("labels", str(tmp_path / "images"), "--labels", str(tmp_path / "t.csv"))
     assert (code, "gives '0.png' two splits: 'train' and 'test'; keep one row per image" in err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["test"], "the column `split` of '{table}' has no image to train on; write train into rows to train on"),
+        (["val", "test"], "the column `split` of '{table}' has no image to train on; write train into rows to train on"),
+        (["unused"], "'{table}' skips all its images: '0.png' is 'unused'; take that out of rows to be used"),
+    ],
+)
+def test_a_table_without_images_to_train_on_is_told(tmp_path: Path, cells: list[str], said: str) -> None:
+    """The labels are not missing."""
+    code, _, err = told(tmp_path, "file,label,split", cells)
+    assert (code, said.format(table=tmp_path / "t.csv") in err) == (3, True)

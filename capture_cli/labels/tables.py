@@ -215,6 +215,9 @@ def match(table: LabelTable, files: Sequence[str], others: Sequence[str] = (), *
         example, value = (files or others)[0], table.rows[0][file_at]
         if found.error is not None:
             raise found.error
+        if found.skipped:
+            file, reason = next(iter(found.skipped.items()))
+            raise DataError(f"'{table.name}' skips all its images: '{file}' is '{reason}'", "take that out of rows to be used")
         if len(found.extra) < len(table.rows):
             message = f"the column {name} of '{table.name}' is empty for all images"
             raise DataError(message, "fill it in, or name the column that has labels")

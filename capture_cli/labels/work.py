@@ -111,6 +111,9 @@ class Work:
             else:
                 self.skipped.append(Skipped(file, "not-in-table"))
         self.files = kept
+        if self.model_classes is None and table.splits and all(splits.get(file, "train") != "train" for file in kept):
+            message = f"the column `{table.split_column}` of '{table.name}' has no image to train on"
+            raise DataError(message, "write train into rows to train on, or rename the column if it tells no splits")
         return table
 
     def _choose(self) -> RuleChoice:
