@@ -72,8 +72,8 @@ def closest(name: str, known: Iterable[str], number: int = 1) -> list[str]:
 
 
 def any_of(choices: Iterable[str]) -> str:
-    """Join names as a choice: `adamw, adam or sgd`."""
-    *others, last = choices
+    """Join names as a choice: `adamw, adam or sgd`. Of none, it is empty."""
+    *others, last = [*choices] or [""]
     return f"{', '.join(others)} or {last}" if others else last
 
 

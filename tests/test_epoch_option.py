@@ -167,4 +167,4 @@ def test_the_best_epoch_of_a_regression_has_the_lowest_validation_loss(runs: Pat
     write_run(runs / "numbers", changed)
     found = json.loads(call("inspect", "numbers", "--epoch", "best", "--json").out)
     assert (found["best"]["epoch"], found["best"]["metric"]) == (1, "val_loss")
-    assert "Best epoch 1 of 2 (validation loss 1.000)" in call("inspect", "numbers", "--epoch", "best").out
+    assert "Best epoch 1 of 0 to 2 (validation loss 1.000)" in call("inspect", "numbers", "--epoch", "best").out

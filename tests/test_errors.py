@@ -4,7 +4,17 @@ import traceback
 
 import pytest
 
-from capture_cli.errors import CaptureError, DataError, FormatError, RecordsError, Unusable, UsageError, quoted, redacted
+from capture_cli.errors import (
+    CaptureError,
+    DataError,
+    FormatError,
+    RecordsError,
+    Unusable,
+    UsageError,
+    any_of,
+    quoted,
+    redacted,
+)
 
 
 def test_a_traceback_shows_the_message_and_the_hint() -> None:
@@ -64,3 +74,8 @@ def test_a_foreign_message_is_cut_at_a_sentence_or_word(said: str, shown: str) -
     """One line of at most 200 characters, without escape codes and passwords."""
     assert quoted(ValueError(said)) == shown
     assert len(shown) <= 200
+
+
+def test_choices_are_joined() -> None:
+    """With `or` before the last one; of none there is nothing, so that a hint can say something else."""
+    assert [any_of("abc"[:count]) for count in range(4)] == ["", "a", "a or b", "a, b or c"]

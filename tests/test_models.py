@@ -164,7 +164,7 @@ def test_a_size_that_a_model_cannot_take_is_refused_with_one_that_it_can(name: s
 
 def test_for_an_unknown_torchvision_model_the_closest_names_are_suggested() -> None:
     """A mistyped name is close to a right one; of a random one there is an example."""
-    assert "no classifier resnet81; did you mean torchvision:resnet18 or" in refusal("torchvision:resnet81")
+    assert "no classifier resnet81; did you mean torchvision:resnet18, torchvision:" in refusal("torchvision:resnet81")
     assert "torchvision:resnet18" in refusal("torchvision:quux")
 
 
@@ -174,9 +174,9 @@ def test_names_are_checked_before_torch_is_imported() -> None:
 
     assert zoo.names_in_source() == set(torchvision.models.list_models(module=torchvision.models))
     for spec, said in (
-        ("torchvision:resnet81", "did you mean torchvision:resnet18 or"),
+        ("torchvision:resnet81", "did you mean torchvision:resnet18, "),
         ("resnet18", "did you mean torchvision:resnet18?"),
-        ("timm:resnet10x", "did you mean timm:resnet10t or"),
+        ("timm:resnet10x", "did you mean timm:resnet10t, "),
     ):
         with pytest.raises(UsageError) as caught:
             check(spec)
