@@ -99,11 +99,11 @@ def fit(
     identity.
     """
     prior = np.exp(log_normalise(sharpness * log_ensemble))
-    natural = confusion * (prior * rival).sum(1)
-    matrix = start
+    natural = confusion * (prior * rival).sum(1) + 1e-300
+    matrix, labels, ones = start, one_hot.argmax(1), np.ones(len(start))
     for _ in range(steps):
-        joint = (1 - confusion) * prior * (one_hot @ matrix.T)
-        posterior = joint / (joint.sum(1) + natural + 1e-300)[:, None]
+        posterior = prior * ((1 - confusion) * matrix.T)[labels]
+        posterior /= (posterior @ ones + natural)[:, None]
         matrix = shrink(posterior.T @ one_hot + 1e-3, steps=10)
     return matrix
 
