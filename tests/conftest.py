@@ -125,6 +125,17 @@ def make_images(folder: Path, *, classes: int = 3, each: int = 8, size: tuple[in
     return folder
 
 
+def train_networks(place: Path, *networks: str) -> Path:
+    """Make `images` in colour in a folder, and `runs/NETWORK` of each of these networks on them."""
+    from capture_cli.cli import run
+
+    images = make_images(place / "images", each=12, colour=True, size=(12, 10))
+    for model in networks:
+        args = ["-m", model, "-e", "2", "--lr", "0.01", "--img-size", "8", "-q", "-o", str(place / "runs" / model)]
+        assert run(["train", str(images), *args]) == 0
+    return place
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder with `images` and two runs for the replay tests, `whole` and `grown`, see replay_runs; read-only."""

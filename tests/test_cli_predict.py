@@ -20,19 +20,14 @@ from capture_cli.cli import run
 from capture_cli.preprocessing import digests
 from capture_cli.records import Batch
 from capture_cli.sinks.pictures import picture_name
-from conftest import CAPTURE, make_images
+from conftest import CAPTURE, train_networks
 from terminal import Screen
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder of images, and a run of each of three networks on them."""
-    place = tmp_path_factory.mktemp("place")
-    images = make_images(place / "images", each=12, colour=True, size=(12, 10))
-    for model in ("linear", "mlp", "cnn"):
-        args = ["-m", model, "-e", "2", "--lr", "0.01", "--img-size", "8", "-q", "-o", str(place / "runs" / model)]
-        assert run(["train", str(images), *args]) == 0
-    return place
+    return train_networks(tmp_path_factory.mktemp("place"), "linear", "mlp", "cnn")
 
 
 @pytest.fixture

@@ -10,25 +10,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from capture_cli import CaptureError, load_model
-from capture_cli.cli import run
 from capture_cli.errors import DataError
 from capture_cli.models import build
 from capture_cli.pixels.geometry import Geometry
 from capture_cli.preprocessing import Recipe
 from capture_cli.runtime import Runtime
 from capture_cli.training.prediction import Classifier
-from conftest import make_images
+from conftest import train_networks
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder of images, and a run of each of two networks on them."""
-    place = tmp_path_factory.mktemp("place")
-    images = make_images(place / "images", each=12, colour=True, size=(12, 10))
-    for model in ("linear", "cnn"):
-        args = ["-m", model, "-e", "2", "--lr", "0.01", "--img-size", "8", "-q", "-o", str(place / "runs" / model)]
-        assert run(["train", str(images), *args]) == 0
-    return place
+    return train_networks(tmp_path_factory.mktemp("place"), "linear", "cnn")
 
 
 @pytest.fixture

@@ -395,11 +395,3 @@ class TestCommand:
         assert done.returncode == 4
         assert done.stdout
         assert "line " in done.stderr
-
-
-def test_one_image_a_class_is_one_image(tmp_path: Path) -> None:
-    """The note on few images counts them in words that fit."""
-    with open_run(write_run(tmp_path / "run", run_records(per_class=4, epochs=5))) as run:
-        notes = {one.phase: one.notes for one in find_suspects(run).phases}
-    assert "1 image a class; to count wrong labels takes about 100" in notes["val"]
-    assert "3 images a class; to count wrong labels takes about 100" in notes["train"]

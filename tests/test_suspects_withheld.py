@@ -182,3 +182,11 @@ def test_the_range_is_wider_than_the_probabilities_alone_make_it() -> None:
     assert counted(np.full(100, 0.9)) == pytest.approx((90, 48, 100))
     assert counted(np.full(100, 0.1)) == pytest.approx((10, 0, 26))
     assert counted(np.zeros(0)) == (0, 0, 0)
+
+
+def test_one_image_a_class_is_one_image(tmp_path: Path) -> None:
+    """The note on few images counts them in words that fit."""
+    with open_run(write_run(tmp_path / "run", run_records(per_class=4, epochs=5))) as run:
+        notes = {one.phase: one.notes for one in find_suspects(run).phases}
+    assert "1 image a class; to count wrong labels takes about 100" in notes["val"]
+    assert "3 images a class; to count wrong labels takes about 100" in notes["train"]

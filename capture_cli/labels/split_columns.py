@@ -18,7 +18,7 @@ from capture_cli.labels.purposes import split_word
 from capture_cli.labels.tokens import SPLIT_WORDS, tokens
 
 EXCLUDED = "excluded"
-"""What `unused` and the like tell: the image is skipped."""
+"""The part told by `unused` and the like: the image is skipped."""
 _NAMES = ("split", "subset", "partition", "set", "usage")
 _UNUSED = {"unused", "exclude", "excluded", "ignore", "ignored", "skip", "skipped"}
 _MOST_WORDS = 20

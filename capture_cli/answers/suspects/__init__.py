@@ -99,7 +99,7 @@ class PhaseSuspects:
 
     @property
     def few(self) -> str:
-        """What there is too little of if `is_rough`: `epochs` or `images a class`."""
+        """The thing there is too little of if `is_rough`: `epochs` or `images a class`."""
         return "epochs" if self.epochs < FEW_EPOCHS else "images a class"
 
 
